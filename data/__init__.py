@@ -1,10 +1,13 @@
 """Data: the built-in world of shapes (shapes.py) and readers for a user's own pictures (readers.py).
 
-This file holds the one exception that means "the input is at fault, not the program", and the wrapper that
-turns it into one line and exit status 2. Every command of the project ends in `sys.exit(data.run(main))`.
+This file holds what all parts share: the one exception that means "the input is at fault, not the program", the
+wrapper that turns it into one line and exit status 2 (every command ends in `sys.exit(data.run(main))`), and the
+place of the cache.
 """
 
+import os
 import sys
+from pathlib import Path
 
 
 class BadInput(ValueError):
@@ -24,3 +27,8 @@ def run(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def cache_dir():
+    """The folder for downloads, caption vectors and decoded pictures: $LIFT_CACHE, or ~/.cache/lift."""
+    return Path(os.environ.get("LIFT_CACHE") or Path.home() / ".cache" / "lift")

@@ -1,0 +1,327 @@
+"""Score trained runs: retrieval, composition (hard negatives), zero-shot classification; and draw what they did.
+
+    python eval.py runs/lift runs/clip          # one table, eval.json in each run, report.png beside the runs
+    python eval.py runs/lift --data other.csv   # on other pictures
+
+Every score is a function of embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chance.
+Numbers in eval.json are fractions in [0, 1]; ci95 and chance hold the same tree as the scores.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+
+import lift
+from data import BadInput, readers, run, shapes
+
+RECALLS = (1, 5, 10)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Metrics.
+
+
+def retrieval_ranks(image_features, text_features, owner, chunk=512):
+    """Ranks of the right answer, 0 is first: (image to text (N,), text to image (T,)), int64.
+
+    image_features (N, D), text_features (T, D), owner (T,): the picture each caption belongs to. A picture with
+    several captions is right when any is found, so its rank is that of its best one among all captions of others.
+    A wrong answer with an equal score, or NaN, goes before the right one. Never holds more than chunk x T scores.
+    """
+    image_features, text_features = image_features.float(), text_features.float()
+    i2t, t2i = [], []
+    for start in range(0, len(image_features), chunk):
+        scores = image_features[start:start + chunk] @ text_features.T  # (c, T)
+        own = owner[None] == torch.arange(start, start + len(scores))[:, None]
+        best = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
+        i2t.append((~(scores < best) & ~own).sum(1))
+    for start in range(0, len(text_features), chunk):
+        scores = text_features[start:start + chunk] @ image_features.T  # (c, N)
+        own = owner[start:start + chunk, None]  # (c, 1)
+        right = scores.gather(1, own)
+        t2i.append((~(scores < right)).scatter(1, own, False).sum(1))
+    return torch.cat(i2t), torch.cat(t2i)
+
+
+def compositional(image_features, true_features, false_features):
+    """(M,) bool: is the true caption strictly nearer to its picture than the false one? All (M, D), unit length."""
+    return (image_features * true_features).sum(-1) > (image_features * false_features).sum(-1)
+
+
+def class_features(encode, names, templates):
+    """(C, D): each class's prompts embedded, normalised, averaged, and normalised again. (CLIP, section 3.1.4)"""
+    prompts = encode([t.format(name) for name in names for t in templates]).view(len(names), len(templates), -1)
+    return F.normalize(F.normalize(prompts, dim=-1).mean(1), dim=-1)
+
+
+def zeroshot(image_features, features, labels):
+    """(N,) bool: is the right class's score (of features (C, D)) strictly above all others?"""
+    scores = image_features @ features.T  # (N, C)
+    right = scores.gather(1, labels[:, None])
+    return (~(scores < right)).sum(1) == 1
+
+
+def interval(hits, groups=None, resamples=1000):
+    """95 % bootstrap interval of mean(hits): percentiles over resampled groups (captions of one picture stay together)."""
+    hits = np.asarray(hits, float)
+    groups = np.arange(len(hits)) if groups is None else np.asarray(groups)
+    total, count = np.bincount(groups, hits), np.bincount(groups)
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(resamples):
+        drawn = rng.integers(0, len(total), len(total))
+        means.append(total[drawn].sum() / count[drawn].sum())
+    return [float(q) for q in np.percentile(means, (2.5, 97.5))]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# One run.
+
+
+class Embedded:
+    """A run's embeddings of a test set, and everything that is read off them."""
+
+    @torch.no_grad()
+    def __init__(self, folder, data="", device="cpu"):
+        self.folder, self.device = Path(folder), device
+        checkpoint = lift.read_checkpoint(folder)
+        self.cfg, self.step = checkpoint["config"], checkpoint["step"]
+        self.model, _, self.tokenize = lift.load(folder, device)
+        c = self.cfg
+        self.data = data or c["val_data"] or c["data"]
+        self.pictures = readers.read(self.data, "test", c["image_size"], 0, c["csv_separator"], c["csv_img_key"],
+                                     "" if self.data in shapes.WORLDS else c["csv_caption_key"],
+                                     whole=self.data != c["data"] or bool(c["val_data"]))
+        self.image = self.encode_pictures(self.pictures)
+        self.texts = [text for captions in self.pictures.captions for text in captions]
+        self.owner = torch.tensor([i for i, captions in enumerate(self.pictures.captions) for _ in captions])
+        self.text = self.encode_texts(self.texts)
+        self.negatives = [(i, kind, false) for i, scene in enumerate(self.pictures.scenes or [])
+                          for kind, false in shapes.negatives(scene).items()]
+        if self.negatives:
+            self.false = self.encode_texts([false for _, _, false in self.negatives])
+
+    def encode_pictures(self, pictures, batch=256):
+        parts = []
+        for start in range(0, len(pictures), batch):
+            pixels = torch.from_numpy(pictures.pixels(np.arange(start, min(start + batch, len(pictures)))))
+            parts.append(self.model.encode_image(lift.normalize_pixels(pixels.to(self.device)), normalize=True).cpu())
+        return torch.cat(parts)
+
+    def encode_texts(self, texts, batch=1024):
+        inputs = self.tokenize(texts)
+        return torch.cat([self.model.encode_text(part.to(self.device), normalize=True).cpu()
+                          for part in inputs.split(batch)])
+
+    @torch.no_grad()
+    def scores(self):
+        """The tree of eval.json."""
+        n, t = len(self.image), len(self.text)
+        result = {"run": str(self.folder), "method": self.cfg["method"], "data": self.data, "step": self.step}
+        value, ci95, chance = {}, {}, {}
+
+        self.i2t, t2i = retrieval_ranks(self.image, self.text, self.owner)
+        captions = np.bincount(self.owner)
+        for tree in (value, ci95, chance):
+            tree["retrieval"] = {"i2t": {}, "t2i": {}}
+        value["retrieval"]["gallery"], value["retrieval"]["captions"] = n, t
+        for k in RECALLS:
+            for way, ranks, groups in (("i2t", self.i2t, None), ("t2i", t2i, self.owner)):
+                value["retrieval"][way][f"R@{k}"] = float((ranks < k).float().mean())
+                ci95["retrieval"][way][f"R@{k}"] = interval(ranks < k, groups)
+            # the chance that k of t captions drawn without replacement hold one of the picture's c
+            miss = np.prod([np.clip((t - captions - j) / (t - j), 0, 1) if j < t else 0 * captions for j in range(k)], axis=0)
+            chance["retrieval"]["i2t"][f"R@{k}"] = float(1 - miss.mean())
+            chance["retrieval"]["t2i"][f"R@{k}"] = min(1.0, k / n)
+
+        if self.negatives:
+            first = {int(o): j for j, o in reversed(list(enumerate(self.owner.tolist())))}  # each picture's short caption
+            which = torch.tensor([i for i, _, _ in self.negatives])
+            true = self.text[torch.tensor([first[i] for i in which.tolist()])]
+            self.right = compositional(self.image[which], true, self.false)
+            kinds = np.array([kind for _, kind, _ in self.negatives])
+            by_kind = {kind: self.right.numpy()[kinds == kind] for kind in shapes.CATEGORIES}
+            value["compositional"] = {kind: float(hits.mean()) for kind, hits in by_kind.items()}
+            value["compositional"]["mean"] = float(np.mean(list(value["compositional"].values())))
+            ci95["compositional"] = {kind: interval(hits) for kind, hits in by_kind.items()}
+            rng = np.random.default_rng(0)
+            means = [np.mean([rng.choice(hits, len(hits)).mean() for hits in by_kind.values()]) for _ in range(1000)]
+            ci95["compositional"]["mean"] = [float(q) for q in np.percentile(means, (2.5, 97.5))]
+            chance["compositional"] = {kind: 0.5 for kind in (*by_kind, "mean")}
+            result["compositional_items"] = {kind: len(hits) for kind, hits in by_kind.items()}
+
+            # zero-shot: name the one object of a picture; the classes of the test split never stood alone in training
+            alone = [i for i, scene in enumerate(self.pictures.scenes) if len(scene.things) == 1]
+            names = [f"{colour} {shape}" for colour, shape in shapes.KINDS]
+            labels = [names.index(f"{(o := self.pictures.scenes[i].things[0]).colour} {o.shape}") for i in alone]
+            features = class_features(self.encode_texts, names, [f"a {size} {{}}" for size in shapes.SIZES])
+            hits = zeroshot(self.image[alone], features, torch.tensor(labels))
+            value["zeroshot"] = {"top1": float(hits.float().mean())}
+            ci95["zeroshot"], chance["zeroshot"] = {"top1": interval(hits)}, {"top1": 1 / len(names)}
+            result["zeroshot_items"], result["zeroshot_classes"] = len(alone), len(names)
+        return {**result, **value, "ci95": ci95, "chance": chance}
+
+
+def table(results):
+    """The results of several runs as one Markdown table."""
+    rows = [("retrieval", way, f"R@{k}") for way in ("i2t", "t2i") for k in RECALLS]
+    if "compositional" in results[0]:
+        rows += [("compositional", kind) for kind in (*shapes.CATEGORIES, "mean")] + [("zeroshot", "top1")]
+
+    def look_up(tree, path):
+        for key in path:
+            tree = tree[key]
+        return tree
+
+    lines = ["| score, in % [95 % interval] | chance | " + " | ".join(r["run"] for r in results) + " |",
+             "|---|---|" + "---|" * len(results)]
+    for path in rows:
+        cells = []
+        for r in results:
+            low, high = look_up(r["ci95"], path)
+            cells.append(f"{100 * look_up(r, path):.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        lines.append(f"| {' '.join(path)} | {100 * look_up(results[0]['chance'], path):.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The picture.
+
+INK, FAINT, GOOD, BAD = (25, 25, 30), (120, 120, 130), (0, 115, 75), (190, 40, 20)
+WIDTH, MARGIN, THUMB, LINE = 1400, 30, 112, 20
+
+
+class Page:
+    """A growing white page; `y` is where the next thing goes."""
+
+    def __init__(self):
+        self.picture = Image.new("RGB", (WIDTH, 20_000), "white")
+        self.pen, self.y = ImageDraw.Draw(self.picture), MARGIN
+
+    def text(self, x, y, words, colour=INK, size=15, width=None):
+        """Draw words, wrapped to a width in pixels; returns the y below them."""
+        font = ImageFont.load_default(size)
+        lines = [""]
+        for word in words.split(" "):
+            longer = f"{lines[-1]} {word}".strip()
+            if width and lines[-1] and self.pen.textlength(longer, font) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        for line in lines:
+            self.pen.text((x, y), line, colour, font)
+            y += int(size * 1.35)
+        return y
+
+    def mark(self, x, y, good):
+        """A tick in a disc or a cross in a square: told apart by shape as well as by colour."""
+        if good:
+            self.pen.ellipse([x, y, x + 15, y + 15], fill=GOOD)
+            self.pen.line([x + 4, y + 8, x + 7, y + 11, x + 12, y + 4], "white", 2)
+        else:
+            self.pen.rectangle([x, y, x + 15, y + 15], fill=BAD)
+            self.pen.line([x + 4, y + 4, x + 11, y + 11], "white", 2), self.pen.line([x + 4, y + 11, x + 11, y + 4], "white", 2)
+
+    def thumb(self, x, y, pixels):
+        self.picture.paste(Image.fromarray(np.ascontiguousarray(pixels)).resize((THUMB, THUMB), Image.LANCZOS), (x, y))
+
+    def heading(self, title, words):
+        self.y = self.text(MARGIN, self.y + 25, title, size=22)
+        self.y = self.text(MARGIN, self.y + 2, words, FAINT, width=WIDTH - 2 * MARGIN) + 12
+
+    def save(self, path):
+        self.picture.crop((0, 0, WIDTH, self.y + MARGIN)).save(path)
+
+
+def report(runs, results, path, examples=6):
+    """Draw report.png: scores, the captions each run finds for held-out pictures, the hard negatives that fooled it."""
+    page, columns = Page(), (WIDTH - 2 * MARGIN - THUMB - 20) // len(runs)
+    page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(r["run"] for r in results), size=28)
+    page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} held-out pictures of {runs[0].data}. "
+                       "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.", FAINT) + 10
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(results).split("\n")]
+    for row in rows[:1] + rows[2:]:
+        bold = row is rows[0] or row[0].endswith(("R@1", "mean", "top1"))
+        for j, cell in enumerate(row):
+            x = MARGIN + (0, 300, 400)[min(j, 2)] + max(0, j - 2) * 300
+            page.text(x, page.y, cell, INK if bold else FAINT)
+        page.y += LINE
+
+    step = max(1, len(runs[0].image) // examples)
+    page.heading("Which caption fits this picture?", f"Every {step}th test picture, not chosen by result. Above: its true "
+                 "caption. Below, for each run: the three captions it finds nearest among all of the test set, with "
+                 "cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
+    for i in range(0, step * examples, step):
+        if i >= len(runs[0].image):
+            break
+        page.thumb(MARGIN, page.y, runs[0].pictures.pixels([i])[0])
+        top = page.text(MARGIN + THUMB + 20, page.y, runs[0].pictures.captions[i][0], size=17, width=WIDTH - THUMB - 100) + 4
+        bottom = page.y + THUMB
+        for j, r in enumerate(runs):
+            x, y = MARGIN + THUMB + 20 + j * columns, top
+            y = page.text(x, y, results[j]["run"], FAINT, 13)
+            scores = r.image[i] @ r.text.T
+            for t in scores.topk(min(3, len(scores))).indices.tolist():
+                page.mark(x, y + 2, int(r.owner[t]) == i)
+                page.text(x + 22, y, f"{scores[t]:.2f}")
+                y = page.text(x + 65, y, r.texts[t], width=columns - 85) + 2
+            bottom = max(bottom, y)
+        page.y = bottom + 18
+
+    if runs[0].negatives:
+        page.heading("Hard negatives that fooled them", "For each category the first test picture where the run gives a "
+                     "false caption (cross) at least the cosine of the true one (tick). Below the category: in what "
+                     "share of its pictures that happened.")
+        for kind in shapes.CATEGORIES:
+            bottom = page.y
+            for j, r in enumerate(runs):
+                x, y = MARGIN + j * ((WIDTH - 2 * MARGIN) // len(runs)), page.y
+                fooled = [m for m, (_, k, _) in enumerate(r.negatives) if k == kind and not r.right[m]]
+                y = page.text(x, y, f"{kind}   {results[j]['run']}: fooled in {1 - results[j]['compositional'][kind]:.0%}", FAINT)
+                if not fooled:
+                    bottom = max(bottom, page.text(x, y, "never fooled") + 10)
+                    continue
+                i, _, false = r.negatives[fooled[0]]
+                page.thumb(x, y, r.pictures.pixels([i])[0])
+                own = r.owner.tolist().index(i)
+                width = (WIDTH - 2 * MARGIN) // len(runs) - THUMB - 100
+                for good, words, cosine in ((True, r.texts[own], r.image[i] @ r.text[own]),
+                                            (False, false, r.image[i] @ r.false[fooled[0]])):
+                    page.mark(x + THUMB + 15, y + 2, good)
+                    page.text(x + THUMB + 37, y, f"{cosine:.3f}")
+                    y = page.text(x + THUMB + 90, y, words, width=width - 15) + 4
+                bottom = max(bottom, page.y + LINE + THUMB + 12)
+            page.y = bottom + 6
+    page.save(path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Score trained runs and draw report.png.", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", help="run folders")
+    parser.add_argument("--data", default="", help="pictures to score on (default: the runs' own held-out ones)")
+    parser.add_argument("--report", help="where the picture goes (default: report.png in the folder above the first run)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    runs = [Embedded(folder, args.data, args.device) for folder in args.runs]
+    if len({r.data for r in runs}) > 1:
+        raise BadInput(f"the runs were trained on different data ({', '.join(r.data for r in runs)}); name one with --data")
+    results = [r.scores() for r in runs]
+    for folder, result in zip(args.runs, results):
+        (Path(folder) / "eval.json").write_text(json.dumps(result, indent=1))
+    r = results[0]
+    print(f"\n{r['retrieval']['gallery']} pictures and {r['retrieval']['captions']} captions of {r['data']}"
+          + (f"; {r['zeroshot_items']} pictures in {r['zeroshot_classes']} classes" if "zeroshot" in r else "") + "\n")
+    print(table(results))
+    target = Path(args.report or Path(args.runs[0]).parent / "report.png")
+    report(runs, results, target)
+    print(f"\nwrote {target} and eval.json in each run")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,343 @@
+"""Train one row of lift.METHODS on one GPU or a CPU.
+
+    python train.py                                  # LIFT on the built-in shapes
+    python train.py --method clip --out runs/clip    # the baseline: same data, same image tower
+    python train.py --data captions.csv              # your own pictures
+    python train.py --resume runs/lift               # go on where a run stopped
+
+A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON object a line).
+Everything random is a pure function of (seed, epoch) or (seed, step). So a run that was stopped and resumed equals
+one that was not, bit for bit on a CPU, and the checkpoint needs no state of any random generator.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+import lift
+from data import BadInput, readers, run
+from llm_text import POOLS
+from vit import SIZES
+
+
+def flag(default, help, **more):
+    return field(default=default, metadata={"help": help, **more})
+
+
+@dataclass
+class Config:
+    """Everything that decides a run. The command line is made from it; names are open_clip's where it has them."""
+
+    method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
+    data: str = flag("shapes", "shapes, shapes-simple, a .csv or .tsv file, or a folder of pictures with .txt files")
+    val_data: str = flag("", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)")
+    train_num_samples: int = flag(0, "training pictures at most (0: all; the built-in world then draws 24,000)")
+    csv_separator: str = flag("", "column separator (default: found in the header)")
+    csv_img_key: str = flag("", "column of picture paths (default: filepath or image)")
+    csv_caption_key: str = flag("", "column of captions (default: title or caption; shapes: short, paraphrase, long, mixed)")
+    model: str = flag("micro/8", "image tower", choices=list(SIZES))
+    image_size: int = flag(64, "side of the pictures in pixels")
+    image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
+    embed_dim: int = flag(128, "shared dimension, where no tower's own space is the shared one")
+    text_width: int = flag(128, "width of a text transformer from scratch")
+    text_depth: int = flag(4, "its blocks")
+    text_heads: int = flag(4, "its attention heads")
+    context_length: int = flag(77, "tokens of a caption at most")
+    llm: str = flag("", "frozen language model: GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
+    pool: str = flag("mean", "how the LLM's hidden states become one vector", choices=list(POOLS))
+    layer: int = flag(0, "pool after this block of the LLM (0: the pooling's own default)")
+    whiten: int = flag(128, "whiten LLM vectors to this many directions (0: only centre them)")
+    batch_size: int = flag(256, "pictures a step")
+    epochs: int = flag(8, "passes over the pictures; each shows one caption a picture")
+    steps: int = flag(0, "stop after this many steps, the schedule included (0: as --epochs says)")
+    lr: float = flag(1e-3, "peak learning rate")
+    beta1: float = flag(0.9, "AdamW")
+    beta2: float = flag(0.98, "AdamW")
+    eps: float = flag(1e-6, "AdamW")
+    wd: float = flag(0.2, "weight decay of matrices")
+    warmup: int = flag(500, "steps of linear warm-up, a tenth of all at most; then cosine to 0")
+    grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)")
+    crop_scale: float = flag(0.9, "random resized crops keep at least this share of the picture (1: no augmentation)")
+    precision: str = flag("auto", "auto: bf16 autocast on CUDA, else fp32", choices=["auto", "amp_bf16", "fp32"])
+    torchcompile: bool = flag(None, "compile the model (default: on CUDA only)")
+    device: str = flag("auto", "auto, cpu, cuda")
+    seed: int = flag(0, "initial weights, batch order, captions, crops")
+    log_every_n_steps: int = flag(50, "interval of the log")
+    save_frequency: int = flag(200, "interval of checkpoints, in steps")
+    out: str = flag("", "run folder (default: runs/METHOD)")
+    resume: str = flag("", "run folder to go on with; flags that were not given come from it")
+
+    def __post_init__(self):
+        self.out = self.resume or self.out or f"runs/{self.method}"
+
+
+# What may differ when a run is resumed: where and how it is computed, not what.
+FREE_ON_RESUME = ("device", "torchcompile", "log_every_n_steps", "save_frequency", "out", "resume")
+
+
+def from_cli(argv=None):
+    """Command line -> Config. With --resume, flags come from the run; one that says otherwise is refused."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    for f in fields(Config):
+        kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {"type": f.type}
+        default = "" if f.default in ("", None) else f" (default: {f.default})"
+        parser.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, choices=f.metadata.get("choices"),
+                            help=f.metadata["help"] + default, **kind)
+    given = vars(parser.parse_args(argv))
+    if "resume" not in given:
+        return Config(**given)
+    saved = lift.read_checkpoint(given["resume"])["config"]
+    refuse_changes(saved, {**saved, **given})
+    return Config(**{**saved, **given})
+
+
+def refuse_changes(saved, wanted):
+    """BadInput names the first setting in which a run folder's configuration is another one."""
+    for name, value in saved.items():
+        if name not in FREE_ON_RESUME and wanted[name] != value:
+            raise BadInput(f"the run was made with --{name.replace('_', '-')} {value}, not {wanted[name]}; "
+                           "leave the flag out to go on, or start a new run with another --out")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Data: what a batch is, and the order of batches.
+
+
+def lr_at(step, total, cfg):
+    """Linear warm-up, then cosine to zero; a pure function of the step."""
+    warmup = min(cfg.warmup, total // 10)
+    if step < warmup:
+        return cfg.lr * (step + 1) / warmup
+    return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+class Batches:
+    """Training batches, by step: pictures in an order drawn from (seed, epoch), one caption of each an epoch.
+
+    Captions become tensors once, here: LLM vectors (frozen text) or token ids (trained text).
+    """
+
+    def __init__(self, pictures, tokenize, cfg, device):
+        texts = {text: None for captions in pictures.captions for text in captions}
+        number = {text: i for i, text in enumerate(texts)}
+        self.inputs = tokenize(list(texts))  # (distinct captions, ...)
+        self.cut = tokenize.cut
+        self.choices = [[number[text] for text in captions] for captions in pictures.captions]
+        self.pictures, self.seed, self.device = pictures, cfg.seed, device
+        self.size = min(cfg.batch_size, len(pictures))
+        self.steps_per_epoch = len(pictures) // self.size  # a ragged last batch would be another task: fewer negatives
+
+    def __getitem__(self, step):
+        """images (B, S, S, 3) uint8, texts (B, ...), duplicates (B, B) bool, on the device."""
+        epoch, i = divmod(step, self.steps_per_epoch)
+        rng = np.random.default_rng((self.seed, epoch))
+        which = rng.permutation(len(self.pictures))[i * self.size:(i + 1) * self.size]
+        draw = rng.random(len(self.pictures))  # which caption each picture shows in this epoch
+        captions = torch.tensor([self.choices[j][int(draw[j] * len(self.choices[j]))] for j in which])
+        images = torch.from_numpy(self.pictures.pixels(which))
+        same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
+        duplicates = (captions[:, None] == captions) | (same[:, None] == same)
+        batch = images, self.inputs[captions], duplicates
+        if self.device.type == "cuda":
+            batch = [t.pin_memory().to(self.device, non_blocking=True) for t in batch]
+        return batch
+
+
+def random_crops(images, smallest, generator):
+    """Random resized crops, bilinear, on the device. images (B, 3, S, S) -> (B, 3, S, S).
+
+    Each keeps a share in [smallest, 1] of the area, at an aspect ratio in [3/4, 4/3], as in the papers; no flips:
+    left and right mean something.
+    """
+    B, device = len(images), images.device
+    area, ratio, x, y = torch.rand(4, B, generator=generator).to(device)
+    area = smallest + (1 - smallest) * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    w, h = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
+    theta = torch.zeros(B, 2, 3, device=device)  # output corner -> input position, in [-1, 1]
+    theta[:, 0, 0], theta[:, 1, 1] = w, h
+    theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - w), (2 * y - 1) * (1 - h)
+    grid = F.affine_grid(theta, images.shape, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Checkpoints and the log.
+
+
+def atomic_save(what, path):
+    """torch.save that leaves the old file or the new one, never half of one."""
+    part = path.with_suffix(".part")
+    with open(part, "wb") as f:
+        torch.save(what, f)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(part, path)
+
+
+def memory_gb(device):
+    """Peak memory in GB: of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def parameter_groups(model, wd):
+    """Weight decay for matrices; none for biases, norms, positions, embeddings of single tokens and the scale."""
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    decays = {n for n, p in trained.items() if p.ndim >= 2 and "pos_embed" not in n and "cls_token" not in n
+              and "positional_embedding" not in n}
+    return [{"params": [p for n, p in trained.items() if n in decays], "weight_decay": wd},
+            {"params": [p for n, p in trained.items() if n not in decays], "weight_decay": 0.0}]
+
+
+class Stop:
+    """Ctrl-C and SIGTERM, during the loop: remembered, so that the step ends and is saved. A second one kills."""
+
+    def __enter__(self):
+        self.signal = None
+        self.before = {s: signal.signal(s, self._remember) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _remember(self, number, frame):
+        self.signal = number
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def train(cfg):
+    """Train as the configuration says; returns the last log entry as a dict. Raises BadInput for what cannot go on."""
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
+    on_gpu = device.type == "cuda"
+    out, row = Path(cfg.out), lift.METHODS[cfg.method]
+    checkpoint = None
+    if cfg.resume:
+        checkpoint = lift.read_checkpoint(out)
+        refuse_changes(checkpoint["config"], asdict(cfg))
+    elif (out / "checkpoint.pt").exists():
+        raise BadInput(f"{out} already holds a run; go on with it (--resume {out}), remove it, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(cfg.seed)
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
+    bf16 = cfg.precision == "amp_bf16" or cfg.precision == "auto" and on_gpu
+
+    pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, cfg.csv_separator,
+                            cfg.csv_img_key, cfg.csv_caption_key, whole=bool(cfg.val_data))
+    batches = Batches(pictures, row.text.tokenizer(cfg, device), cfg, device)
+    model = lift.build(cfg, row.text.fit(cfg, batches.inputs)).to(device).train()
+    optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
+                                  fused=on_gpu)
+    total = cfg.steps or cfg.epochs * batches.steps_per_epoch
+    start = 0
+    if checkpoint:
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        start = checkpoint["step"]
+    if on_gpu if cfg.torchcompile is None else cfg.torchcompile:
+        model.compile()  # in place, so names in the checkpoint stay as they are
+
+    parts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad), sum(p.numel() for p in part.parameters()))
+             for name, part in model.named_children()}
+    print(f"{cfg.method}: {len(pictures)} pictures, {len(batches.inputs)} distinct captions "
+          f"({batches.cut:.1%} cut at {cfg.context_length} tokens), {total} steps of {batches.size} on {device}"
+          f"{' in bf16' if bf16 else ''}\ntrained parameters: "
+          + ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of), file=sys.stderr)
+    log = open(out / "log.jsonl", "a", buffering=1)
+    log.write(json.dumps({"config": asdict(cfg), "step": start, "torch": torch.__version__, "numpy": np.__version__,
+                          "python": platform.python_version(), "threads": torch.get_num_threads(),
+                          "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
+                          "trained": sum(n for n, _ in parts.values())}) + "\n")
+
+    def save(step):
+        if not math.isfinite(float(loss)):  # parameters may be spoilt already: keep the last good checkpoint
+            raise BadInput(f"the loss is {float(loss)} at step {step}; stopped. The last good checkpoint is kept; "
+                           "lower --lr, or look for extreme values in the data")
+        atomic_save({"config": asdict(cfg), "step": step, "model": model.state_dict(),
+                     "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
+
+    entry, loss = {"step": start}, torch.zeros(())
+    since, seen, waited = time.time(), 0, 0.0
+    generator = torch.Generator()
+    with Stop() as stop, ThreadPoolExecutor(1) as ahead, tqdm(total=total, initial=start, unit="step",
+                                                              dynamic_ncols=True) as bar:
+        coming = ahead.submit(batches.__getitem__, start)
+        for step in range(start, total):
+            asked = time.time()
+            pixels, texts, duplicates = coming.result()
+            coming = ahead.submit(batches.__getitem__, step + 1)
+            waited += time.time() - asked
+
+            # ---- the training step ---------------------------------------------------------------------------
+            images = lift.normalize_pixels(pixels)  # (B, 3, S, S)
+            if cfg.crop_scale < 1:
+                images = random_crops(images, cfg.crop_scale, generator.manual_seed(cfg.seed * 1_000_003 + step))
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(step, total, cfg)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                features = model(images, texts)  # image and text (B, D) of unit length, and the scale
+                loss = row.loss(**features, duplicates=duplicates)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            model.clamp_scale()
+            # ---- below: diagnostics --------------------------------------------------------------------------
+
+            done = step + 1
+            seen += len(pixels)
+            bar.update()
+            if done % cfg.log_every_n_steps == 0 or done in (start + 1, total) or stop.signal:
+                with torch.no_grad():
+                    cosines = features["image_features"].float() @ features["text_features"].float().T
+                    best = cosines.argmax(1)
+                    right = duplicates[torch.arange(len(best), device=device), best].float().mean()
+                now = time.time()
+                speed = seen / (now - since)
+                entry = {"step": done, "loss": float(loss), "ln_batch": math.log(len(pixels)), "accuracy": float(right),
+                         "scale": float(model.logit_scale.exp()), "lr": lr_at(step, total, cfg), "grad_norm": float(norm),
+                         "images_per_second": speed, "data_wait": waited / (now - since), "memory_gb": memory_gb(device),
+                         "eta_seconds": (total - done) * len(pixels) / speed}
+                bar.write(f"step {done}/{total} | loss {entry['loss']:.3f} (ln B {entry['ln_batch']:.2f}) | "
+                          f"acc {entry['accuracy']:.1%} | scale {entry['scale']:.1f} | lr {entry['lr']:.1e} | "
+                          f"grad {entry['grad_norm']:.2f} | {speed:.0f} img/s | wait {entry['data_wait']:.0%} | "
+                          f"{entry['memory_gb']:.1f} GB | eta {entry['eta_seconds']:.0f} s", file=sys.stderr)
+                log.write(json.dumps(entry) + "\n")
+                since, seen, waited = time.time(), 0, 0.0
+            if done % cfg.save_frequency == 0 or done == total or stop.signal or not math.isfinite(entry.get("loss", 0)):
+                save(done)
+            if stop.signal:
+                bar.close()
+                print(f"stopped after step {done} of {total}, saved; go on with: python train.py --resume {out}",
+                      file=sys.stderr)
+                raise SystemExit(128 + stop.signal)
+    log.close()
+    print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
+    return entry
+
+
+def main():
+    train(from_cli())
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,126 @@
+"""A small Vision Transformer, trained from scratch. (Dosovitskiy et al. 2021, arXiv 2010.11929)
+
+Modules carry timm's names (patch_embed.proj, blocks.0.attn.qkv, ...). One thing differs from the textbook: the
+position embeddings start at std 0.5 instead of 0.02. Beside patch projections of std about 0.6 the usual small
+start is invisible, and short runs then never learn left from right (README, "What is measured").
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data import BadInput
+
+# name: (patch side in pixels, width, blocks, heads). Image size is free; it fixes the number of patches.
+SIZES = {
+    "micro/8": (8, 128, 4, 4),
+    "micro/16": (16, 192, 4, 6),
+    "Ti/16": (16, 192, 12, 3),
+    "S/16": (16, 384, 12, 6),
+    "B/16": (16, 768, 12, 12),
+    "B/32": (32, 768, 12, 12),
+    "L/14": (14, 1024, 24, 16),
+}
+POSITION_STD = 0.5
+
+
+class PatchEmbed(nn.Module):
+    """Cut the picture into squares and project each: a convolution whose stride is its kernel, as reshape + Linear."""
+
+    def __init__(self, patch, width):
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Linear(3 * patch * patch, width)
+
+    def forward(self, x):  # (B, 3, H, W)
+        B, C, H, W = x.shape
+        p = self.patch
+        x = x.reshape(B, C, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5)  # (B, H/p, W/p, C, p, p)
+        return self.proj(x.reshape(B, -1, C * p * p))  # (B, N, D)
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x, causal=False):
+        B, N, D = x.shape
+        q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # 3 x (B, H, N, d)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.proj(y.transpose(1, 2).reshape(B, N, D))
+
+
+class MLP(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-LN transformer block; CLIP's text transformer uses it too, causally."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = MLP(width)
+
+    def forward(self, x, causal=False):
+        x = x + self.attn(self.norm1(x), causal)
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    """Pictures (B, 3, S, S), normalised -> features (B, width), or all tokens (B, N, width).
+
+    size        a key of SIZES, exactly
+    image_size  side S in pixels, a multiple of the patch side
+    pool        "avg": mean of the patch tokens, as LIFT does (no class token then); "tok": a class token
+    """
+
+    def __init__(self, size="micro/8", image_size=64, pool="avg"):
+        super().__init__()
+        if size not in SIZES:
+            raise BadInput(f"model {size!r} is unknown; choose one of {', '.join(SIZES)}")
+        if pool not in ("avg", "tok"):
+            raise BadInput(f"pool {pool!r} is unknown; choose avg or tok")
+        patch, width, depth, heads = SIZES[size]
+        if image_size % patch:
+            raise BadInput(f"image size {image_size} is not a multiple of the patch side {patch} of {size}")
+        self.width, self.image_size, self.pool = width, image_size, pool
+        tokens = (image_size // patch) ** 2 + (pool == "tok")
+        self.patch_embed = PatchEmbed(patch, width)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02) if pool == "tok" else None
+        self.pos_embed = nn.Parameter(torch.randn(1, tokens, width) * POSITION_STD)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        init_linears(self)
+
+    def forward(self, images, tokens=False):
+        x = self.patch_embed(images)  # (B, N, D)
+        if self.pool == "tok":
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
+        x = x + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        if tokens:
+            return x
+        return x[:, 0] if self.pool == "tok" else x.mean(1)
+
+
+def init_linears(module):
+    """Weights uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010), biases zero."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.xavier_uniform_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
