@@ -269,8 +269,8 @@ def train(cfg):
                           "trained": sum(n for n, _ in parts.values())}) + "\n")
 
     def save(step):
-        if not math.isfinite(float(loss)):  # parameters may be spoilt already: keep the last good checkpoint
-            raise BadInput(f"the loss is {float(loss)} at step {step}; stopped. The last good checkpoint is kept; "
+        if not math.isfinite(loss.item()):  # parameters may be spoilt already: keep the last good checkpoint
+            raise BadInput(f"the loss is {loss.item()} at step {step}; stopped. The last good checkpoint is kept; "
                            "lower --lr, or look for extreme values in the data")
         atomic_save({"config": asdict(cfg), "step": step, "model": model.state_dict(),
                      "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
@@ -313,8 +313,8 @@ def train(cfg):
                     right = duplicates[torch.arange(len(best), device=device), best].float().mean()
                 now = time.time()
                 speed = seen / (now - since)
-                entry = {"step": done, "loss": float(loss), "ln_batch": math.log(len(pixels)), "accuracy": float(right),
-                         "scale": float(model.logit_scale.exp()), "lr": lr_at(step, total, cfg), "grad_norm": float(norm),
+                entry = {"step": done, "loss": loss.item(), "ln_batch": math.log(len(pixels)), "accuracy": right.item(),
+                         "scale": model.logit_scale.exp().item(), "lr": lr_at(step, total, cfg), "grad_norm": norm.item(),
                          "images_per_second": speed, "data_wait": waited / (now - since), "memory_gb": memory_gb(device),
                          "eta_seconds": (total - done) * len(pixels) / speed}
                 bar.write(f"step {done}/{total} | loss {entry['loss']:.3f} (ln B {entry['ln_batch']:.2f}) | "

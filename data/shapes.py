@@ -34,7 +34,7 @@ COLOURS = {"red": (220, 35, 35), "yellow": (250, 220, 30), "green": (25, 130, 45
            "purple": (130, 50, 170), "white": (250, 250, 250), "black": (20, 20, 20), "brown": (125, 75, 35),
            "orange": (255, 140, 0), "cyan": (40, 205, 215), "pink": (255, 135, 190), "grey": (130, 130, 130)}
 TEXTURES = ("plain", "striped", "dotted", "checkered")
-SIZES = {"large": 12.0, "medium": 8.5, "small": 6.0}  # radius in pixels of a picture of side 64
+SIZES = {"large": 14.5, "medium": 10.5, "small": 7.5}  # radius in pixels of a picture of side 64
 # name: (ground colour, colour of its pattern, pattern as boxes (x, y, width, height) in a cell of 16 x 16)
 BACKGROUNDS = {
     "plain": ((190, 190, 200), (190, 190, 200), []),
@@ -51,9 +51,11 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 CATEGORIES = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 SPLITS = ("train", "val", "test")
 
-# The dial of difficulty: how many colours, textures and backgrounds there are, and how many objects a scene has.
-# InfoNCE asks for log2(batch) bits. The rich world has far more to tell two scenes apart by, the simple one hardly.
-WORLDS = {"shapes": (12, 4, 8, (1, 2, 2, 2, 2, 3)), "shapes-simple": (8, 1, 1, (2,))}
+# The dial of difficulty: numbers of colours, textures and backgrounds, and of objects in a scene. InfoNCE asks for
+# log2(batch) bits. The simple world has little more, so every fact counts; the rich one has plenty to tell scenes
+# apart by, and a model may never need to look at shapes and relations.
+WORLDS = {"shapes": (8, 2, 4, (1, 2, 2, 2, 2, 3)), "shapes-simple": (8, 1, 1, (2,)),
+          "shapes-rich": (12, 4, 8, (1, 2, 2, 2, 2, 3))}
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,14 @@ def make_scene(split, seed, index, world="shapes"):
     sizes = sorted(rng.sample(list(SIZES), count), key=list(SIZES).index)
     things = tuple(Thing(size, rng.choice(TEXTURES[:n_textures]), *KINDS[kind]) for size, kind in zip(sizes, kinds))
     relations = []
-    for _ in range(count - 1):  # never straight back to the cell where an object already stands
-        relations.append(rng.choice([r for r in RELATIONS if not relations or r != OPPOSITE[relations[-1]]]))
+    for _ in range(count - 1):
+        relations.append(rng.choice(turns(relations)))
     return Scene(things, tuple(relations), rng.choice(list(BACKGROUNDS)[:n_backgrounds]), key)
+
+
+def turns(relations):
+    """What the next relation may be: any at first, then across the last one, so that three objects form a corner."""
+    return [r for r in RELATIONS if not relations or r not in (relations[-1], OPPOSITE[relations[-1]])]
 
 
 def make_scenes(split, count, seed=0, world="shapes"):
@@ -249,11 +256,8 @@ def negatives(scene):
         if n < 3 and size not in {t.size for t in things}:
             new = Thing(size, rng.choice(TEXTURES[:n_textures]), rng.choice(new_colours), rng.choice(new_shapes))
             more = tuple(sorted((*things, new), key=lambda t: list(SIZES).index(t.size)))
-            # (three in one cell cannot be: the second relation never leads straight back)
-            first = rng.choice(list(RELATIONS))
-            relations = (first,) if n == 1 else (scene.relations[0], rng.choice(
-                [r for r in RELATIONS if r != OPPOSITE[scene.relations[0]]]))
-            edits["add_obj"].append(replace(scene, things=more, relations=relations))
+            edits["add_obj"].append(replace(scene, things=more,
+                                            relations=(*scene.relations, rng.choice(turns(scene.relations)))))
     edits["add_att"] += [edit(i, texture=t) for i in range(n) if things[i].texture == "plain" for t in textures]
     edits["add_att"] += [replace(scene, background=g) for g in grounds if scene.background == "plain"]
     for i in range(n):

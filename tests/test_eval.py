@@ -1,0 +1,111 @@
+"""eval.py: every metric against hand-computed cases or a direct O(N^2) definition; ties and NaN never help.
+
+    python -m pytest tests/test_eval.py
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import eval as ev
+import train
+
+
+def test_ranks_by_hand():
+    image = torch.eye(3)
+    text = torch.tensor([[1.0, 0, 0], [0.2, 0.1, 0.9], [0, 1.0, 0], [0.5, 0.6, 0.4]])
+    owner = torch.tensor([0, 0, 1, 2])  # picture 0 has two captions
+    i2t, t2i = ev.retrieval_ranks(image, text, owner, chunk=2)
+    # picture 2 sees caption 1 at 0.9 before its own at 0.4; caption 1 sees picture 2 first, caption 3 sees 1, 0, 2
+    assert i2t.tolist() == [0, 0, 1]
+    assert t2i.tolist() == [0, 1, 0, 2]
+
+
+def test_ranks_equal_sorting_a_full_matrix():
+    generator = torch.Generator().manual_seed(0)
+    image, text = (F.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (50, 130))
+    owner = torch.cat([torch.arange(50), torch.randint(50, (80,), generator=generator)])
+    scores = (image @ text.T).numpy()
+    i2t, t2i = ev.retrieval_ranks(image, text, owner, chunk=7)
+    for i in range(50):
+        order = np.argsort(-scores[i])
+        assert i2t[i] == min(np.flatnonzero(owner.numpy()[order] == i))
+    for j in range(130):
+        assert t2i[j] == list(np.argsort(-scores[:, j])).index(int(owner[j]))
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_collapsed_and_nan_models_score_nothing(value):
+    same = torch.full((20, 4), value)
+    i2t, t2i = ev.retrieval_ranks(same, same, torch.arange(20))
+    assert i2t.tolist() == t2i.tolist() == [19] * 20
+    assert not ev.compositional(same, same, same).any()
+    assert not ev.zeroshot(same, same[:5], torch.arange(20) % 5).any()
+
+
+def test_one_nan_caption_is_wrong_and_does_not_help_others():
+    image = torch.eye(3)
+    text = image.clone()
+    text[1] = float("nan")
+    i2t, t2i = ev.retrieval_ranks(image, text, torch.arange(3))
+    assert i2t.tolist() == [1, 2, 1] and t2i.tolist() == [0, 2, 0]
+
+
+def test_compositional_is_strict():
+    image = torch.tensor([[1.0, 0.0]] * 3)
+    true, false = torch.tensor([[0.9, 0], [0.5, 0], [0.1, 0]]), torch.tensor([[0.8, 0], [0.5, 0], [0.2, 0]])
+    assert ev.compositional(image, true, false).tolist() == [True, False, False]
+
+
+def test_zeroshot_normalises_averages_normalises():
+    vectors = {"a x": [3.0, 0], "the x": [0, 1.0], "a y": [-1.0, 0], "the y": [-5.0, 0]}
+
+    def encode(prompts):
+        return torch.tensor([vectors[p] for p in prompts])
+
+    features = ev.class_features(encode, ["x", "y"], ["a {}", "the {}"])
+    assert torch.allclose(features, torch.tensor([[0.5 ** 0.5, 0.5 ** 0.5], [-1.0, 0.0]]))
+    image = torch.tensor([[0.0, 1.0], [-1.0, 0.2]])
+    assert ev.zeroshot(image, features, torch.tensor([0, 1])).tolist() == [True, True]
+    assert ev.zeroshot(image, features, torch.tensor([1, 0])).tolist() == [False, False]
+
+
+def test_interval_covers_and_respects_groups():
+    hits = np.array([1, 0] * 200)
+    low, high = ev.interval(hits)
+    assert low == pytest.approx(0.5 - 1.96 * 0.5 / 20, abs=0.01) and high == pytest.approx(0.5 + 1.96 * 0.5 / 20, abs=0.01)
+    # four hundred captions that agree within twenty pictures are twenty observations
+    low, high = ev.interval(np.repeat([1, 0] * 10, 20), np.repeat(np.arange(20), 20))
+    assert high - low > 0.3
+
+
+def test_scores_report_and_command(small, tmp_path):
+    """The whole of eval.py on two tiny runs: the promised keys, the intervals around them, a picture."""
+    runs = []
+    for method in ("lift", "clip"):
+        runs.append(str(tmp_path / method))
+        train.train(train.Config(method=method, **{**small, "out": runs[-1]}))
+    done = subprocess.run([sys.executable, Path(ev.__file__), *runs, "--device", "cpu"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for folder in runs:
+        result = json.loads((Path(folder) / "eval.json").read_text())
+        assert result["retrieval"]["gallery"] == 1000
+        paths = [("retrieval", way, f"R@{k}") for way in ("i2t", "t2i") for k in (1, 5, 10)] + [("zeroshot", "top1")] + [
+            ("compositional", kind) for kind in ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel",
+                                                 "swap_obj", "swap_att", "mean")]
+        for path in paths:
+            value, interval, chance = result, result["ci95"], result["chance"]
+            for key in path:
+                value, interval, chance = value[key], interval[key], chance[key]
+            assert 0 <= interval[0] <= value <= interval[1] <= 1 and 0 < chance < 1
+        assert result["chance"]["retrieval"]["i2t"]["R@10"] == pytest.approx(0.01)
+        assert f"| {folder} |" in done.stdout
+    with Image.open(tmp_path / "report.png") as picture:
+        assert picture.width == ev.WIDTH and picture.height > 1000
