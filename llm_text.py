@@ -744,6 +744,16 @@ class FrozenLLM(nn.Module):
         return out
 
 
+def pick_device(name="auto"):
+    """"auto", "cpu", "cuda" or "cuda:1" -> torch.device; BadInput for one that is not there."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device)
+        return device
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try --device cpu") from None
+
+
 def load_llm(path=None, device="cpu", dtype=None):
     """Load a frozen language model: a GGUF file or a Hugging Face folder; None fetches the default once.
 
@@ -902,10 +912,10 @@ def main():
     parser.add_argument("--llm", help="GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
     parser.add_argument("--pool", choices=POOLS, help="only this pooling (default: all)")
     parser.add_argument("--layer", type=int, help="read after this block (default: the pooling's own)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     args = parser.parse_args()
     start = time.time()
-    llm = load_llm(args.llm, args.device)
+    llm = load_llm(args.llm, pick_device(args.device))
     print(f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, {llm.device}\n")
     for i, text in enumerate(args.texts):
         ids = llm.token_lists([text])[0][0]

@@ -11,6 +11,7 @@ one that was not, bit for bit on a CPU, and the checkpoint needs no state of any
 """
 
 import argparse
+import io
 import json
 import math
 import os
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 import lift
 from data import BadInput, readers, run
-from llm_text import POOLS
+from llm_text import POOLS, pick_device
 from vit import SIZES
 
 
@@ -50,7 +51,7 @@ class Config:
     csv_img_key: str = flag("", "column of picture paths (default: filepath or image)")
     csv_caption_key: str = flag("", "column of captions (default: title or caption; shapes: short, paraphrase, long, mixed)")
     model: str = flag("micro/8", "image tower", choices=list(SIZES))
-    image_size: int = flag(64, "side of the pictures in pixels")
+    image_size: int = flag(48, "side of the pictures in pixels")
     image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
     embed_dim: int = flag(128, "shared dimension, where no tower's own space is the shared one")
     text_width: int = flag(128, "width of a text transformer from scratch")
@@ -64,14 +65,14 @@ class Config:
     batch_size: int = flag(256, "pictures a step")
     epochs: int = flag(8, "passes over the pictures; each shows one caption a picture")
     steps: int = flag(0, "stop after this many steps, the schedule included (0: as --epochs says)")
-    lr: float = flag(1e-3, "peak learning rate")
+    lr: float = flag(3e-3, "peak learning rate")
     beta1: float = flag(0.9, "AdamW")
     beta2: float = flag(0.98, "AdamW")
     eps: float = flag(1e-6, "AdamW")
     wd: float = flag(0.2, "weight decay of matrices")
     warmup: int = flag(500, "steps of linear warm-up, a tenth of all at most; then cosine to 0")
     grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)")
-    crop_scale: float = flag(0.9, "random resized crops keep at least this share of the picture (1: no augmentation)")
+    crop_scale: float = flag(1.0, "random resized crops keep at least this share of the picture (1: no augmentation)")
     precision: str = flag("auto", "auto: bf16 autocast on CUDA, else fp32", choices=["auto", "amp_bf16", "fp32"])
     torchcompile: bool = flag(None, "compile the model (default: on CUDA only)")
     device: str = flag("auto", "auto, cpu, cuda")
@@ -181,11 +182,16 @@ def random_crops(images, smallest, generator):
 
 def atomic_save(what, path):
     """torch.save that leaves the old file or the new one, never half of one."""
-    part = path.with_suffix(".part")
-    with open(part, "wb") as f:
-        torch.save(what, f)
-        f.flush()
-        os.fsync(f.fileno())
+    part, buffer = path.with_suffix(".part"), io.BytesIO()
+    torch.save(what, buffer)  # (straight to a file, torch turns "disk full" into an obscure error)
+    try:
+        with open(part, "wb") as f:
+            f.write(buffer.getbuffer())
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
 
 
@@ -227,7 +233,7 @@ class Stop:
 
 def train(cfg):
     """Train as the configuration says; returns the last log entry as a dict. Raises BadInput for what cannot go on."""
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
+    device = pick_device(cfg.device)
     on_gpu = device.type == "cuda"
     out, row = Path(cfg.out), lift.METHODS[cfg.method]
     checkpoint = None

@@ -5,6 +5,7 @@ wrapper that turns it into one line and exit status 2 (every command ends in `sy
 place of the cache.
 """
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -22,7 +23,10 @@ def run(main):
     try:
         return main() or 0
     except (BadInput, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        print("error: " + " ".join(str(error).split()) + (
+            f"; free some space for the run folder and for the cache in {cache_dir()} (or set LIFT_CACHE), then run "
+            "again or --resume: what was finished is kept" if full else ""), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -143,7 +143,7 @@ def _read_csv(path, separator, image_key, caption_key):
                 raise BadInput(f"{path}: the file is empty; its first line must name the columns")
             f.seek(0)
             separator = separator or max(",\t;|", key=header.count)
-            rows = csv.DictReader(f, delimiter=separator)
+            rows = csv.DictReader(f, delimiter=separator, strict=True)  # or a lone quote swallows the rest
             columns = rows.fieldnames
 
             def column(wanted, flag):
@@ -164,7 +164,8 @@ def _read_csv(path, separator, image_key, caption_key):
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except csv.Error as error:
-        raise BadInput(f"{path}: not a readable csv file ({error})") from None
+        raise BadInput(f"{path} after line {rows.line_num}: not a readable csv file ({error}); a field that begins with a "
+                       "quote must end with one, and quotes inside are doubled") from None
     if not pairs and not bad:
         raise BadInput(f"{path}: a header without rows")
     return pairs, bad
@@ -239,5 +240,5 @@ def _decode(paths, size):
 def _stat(path):
     try:
         return os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # (ValueError: a NUL in the path)
         return None

@@ -94,6 +94,14 @@ def pair_splits():
     return np.triu(table) + np.triu(table, 1).T
 
 
+def classes(world):
+    """(names, templates) to classify single objects by: "red circle", ..., and prompts with every size and ground."""
+    n_colours, _, n_backgrounds, _ = WORLDS[world]
+    grounds = ["" if g == "plain" else f" on {g}" for g in list(BACKGROUNDS)[:n_backgrounds]]
+    return ([f"{colour} {shape}" for colour, shape in KINDS[:n_colours * len(SHAPES)]],
+            [f"a {size} {{}}{ground}" for size in SIZES for ground in grounds])
+
+
 def make_scene(split, seed, index, world="shapes"):
     """Scene number `index` of a split: a pure function of its arguments."""
     n_colours, n_textures, n_backgrounds, counts = WORLDS[world]

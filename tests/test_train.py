@@ -1,0 +1,248 @@
+"""train.py: order, schedule and crops as pure functions; stop and resume; bad input; and that learning is learning.
+
+    python -m pytest tests/test_train.py
+"""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eval as ev
+import lift
+import train
+from data import BadInput, readers, shapes
+
+COMMAND = [sys.executable, str(Path(train.__file__))]
+
+
+def arguments(config):
+    return [a for k, v in config.items() for a in (f"--{k.replace('_', '-')}", str(v))]
+
+
+def state(run):
+    checkpoint = lift.read_checkpoint(run)
+    flat = dict(checkpoint["model"])
+    for i, values in checkpoint["optimizer"]["state"].items():
+        flat |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
+    return flat
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    different = [k for k in a if not torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k]))]
+    assert not different
+
+
+def test_schedule():
+    cfg = train.Config(lr=1.0, warmup=10)
+    lrs = [train.lr_at(s, 110, cfg) for s in range(110)]
+    assert lrs[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert lrs[10] == pytest.approx(1.0) and lrs[60] == pytest.approx(0.5) and 0 < lrs[109] < 1e-3
+    assert train.lr_at(0, 20, train.Config(lr=1.0, warmup=500)) == 0.5  # warm-up is a tenth of a short run
+
+
+def test_crops_keep_what_they_say():
+    gradient = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(400, 3, 64, 64)
+    out = train.random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
+    width = (out[:, 0, 0, -1] - out[:, 0, 0, 0])  # share of the width that is kept
+    height = (train.random_crops(gradient.transpose(2, 3), 0.25, torch.Generator().manual_seed(0))[:, 0, [0, -1], 0].diff()[:, 0])
+    area = width * height
+    assert 0.2 < area.min() < 0.35 and area.max() > 0.8
+    assert width.min() > 0.4 and (width / height).max() < 4 / 3 + 0.1
+    assert (out[:, 0, 0] - out[:, 0, 40]).abs().max() < 1e-5  # upright, and no flips:
+    assert (width > 0).all()
+    same = train.random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(out, same)
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    pictures = readers.read("shapes", "train", 8, 50, caption_key="paraphrase")
+
+    def tokenize(texts):
+        return torch.arange(len(texts))
+
+    tokenize.cut = 0.0
+    cfg = train.Config(batch_size=16)
+    one, two = (train.Batches(pictures, tokenize, cfg, torch.device("cpu")) for _ in range(2))
+    assert one.steps_per_epoch == 3
+    for step in (7, 2, 0):  # in any order
+        assert all(torch.equal(a, b) for a, b in zip(one[step], two[step]))
+    texts = list(dict.fromkeys(t for c in pictures.captions for t in c))
+    seen = {}
+    for step in range(3):
+        images, captions, duplicates = one[step]
+        for image, caption, row in zip(images, captions, duplicates):
+            owners = [i for i in range(50) if (pictures.pixels([i])[0] == image.numpy()).all()]
+            assert any(texts[caption] in pictures.captions[i] for i in owners)  # pictures keep their own captions
+            seen[owners[0]] = seen.get(owners[0], 0) + 1
+        assert torch.equal(duplicates, (captions[:, None] == captions) | torch.eye(16, dtype=torch.bool)
+                           | (images[:, None] == images).flatten(2).all(2))
+    assert len(seen) == 48 and set(seen.values()) == {1}  # each picture once an epoch
+    assert not torch.equal(one[0][1], one[3][1])  # another epoch, another order
+    other = train.Batches(pictures, tokenize, train.Config(batch_size=16, seed=1), torch.device("cpu"))
+    assert not torch.equal(one[0][1], other[0][1])
+
+
+@pytest.mark.parametrize("method", ["lift", "clip"])
+def test_stop_and_resume_equals_one_run_bit_for_bit(small, tmp_path, method, monkeypatch):
+    train.train(train.Config(method=method, **small))
+    whole = state(small["out"])
+    half = {**small, "out": str(tmp_path / "half")}
+    saves = []
+
+    def stop_after_third(what, path, save=train.atomic_save):
+        save(what, path)
+        saves.append(what["step"])
+        if what["step"] == 4:
+            raise KeyboardInterrupt  # as good as a kill: nothing after this save is kept
+
+    monkeypatch.setattr(train, "atomic_save", stop_after_third)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(train.Config(method=method, **half))
+    monkeypatch.undo()
+    monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
+    assert saves == [2, 4] and lift.read_checkpoint(half["out"])["step"] == 4
+    train.train(train.from_cli(["--resume", half["out"]]))
+    assert_same(state(half["out"]), whole)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(small, tmp_path):
+    long = {**small, "steps": 5000, "save_frequency": 5000}
+    process = subprocess.Popen([*COMMAND, *arguments(long)], stderr=subprocess.PIPE, text=True)
+    log = Path(small["out"]) / "log.jsonl"
+    while not log.exists() or len(log.read_text().splitlines()) < 4:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"python train.py --resume {small['out']}" in said and "Traceback" not in said
+    step = lift.read_checkpoint(small["out"])["step"]
+    assert 0 < step < 5000 and f"stopped after step {step} of 5000" in said
+
+
+def test_sigkill_in_the_middle_of_a_save_keeps_the_old_checkpoint(small):
+    train.train(train.Config(**{**small, "steps": 2}))
+    before = state(small["out"])
+    code = f"""
+import os, sys; sys.path.insert(0, {str(Path(train.__file__).parent)!r})
+import torch, train
+from pathlib import Path
+path = Path({small['out']!r}) / "checkpoint.pt"
+def half(what, f):
+    f.write(b"PK half a file"); f.flush(); os.kill(os.getpid(), 9)
+torch.save = half
+train.atomic_save({{}}, path)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert (Path(small["out"]) / "checkpoint.part").exists()
+    assert_same(state(small["out"]), before)
+    train.atomic_save({}, Path(small["out"]) / "checkpoint.pt")  # the next save cleans up
+    assert not (Path(small["out"]) / "checkpoint.part").exists()
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(small, monkeypatch):
+    good = lift.METHODS["lift"].loss
+    calls = []
+
+    def spoilt(**arguments):
+        calls.append(1)
+        return good(**arguments) * (math.nan if len(calls) > 4 else 1)
+
+    monkeypatch.setitem(lift.METHODS, "lift", train.replace(lift.METHODS["lift"], loss=spoilt))
+    with pytest.raises(BadInput, match="the loss is nan at step 6; stopped. The last good checkpoint is kept"):
+        train.train(train.Config(**small))
+    checkpoint = lift.read_checkpoint(small["out"])
+    assert checkpoint["step"] == 4 and all(torch.isfinite(p).all() for p in checkpoint["model"].values())
+
+
+def test_log_has_config_versions_and_what_a_person_reads(small, capsys):
+    metrics = train.train(train.Config(**small))
+    first, *entries = map(json.loads, (Path(small["out"]) / "log.jsonl").read_text().splitlines())
+    assert first["config"]["llm"] == small["llm"] and first["torch"] == torch.__version__
+    assert [e["step"] for e in entries] == [1, 2, 4, 6] and entries[-1] == metrics
+    assert {"loss", "ln_batch", "accuracy", "scale", "lr", "grad_norm", "images_per_second", "data_wait", "memory_gb",
+            "eta_seconds"} <= metrics.keys()
+    said = capsys.readouterr().err
+    assert "step 6/6 | loss" in said and "ln B 2.77" in said and "0.0% cut at 200 tokens" in said
+
+
+def run(*args, **env):
+    return subprocess.run([*COMMAND, *args], capture_output=True, text=True, env={**os.environ, **env})
+
+
+@pytest.mark.parametrize("args, says", [
+    (["--data", "nowhere.csv"], "nowhere.csv: no such file"), (["--image-size", "30"], "not a multiple of the patch side"),
+    (["--llm", "nowhere.gguf"], "nowhere.gguf: no such file"), (["--resume", "nowhere"], "not the folder of a trained run"),
+    (["--lr", "high"], "invalid float"), (["--learning-rate", "1"], "unrecognized arguments"),
+    (["--method", "clipp"], "invalid choice"), (["--whiten", "500"], "lower --whiten"), (["--layer", "9"], "layer 9 does not exist"),
+    (["--out", "/proc/nowhere"], "/proc/nowhere"), (["--device", "cuda:9"], "error"),
+])
+def test_bad_flags_are_one_line_and_status_2(small, args, says):
+    base = {k: v for k, v in small.items() if "--" + k.replace("_", "-") not in args}
+    if "--resume" in args:
+        base = {}
+    done = run(*arguments(base), *args)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(("error: ", "train.py: error: "))
+
+
+def test_a_run_is_never_overwritten_nor_resumed_as_another(small):
+    train.train(train.Config(**{**small, "steps": 2}))
+    with pytest.raises(BadInput, match="already holds a run"):
+        train.train(train.Config(**small))
+    with pytest.raises(BadInput, match="made with --seed 0, not 7"):
+        train.from_cli(["--resume", small["out"], "--seed", "7"])
+    with pytest.raises(BadInput, match="made with --steps 2, not 6"):
+        train.train(train.Config(**{**small, "resume": small["out"]}))
+    assert train.from_cli(["--resume", small["out"], "--device", "cpu"]).image_size == 32
+
+
+def test_full_disk_is_one_line(small):
+    """Every byte a run writes may fail; here the checkpoint's."""
+    done = subprocess.run(["bash", "-c", "ulimit -f 200; " + " ".join([*COMMAND, *arguments({**small, "model": "micro/8"})])],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1] and not (Path(small["out"]) / "checkpoint.pt").exists()
+
+
+def learn(small, pictures, monkeypatch, **changes):
+    """Train on given pictures until they are known by heart; R@1 both ways on the same pictures."""
+    monkeypatch.setattr(readers, "read", lambda *a, **k: pictures)
+    cfg = {**small, "batch_size": 64, "steps": 150, "lr": 2e-3, "warmup": 10, "crop_scale": 1.0, "save_frequency": 1000,
+           "log_every_n_steps": 1000, "whiten": 30, **changes}
+    train.train(train.Config(**cfg))
+    e = ev.Embedded(cfg["out"])
+    return e.scores()["retrieval"]
+
+
+@pytest.mark.parametrize("method", lift.METHODS)
+def test_64_pairs_are_overfitted(small, monkeypatch, method):
+    scenes = shapes.make_scenes("train", 64)
+    images = np.stack([np.asarray(shapes.draw(s, 0, 32)) for s in scenes])
+    pictures = readers.Pictures(images, np.arange(64), [[shapes.caption(s)] for s in scenes], [s.key for s in scenes],
+                                np.arange(64).astype(np.uint64))
+    scores = learn(small, pictures, monkeypatch, method=method)
+    assert scores["i2t"]["R@1"] == scores["t2i"]["R@1"] == 1.0
+
+
+def test_shuffled_captions_stay_at_chance_on_held_out_pictures(small, monkeypatch):
+    """Nothing but the pairing may carry information from pictures to captions."""
+    order = np.random.default_rng(0).permutation(256)
+    train_set, test_set = (readers.read("shapes-simple", split, 32, n) for split, n in (("train", 256), ("test", 200)))
+    shuffled = readers.Pictures(train_set.images, train_set.rows, [train_set.captions[i] for i in order], train_set.names,
+                                train_set.digests)
+    monkeypatch.setattr(readers, "read", lambda spec, split, *a, **k: shuffled if split == "train" else test_set)
+    cfg = {**small, "batch_size": 64, "steps": 60, "lr": 2e-3, "whiten": 30, "log_every_n_steps": 1000}
+    train.train(train.Config(**cfg))
+    r = ev.Embedded(cfg["out"]).scores()["retrieval"]["i2t"]
+    assert r["R@10"] < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)  # chance is 10 / 200; three standard errors
