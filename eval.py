@@ -157,7 +157,7 @@ class Embedded:
             chance["compositional"] = {kind: 0.5 for kind in (*by_kind, "mean")}
             result["compositional_items"] = {kind: len(hits) for kind, hits in by_kind.items()}
 
-        # zero-shot: name the object of a picture that shows one; in training these classes never stood alone
+        # zero-shot: name the object of a picture that shows one, by prompts; on this ground it never stood in training
         alone = [i for i, scene in enumerate(self.pictures.scenes or []) if len(scene.things) == 1]
         if alone:
             names, templates = shapes.classes(self.data)

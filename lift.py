@@ -99,7 +99,7 @@ class LLMVectors(nn.Module):
 
     @staticmethod
     def tokenizer(cfg, device):
-        return CaptionCache(load_llm(cfg.llm, device), cfg.pool, cfg.layer, cfg.context_length)
+        return CaptionCache(load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype)), cfg.pool, cfg.layer, cfg.context_length)
 
     @classmethod
     def fit(cls, cfg, inputs):
@@ -152,6 +152,7 @@ class TextTransformer(nn.Module):
             lists = [torch.tensor(ids + [cls.END]) for ids in lists]
             return nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=cls.PAD)
 
+        tokenize.fingerprint = llm.digest
         return tokenize
 
     @classmethod
@@ -265,6 +266,9 @@ def load(run, device="cpu"):
     model = build(cfg, row.text.empty(cfg, state))
     model.load_state_dict(state)
     tokenize = row.text.tokenizer(cfg, device)
+    if tokenize.fingerprint != checkpoint["text"]:
+        raise BadInput(f"{run} was trained with another language model than {cfg.llm or 'the default one'} is now; "
+                       "bring that one back")
     return (model.to(device).eval(),
             lambda image: normalize_pixels(torch.from_numpy(fit(image, cfg.image_size))[None])[0],
             tokenize)

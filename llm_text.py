@@ -754,15 +754,14 @@ def pick_device(name="auto"):
         raise BadInput(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try --device cpu") from None
 
 
-def load_llm(path=None, device="cpu", dtype=None):
+def load_llm(path=None, device="cpu", dtype=torch.float32):
     """Load a frozen language model: a GGUF file or a Hugging Face folder; None fetches the default once.
 
-    dtype: None is bfloat16 on CUDA and float32 elsewhere (CPUs without AMX are slower in bfloat16).
+    The dtype does not follow the device: a run trained on a GPU must find the same vectors on a CPU.
     Every tensor of the file is used and every parameter filled, or BadInput says which.
     """
     path = Path(path) if path else fetch_default()
     c, tokenizer, weights, rope_factors = _hf_weights(path) if path.is_dir() else _gguf_weights(path)
-    dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
     with torch.device("meta"):
         model = Llama(c)
     wanted = model.state_dict()
@@ -872,7 +871,7 @@ class CaptionCache:
             yield keys, vectors, np.fromfile(keys.name, self.RECORD)
 
     def _embed(self, texts, key_file, vector_file):
-        with tqdm(total=len(texts), desc="embedding captions", unit="caption", dynamic_ncols=True) as bar:
+        with tqdm(total=len(texts), desc="embedding captions", unit="caption", dynamic_ncols=True, disable=None) as bar:
             for batch, vectors, cut in self.llm.batches(texts, self.pool, self.layer, self.max_length):
                 vectors = vectors.half().cpu().numpy()
                 if not np.isfinite(vectors).all():

@@ -11,6 +11,7 @@ one that was not, bit for bit on a CPU, and the checkpoint needs no state of any
 """
 
 import argparse
+import hashlib
 import io
 import json
 import math
@@ -22,6 +23,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +46,8 @@ class Config:
     """Everything that decides a run. The command line is made from it; names are open_clip's where it has them."""
 
     method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
-    data: str = flag("shapes", "shapes, shapes-simple, a .csv or .tsv file, or a folder of pictures with .txt files")
+    data: str = flag("shapes", "shapes, shapes-simple, shapes-rich, a .csv or .tsv file, or a folder of pictures with .txt "
+                     "files")
     val_data: str = flag("", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)")
     train_num_samples: int = flag(0, "training pictures at most (0: all; the built-in world then draws 24,000)")
     csv_separator: str = flag("", "column separator (default: found in the header)")
@@ -59,6 +62,7 @@ class Config:
     text_heads: int = flag(4, "its attention heads")
     context_length: int = flag(77, "tokens of a caption at most")
     llm: str = flag("", "frozen language model: GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
+    llm_dtype: str = flag("float32", "its precision (bfloat16: half the memory)", choices=["float32", "bfloat16"])
     pool: str = flag("mean", "how the LLM's hidden states become one vector", choices=list(POOLS))
     layer: int = flag(0, "pool after this block of the LLM (0: the pooling's own default)")
     whiten: int = flag(128, "whiten LLM vectors to this many directions (0: only centre them)")
@@ -141,13 +145,20 @@ class Batches:
         self.pictures, self.seed, self.device = pictures, cfg.seed, device
         self.size = min(cfg.batch_size, len(pictures))
         self.steps_per_epoch = len(pictures) // self.size  # a ragged last batch would be another task: fewer negatives
+        content = json.dumps([tokenize.fingerprint, pictures.captions, pictures.digests.tolist()]).encode()
+        self.fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
+
+    @lru_cache(1)
+    def epoch(self, number):
+        """The order of the pictures in one epoch, (N,), and a draw in [0, 1) for each picture's caption, (N,)."""
+        rng = np.random.default_rng((self.seed, number))
+        return rng.permutation(len(self.pictures)), rng.random(len(self.pictures))
 
     def __getitem__(self, step):
         """images (B, S, S, 3) uint8, texts (B, ...), duplicates (B, B) bool, on the device."""
-        epoch, i = divmod(step, self.steps_per_epoch)
-        rng = np.random.default_rng((self.seed, epoch))
-        which = rng.permutation(len(self.pictures))[i * self.size:(i + 1) * self.size]
-        draw = rng.random(len(self.pictures))  # which caption each picture shows in this epoch
+        number, i = divmod(step, self.steps_per_epoch)
+        order, draw = self.epoch(number)
+        which = order[i * self.size:(i + 1) * self.size]
         captions = torch.tensor([self.choices[j][int(draw[j] * len(self.choices[j]))] for j in which])
         images = torch.from_numpy(self.pictures.pixels(which))
         same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
@@ -242,20 +253,23 @@ def train(cfg):
         refuse_changes(checkpoint["config"], asdict(cfg))
     elif (out / "checkpoint.pt").exists():
         raise BadInput(f"{out} already holds a run; go on with it (--resume {out}), remove it, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     bf16 = cfg.precision == "amp_bf16" or cfg.precision == "auto" and on_gpu
 
     pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, cfg.csv_separator,
                             cfg.csv_img_key, cfg.csv_caption_key, whole=bool(cfg.val_data))
-    batches = Batches(pictures, row.text.tokenizer(cfg, device), cfg, device)
+    tokenize = row.text.tokenizer(cfg, device)
+    batches = Batches(pictures, tokenize, cfg, device)
     model = lift.build(cfg, row.text.fit(cfg, batches.inputs)).to(device).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
                                   fused=on_gpu)
     total = cfg.steps or cfg.epochs * batches.steps_per_epoch
     start = 0
     if checkpoint:
+        if checkpoint["data"] != batches.fingerprint:
+            raise BadInput(f"{cfg.data} or the language model is not what it was when {out} was started; bring it back, or "
+                           "start a new run with another --out")
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         start = checkpoint["step"]
@@ -268,6 +282,7 @@ def train(cfg):
           f"({batches.cut:.1%} cut at {cfg.context_length} tokens), {total} steps of {batches.size} on {device}"
           f"{' in bf16' if bf16 else ''}\ntrained parameters: "
           + ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of), file=sys.stderr)
+    out.mkdir(parents=True, exist_ok=True)
     log = open(out / "log.jsonl", "a", buffering=1)
     log.write(json.dumps({"config": asdict(cfg), "step": start, "torch": torch.__version__, "numpy": np.__version__,
                           "python": platform.python_version(), "threads": torch.get_num_threads(),
@@ -275,17 +290,17 @@ def train(cfg):
                           "trained": sum(n for n, _ in parts.values())}) + "\n")
 
     def save(step):
-        if not math.isfinite(loss.item()):  # parameters may be spoilt already: keep the last good checkpoint
-            raise BadInput(f"the loss is {loss.item()} at step {step}; stopped. The last good checkpoint is kept; "
-                           "lower --lr, or look for extreme values in the data")
-        atomic_save({"config": asdict(cfg), "step": step, "model": model.state_dict(),
-                     "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
+        if not math.isfinite(loss.item() + norm.item()):  # the parameters are spoilt
+            raise BadInput(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step {step}; stopped. The "
+                           "last good checkpoint is kept; lower --lr, or look for extreme values in the data")
+        atomic_save({"config": asdict(cfg), "step": step, "data": batches.fingerprint, "text": tokenize.fingerprint,
+                     "model": model.state_dict(), "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
 
-    entry, loss = {"step": start}, torch.zeros(())
+    entry = {"step": start}
     since, seen, waited = time.time(), 0, 0.0
     generator = torch.Generator()
     with Stop() as stop, ThreadPoolExecutor(1) as ahead, tqdm(total=total, initial=start, unit="step",
-                                                              dynamic_ncols=True) as bar:
+                                                              dynamic_ncols=True, disable=None) as bar:
         coming = ahead.submit(batches.__getitem__, start)
         for step in range(start, total):
             asked = time.time()
@@ -329,7 +344,7 @@ def train(cfg):
                           f"{entry['memory_gb']:.1f} GB | eta {entry['eta_seconds']:.0f} s", file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
                 since, seen, waited = time.time(), 0, 0.0
-            if done % cfg.save_frequency == 0 or done == total or stop.signal or not math.isfinite(entry.get("loss", 0)):
+            if done % cfg.save_frequency == 0 or done == total or stop.signal or not math.isfinite(entry["loss"]):
                 save(done)
             if stop.signal:
                 bar.close()

@@ -7,7 +7,7 @@ differ. (Without them a caption could name either object first, and what a regre
 relation is the mean of "left of" and "right of".) A plain texture and a plain background go unsaid.
 
 Train, val and test share every shape and colour but no *pair of objects*: where a red circle meets a blue square in
-training, the two meet in no test scene. An object that is alone counts as paired with itself.
+training, the two meet in no test scene. An object that is alone counts as paired with its background.
 
     scenes = make_scenes("test", 1000)      # symbolic scenes with distinct captions
     draw(scenes[0], view=0)                 # PIL image, 64 x 64
@@ -89,8 +89,9 @@ KINDS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 @lru_cache(1)
 def pair_splits():
-    """(96, 96) symmetric: the split (0 train, 1 val, 2 test) in which two kinds of object may meet; 80/10/10 %."""
-    table = np.random.default_rng(0).choice(3, (len(KINDS), len(KINDS)), p=(0.8, 0.1, 0.1))
+    """(96 + 8, 96 + 8) symmetric: the split (0 train, 1 val, 2 test) of every pair of kinds, and of kind and background."""
+    n = len(KINDS) + len(BACKGROUNDS)
+    table = np.random.default_rng(0).choice(3, (n, n), p=(0.8, 0.1, 0.1))
     return np.triu(table) + np.triu(table, 1).T
 
 
@@ -109,15 +110,12 @@ def make_scene(split, seed, index, world="shapes"):
     rng = Random(key)
     allowed = pair_splits() == SPLITS.index(split)
     n_kinds = n_colours * len(SHAPES)
-    count = rng.choice(counts)
+    count, ground = rng.choice(counts), rng.randrange(n_backgrounds)
     while True:  # draw objects one by one, each meeting those before only in pairs of this split; restart if stuck
         kinds = []
         while len(kinds) < count:
-            if count == 1:
-                choices = [k for k in range(n_kinds) if allowed[k, k]]
-            else:
-                choices = [k for k in range(n_kinds) if all(
-                    allowed[k, j] and KINDS[k][0] != KINDS[j][0] and KINDS[k][1] != KINDS[j][1] for j in kinds)]
+            choices = [k for k in range(n_kinds) if (count > 1 or allowed[k, len(KINDS) + ground]) and all(
+                allowed[k, j] and KINDS[k][0] != KINDS[j][0] and KINDS[k][1] != KINDS[j][1] for j in kinds)]
             if not choices:
                 break
             kinds.append(rng.choice(choices))
@@ -128,7 +126,7 @@ def make_scene(split, seed, index, world="shapes"):
     relations = []
     for _ in range(count - 1):
         relations.append(rng.choice(turns(relations)))
-    return Scene(things, tuple(relations), rng.choice(list(BACKGROUNDS)[:n_backgrounds]), key)
+    return Scene(things, tuple(relations), list(BACKGROUNDS)[ground], key)
 
 
 def turns(relations):
