@@ -99,7 +99,7 @@ class LLMVectors(nn.Module):
 
     @staticmethod
     def tokenizer(cfg, device):
-        return CaptionCache(load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype)), cfg.pool, cfg.layer, cfg.context_length)
+        return CaptionCache(load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype)), cfg.pool, cfg.layer or None, cfg.context_length)
 
     @classmethod
     def fit(cls, cfg, inputs):

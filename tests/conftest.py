@@ -6,10 +6,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ["HF_HUB_OFFLINE"] = "1"  # the reference libraries read local files only
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it warns whenever a test starts a process
+torch.set_num_threads(1)  # the models are tiny: on cores shared with other work, threads only wait for each other
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +26,37 @@ def llm():
         warnings.warn(reason)
         pytest.skip(reason)
     return llm_text.load_llm()
+
+
+@pytest.fixture(scope="session")
+def tiny_llm_folder(tmp_path_factory):
+    """A random two-layer Llama that reads single bytes, as a Hugging Face folder: training needs a --llm, not a good one."""
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+
+    import llm_text
+
+    folder = tmp_path_factory.mktemp("tiny_llm")
+    config = {"model_type": "llama", "vocab_size": 256, "hidden_size": 32, "intermediate_size": 64, "rope_theta": 1e4,
+              "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5}
+    (folder / "config.json").write_text(json.dumps(config))
+    generator = torch.Generator().manual_seed(0)
+    model = llm_text.Llama(llm_text.LlamaConfig.from_hf(config, folder))
+    save_file({name: torch.randn(p.shape, generator=generator) * 0.2 for name, p in model.state_dict().items()},
+              folder / "model.safetensors")
+    vocab = {c: i for i, c in enumerate(llm_text._byte_alphabet())}
+    (folder / "tokenizer.json").write_text(json.dumps({
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}}))
+    return folder
+
+
+@pytest.fixture
+def small(tiny_llm_folder, tmp_path, monkeypatch):
+    """Keyword arguments of a train.Config that runs in seconds, with a cache of its own."""
+    monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
+    return dict(llm=str(tiny_llm_folder), out=str(tmp_path / "run"), device="cpu", model="micro/16", image_size=32,
+                batch_size=16, train_num_samples=64, whiten=8, text_width=32, text_depth=2, text_heads=2, embed_dim=32,
+                context_length=200, steps=6, log_every_n_steps=2, save_frequency=2)
