@@ -57,9 +57,9 @@ class Config:
     image_size: int = flag(48, "side of the pictures in pixels")
     image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
     embed_dim: int = flag(128, "shared dimension, where no tower's own space is the shared one")
-    text_width: int = flag(128, "width of a text transformer from scratch")
+    text_width: int = flag(64, "width of a text transformer from scratch")
     text_depth: int = flag(4, "its blocks")
-    text_heads: int = flag(4, "its attention heads")
+    text_heads: int = flag(2, "its attention heads")
     context_length: int = flag(77, "tokens of a caption at most")
     llm: str = flag("", "frozen language model: GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
     llm_dtype: str = flag("float32", "its precision (bfloat16: half the memory)", choices=["float32", "bfloat16"])
@@ -296,7 +296,7 @@ def train(cfg):
         atomic_save({"config": asdict(cfg), "step": step, "data": batches.fingerprint, "text": tokenize.fingerprint,
                      "model": model.state_dict(), "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
 
-    entry = {"step": start}
+    entry, begun = {"step": start}, time.time()
     since, seen, waited = time.time(), 0, 0.0
     generator = torch.Generator()
     with Stop() as stop, ThreadPoolExecutor(1) as ahead, tqdm(total=total, initial=start, unit="step",
@@ -337,7 +337,7 @@ def train(cfg):
                 entry = {"step": done, "loss": loss.item(), "ln_batch": math.log(len(pixels)), "accuracy": right.item(),
                          "scale": model.logit_scale.exp().item(), "lr": lr_at(step, total, cfg), "grad_norm": norm.item(),
                          "images_per_second": speed, "data_wait": waited / (now - since), "memory_gb": memory_gb(device),
-                         "eta_seconds": (total - done) * len(pixels) / speed}
+                         "eta_seconds": (total - done) * len(pixels) / speed, "seconds": now - begun}
                 bar.write(f"step {done}/{total} | loss {entry['loss']:.3f} (ln B {entry['ln_batch']:.2f}) | "
                           f"acc {entry['accuracy']:.1%} | scale {entry['scale']:.1f} | lr {entry['lr']:.1e} | "
                           f"grad {entry['grad_norm']:.2f} | {speed:.0f} img/s | wait {entry['data_wait']:.0%} | "

@@ -54,7 +54,7 @@ SPLITS = ("train", "val", "test")
 # The dial of difficulty: numbers of colours, textures and backgrounds, and of objects in a scene. InfoNCE asks for
 # log2(batch) bits. The simple world has little more, so every fact counts; the rich one has plenty to tell scenes
 # apart by, and a model may never need to look at shapes and relations.
-WORLDS = {"shapes": (8, 2, 4, (1, 2, 2, 2, 2, 3)), "shapes-simple": (8, 1, 1, (2,)),
+WORLDS = {"shapes": (6, 2, 4, (1, 2, 2, 2, 2, 3)), "shapes-simple": (8, 1, 1, (2,)),
           "shapes-rich": (12, 4, 8, (1, 2, 2, 2, 2, 3))}
 
 
@@ -309,8 +309,8 @@ FINE = 4  # sprites are drawn this many times larger and shrunk, which smooths t
 
 
 @lru_cache(None)
-def _sprite(thing, side, turn):
-    """RGBA picture of one thing for pictures of `side` pixels, turned by `turn` degrees."""
+def _sprite(thing, side):
+    """RGBA picture of one thing, for pictures of `side` pixels."""
     unit = side / 64 * FINE  # pixels of the large drawing per pixel of a picture of side 64
     r = SIZES[thing.size] * unit
     half = int(np.ceil(SIZES[thing.size] * side / 64)) + 1  # of the sprite, in final pixels
@@ -340,7 +340,7 @@ def _sprite(thing, side, turn):
             if thing.texture == "checkered" and (i + j) % 2:
                 draw.rectangle([x, y, x + step - 1, y + step - 1], fill=mark)
     face.putalpha(mask)
-    return face.rotate(turn, Image.BICUBIC).resize((2 * half, 2 * half), Image.BOX)
+    return face.resize((2 * half, 2 * half), Image.BOX)
 
 
 @lru_cache(None)
@@ -377,12 +377,12 @@ def layout(scene, view=0):
 
 
 def draw(scene, view=0, side=64):
-    """The picture of a scene: PIL RGB of side x side. Views differ in place, tilt and background offset."""
+    """The picture of a scene: PIL RGB of side x side. Views differ in place and background offset."""
     rng = Random(f"{scene.key}/{view}/draw")
     x, y = rng.randrange(side), rng.randrange(side)
     picture = _ground(scene.background, side).crop((x, y, x + side, y + side))
     for thing, (cx, cy) in zip(scene.things, layout(scene, view)):
-        sprite = _sprite(thing, side, rng.choice((-8, 0, 8)))
+        sprite = _sprite(thing, side)
         half = sprite.width // 2
         picture.paste(sprite, (round(cx * side / 64) - half, round(cy * side / 64) - half), sprite)
     return picture
