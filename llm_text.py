@@ -746,13 +746,14 @@ def load_llm(path=None, device="cpu", dtype=torch.float32):
                            "this is not a plain Llama, Qwen2 or Qwen3 model")
         state = {}
         for name, read in weights.items():
-            state[name] = read().to(device, dtype)
+            state[name] = read().to(dtype)
             if state[name].shape != wanted[name].shape:
                 raise BadInput(f"{path}: {name} has shape {tuple(state[name].shape)}, its configuration says "
                                f"{tuple(wanted[name].shape)}")
         model.load_state_dict(state, assign=True)
-        model.inv_freq = (rope_frequencies(c) / (1 if rope_factors is None else rope_factors)).to(device)
-        return FrozenLLM(model, tokenizer, _digest(path))
+        model.inv_freq = rope_frequencies(c) / (1 if rope_factors is None else rope_factors)
+        llm = FrozenLLM(model, tokenizer, _digest(path))
+    return llm.to(device)
 
 
 def _digest(path):

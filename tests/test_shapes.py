@@ -133,7 +133,7 @@ def test_splits_share_kinds_but_no_pair_of_objects():
     seen = {split: set().union(*(pairs(s) for s in shapes.make_scenes(split, 2000))) for split in shapes.SPLITS}
     assert not seen["train"] & seen["test"] and not seen["train"] & seen["val"] and not seen["val"] & seen["test"]
     alone = {split: {kind for kind, _ in (p for p in seen[split] if isinstance(p, tuple))} for split in seen}
-    assert len(alone["train"]) == 48 and len(alone["test"]) > 20  # kinds are shared, alone and in company
+    assert len(alone["train"]) == 48 and len(alone["test"]) > 10  # kinds are shared, alone and in company
     assert set().union(*(p for p in seen["test"] if isinstance(p, frozenset))) <= alone["train"]
 
 
