@@ -24,6 +24,6 @@ $(VENV)/%: %.txt requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs/demo
 
 .PHONY: demo test clean

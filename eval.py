@@ -9,6 +9,7 @@ Numbers in eval.json are fractions in [0, 1]; ci95 and chance hold the same tree
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -127,24 +128,23 @@ class Embedded:
         result = {"run": str(self.folder), "method": self.cfg["method"], "data": self.data, "step": self.step}
         value, ci95, chance = {}, {}, {}
 
-        self.i2t, t2i = retrieval_ranks(self.image, self.text, self.owner)
-        captions = np.bincount(self.owner)
+        i2t, t2i = retrieval_ranks(self.image, self.text, self.owner)
+        captions = np.bincount(self.owner).tolist()
         for tree in (value, ci95, chance):
             tree["retrieval"] = {"i2t": {}, "t2i": {}}
         value["retrieval"]["gallery"], value["retrieval"]["captions"] = n, t
         for k in RECALLS:
-            for way, ranks, groups in (("i2t", self.i2t, None), ("t2i", t2i, self.owner)):
+            for way, ranks, groups in (("i2t", i2t, None), ("t2i", t2i, self.owner)):
                 value["retrieval"][way][f"R@{k}"] = float((ranks < k).float().mean())
                 ci95["retrieval"][way][f"R@{k}"] = interval(ranks < k, groups)
-            # the chance that k of t captions drawn without replacement hold one of the picture's c
-            miss = np.prod([np.clip((t - captions - j) / (t - j), 0, 1) if j < t else 0 * captions for j in range(k)], axis=0)
-            chance["retrieval"]["i2t"][f"R@{k}"] = float(1 - miss.mean())
+            draws = min(k, t)  # chance of none of a picture's c captions among so many drawn from t
+            miss = [math.comb(t - c, draws) / math.comb(t, draws) for c in captions]
+            chance["retrieval"]["i2t"][f"R@{k}"] = 1 - float(np.mean(miss))
             chance["retrieval"]["t2i"][f"R@{k}"] = min(1.0, k / n)
 
         if self.negatives:
-            first = {int(o): j for j, o in reversed(list(enumerate(self.owner.tolist())))}  # each picture's short caption
             which = torch.tensor([i for i, _, _ in self.negatives])
-            true = self.text[torch.tensor([first[i] for i in which.tolist()])]
+            true = self.text[torch.searchsorted(self.owner, which)]  # owner is sorted: each picture's first caption
             self.right = compositional(self.image[which], true, self.false)
             kinds = np.array([kind for _, kind, _ in self.negatives])
             by_kind = {kind: self.right.numpy()[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds}
@@ -228,7 +228,8 @@ class Page:
             self.pen.line([x + 4, y + 8, x + 7, y + 11, x + 12, y + 4], "white", 2)
         else:
             self.pen.rectangle([x, y, x + 15, y + 15], fill=BAD)
-            self.pen.line([x + 4, y + 4, x + 11, y + 11], "white", 2), self.pen.line([x + 4, y + 11, x + 11, y + 4], "white", 2)
+            self.pen.line([x + 4, y + 4, x + 11, y + 11], "white", 2)
+            self.pen.line([x + 4, y + 11, x + 11, y + 4], "white", 2)
 
     def thumb(self, x, y, pixels):
         self.picture.paste(Image.fromarray(np.ascontiguousarray(pixels)).resize((THUMB, THUMB), Image.LANCZOS), (x, y))
@@ -291,7 +292,7 @@ def report(runs, results, path, examples=6):
                     continue
                 i, _, false = r.negatives[fooled[0]]
                 page.thumb(x, y, r.pictures.pixels([i])[0])
-                own = r.owner.tolist().index(i)
+                own = int(torch.searchsorted(r.owner, i))
                 width = (WIDTH - 2 * MARGIN) // len(runs) - THUMB - 100
                 for good, words, cosine in ((True, r.texts[own], r.image[i] @ r.text[own]),
                                             (False, false, r.image[i] @ r.false[fooled[0]])):

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data import BadInput
-from data.readers import fit
+from data.readers import to_square
 from llm_text import CaptionCache, load_llm, whitening
 from vit import Block, ViT, init_linears
 
@@ -38,9 +38,9 @@ MAX_LOGIT_SCALE = math.log(100)
 def info_nce(image_features, text_features, logit_scale, duplicates=None):
     """Symmetric cross-entropy of every picture against all captions of the batch and the reverse. (CLIP, Fig. 3)
 
-    logit_scale is 1 / temperature, already exponentiated. duplicates (B, B) bool, symmetric, marks pairs i != j with
-    the same caption or the same picture: true pairs by accident, so they are no negatives. Random features of
-    dimension D begin near ln B + scale^2 / 2D. Computed in float32 also under autocast: at scale 100 the bfloat16
+    logit_scale is 1 / temperature, already exponentiated. duplicates (B, B) bool, symmetric, marks pairs with the same
+    caption or the same picture: true pairs by accident, so they are no negatives (its diagonal is ignored). Random
+    features of dimension D begin near ln B + scale^2 / 2D. Computed in float32 also under autocast: at scale 100 the bfloat16
     grid of the logits is 0.5 wide.
     """
     with torch.autocast(image_features.device.type, enabled=False):
@@ -77,21 +77,21 @@ def mlp(d_in, d_out):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Text towers. Each has `tokenizer(cfg) -> (texts -> tensor (N, ...))`, which runs once, before training, on every
-# distinct caption; `fit(cfg, inputs)`, which makes the tower from the training captions' tensors; and forward.
+# Text towers. `tokenizer(cfg, device)` makes texts -> tensor (N, ...), which runs once, before training, on every
+# distinct caption. `fit` makes the tower from those tensors of the training captions: what it learns from them,
+# `fitted`, are buffers that the constructor takes and the checkpoint keeps.
 
 
 class LLMVectors(nn.Module):
-    """The text tower of LIFT: a caption is its cached LLM vector, centred and whitened. Nothing to train.
+    """The text tower of LIFT: a caption is its cached LLM vector, centred and whitened. Nothing to train."""
 
-    The statistics are those of the training captions. They are buffers, so they travel with the checkpoint.
-    """
+    fitted = ("mean", "matrix")
 
-    def __init__(self, llm_width, width):
+    def __init__(self, cfg, mean, matrix):  # (llm_width,), (llm_width, width)
         super().__init__()
-        self.width = width
-        self.register_buffer("mean", torch.zeros(llm_width))
-        self.register_buffer("matrix", torch.zeros(llm_width, width))
+        self.width = matrix.shape[1]
+        self.register_buffer("mean", mean)
+        self.register_buffer("matrix", matrix)
 
     def forward(self, vectors):  # (B, llm_width)
         with torch.autocast(vectors.device.type, enabled=False):  # whitening enlarges what bfloat16 would round away
@@ -99,72 +99,63 @@ class LLMVectors(nn.Module):
 
     @staticmethod
     def tokenizer(cfg, device):
-        return CaptionCache(load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype)), cfg.pool, cfg.layer or None, cfg.context_length)
+        llm = load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype))
+        return CaptionCache(llm, cfg.pool, cfg.layer or None, cfg.context_length)
 
     @classmethod
-    def fit(cls, cfg, inputs):
-        mean, matrix = whitening(inputs, cfg.whiten)
-        tower = cls(*matrix.shape)
-        tower.mean.copy_(mean), tower.matrix.copy_(matrix)
-        return tower
+    def fit(cls, cfg, vectors):
+        return cls(cfg, *whitening(vectors, cfg.whiten))
 
-    @classmethod
-    def empty(cls, cfg, state):
-        return cls(*state["text.matrix"].shape)
+
+END, PAD = -1, -2  # beside the LLM's token ids
+
+
+class TokenIds:
+    """Texts -> (N, L) int64: the LLM's tokens, then END, then PAD. Only the LLM's tokenizer is used."""
+
+    def __init__(self, cfg, device):
+        self.llm, self.context_length = load_llm(cfg.llm), cfg.context_length
+        self.fingerprint = self.llm.digest
+
+    def __call__(self, texts):
+        lists, cut = self.llm.token_lists(texts, max_length=self.context_length - 1)
+        self.cut = sum(cut) / len(cut)
+        return nn.utils.rnn.pad_sequence([torch.tensor(ids + [END]) for ids in lists], True, PAD)
 
 
 class TextTransformer(nn.Module):
     """CLIP's text tower: a causal transformer, read at the end-of-text token.
 
-    ids (B, L): the LLM's tokens, then END, then PAD. Its vocabulary is what the training captions use; any other
-    token is one unknown word. Trained from scratch, the other 49,000 rows of a table would stay random anyway.
+    Its vocabulary is what the training captions use; any other token is one unknown word. Trained from scratch, the
+    other 49,000 rows of a table would stay random anyway.
     """
 
-    END, PAD = -1, -2
+    fitted = ("vocab",)
+    tokenizer = TokenIds
 
-    def __init__(self, vocab_size, width, depth, heads, context_length):
+    def __init__(self, cfg, vocab):  # (V,) int64, sorted
         super().__init__()
-        self.width = width
-        self.register_buffer("vocab", torch.zeros(vocab_size, dtype=torch.long))  # sorted ids
-        self.token_embedding = nn.Embedding(vocab_size + 1, width)
-        self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.ln_final = nn.LayerNorm(width)
+        self.width = cfg.text_width
+        self.register_buffer("vocab", vocab)
+        self.token_embedding = nn.Embedding(len(vocab) + 1, self.width)
+        self.positional_embedding = nn.Parameter(torch.randn(1, cfg.context_length, self.width) * 0.01)
+        self.blocks = nn.ModuleList(Block(self.width, cfg.text_heads) for _ in range(cfg.text_depth))
+        self.ln_final = nn.LayerNorm(self.width)
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
-    def forward(self, ids):
+    def forward(self, ids):  # (B, L)
         row = torch.searchsorted(self.vocab, ids).clamp_max(len(self.vocab) - 1)
         row = torch.where(self.vocab[row] == ids, row, len(self.vocab))  # (B, L), the last row is the unknown word
-        x = self.token_embedding(row) + self.positional_embedding[:ids.shape[1]]  # (B, L, D)
+        x = self.token_embedding(row) + self.positional_embedding[:, :ids.shape[1]]  # (B, L, D)
         for block in self.blocks:
             x = block(x, causal=True)
-        end = (ids == self.END).int().argmax(1)
+        end = (ids == END).int().argmax(1)  # (B,)
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, D)
 
     @classmethod
-    def tokenizer(cls, cfg, device):
-        llm = load_llm(cfg.llm)
-
-        def tokenize(texts):
-            lists, cut = llm.token_lists(texts, max_length=cfg.context_length - 1)
-            tokenize.cut = sum(cut) / len(cut)
-            lists = [torch.tensor(ids + [cls.END]) for ids in lists]
-            return nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=cls.PAD)
-
-        tokenize.fingerprint = llm.digest
-        return tokenize
-
-    @classmethod
-    def fit(cls, cfg, inputs):
-        vocab = inputs.unique()
-        tower = cls(len(vocab), cfg.text_width, cfg.text_depth, cfg.text_heads, cfg.context_length)
-        tower.vocab.copy_(vocab)
-        return tower
-
-    @classmethod
-    def empty(cls, cfg, state):
-        return cls(len(state["text.vocab"]), cfg.text_width, cfg.text_depth, cfg.text_heads, cfg.context_length)
+    def fit(cls, cfg, ids):
+        return cls(cfg, ids.unique())
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -175,17 +166,23 @@ class TextTransformer(nn.Module):
 class Method:
     """One paper in one row. What `trains` does not match is frozen: no gradient, eval mode, not in the optimizer."""
 
-    text: type  # class of the text tower
+    image: callable  # cfg -> image tower, where it starts
+    text: type  # class of the text tower, where it starts
     trains: str  # regular expression, matched at the start of parameter names
     image_head: callable
     text_head: callable
     loss: callable
 
 
+def scratch(cfg):
+    """An image tower from scratch."""
+    return ViT(cfg.model, cfg.image_size, cfg.image_pool)
+
+
 METHODS = {
-    "clip": Method(TextTransformer, r".*", linear, linear, info_nce),
-    "lift": Method(LLMVectors, r"visual|image_head|logit_scale", mlp, identity, info_nce),
-    "lift_cos": Method(LLMVectors, r"visual|image_head", mlp, identity, cosine_loss),
+    "clip": Method(scratch, TextTransformer, r".*", linear, linear, info_nce),
+    "lift": Method(scratch, LLMVectors, r"visual\.|image_head\.|logit_scale", mlp, identity, info_nce),
+    "lift_cos": Method(scratch, LLMVectors, r"visual\.|image_head\.", mlp, identity, cosine_loss),
 }
 
 
@@ -199,7 +196,8 @@ class TwoTower(nn.Module):
             embed_dim = text.width
         self.visual, self.image_head = visual, row.image_head(visual.width, embed_dim)
         self.text, self.text_head = text, row.text_head(text.width, embed_dim)
-        init_linears(self.image_head), init_linears(self.text_head)
+        init_linears(self.image_head)
+        init_linears(self.text_head)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(re.match(row.trains, name) is not None)
@@ -234,7 +232,7 @@ class TwoTower(nn.Module):
 
 def build(cfg, text):
     """The model of a configuration (train.Config's fields) around a text tower."""
-    return TwoTower(cfg.method, ViT(cfg.model, cfg.image_size, cfg.image_pool), text, cfg.embed_dim)
+    return TwoTower(cfg.method, METHODS[cfg.method].image(cfg), text, cfg.embed_dim)
 
 
 def normalize_pixels(images):
@@ -263,12 +261,12 @@ def load(run, device="cpu"):
     checkpoint = read_checkpoint(run)
     cfg, state = SimpleNamespace(**checkpoint["config"]), checkpoint["model"]
     row = METHODS[cfg.method]
-    model = build(cfg, row.text.empty(cfg, state))
+    model = build(cfg, row.text(cfg, *(state[f"text.{name}"] for name in row.text.fitted)))
     model.load_state_dict(state)
     tokenize = row.text.tokenizer(cfg, device)
-    if tokenize.fingerprint != checkpoint["text"]:
+    if tokenize.fingerprint != checkpoint["text_fingerprint"]:
         raise BadInput(f"{run} was trained with another language model than {cfg.llm or 'the default one'} is now; "
                        "bring that one back")
     return (model.to(device).eval(),
-            lambda image: normalize_pixels(torch.from_numpy(fit(image, cfg.image_size))[None])[0],
+            lambda image: normalize_pixels(torch.from_numpy(to_square(image, cfg.image_size))[None])[0],
             tokenize)

@@ -22,7 +22,8 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,7 +33,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import lift
-from data import BadInput, readers, run
+from data import BadInput, readers, run, shapes
 from llm_text import POOLS, pick_device
 from vit import SIZES
 
@@ -46,8 +47,7 @@ class Config:
     """Everything that decides a run. The command line is made from it; names are open_clip's where it has them."""
 
     method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
-    data: str = flag("shapes", "shapes, shapes-simple, shapes-rich, a .csv or .tsv file, or a folder of pictures with .txt "
-                     "files")
+    data: str = flag("shapes", f"{', '.join(shapes.WORLDS)}, a .csv or .tsv file, or a folder of pictures with .txt files")
     val_data: str = flag("", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)")
     train_num_samples: int = flag(0, "training pictures at most (0: all; the built-in world then draws 24,000)")
     csv_separator: str = flag("", "column separator (default: found in the header)")
@@ -95,7 +95,7 @@ FREE_ON_RESUME = ("device", "torchcompile", "log_every_n_steps", "save_frequency
 
 
 def from_cli(argv=None):
-    """Command line -> Config. With --resume, flags come from the run; one that says otherwise is refused."""
+    """Command line -> Config. With --resume, flags that are not given come from the run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     for f in fields(Config):
         kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {"type": f.type}
@@ -105,21 +105,11 @@ def from_cli(argv=None):
     given = vars(parser.parse_args(argv))
     if "resume" not in given:
         return Config(**given)
-    saved = lift.read_checkpoint(given["resume"])["config"]
-    refuse_changes(saved, {**saved, **given})
-    return Config(**{**saved, **given})
-
-
-def refuse_changes(saved, wanted):
-    """BadInput names the first setting in which a run folder's configuration is another one."""
-    for name, value in saved.items():
-        if name not in FREE_ON_RESUME and wanted[name] != value:
-            raise BadInput(f"the run was made with --{name.replace('_', '-')} {value}, not {wanted[name]}; "
-                           "leave the flag out to go on, or start a new run with another --out")
+    return Config(**{**lift.read_checkpoint(given["resume"])["config"], **given})
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Data: what a batch is, and the order of batches.
+# The schedule, and batches: what they are, and in what order they come.
 
 
 def lr_at(step, total, cfg):
@@ -154,7 +144,7 @@ class Batches:
         rng = np.random.default_rng((self.seed, number))
         return rng.permutation(len(self.pictures)), rng.random(len(self.pictures))
 
-    def __getitem__(self, step):
+    def __call__(self, step):
         """images (B, S, S, 3) uint8, texts (B, ...), duplicates (B, B) bool, on the device."""
         number, i = divmod(step, self.steps_per_epoch)
         order, draw = self.epoch(number)
@@ -165,8 +155,8 @@ class Batches:
         duplicates = (captions[:, None] == captions) | (same[:, None] == same)
         batch = images, self.inputs[captions], duplicates
         if self.device.type == "cuda":
-            batch = [t.pin_memory().to(self.device, non_blocking=True) for t in batch]
-        return batch
+            batch = [t.pin_memory() for t in batch]
+        return [t.to(self.device, non_blocking=True) for t in batch]
 
 
 def random_crops(images, smallest, generator):
@@ -176,7 +166,7 @@ def random_crops(images, smallest, generator):
     left and right mean something.
     """
     B, device = len(images), images.device
-    area, ratio, x, y = torch.rand(4, B, generator=generator).to(device)
+    area, ratio, x, y = torch.rand(4, B, generator=generator).to(device)  # (B,) each
     area = smallest + (1 - smallest) * area
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
     w, h = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
@@ -188,7 +178,7 @@ def random_crops(images, smallest, generator):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Checkpoints and the log.
+# Checkpoints, the log, the optimizer, signals.
 
 
 def atomic_save(what, path):
@@ -214,28 +204,27 @@ def memory_gb(device):
 
 
 def parameter_groups(model, wd):
-    """Weight decay for matrices; none for biases, norms, positions, embeddings of single tokens and the scale."""
-    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    decays = {n for n, p in trained.items() if p.ndim >= 2 and "pos_embed" not in n and "cls_token" not in n
-              and "positional_embedding" not in n}
-    return [{"params": [p for n, p in trained.items() if n in decays], "weight_decay": wd},
-            {"params": [p for n, p in trained.items() if n not in decays], "weight_decay": 0.0}]
+    """Weight decay for matrices only: biases, norms and the scale have fewer dimensions, positions three."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [{"params": [p for p in trained if p.ndim == 2], "weight_decay": wd},
+            {"params": [p for p in trained if p.ndim != 2], "weight_decay": 0.0}]
 
 
-class Stop:
-    """Ctrl-C and SIGTERM, during the loop: remembered, so that the step ends and is saved. A second one kills."""
+@contextmanager
+def stop_signals():
+    """Ctrl-C and SIGTERM, during the loop: collected, so that the step ends and is saved. A second one kills."""
+    caught, before = [], {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
-    def __enter__(self):
-        self.signal = None
-        self.before = {s: signal.signal(s, self._remember) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
+    def catch(number, frame):
+        caught.append(number)
+        signal.signal(number, before[number])
 
-    def _remember(self, number, frame):
-        self.signal = number
-        signal.signal(number, self.before[number])
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
+    for number in before:
+        signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -250,7 +239,10 @@ def train(cfg):
     checkpoint = None
     if cfg.resume:
         checkpoint = lift.read_checkpoint(out)
-        refuse_changes(checkpoint["config"], asdict(cfg))
+        for name, value in checkpoint["config"].items():
+            if name not in FREE_ON_RESUME and getattr(cfg, name) != value:
+                raise BadInput(f"{out} was made with --{name.replace('_', '-')} {value}, not {getattr(cfg, name)}; leave "
+                               "the flag out to go on, or start a new run with another --out")
     elif (out / "checkpoint.pt").exists():
         raise BadInput(f"{out} already holds a run; go on with it (--resume {out}), remove it, or choose another --out")
     torch.manual_seed(cfg.seed)
@@ -267,7 +259,7 @@ def train(cfg):
     total = cfg.steps or cfg.epochs * batches.steps_per_epoch
     start = 0
     if checkpoint:
-        if checkpoint["data"] != batches.fingerprint:
+        if checkpoint["data_fingerprint"] != batches.fingerprint:
             raise BadInput(f"{cfg.data} or the language model is not what it was when {out} was started; bring it back, or "
                            "start a new run with another --out")
         model.load_state_dict(checkpoint["model"])
@@ -289,23 +281,16 @@ def train(cfg):
                           "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
                           "trained": sum(n for n, _ in parts.values())}) + "\n")
 
-    def save(step):
-        if not math.isfinite(loss.item() + norm.item()):  # the parameters are spoilt
-            raise BadInput(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step {step}; stopped. The "
-                           "last good checkpoint is kept; lower --lr, or look for extreme values in the data")
-        atomic_save({"config": asdict(cfg), "step": step, "data": batches.fingerprint, "text": tokenize.fingerprint,
-                     "model": model.state_dict(), "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
-
     entry, begun = {"step": start}, time.time()
     since, seen, waited = time.time(), 0, 0.0
     generator = torch.Generator()
-    with Stop() as stop, ThreadPoolExecutor(1) as ahead, tqdm(total=total, initial=start, unit="step",
+    with stop_signals() as stop, ThreadPoolExecutor(1) as ahead, tqdm(total=total, initial=start, unit="step",
                                                               dynamic_ncols=True, disable=None) as bar:
-        coming = ahead.submit(batches.__getitem__, start)
+        coming = ahead.submit(batches, start)  # the next batch, made in a thread while a step computes
         for step in range(start, total):
             asked = time.time()
             pixels, texts, duplicates = coming.result()
-            coming = ahead.submit(batches.__getitem__, step + 1)
+            coming = ahead.submit(batches, step + 1)
             waited += time.time() - asked
 
             # ---- the training step ---------------------------------------------------------------------------
@@ -314,7 +299,7 @@ def train(cfg):
                 images = random_crops(images, cfg.crop_scale, generator.manual_seed(cfg.seed * 1_000_003 + step))
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, total, cfg)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):  # but normalising, loss, whitening: float32
                 features = model(images, texts)  # image and text (B, D) of unit length, and the scale
                 loss = row.loss(**features, duplicates=duplicates)
             loss.backward()
@@ -327,7 +312,7 @@ def train(cfg):
             done = step + 1
             seen += len(pixels)
             bar.update()
-            if done % cfg.log_every_n_steps == 0 or done in (start + 1, total) or stop.signal:
+            if done % cfg.log_every_n_steps == 0 or done in (start + 1, total) or stop:
                 with torch.no_grad():
                     cosines = features["image_features"].float() @ features["text_features"].float().T
                     best = cosines.argmax(1)
@@ -335,7 +320,7 @@ def train(cfg):
                 now = time.time()
                 speed = seen / (now - since)
                 entry = {"step": done, "loss": loss.item(), "ln_batch": math.log(len(pixels)), "accuracy": right.item(),
-                         "scale": model.logit_scale.exp().item(), "lr": lr_at(step, total, cfg), "grad_norm": norm.item(),
+                         "scale": model.logit_scale.exp().item(), "lr": group["lr"], "grad_norm": norm.item(),
                          "images_per_second": speed, "data_wait": waited / (now - since), "memory_gb": memory_gb(device),
                          "eta_seconds": (total - done) * len(pixels) / speed, "seconds": now - begun}
                 bar.write(f"step {done}/{total} | loss {entry['loss']:.3f} (ln B {entry['ln_batch']:.2f}) | "
@@ -344,13 +329,18 @@ def train(cfg):
                           f"{entry['memory_gb']:.1f} GB | eta {entry['eta_seconds']:.0f} s", file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
                 since, seen, waited = time.time(), 0, 0.0
-            if done % cfg.save_frequency == 0 or done == total or stop.signal or not math.isfinite(entry["loss"]):
-                save(done)
-            if stop.signal:
+            if done % cfg.save_frequency == 0 or done == total or stop or not math.isfinite(entry["loss"]):
+                if not math.isfinite(loss.item() + norm.item()):  # the parameters are spoilt
+                    raise BadInput(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step {done}; stopped. "
+                                   "The last good checkpoint is kept; lower --lr, or look for extreme values in the data")
+                atomic_save({"config": asdict(cfg), "step": done, "data_fingerprint": batches.fingerprint,
+                             "text_fingerprint": tokenize.fingerprint, "model": model.state_dict(),
+                             "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
+            if stop:
                 bar.close()
                 print(f"stopped after step {done} of {total}, saved; go on with: python train.py --resume {out}",
                       file=sys.stderr)
-                raise SystemExit(128 + stop.signal)
+                raise SystemExit(128 + stop[0])
     log.close()
     print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
     return entry

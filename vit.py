@@ -2,7 +2,7 @@
 
 Modules carry timm's names (patch_embed.proj, blocks.0.attn.qkv, ...). One thing differs from the textbook: the
 position embeddings start at std 0.5 instead of 0.02. Beside patch projections of std about 0.6 the usual small
-start is invisible, and short runs then never learn left from right (README, "What is measured").
+start is invisible, and short runs then never learn left from right (docs/results/LOG.md).
 """
 
 import torch
@@ -59,7 +59,7 @@ class MLP(nn.Module):
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
-    def forward(self, x):
+    def forward(self, x):  # (B, N, D)
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -95,7 +95,7 @@ class ViT(nn.Module):
         patch, width, depth, heads = SIZES[size]
         if image_size % patch:
             raise BadInput(f"image size {image_size} is not a multiple of the patch side {patch} of {size}")
-        self.width, self.image_size, self.pool = width, image_size, pool
+        self.width, self.pool = width, pool
         tokens = (image_size // patch) ** 2 + (pool == "tok")
         self.patch_embed = PatchEmbed(patch, width)
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02) if pool == "tok" else None
@@ -108,7 +108,7 @@ class ViT(nn.Module):
         x = self.patch_embed(images)  # (B, N, D)
         if self.pool == "tok":
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
-        x = x + self.pos_embed
+        x = x + self.pos_embed  # (B, N, D)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

@@ -1,6 +1,6 @@
 """Readers: a data specification -> Pictures, decoded once into uint8 arrays.
 
-    shapes, shapes-simple     the built-in world (shapes.py)
+    shapes, shapes-simple, shapes-rich   the built-in world (shapes.py)
     captions.csv, .tsv        a header; columns filepath or image, and title or caption; delimiter sniffed;
                               paths relative to the file; several rows with one picture are its several captions
     a folder                  pictures with a text file of the same name beside each; every line is a caption
@@ -55,13 +55,13 @@ class Pictures:
                         self.scenes and pick(self.scenes))
 
 
-def fit(image, size):
+def to_square(image, size):
     """PIL image -> uint8 (size, size, 3): upright (EXIF), RGB on white, short side to `size` (bicubic), centre crop."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.BICUBIC))
+    return np.array(ImageOps.fit(image.convert("RGB"), (size, size), Image.BICUBIC))
 
 
 def digest(pixels):
@@ -123,7 +123,7 @@ def _shapes(world, split, image_size, num_samples, caption_key):
                        f"{', '.join(filter(None, says))}")
     views = VIEWS if split == "train" else 1
     count = num_samples or (24_000 if split == "train" else 800)
-    scenes = shapes.make_scenes(split, -(-count // views), world=world)
+    scenes = shapes.make_scenes(split, -(-count // views), world=world)  # (rounded up)
     captions = [says[caption_key](s) for s in scenes]
     images = np.empty((count, image_size, image_size, 3), np.uint8)
     for i in tqdm(range(count), desc=f"drawing {split} pictures", unit="picture", dynamic_ncols=True, disable=None):
@@ -194,7 +194,7 @@ def _decode_one(path, size):
     """A picture's pixels, or the reason why there are none."""
     try:
         with Image.open(path) as image:
-            return fit(image, size)
+            return to_square(image, size)
     except FileNotFoundError:
         return "no such file"
     except Exception as error:  # Pillow raises a dozen types for a broken file; each is this picture's fault
@@ -225,7 +225,8 @@ def _decode(paths, size):
                             bad.append((str(paths[i]), out))
                         else:
                             f.write(out.tobytes())
-                            good.append(i), digests.append(digest(out))
+                            good.append(i)
+                            digests.append(digest(out))
                         bar.update()
             os.replace(part, pixels)
         finally:

@@ -90,15 +90,15 @@ def test_fit_turns_crops_and_flattens():
     exif = tall.getexif()
     exif[0x0112] = 6  # the camera was held on its side: red belongs on the right
     tall.info["exif"] = exif.tobytes()
-    upright = readers.fit(tall, 16)
+    upright = readers.to_square(tall, 16)
     assert upright.shape == (16, 16, 3) and upright.dtype == np.uint8
     assert (upright[:, 12:] == (255, 0, 0)).all() and (upright[:, :4] == 255).all()
     wide = Image.new("RGB", (48, 16), "blue")
     wide.paste((0, 255, 0), (16, 0, 32, 16))
-    assert (readers.fit(wide, 16)[:, 1:-1] == (0, 255, 0)).all()  # the centre
-    assert (readers.fit(Image.new("RGBA", (9, 9), (255, 0, 0, 0)), 8) == 255).all()  # transparent is white
+    assert (readers.to_square(wide, 16)[:, 1:-1] == (0, 255, 0)).all()  # the centre
+    assert (readers.to_square(Image.new("RGBA", (9, 9), (255, 0, 0, 0)), 8) == 255).all()  # transparent is white
     for mode in ("L", "P", "CMYK", "1", "LA", "I;16"):
-        assert readers.fit(Image.new(mode, (9, 9)), 8).shape == (8, 8, 3)
+        assert readers.to_square(Image.new(mode, (9, 9)), 8).shape == (8, 8, 3)
 
 
 def test_broken_pictures_are_named_counted_and_limited(photos, tmp_path, capsys):

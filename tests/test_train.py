@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +76,11 @@ def test_batches_are_a_function_of_seed_and_step():
     one, two = (train.Batches(pictures, tokenize, cfg, torch.device("cpu")) for _ in range(2))
     assert one.steps_per_epoch == 3
     for step in (7, 2, 0):  # in any order
-        assert all(torch.equal(a, b) for a, b in zip(one[step], two[step]))
+        assert all(torch.equal(a, b) for a, b in zip(one(step), two(step)))
     texts = list(dict.fromkeys(t for c in pictures.captions for t in c))
     seen = {}
     for step in range(3):
-        images, captions, duplicates = one[step]
+        images, captions, duplicates = one(step)
         for image, caption, row in zip(images, captions, duplicates):
             owners = [i for i in range(50) if (pictures.pixels([i])[0] == image.numpy()).all()]
             assert any(texts[caption] in pictures.captions[i] for i in owners)  # pictures keep their own captions
@@ -87,9 +88,9 @@ def test_batches_are_a_function_of_seed_and_step():
         assert torch.equal(duplicates, (captions[:, None] == captions) | torch.eye(16, dtype=torch.bool)
                            | (images[:, None] == images).flatten(2).all(2))
     assert len(seen) == 48 and set(seen.values()) == {1}  # each picture once an epoch
-    assert not torch.equal(one[0][1], one[3][1])  # another epoch, another order
+    assert not torch.equal(one(0)[1], one(3)[1])  # another epoch, another order
     other = train.Batches(pictures, tokenize, train.Config(batch_size=16, seed=1), torch.device("cpu"))
-    assert not torch.equal(one[0][1], other[0][1])
+    assert not torch.equal(one(0)[1], other(0)[1])
 
 
 @pytest.mark.parametrize("method", ["lift", "clip"])
@@ -99,13 +100,13 @@ def test_stop_and_resume_equals_one_run_bit_for_bit(small, tmp_path, method, mon
     half = {**small, "out": str(tmp_path / "half")}
     saves = []
 
-    def stop_after_third(what, path, save=train.atomic_save):
+    def stop_after_second(what, path, save=train.atomic_save):
         save(what, path)
         saves.append(what["step"])
         if what["step"] == 4:
             raise KeyboardInterrupt  # as good as a kill: nothing after this save is kept
 
-    monkeypatch.setattr(train, "atomic_save", stop_after_third)
+    monkeypatch.setattr(train, "atomic_save", stop_after_second)
     with pytest.raises(KeyboardInterrupt):
         train.train(train.Config(method=method, **half))
     monkeypatch.undo()
@@ -158,7 +159,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(small, monkeypatch):
         calls.append(1)
         return good(**arguments) * (math.nan if len(calls) > 4 else 1)
 
-    monkeypatch.setitem(lift.METHODS, "lift", train.replace(lift.METHODS["lift"], loss=spoilt))
+    monkeypatch.setitem(lift.METHODS, "lift", replace(lift.METHODS["lift"], loss=spoilt))
     with pytest.raises(BadInput, match="the loss is nan .* at step 6; stopped. The last good checkpoint is kept"):
         train.train(train.Config(**small))
     checkpoint = lift.read_checkpoint(small["out"])
@@ -201,7 +202,7 @@ def test_a_run_is_never_overwritten_nor_resumed_as_another(small, monkeypatch):
     with pytest.raises(BadInput, match="already holds a run"):
         train.train(train.Config(**small))
     with pytest.raises(BadInput, match="made with --seed 0, not 7"):
-        train.from_cli(["--resume", small["out"], "--seed", "7"])
+        train.train(train.from_cli(["--resume", small["out"], "--seed", "7"]))
     with pytest.raises(BadInput, match="made with --steps 2, not 6"):
         train.train(train.Config(**{**small, "resume": small["out"]}))
     assert train.from_cli(["--resume", small["out"], "--device", "cpu"]).image_size == 32
