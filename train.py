@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from tqdm import tqdm
 
 import lift
@@ -49,44 +50,53 @@ class Config:
     method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
     data: str = flag("shapes", f"{', '.join(shapes.WORLDS)}, a .csv or .tsv file, or a folder of pictures with .txt files")
     val_data: str = flag("", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)")
-    train_num_samples: int = flag(0, "training pictures at most (0: all; the built-in world then draws 24,000)")
+    train_num_samples: int = flag(0, "training pictures at most (0: all; the built-in world then draws 24,000)", low=0)
     csv_separator: str = flag("", "column separator (default: found in the header)")
     csv_img_key: str = flag("", "column of picture paths (default: filepath or image)")
     csv_caption_key: str = flag("", "column of captions (default: title or caption; shapes: short, paraphrase, long, mixed)")
     model: str = flag("micro/8", "image tower", choices=list(SIZES))
-    image_size: int = flag(40, "side of the pictures in pixels")
+    image_size: int = flag(40, "side of the pictures in pixels", low=1)
     image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
-    embed_dim: int = flag(128, "shared dimension, where no tower's own space is the shared one")
-    text_width: int = flag(64, "width of a text transformer from scratch")
-    text_depth: int = flag(4, "its blocks")
-    text_heads: int = flag(2, "its attention heads")
-    context_length: int = flag(77, "tokens of a caption at most")
+    embed_dim: int = flag(128, "shared dimension, where no tower's own space is the shared one", low=1)
+    text_width: int = flag(64, "width of a text transformer from scratch", low=1)
+    text_depth: int = flag(4, "its blocks", low=1)
+    text_heads: int = flag(2, "its attention heads", low=1)
+    context_length: int = flag(77, "tokens of a caption at most", low=2)
     llm: str = flag("", "frozen language model: GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
     llm_dtype: str = flag("float32", "its precision (bfloat16: half the memory)", choices=["float32", "bfloat16"])
     pool: str = flag("mean", "how the LLM's hidden states become one vector", choices=list(POOLS))
-    layer: int = flag(0, "pool after this block of the LLM (0: the pooling's own default)")
-    whiten: int = flag(128, "whiten LLM vectors to this many directions (0: only centre them)")
-    batch_size: int = flag(256, "pictures a step")
-    epochs: int = flag(4, "passes over the pictures; each shows one caption a picture")
-    steps: int = flag(0, "stop after this many steps, the schedule included (0: as --epochs says)")
-    lr: float = flag(3e-3, "peak learning rate")
-    beta1: float = flag(0.9, "AdamW")
-    beta2: float = flag(0.98, "AdamW")
-    eps: float = flag(1e-6, "AdamW")
-    wd: float = flag(0.2, "weight decay of matrices")
-    warmup: int = flag(500, "steps of linear warm-up, a tenth of all at most; then cosine to 0")
-    grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)")
-    crop_scale: float = flag(1.0, "random resized crops keep at least this share of the picture (1: no augmentation)")
+    layer: int = flag(0, "pool after this block of the LLM (0: the pooling's own default)", low=0)
+    whiten: int = flag(128, "whiten LLM vectors to this many directions (0: only centre them)", low=0)
+    batch_size: int = flag(256, "pictures a step", low=1)
+    epochs: int = flag(4, "passes over the pictures; each shows one caption a picture", low=1)
+    steps: int = flag(0, "at most this many steps, the schedule included (0: as --epochs says)", low=0)
+    lr: float = flag(3e-3, "peak learning rate", low=0, high=1)
+    beta1: float = flag(0.9, "AdamW", low=0, high=0.9999)
+    beta2: float = flag(0.98, "AdamW", low=0, high=0.9999)
+    eps: float = flag(1e-6, "AdamW", low=0, high=1)
+    wd: float = flag(0.2, "weight decay of matrices", low=0)
+    warmup: int = flag(500, "steps of linear warm-up, a tenth of all at most; then cosine to 0", low=0)
+    grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)", low=0)
+    crop_scale: float = flag(1.0,
+                             "random resized crops keep at least this share of the picture (1: no augmentation)", low=0.01, high=1)
     precision: str = flag("auto", "auto: bf16 autocast on CUDA, else fp32", choices=["auto", "amp_bf16", "fp32"])
     torchcompile: bool = flag(None, "compile the model (default: on CUDA only)")
     device: str = flag("auto", "auto, cpu, cuda")
-    seed: int = flag(0, "initial weights, batch order, captions, crops")
-    log_every_n_steps: int = flag(50, "interval of the log")
-    save_frequency: int = flag(200, "interval of checkpoints, in steps")
+    seed: int = flag(0, "initial weights, batch order, captions, crops", low=0)
+    log_every_n_steps: int = flag(50, "interval of the log", low=1)
+    save_frequency: int = flag(200, "interval of checkpoints, in steps", low=1)
     out: str = flag("", "run folder (default: runs/METHOD)")
     resume: str = flag("", "run folder to go on with; flags that were not given come from it")
 
     def __post_init__(self):
+        for f in fields(self):
+            value, low, high = getattr(self, f.name), f.metadata.get("low"), f.metadata.get("high", math.inf)
+            if low is not None and not low <= value <= high:
+                raise BadInput(f"--{f.name.replace('_', '-')} {value} is out of range; it lies between {low} and {high}")
+        if self.text_width % self.text_heads:
+            raise BadInput(f"--text-width {self.text_width} cannot be shared by --text-heads {self.text_heads}")
+        if self.resume and self.out not in ("", self.resume):
+            raise BadInput(f"--resume {self.resume} goes on in that folder; leave --out {self.out} out")
         self.out = self.resume or self.out or f"runs/{self.method}"
 
 
@@ -98,14 +108,16 @@ def from_cli(argv=None):
     """Command line -> Config. With --resume, flags that are not given come from the run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     for f in fields(Config):
-        kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {"type": f.type}
+        kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {
+            "type": f.type, "choices": f.metadata.get("choices")}
         default = "" if f.default in ("", None) else f" (default: {f.default})"
-        parser.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, choices=f.metadata.get("choices"),
+        parser.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS,
                             help=f.metadata["help"] + default, **kind)
     given = vars(parser.parse_args(argv))
     if "resume" not in given:
         return Config(**given)
-    return Config(**{**lift.read_checkpoint(given["resume"])["config"], **given})
+    saved = lift.read_checkpoint(given["resume"])["config"]
+    return Config(**{**saved, "out": "", **given})
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -149,10 +161,12 @@ class Batches:
         number, i = divmod(step, self.steps_per_epoch)
         order, draw = self.epoch(number)
         which = order[i * self.size:(i + 1) * self.size]
-        captions = torch.tensor([self.choices[j][int(draw[j] * len(self.choices[j]))] for j in which])
+        theirs = nn.utils.rnn.pad_sequence([torch.tensor(self.choices[j]) for j in which], True, -1)  # (B, C)
+        captions = torch.tensor([self.choices[j][int(draw[j] * len(self.choices[j]))] for j in which])  # (B,)
         images = torch.from_numpy(self.pictures.pixels(which))
         same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
-        duplicates = (captions[:, None] == captions) | (same[:, None] == same)
+        fits = (theirs[:, :, None] == captions).any(1)  # (B, B): is j's caption one of those of picture i?
+        duplicates = fits | fits.T | (same[:, None] == same)
         batch = images, self.inputs[captions], duplicates
         if self.device.type == "cuda":
             batch = [t.pin_memory() for t in batch]
@@ -246,17 +260,21 @@ def train(cfg):
     elif (out / "checkpoint.pt").exists():
         raise BadInput(f"{out} already holds a run; go on with it (--resume {out}), remove it, or choose another --out")
     torch.manual_seed(cfg.seed)
-    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     bf16 = cfg.precision == "amp_bf16" or cfg.precision == "auto" and on_gpu
 
-    pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, cfg.csv_separator,
-                            cfg.csv_img_key, cfg.csv_caption_key, whole=bool(cfg.val_data))
+    columns = cfg.csv_separator, cfg.csv_img_key, cfg.csv_caption_key
+    if cfg.val_data:  # a typo in it should show now, not after the training
+        readers.read(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
+    pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data))
     tokenize = row.text.tokenizer(cfg, device)
     batches = Batches(pictures, tokenize, cfg, device)
+    text_fingerprint = tokenize.fingerprint
+    del tokenize  # and with it the language model: every caption has been read
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
     model = lift.build(cfg, row.text.fit(cfg, batches.inputs)).to(device).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
                                   fused=on_gpu)
-    total = cfg.steps or cfg.epochs * batches.steps_per_epoch
+    total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
     start = 0
     if checkpoint:
         if checkpoint["data_fingerprint"] != batches.fingerprint:
@@ -334,7 +352,7 @@ def train(cfg):
                     raise BadInput(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step {done}; stopped. "
                                    "The last good checkpoint is kept; lower --lr, or look for extreme values in the data")
                 atomic_save({"config": asdict(cfg), "step": done, "data_fingerprint": batches.fingerprint,
-                             "text_fingerprint": tokenize.fingerprint, "model": model.state_dict(),
+                             "text_fingerprint": text_fingerprint, "model": model.state_dict(),
                              "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
             if stop:
                 bar.close()

@@ -57,6 +57,10 @@ class Pictures:
 
 def to_square(image, size):
     """PIL image -> uint8 (size, size, 3): upright (EXIF), RGB on white, short side to `size` (bicubic), centre crop."""
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("a picture of floating-point numbers has no known range")
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -65,6 +69,7 @@ def to_square(image, size):
 
 
 def digest(pixels):
+    """64 bits that stand for a picture's pixels."""
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=8).digest(), "little")
 
 
@@ -104,7 +109,7 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
         held_out = digests % 10 == 0
         rows = np.flatnonzero(held_out if split == "test" else ~held_out)
         if not len(rows):
-            raise BadInput(f"{spec}: {len(good)} pictures are too few to hold a tenth out; name --val-data")
+            raise BadInput(f"{spec}: {len(good)} pictures are too few to hold a tenth out; train with --val-data")
         pictures = pictures.take(rows)
     return pictures.take(np.arange(num_samples)) if 0 < num_samples < len(pictures) else pictures
 
@@ -142,7 +147,9 @@ def _read_csv(path, separator, image_key, caption_key):
             if not header.strip():
                 raise BadInput(f"{path}: the file is empty; its first line must name the columns")
             f.seek(0)
-            separator = separator or max(",\t;|", key=header.count)
+            separator = separator.replace("\\t", "\t") or max(",\t;|", key=header.count)
+            if len(separator) != 1:
+                raise BadInput(f"{path}: --csv-separator {separator!r} is not one character")
             rows = csv.DictReader(f, delimiter=separator, strict=True)  # or a lone quote swallows the rest
             columns = rows.fieldnames
 
@@ -157,7 +164,10 @@ def _read_csv(path, separator, image_key, caption_key):
             text = column([caption_key.lower()] if caption_key else CAPTION_KEYS, "--csv-caption-key")
             for row in rows:
                 name, words = (row[image] or "").strip(), " ".join((row[text] or "").split())
-                if name and words:
+                if None in row:
+                    bad.append((f"{path} line {rows.line_num}", "more fields than columns; a caption that holds the "
+                                                                "separator must be quoted"))
+                elif name and words:
                     pairs.setdefault(str(path.parent / name), []).append(words)
                 else:
                     bad.append((f"{path} line {rows.line_num}", f"no {image if not name else text}"))
@@ -185,16 +195,18 @@ def _read_folder(path):
             bad.append((picture, "no .txt file of the same name beside it"))
         except UnicodeDecodeError:
             bad.append((picture, "its .txt file is not UTF-8"))
+        except OSError as error:
+            bad.append((picture, f"its .txt file cannot be read ({error.strerror})"))
     if not pairs and not bad:
         raise BadInput(f"{path}: no pictures in this folder (looked for {', '.join(SUFFIXES)})")
     return pairs, bad
 
 
 def _decode_one(path, size):
-    """A picture's pixels, or the reason why there are none."""
+    """(pixels, digest) of a picture, or the reason why there are none. The digest does not depend on `size`."""
     try:
         with Image.open(path) as image:
-            return to_square(image, size)
+            return to_square(image, size), digest(to_square(image, 32))
     except FileNotFoundError:
         return "no such file"
     except Exception as error:  # Pillow raises a dozen types for a broken file; each is this picture's fault
@@ -207,8 +219,8 @@ def _decode(paths, size):
     Returns (images (n, size, size, 3) uint8, indices of the n readable paths, [(path, reason)] of the others,
     digests (n,) uint64). The file's name is a hash of the paths, their dates and sizes, and the picture size.
     """
-    stats = [(str(p), *((s.st_mtime_ns, s.st_size) if (s := _stat(p)) else (0, 0))) for p in paths]
-    name = hashlib.blake2b(json.dumps([1, size, stats]).encode(), digest_size=12).hexdigest()
+    stats = [(str(p), *((s.st_mtime_ns, s.st_ctime_ns, s.st_size) if (s := _stat(p)) else ())) for p in paths]
+    name = hashlib.blake2b(json.dumps([2, size, stats]).encode(), digest_size=12).hexdigest()
     folder = cache_dir() / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     pixels, index = folder / f"{name}.u8", folder / f"{name}.json"
@@ -224,9 +236,9 @@ def _decode(paths, size):
                         if isinstance(out, str):
                             bad.append((str(paths[i]), out))
                         else:
-                            f.write(out.tobytes())
+                            f.write(out[0].tobytes())
                             good.append(i)
-                            digests.append(digest(out))
+                            digests.append(out[1])
                         bar.update()
             os.replace(part, pixels)
         finally:

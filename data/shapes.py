@@ -139,12 +139,16 @@ def make_scenes(split, count, seed=0, world="shapes"):
     if world not in WORLDS or split not in SPLITS:
         raise BadInput(f"world {world!r} or split {split!r} is unknown; choose from {', '.join(WORLDS)} and "
                        f"{', '.join(SPLITS)}")
-    scenes, seen, index = [], set(), 0
+    scenes, seen, index, found = [], set(), 0, 0
     while len(scenes) < count:
         scene = make_scene(split, seed, index, world)
         if (text := caption(scene)) not in seen:
             seen.add(text)
             scenes.append(scene)
+            found = index
+        elif index > found + 50_000:
+            raise BadInput(f"{world} has about {len(scenes)} distinct captions in its {split} split, not {count}; ask for "
+                           "fewer pictures")
         index += 1
     return scenes
 

@@ -30,23 +30,25 @@ def llm():
 
 @pytest.fixture(scope="session")
 def tiny_llm_folder(tmp_path_factory):
-    """A random two-layer Llama that reads single bytes, as a Hugging Face folder: training needs a --llm, not a good one."""
+    """A random two-layer Llama that reads single bytes, as a Hugging Face folder: to train on, not to read well."""
     import json
 
-    import torch
     from safetensors.torch import save_file
-
-    import llm_text
+    from tokenizers.pre_tokenizers import ByteLevel
 
     folder = tmp_path_factory.mktemp("tiny_llm")
     config = {"model_type": "llama", "vocab_size": 256, "hidden_size": 32, "intermediate_size": 64, "rope_theta": 1e4,
               "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5}
     (folder / "config.json").write_text(json.dumps(config))
     generator = torch.Generator().manual_seed(0)
-    model = llm_text.Llama(llm_text.LlamaConfig.from_hf(config, folder))
-    save_file({name: torch.randn(p.shape, generator=generator) * 0.2 for name, p in model.state_dict().items()},
+    block = {"self_attn.q_proj": (32, 32), "self_attn.k_proj": (16, 32), "self_attn.v_proj": (16, 32),
+             "self_attn.o_proj": (32, 32), "mlp.gate_proj": (64, 32), "mlp.up_proj": (64, 32),
+             "mlp.down_proj": (32, 64), "input_layernorm": (32,), "post_attention_layernorm": (32,)}
+    shapes = {"embed_tokens": (256, 32), "norm": (32,)}
+    shapes |= {f"layers.{i}.{name}": shape for i in range(2) for name, shape in block.items()}
+    save_file({f"model.{name}.weight": torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()},
               folder / "model.safetensors")
-    vocab = {c: i for i, c in enumerate(llm_text._byte_alphabet())}
+    vocab = {c: i for i, c in enumerate(sorted(ByteLevel.alphabet()))}
     (folder / "tokenizer.json").write_text(json.dumps({
         "model": {"type": "BPE", "vocab": vocab, "merges": []},
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}}))
@@ -59,4 +61,4 @@ def small(tiny_llm_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
     return dict(llm=str(tiny_llm_folder), out=str(tmp_path / "run"), device="cpu", model="micro/16", image_size=32,
                 batch_size=16, train_num_samples=64, whiten=8, text_width=32, text_depth=2, text_heads=2, embed_dim=32,
-                context_length=200, steps=6, log_every_n_steps=2, save_frequency=2)
+                context_length=200, epochs=10_000, steps=6, log_every_n_steps=2, save_frequency=2)

@@ -16,6 +16,7 @@ from PIL import Image
 
 import eval as ev
 import train
+from data import shapes
 
 
 def test_ranks_by_hand():
@@ -84,6 +85,41 @@ def test_interval_covers_and_respects_groups():
     # four hundred captions that agree within twenty pictures are twenty observations
     low, high = ev.interval(np.repeat([1, 0] * 10, 20), np.repeat(np.arange(20), 20))
     assert high - low > 0.3
+
+
+def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("p").mkdir()
+    for i in range(120):
+        Image.new("RGB", (40, 40), (2 * i, 255 - i, i)).save(f"p/{i}.png")
+    Path("a.csv").write_text("image,caption\n" + "".join(f"p/{i}.png,number {i}\n" for i in range(120)))
+    train.train(train.Config(**{**small, "data": "a.csv"}))
+    train.train(train.Config(**{**small, "data": "a.csv", "out": "other", "image_size": 16}))
+    held_out = len(ev.Embedded(small["out"]).pictures)
+    assert 3 < held_out < 40
+    for spelling in ("a.csv", "./a.csv", str(tmp_path / "a.csv")):
+        assert len(ev.Embedded(small["out"], spelling).pictures) == held_out
+    assert ev.Embedded("other").pictures.names == ev.Embedded(small["out"]).pictures.names
+    Path("b.csv").write_text(Path("a.csv").read_text().replace("image,caption", "file,words"))
+    columns = ("", "file", "words")
+    assert len(ev.Embedded(small["out"], "b.csv", "cpu", columns).pictures) == 120
+
+
+def test_a_model_that_knows_all_scores_all(small):
+    """Embeddings that are one-hot in the class, the owner: every score must be 1, or labels and owners are mixed up."""
+    train.train(train.Config(**small))
+    e = ev.Embedded(small["out"])
+    names, _ = shapes.classes("shapes")
+    e.image = e.text = torch.eye(len(e.image))
+    e.false = torch.zeros(len(e.negatives), len(e.image))
+    e.encode_texts = lambda prompts: torch.zeros(len(prompts), len(e.image))
+    scores = e.scores()
+    assert scores["retrieval"]["i2t"]["R@1"] == scores["retrieval"]["t2i"]["R@1"] == scores["compositional"]["mean"] == 1.0
+    e.encode_texts = lambda prompts: torch.stack([torch.eye(len(names))[names.index(" ".join(p.split()[2:4]))] for p in prompts])
+    e.image = torch.stack([torch.eye(len(names))[names.index(f"{s.things[0].colour} {s.things[0].shape}")]
+                           for s in e.pictures.scenes])
+    e.text, e.false = e.image, e.image[[i for i, _, _ in e.negatives]]
+    assert e.scores()["zeroshot"]["top1"] == 1.0 and e.scores()["compositional"]["mean"] == 0.0
 
 
 def test_scores_report_and_command(small, tmp_path):

@@ -5,6 +5,7 @@
 
 import copy
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -214,9 +215,31 @@ def test_load_gives_back_the_model_that_was_trained(small, method):
     assert torch.equal(again.encode_image(image[None], normalize=True), a)
 
 
+def test_load_refuses_another_language_model_and_keeps_the_pooling(small, tmp_path):
+    other = shutil.copytree(small["llm"], tmp_path / "other")
+    train.train(train.Config(**{**small, "llm": str(other), "image_pool": "tok"}))
+    assert lift.load(small["out"])[0].visual.cls_token is not None
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    with pytest.raises(BadInput, match="another language model"):
+        lift.load(small["out"])
+
+
+def test_heads_by_hand():
+    torch.manual_seed(0)
+    x, head = torch.randn(2, 3), lift.mlp(3, 5)
+    wanted = F.gelu(x @ head[0].weight.T + head[0].bias) @ head[2].weight.T + head[2].bias
+    assert torch.allclose(head(x), wanted, atol=1e-6)
+    assert list(lift.linear(3, 5).state_dict()) == ["weight"] and lift.identity(3, 5)(x) is x
+
+
 def test_checkpoint_errors(tmp_path):
     with pytest.raises(BadInput, match="not the folder of a trained run"):
         lift.load(tmp_path)
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(BadInput, match="damaged"):
+        lift.load(tmp_path)
+    torch.save({"state_dict": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(BadInput, match="another program"):
         lift.load(tmp_path)

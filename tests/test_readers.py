@@ -82,6 +82,12 @@ def test_held_out_tenth_is_by_content(photos, tmp_path):
     train, test = (readers.read(file, split, 8) for split in ("train", "test"))
     assert len(train) + len(test) == 400 and 10 < len(test) < 80
     assert not set(train.digests.tolist()) & set(test.digests.tolist())  # a copy stays with its original
+    for side in (train, test):  # and after the split every picture still has its own caption
+        for i, name in enumerate(side.names):
+            number = int(name.split("/")[-1].strip("copyn.g"))
+            assert side.captions[i] == [name.split("/")[-1]] and (side.pixels([i])[0] == (number, 255 - number, 7)).all()
+    assert readers.read(file, "test", 16).names == test.names  # whatever the pixels are shrunk to
+    assert readers.read(file, "test", 8, num_samples=5).names == test.names[:5]
 
 
 def test_fit_turns_crops_and_flattens():
@@ -97,7 +103,11 @@ def test_fit_turns_crops_and_flattens():
     wide.paste((0, 255, 0), (16, 0, 32, 16))
     assert (readers.to_square(wide, 16)[:, 1:-1] == (0, 255, 0)).all()  # the centre
     assert (readers.to_square(Image.new("RGBA", (9, 9), (255, 0, 0, 0)), 8) == 255).all()  # transparent is white
-    for mode in ("L", "P", "CMYK", "1", "LA", "I;16"):
+    deep = Image.fromarray(np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8))
+    assert np.abs(readers.to_square(deep, 8)[..., 0] - np.linspace(0, 255, 64).reshape(8, 8)).max() < 2
+    with pytest.raises(ValueError, match="no known range"):
+        readers.to_square(Image.new("F", (9, 9)), 8)
+    for mode in ("L", "P", "CMYK", "1", "LA", "I;16", "I"):
         assert readers.to_square(Image.new(mode, (9, 9)), 8).shape == (8, 8, 3)
 
 
@@ -132,6 +142,7 @@ def test_a_changed_picture_is_read_again(photos, tmp_path):
     ("filepath,title\nnowhere.png,x\n", "none of its 1 entries.*nowhere.png: no such file.*relative to the file"),
     ("filepath,title\nx.png,\n", "none of its 1 entries.*line 2: no title"), (b"filepath,title\nx.png,\xff\xfe\n", "not UTF-8"),
     (b"\x89PNG\r\n\x1a\n\0\0\0\0\0\0", "not UTF-8"), (b"filepath,title\na\0b,c\n", "none of its"),
+    ("filepath,title\nx.png,a dog, a cat\n", "line 2: more fields than columns"),
     ('filepath,title\nx.png,"a lone quote\ny.png,b\n', "after line 1: not a readable csv"),
 ], ids=str)
 def test_bad_csv(tmp_path, text, says):
@@ -152,6 +163,14 @@ def test_bad_specifications(tmp_path):
         readers.read(str(tmp_path), "train", 16)
     with pytest.raises(BadInput, match="caption key 'title' is unknown"):
         readers.read("shapes", "train", 16, 4, caption_key="title")
+
+
+def test_shapes_splits_share_no_caption():
+    train, test = (readers.read("shapes-simple", split, 8, n) for split, n in (("train", 4000), ("test", 300)))
+    assert not {c for p in train.captions for c in p} & {c for p in test.captions for c in p}
+    assert all("/test/" in name for name in test.names)
+    with pytest.raises(BadInput, match="distinct captions in its test split, not 9000"):
+        readers.read("shapes-simple", "test", 8, 9000)
 
 
 def test_shapes_views_share_their_caption():

@@ -6,6 +6,7 @@ The reader below shares no code with shapes.is_true: it parses words and looks a
 """
 
 import re
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -171,3 +172,23 @@ def test_textures_and_backgrounds_are_visible():
                 assert np.asarray(ImageChops.difference(a, b)).max() > 60
     grounds = [np.asarray(shapes._ground(g, 64)).mean((0, 1)) for g in shapes.BACKGROUNDS]
     assert min(np.abs(a - b).sum() for i, a in enumerate(grounds) for b in grounds[:i]) > 25
+
+
+def test_every_attribute_is_drawn():
+    """Change one attribute of a scene and its picture changes; a larger size covers more; shapes have their areas."""
+    scene = next(s for s in SCENES if len(s.things) == 1 and s.background == "grass")
+    thing = scene.things[0]
+
+    def look(**changes):
+        things = (replace(thing, **{k: v for k, v in changes.items() if k != "background"}),)
+        return np.asarray(shapes.draw(replace(scene, things=things, background=changes.get("background", "grass")))).astype(int)
+
+    for what, values in (("shape", shapes.SHAPES), ("colour", shapes.COLOURS), ("texture", shapes.TEXTURES),
+                         ("size", shapes.SIZES), ("background", shapes.BACKGROUNDS)):
+        looks = [look(**{what: v}) for v in values]
+        for i, a in enumerate(looks):
+            assert all((np.abs(a - b).sum(2) > 40).sum() > 8 for b in looks[:i]), what
+    covered = [(np.asarray(shapes._sprite(replace(thing, size=s, shape="circle"), 64))[..., 3] / 255).sum() for s in shapes.SIZES]
+    assert covered == pytest.approx([np.pi * r ** 2 for r in shapes.SIZES.values()], rel=0.05)
+    square = (np.asarray(shapes._sprite(replace(thing, size="large", shape="square"), 64))[..., 3] / 255).sum()
+    assert square == pytest.approx((2 * 0.85 * 14.5) ** 2, rel=0.05)

@@ -85,10 +85,18 @@ def test_batches_are_a_function_of_seed_and_step():
             owners = [i for i in range(50) if (pictures.pixels([i])[0] == image.numpy()).all()]
             assert any(texts[caption] in pictures.captions[i] for i in owners)  # pictures keep their own captions
             seen[owners[0]] = seen.get(owners[0], 0) + 1
-        assert torch.equal(duplicates, (captions[:, None] == captions) | torch.eye(16, dtype=torch.bool)
-                           | (images[:, None] == images).flatten(2).all(2))
+        which = one.epoch(0)[0][step * 16:][:16]
+        for i in range(16):
+            for j in range(16):  # any caption that is true of both makes the pair no negative
+                shared = captions[j] in one.choices[which[i]] or captions[i] in one.choices[which[j]]
+                assert duplicates[i, j] == (shared or bool((images[i] == images[j]).all()))
     assert len(seen) == 48 and set(seen.values()) == {1}  # each picture once an epoch
     assert not torch.equal(one(0)[1], one(3)[1])  # another epoch, another order
+    said = {}
+    for step in range(36):  # over the epochs each picture shows several of its captions
+        for picture, caption in zip(one.epoch(step // 3)[0][step % 3 * 16:][:16], one(step)[1].tolist()):
+            said.setdefault(int(picture), set()).add(caption)
+    assert min(map(len, said.values())) >= 2 and all(said[i] <= set(one.choices[i]) for i in said)
     other = train.Batches(pictures, tokenize, train.Config(batch_size=16, seed=1), torch.device("cpu"))
     assert not torch.equal(one(0)[1], other(0)[1])
 
@@ -139,13 +147,14 @@ import os, sys; sys.path.insert(0, {str(Path(train.__file__).parent)!r})
 import torch, train
 from pathlib import Path
 path = Path({small['out']!r}) / "checkpoint.pt"
-def half(what, f):
-    f.write(b"PK half a file"); f.flush(); os.kill(os.getpid(), 9)
-torch.save = half
-train.atomic_save({{}}, path)
+def killed(fd):
+    os.ftruncate(fd, os.fstat(fd).st_size // 2)
+    os.kill(os.getpid(), 9)
+os.fsync = killed
+train.atomic_save({{"step": 99, "weights": torch.zeros(1000)}}, path)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
-    assert (Path(small["out"]) / "checkpoint.part").exists()
+    assert (Path(small["out"]) / "checkpoint.part").stat().st_size > 2000
     assert_same(state(small["out"]), before)
     train.atomic_save({}, Path(small["out"]) / "checkpoint.pt")  # the next save cleans up
     assert not (Path(small["out"]) / "checkpoint.part").exists()
@@ -186,7 +195,8 @@ def run(*args, **env):
     (["--llm", "nowhere.gguf"], "nowhere.gguf: no such file"), (["--resume", "nowhere"], "not the folder of a trained run"),
     (["--lr", "high"], "invalid float"), (["--learning-rate", "1"], "unrecognized arguments"),
     (["--method", "clipp"], "invalid choice"), (["--whiten", "500"], "lower --whiten"), (["--layer", "9"], "layer 9 does not exist"),
-    (["--out", "/proc/nowhere"], "/proc/nowhere"), (["--device", "cuda:9"], "error"),
+    (["--device", "cuda:9"], "try --device cpu"), (["--val-data", "nowhere.csv"], "nowhere.csv: no such file"),
+    (["--text-width", "33", "--method", "clip"], "cannot be shared"), (["--batch-size", "0"], "--batch-size 0 is out of range"),
 ])
 def test_bad_flags_are_one_line_and_status_2(small, args, says):
     base = {k: v for k, v in small.items() if "--" + k.replace("_", "-") not in args}
@@ -195,6 +205,41 @@ def test_bad_flags_are_one_line_and_status_2(small, args, says):
     done = run(*arguments(base), *args)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(("error: ", "train.py: error: "))
+
+
+@pytest.mark.parametrize("name, value", [("lr", math.nan), ("steps", -1), ("crop_scale", 2.0), ("log_every_n_steps", 0),
+                                         ("whiten", -3), ("epochs", 0), ("seed", -1), ("out", "elsewhere")])
+def test_values_out_of_range_are_refused(name, value):
+    with pytest.raises(BadInput, match=name.replace("_", "-")):
+        train.Config(**{"resume": "runs/x" if name == "out" else "", name: value})
+
+
+def test_the_loop_passes_duplicates_steps_the_rate_and_clamps(small, monkeypatch):
+    seen = []
+
+    def spy(**features):
+        seen.append(features["duplicates"])
+        return lift.info_nce(**features)
+
+    rates, step = [], torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda o: (rates.append(o.param_groups[0]["lr"]), step(o))[1])
+    monkeypatch.setitem(lift.METHODS, "lift", replace(lift.METHODS["lift"], loss=spy))
+    cfg = train.Config(**{**small, "lr": 1.0, "steps": 12})
+    metrics = train.train(cfg)
+    assert any((d.sum() > len(d)) for d in seen)  # 16 scenes in 64 pictures: some batch holds a caption twice
+    assert rates == pytest.approx([train.lr_at(i, 12, cfg) for i in range(12)])
+    assert 1.0 <= metrics["scale"] <= 100.0001 and abs(metrics["scale"] - 1 / 0.07) > 3
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_save(small, monkeypatch):
+    def spoilt(**features):
+        loss = lift.info_nce(**features)
+        return loss + torch.sqrt(loss * 0)  # finite, with an infinite slope
+
+    monkeypatch.setitem(lift.METHODS, "lift", replace(lift.METHODS["lift"], loss=spoilt))
+    with pytest.raises(BadInput, match="gradient's norm nan at step"):
+        train.train(train.Config(**{**small, "steps": 2, "save_frequency": 1}))
+    assert not (Path(small["out"]) / "checkpoint.pt").exists()
 
 
 def test_a_run_is_never_overwritten_nor_resumed_as_another(small, monkeypatch):
