@@ -267,6 +267,18 @@ def test_full_disk_is_one_line(small):
     assert "File too large" in done.stderr.splitlines()[-1] and not (Path(small["out"]) / "checkpoint.pt").exists()
 
 
+def test_compiled_and_bf16_training_follow_the_eager_one(small, tmp_path, monkeypatch):
+    """In one graph (no breaks), with the names of the uncompiled model; bfloat16 within its rounding."""
+    eager = train.train(train.Config(**small))
+    half = train.train(train.Config(**{**small, "out": str(tmp_path / "half"), "precision": "amp_bf16"}))
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda m: compile_(m, backend="aot_eager", fullgraph=True))
+    compiled = train.train(train.Config(**{**small, "out": str(tmp_path / "compiled"), "torchcompile": True}))
+    assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-3)
+    assert half["loss"] == pytest.approx(eager["loss"], rel=0.1) and half["loss"] != eager["loss"]
+    assert state(str(tmp_path / "compiled")).keys() == state(small["out"]).keys()
+
+
 def learn(small, pictures, monkeypatch, **changes):
     """Train on given pictures until they are known by heart; R@1 both ways on the same pictures."""
     monkeypatch.setattr(readers, "read", lambda *a, **k: pictures)
