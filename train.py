@@ -50,7 +50,7 @@ class Config:
     method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
     data: str = flag("shapes", f"{', '.join(shapes.WORLDS)}, a .csv or .tsv file, or a folder of pictures with .txt files")
     val_data: str = flag("", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)")
-    train_num_samples: int = flag(0, "training pictures at most (0: all; the built-in world then draws 24,000)", low=0)
+    train_num_samples: int = flag(0, "training pictures at most (0: all; the built-in world then draws 20,000)", low=0)
     csv_separator: str = flag("", "column separator (default: found in the header)")
     csv_img_key: str = flag("", "column of picture paths (default: filepath or image)")
     csv_caption_key: str = flag("", "column of captions (default: title or caption; shapes: short, paraphrase, long, mixed)")

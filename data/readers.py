@@ -76,7 +76,7 @@ def digest(pixels):
 def read(spec, split, image_size, num_samples=0, separator="", image_key="", caption_key="", whole=False):
     """Read one split ("train" or "test") of a data specification. See the head of this file.
 
-    num_samples  pictures at most (0: all; for the built-in world: 24,000 to train on, 800 to test)
+    num_samples  pictures at most (0: all; for the built-in world: 20,000 to train on, 800 to test)
     separator, image_key, caption_key  override what a csv's header tells
     whole        take all of a user's data; otherwise a tenth of it, chosen by content, is the test split
     caption_key  for the built-in world: short (default), paraphrase, long, or mixed
@@ -127,7 +127,7 @@ def _shapes(world, split, image_size, num_samples, caption_key):
         raise BadInput(f"caption key {caption_key!r} is unknown in the built-in world; choose one of "
                        f"{', '.join(filter(None, says))}")
     views = VIEWS if split == "train" else 1
-    count = num_samples or (24_000 if split == "train" else 800)
+    count = num_samples or (20_000 if split == "train" else 800)
     scenes = shapes.make_scenes(split, -(-count // views), world=world)  # (rounded up)
     captions = [says[caption_key](s) for s in scenes]
     images = np.empty((count, image_size, image_size, 3), np.uint8)
