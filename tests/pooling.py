@@ -1,10 +1,10 @@
 """Which pooling of the frozen LLM tells a true caption from a false one? Reproduces docs/results/pooling.md.
 
-    python -m tests.pooling [--emoji FOLDER]      # about 5 minutes on 2 cores
+    python -m tests.pooling [--emoji FOLDER]      # about 3 minutes on 2 cores
 
-For each pooling and layer, raw and after centring or whitening with the statistics of 1,000 training captions:
+For each pooling and layer, raw and after centring or whitening with the statistics of 600 training captions:
 
-    own    share of paraphrases whose nearest caption among 150 test scenes is their own (higher is better)
+    own    share of paraphrases whose nearest caption among 100 test scenes is their own (higher is better)
     true > false   share of (paraphrase, hard negative) pairs of one scene in which the paraphrase is the nearer one
                    to the caption, over all categories, for relations reversed, and for attributes exchanged
 """
@@ -30,8 +30,8 @@ def spaces(train, k=128):
 
 
 def shapes_rows(llm, pool, layer):
-    train = llm.encode([shapes.caption(s) for s in shapes.make_scenes("train", 1000)], pool, layer)
-    scenes = shapes.make_scenes("test", 150)
+    train = llm.encode([shapes.caption(s) for s in shapes.make_scenes("train", 600)], pool, layer)
+    scenes = shapes.make_scenes("test", 100)
     said = [(i, p) for i, s in enumerate(scenes) for p in shapes.paraphrases(s)]
     false = [(i, kind, text) for i, s in enumerate(scenes) for kind, text in shapes.negatives(s).items()]
     captions = llm.encode([shapes.caption(s) for s in scenes], pool, layer)
@@ -52,8 +52,8 @@ def shapes_rows(llm, pool, layer):
 
 
 def emoji_rows(llm, pool, layer, folder):
-    """Emoji of the test shard: does a name find its own keywords among all? Statistics from 400 pairs of the train shard."""
-    train = [text for pair in emoji_pairs(folder / "train.tar")[:400] for text in pair]
+    """Emoji of the test shard: does a name find its own keywords among all? Statistics from 200 pairs of the train shard."""
+    train = [text for pair in emoji_pairs(folder / "train.tar")[:200] for text in pair]
     names, words = zip(*emoji_pairs(folder / "test.tar"))
     names, words = llm.encode(names, pool, layer), llm.encode(words, pool, layer)
     for name, space in spaces(llm.encode(train, pool, layer)).items():
@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--emoji", type=Path, help="folder with train.tar and test.tar of emoji64")
     args = parser.parse_args()
     llm = load_llm()
-    settings = [("last", llm.depth), ("prompt", llm.depth), ("prompt", 20)] + [("mean", n) for n in (5, 8, 10, 15, 20, 30)]
+    settings = [("last", llm.depth), ("prompt", llm.depth)] + [("mean", n) for n in (5, 10, 15, llm.depth)]
     if args.emoji:
         print(f"{len(emoji_pairs(args.emoji / 'test.tar'))} emoji in the pool\n")
     print("| pooling | layer | space | own | true > false | relation reversed | attributes swapped | emoji keywords |")
