@@ -1,6 +1,6 @@
 """Score trained runs: retrieval, composition (hard negatives), zero-shot classification; and draw what they did.
 
-    python eval.py runs/lift runs/clip          # one table, eval.json in each run, report.png beside the runs
+    python eval.py runs/lift runs/clip          # one table, eval.json in each run, report.png beside them
     python eval.py runs/lift --data other.csv   # on other pictures
 
 Every score is a function of embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chance.
@@ -29,25 +29,38 @@ RECALLS = (1, 5, 10)
 # Metrics.
 
 
-def retrieval_ranks(image_features, text_features, owner, chunk=512):
+def rank_of_best(scores, own):
+    """(c,): how many wrong answers come before the best of the right ones (own: (c, M) bool) in scores (c, M).
+
+    A wrong answer with an equal score, or NaN, goes before the right one.
+    """
+    best = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
+    return (~(scores < best) & ~own).sum(1)
+
+
+def retrieval_ranks(image_features, text_features, owner, wording=None, chunk=512):
     """Ranks of the right answer, 0 is first: (image to text (N,), text to image (T,)), int64.
 
-    image_features (N, D), text_features (T, D), owner (T,): the picture each caption belongs to. A picture with
-    several captions is right when any is found, so its rank is that of its best one among all captions of others.
-    A wrong answer with an equal score, or NaN, goes before the right one. Never holds more than chunk x T scores.
+    image_features (N, D), text_features (T, D), owner (T,): the picture each caption was given to. wording (T,): equal
+    numbers for captions of equal words, which are right wherever those words are (default: all differ). A picture with
+    several captions is right when any is found, so its rank is that of its best one among all that are wrong for it.
+    Never holds more than chunk x max(N, T) scores.
     """
     image_features, text_features = image_features.float(), text_features.float()
+    wording = torch.arange(len(owner)) if wording is None else wording
     i2t, t2i = [], []
     for start in range(0, len(image_features), chunk):
         scores = image_features[start:start + chunk] @ text_features.T  # (c, T)
-        own = owner[None] == torch.arange(start, start + len(scores))[:, None]
-        best = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
-        i2t.append((~(scores < best) & ~own).sum(1))
+        said = torch.zeros(len(scores), int(wording.max()) + 1, dtype=torch.bool)  # which words each picture owns
+        mine = (owner >= start) & (owner < start + len(scores))
+        said[owner[mine] - start, wording[mine]] = True
+        i2t.append(rank_of_best(scores, said[:, wording]))
     for start in range(0, len(text_features), chunk):
         scores = text_features[start:start + chunk] @ image_features.T  # (c, N)
-        own = owner[start:start + chunk, None]  # (c, 1)
-        right = scores.gather(1, own)
-        t2i.append((~(scores < right)).scatter(1, own, False).sum(1))
+        own = torch.zeros_like(scores, dtype=torch.bool)
+        row, other = (wording[start:start + chunk, None] == wording).nonzero(as_tuple=True)
+        own[row, owner[other]] = True
+        t2i.append(rank_of_best(scores, own))
     return torch.cat(i2t), torch.cat(t2i)
 
 
@@ -104,6 +117,8 @@ class Embedded:
         self.image = self.encode_pictures(self.pictures)
         self.texts = [text for captions in self.pictures.captions for text in captions]
         self.owner = torch.tensor([i for i, captions in enumerate(self.pictures.captions) for _ in captions])
+        number = {text: i for i, text in enumerate(dict.fromkeys(self.texts))}
+        self.wording = torch.tensor([number[text] for text in self.texts])
         self.text = self.encode_texts(self.texts)
         self.negatives = [(i, kind, false) for i, scene in enumerate(self.pictures.scenes or [])
                           for kind, false in shapes.negatives(scene).items()]
@@ -129,7 +144,7 @@ class Embedded:
         result = {"run": str(self.folder), "method": self.cfg["method"], "data": self.data, "step": self.step}
         value, ci95, chance = {}, {}, {}
 
-        i2t, t2i = retrieval_ranks(self.image, self.text, self.owner)
+        i2t, t2i = retrieval_ranks(self.image, self.text, self.owner, self.wording)
         captions = np.bincount(self.owner).tolist()
         for tree in (value, ci95, chance):
             tree["retrieval"] = {"i2t": {}, "t2i": {}}
@@ -197,14 +212,15 @@ def table(results):
 # The picture.
 
 INK, FAINT, GOOD, BAD = (25, 25, 30), (120, 120, 130), (0, 115, 75), (190, 40, 20)
-WIDTH, MARGIN, THUMB, LINE = 1400, 30, 112, 20
+MARGIN, THUMB, LINE = 30, 112, 20
 
 
 class Page:
     """A growing white page; `y` is where the next thing goes."""
 
-    def __init__(self):
-        self.picture = Image.new("RGB", (WIDTH, 20_000), "white")
+    def __init__(self, width):
+        self.width = width
+        self.picture = Image.new("RGB", (width, 20_000), "white")
         self.pen, self.y = ImageDraw.Draw(self.picture), MARGIN
 
     def text(self, x, y, words, colour=INK, size=15, width=None):
@@ -237,42 +253,43 @@ class Page:
 
     def heading(self, title, words):
         self.y = self.text(MARGIN, self.y + 25, title, size=22)
-        self.y = self.text(MARGIN, self.y + 2, words, FAINT, width=WIDTH - 2 * MARGIN) + 12
+        self.y = self.text(MARGIN, self.y + 2, words, FAINT, width=self.width - 2 * MARGIN) + 12
 
     def save(self, path):
-        self.picture.crop((0, 0, WIDTH, self.y + MARGIN)).save(path)
+        self.picture.crop((0, 0, self.width, self.y + MARGIN)).save(path)
 
 
 def report(runs, results, path, examples=6):
     """Draw report.png: scores, the captions each run finds for held-out pictures, the hard negatives that fooled it."""
-    page, columns = Page(), (WIDTH - 2 * MARGIN - THUMB - 20) // len(runs)
+    width = max(1400, 200 + 450 * len(runs))
+    page, columns = Page(width), (width - 2 * MARGIN - THUMB - 20) // len(runs)
     page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(r["run"] for r in results), size=28)
-    page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} held-out pictures of {runs[0].data}. "
+    page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} test pictures of {runs[0].data}. "
                        "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.", FAINT) + 10
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(results).split("\n")]
     for row in rows[:1] + rows[2:]:
         bold = row is rows[0] or row[0].endswith(("R@1", "mean", "top1"))
         for j, cell in enumerate(row):
-            x = MARGIN + (0, 300, 400)[min(j, 2)] + max(0, j - 2) * 300
+            x = MARGIN + (0, 250, 330)[min(j, 2)] + max(0, j - 2) * ((width - 2 * MARGIN - 330) // max(3, len(runs)))
             page.text(x, page.y, cell, INK if bold else FAINT)
         page.y += LINE
 
     step = max(1, len(runs[0].image) // examples)
-    page.heading("Which caption fits this picture?", f"Every {step}th test picture, not chosen by result. Above: its true "
-                 "caption. Below, for each run: the three captions it finds nearest among all of the test set, with "
+    page.heading("Which caption fits this picture?", f"{examples} test pictures at equal distances, not chosen by result. Above: the "
+                 "true caption. Below, for each run: the three captions it finds nearest among all of the test set, with "
                  "cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
     for i in range(0, step * examples, step):
         if i >= len(runs[0].image):
             break
         page.thumb(MARGIN, page.y, runs[0].pictures.pixels([i])[0])
-        top = page.text(MARGIN + THUMB + 20, page.y, runs[0].pictures.captions[i][0], size=17, width=WIDTH - THUMB - 100) + 4
+        top = page.text(MARGIN + THUMB + 20, page.y, runs[0].pictures.captions[i][0], size=17, width=width - THUMB - 100) + 4
         bottom = page.y + THUMB
         for j, r in enumerate(runs):
             x, y = MARGIN + THUMB + 20 + j * columns, top
             y = page.text(x, y, results[j]["run"], FAINT, 13)
             scores = r.image[i] @ r.text.T
             for t in scores.topk(min(3, len(scores))).indices.tolist():
-                page.mark(x, y + 2, int(r.owner[t]) == i)
+                page.mark(x, y + 2, r.texts[t] in r.pictures.captions[i])
                 page.text(x + 22, y, f"{scores[t]:.2f}")
                 y = page.text(x + 65, y, r.texts[t], width=columns - 85) + 2
             bottom = max(bottom, y)
@@ -285,22 +302,22 @@ def report(runs, results, path, examples=6):
         for kind in [kind for kind in shapes.CATEGORIES if kind in results[0]["compositional"]]:
             bottom = page.y
             for j, r in enumerate(runs):
-                x, y = MARGIN + j * ((WIDTH - 2 * MARGIN) // len(runs)), page.y
+                x, y = MARGIN + j * ((width - 2 * MARGIN) // len(runs)), page.y
                 fooled = [m for m, (_, k, _) in enumerate(r.negatives) if k == kind and not r.right[m]]
-                y = page.text(x, y, f"{kind}   {results[j]['run']}: fooled in {1 - results[j]['compositional'][kind]:.0%}", FAINT)
+                y = page.text(x, y, f"{kind}   {results[j]['run']}: fooled in {1 - results[j]['compositional'][kind]:.1%}", FAINT)
                 if not fooled:
                     bottom = max(bottom, page.text(x, y, "never fooled") + 10)
                     continue
                 i, _, false = r.negatives[fooled[0]]
                 page.thumb(x, y, r.pictures.pixels([i])[0])
                 own = int(torch.searchsorted(r.owner, i))
-                width = (WIDTH - 2 * MARGIN) // len(runs) - THUMB - 100
+                room = (width - 2 * MARGIN) // len(runs) - THUMB - 125
                 for good, words, cosine in ((True, r.texts[own], r.image[i] @ r.text[own]),
                                             (False, false, r.image[i] @ r.false[fooled[0]])):
                     page.mark(x + THUMB + 15, y + 2, good)
-                    page.text(x + THUMB + 37, y, f"{cosine:.3f}")
-                    y = page.text(x + THUMB + 90, y, words, width=width - 15) + 4
-                bottom = max(bottom, page.y + LINE + THUMB + 12)
+                    page.text(x + THUMB + 37, y, f"{cosine:.4f}")
+                    y = page.text(x + THUMB + 100, y, words, width=room) + 4
+                bottom = max(bottom, y + 12, page.y + LINE + THUMB + 12)
             page.y = bottom + 6
     page.save(path)
 
@@ -312,10 +329,11 @@ def main():
     parser.add_argument("--csv-separator", default="", help="as in train.py, for --data")
     parser.add_argument("--csv-img-key", default="", help="as in train.py, for --data")
     parser.add_argument("--csv-caption-key", default="", help="as in train.py, for --data")
-    parser.add_argument("--report", help="where the picture goes (default: report.png in the folder above the first run)")
+    parser.add_argument("--report", help="where the picture goes (default: report.png in the run, or above several)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     args = parser.parse_args()
-    target = Path(args.report or Path(args.runs[0]).parent / "report.png")
+    first = Path(args.runs[0])
+    target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / "report.png")
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise BadInput(f"--report {target}: name a .png, .jpg or .webp file")
     columns = args.csv_separator, args.csv_img_key, args.csv_caption_key
@@ -325,13 +343,16 @@ def main():
                        "one set for all with --data")
     results = [r.scores() for r in runs]
     for folder, result in zip(args.runs, results):
-        (Path(folder) / "eval.json").write_text(json.dumps(result, indent=1))
+        name = f"eval-{Path(args.data).stem}.json" if args.data else "eval.json"  # never one for the other
+        (Path(folder) / name).write_text(json.dumps(result, indent=1))
     r = results[0]
     print(f"\n{r['retrieval']['gallery']} pictures and {r['retrieval']['captions']} captions of {r['data']}"
           + (f"; {r['zeroshot_items']} pictures in {r['zeroshot_classes']} classes" if "zeroshot" in r else "") + "\n")
     print(table(results))
     report(runs, results, target)
-    print(f"\nwrote {target} and eval.json in each run")
+    if len(runs[0].image) < 50:
+        print("\nnote: so few test pictures say little; name more with --data, or train with --val-data")
+    print(f"\nwrote {target} and {name} in each run")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class LLMVectors(nn.Module):
         return cls(cfg, *whitening(vectors, cfg.whiten))
 
 
-END, PAD = -1, -2  # beside the LLM's token ids
+END, PAD = -1, -2  # beside the LLM's token ids; being in the training captions' ids, both get rows of their own
 
 
 class TokenIds:
@@ -166,8 +166,8 @@ class TextTransformer(nn.Module):
 class Method:
     """One paper in one row. What `trains` does not match is frozen: no gradient, eval mode, not in the optimizer."""
 
-    image: callable  # cfg -> image tower, where it starts
-    text: type  # class of the text tower, where it starts
+    image: callable  # cfg -> image tower
+    text: type  # class of the text tower
     trains: str  # regular expression, matched at the start of parameter names
     image_head: callable
     text_head: callable

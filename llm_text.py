@@ -810,7 +810,8 @@ def whitening(vectors, k):
     """
     x = torch.as_tensor(vectors)
     if k > min(x.shape[1], len(x) - 1):
-        raise BadInput(f"cannot whiten {len(x)} captions of width {x.shape[1]} to {k} directions; lower --whiten")
+        raise BadInput(f"cannot whiten {len(x)} captions of width {x.shape[1]} to {k} directions; --whiten can be "
+                       f"at most {min(x.shape[1], len(x) - 1)} here")
     mean = sum(part.double().sum(0) for part in x.split(10_000)) / len(x)  # in parts: float64 is four times the cache
     if k == 0:
         return mean.float(), torch.eye(x.shape[1])

@@ -50,20 +50,20 @@ class Config:
     method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
     data: str = flag("shapes", f"{', '.join(shapes.WORLDS)}, a .csv or .tsv file, or a folder of pictures with .txt files")
     val_data: str = flag("", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)")
-    train_num_samples: int = flag(0, "training pictures at most (0: all; the built-in world then draws 20,000)", low=0)
+    train_num_samples: int = flag(0, "at most the first so many training pictures (0: all; built-in: 20,000, 4 views of a scene)", low=0)
     csv_separator: str = flag("", "column separator (default: found in the header)")
     csv_img_key: str = flag("", "column of picture paths (default: filepath or image)")
     csv_caption_key: str = flag("", "column of captions (default: title or caption; shapes: short, paraphrase, long, mixed)")
     model: str = flag("micro/8", "image tower", choices=list(SIZES))
     image_size: int = flag(40, "side of the pictures in pixels", low=1)
     image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
-    embed_dim: int = flag(128, "shared dimension, where no tower's own space is the shared one", low=1)
+    embed_dim: int = flag(128, "shared dimension of two trained towers (lift: the dimension is --whiten)", low=1)
     text_width: int = flag(64, "width of a text transformer from scratch", low=1)
-    text_depth: int = flag(4, "its blocks", low=1)
-    text_heads: int = flag(2, "its attention heads", low=1)
+    text_depth: int = flag(4, "blocks of that text transformer", low=1)
+    text_heads: int = flag(2, "attention heads of that text transformer", low=1)
     context_length: int = flag(77, "tokens of a caption at most", low=2)
     llm: str = flag("", "frozen language model: GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
-    llm_dtype: str = flag("float32", "its precision (bfloat16: half the memory)", choices=["float32", "bfloat16"])
+    llm_dtype: str = flag("float32", "precision of the language model (bfloat16: half the memory)", choices=["float32", "bfloat16"])
     pool: str = flag("mean", "how the LLM's hidden states become one vector", choices=list(POOLS))
     layer: int = flag(0, "pool after this block of the LLM (0: the pooling's own default)", low=0)
     whiten: int = flag(128, "whiten LLM vectors to this many directions (0: only centre them)", low=0)
@@ -71,9 +71,9 @@ class Config:
     epochs: int = flag(4, "passes over the pictures; each shows one caption a picture", low=1)
     steps: int = flag(0, "at most this many steps, the schedule included (0: as --epochs says)", low=0)
     lr: float = flag(3e-3, "peak learning rate", low=0, high=1)
-    beta1: float = flag(0.9, "AdamW", low=0, high=0.9999)
-    beta2: float = flag(0.98, "AdamW", low=0, high=0.9999)
-    eps: float = flag(1e-6, "AdamW", low=0, high=1)
+    beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
+    beta2: float = flag(0.98, "AdamW's beta2", low=0, high=0.9999)
+    eps: float = flag(1e-6, "AdamW's epsilon", low=0, high=1)
     wd: float = flag(0.2, "weight decay of matrices", low=0)
     warmup: int = flag(500, "steps of linear warm-up, a tenth of all at most; then cosine to 0", low=0)
     grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)", low=0)
@@ -106,7 +106,8 @@ FREE_ON_RESUME = ("device", "torchcompile", "log_every_n_steps", "save_frequency
 
 def from_cli(argv=None):
     """Command line -> Config. With --resume, flags that are not given come from the run."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False,
+                                     usage="python train.py [--flag value ...]   (--help lists the flags)")
     for f in fields(Config):
         kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {
             "type": f.type, "choices": f.metadata.get("choices")}
@@ -165,7 +166,7 @@ class Batches:
         captions = torch.tensor([self.choices[j][int(draw[j] * len(self.choices[j]))] for j in which])  # (B,)
         images = torch.from_numpy(self.pictures.pixels(which))
         same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
-        fits = (theirs[:, :, None] == captions).any(1)  # (B, B): is j's caption one of those of picture i?
+        fits = (theirs[:, :, None] == captions).any(1)  # (B, B): does j's caption describe picture i too?
         duplicates = fits | fits.T | (same[:, None] == same)
         batch = images, self.inputs[captions], duplicates
         if self.device.type == "cuda":
@@ -283,7 +284,11 @@ def train(cfg):
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         start = checkpoint["step"]
-    if on_gpu if cfg.torchcompile is None else cfg.torchcompile:
+        if start >= total:
+            raise BadInput(f"{out} is finished ({start} of {total} steps); for a longer run start a new one with another --out")
+        print(f"going on after step {start} of {total}", file=sys.stderr)
+    compiled = on_gpu if cfg.torchcompile is None else cfg.torchcompile
+    if compiled:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
     parts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad), sum(p.numel() for p in part.parameters()))

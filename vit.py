@@ -1,8 +1,8 @@
 """A small Vision Transformer, trained from scratch. (Dosovitskiy et al. 2021, arXiv 2010.11929)
 
 Modules carry timm's names (patch_embed.proj, blocks.0.attn.qkv, ...). One thing differs from the textbook: the
-position embeddings start at std 0.5 instead of 0.02. Beside patch projections of std about 0.6 the usual small
-start is invisible, and short runs then never learn left from right (docs/results/LOG.md).
+position embeddings start at std 0.5 instead of 0.02: beside patch projections of std about 0.6 the usual start is
+invisible to the first blocks.
 """
 
 import torch

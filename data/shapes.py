@@ -395,14 +395,15 @@ def draw(scene, view=0, side=64):
 def main():
     if len(sys.argv) != 2:
         raise BadInput("usage: python -m data.shapes OUT.png")
-    sheet = Image.new("RGB", (1400, 12 * 210), "white")
+    sheet = Image.new("RGB", (1400, 12 * 225), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for row, scene in enumerate(make_scenes("test", 12)):
-        sheet.paste(draw(scene, 0, 192), (10, 210 * row + 10))
-        sheet.paste(draw(scene, 1), (210, 210 * row + 10))
+        sheet.paste(draw(scene, 0, 192), (10, 225 * row + 10))
+        sheet.paste(draw(scene, 1), (210, 225 * row + 10))
         lines = [caption(scene), *(f"= {p}" for p in paraphrases(scene)), *(f"{k}: {v}" for k, v in negatives(scene).items())]
-        pen.text((290, 210 * row + 10), "\n".join(lines), fill="black", font=font)
+        pen.text((290, 225 * row + 10), "\n".join(lines), fill="black", font=font)
     sheet.save(sys.argv[1])
+    print(f"wrote {sys.argv[1]}: twelve test scenes in two views; = marks other true captions, the rest are false ones by kind")
 
 
 if __name__ == "__main__":

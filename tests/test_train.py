@@ -194,7 +194,7 @@ def run(*args, **env):
     (["--data", "nowhere.csv"], "nowhere.csv: no such file"), (["--image-size", "30"], "not a multiple of the patch side"),
     (["--llm", "nowhere.gguf"], "nowhere.gguf: no such file"), (["--resume", "nowhere"], "not the folder of a trained run"),
     (["--lr", "high"], "invalid float"), (["--learning-rate", "1"], "unrecognized arguments"),
-    (["--method", "clipp"], "invalid choice"), (["--whiten", "500"], "lower --whiten"), (["--layer", "9"], "layer 9 does not exist"),
+    (["--method", "clipp"], "invalid choice"), (["--whiten", "500"], "--whiten can be at most 15 here"), (["--layer", "9"], "layer 9 does not exist"),
     (["--device", "cuda:9"], "try --device cpu"), (["--val-data", "nowhere.csv"], "nowhere.csv: no such file"),
     (["--text-width", "33", "--method", "clip"], "cannot be shared"), (["--batch-size", "0"], "--batch-size 0 is out of range"),
 ])
