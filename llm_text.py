@@ -842,7 +842,8 @@ def main():
     for pool in [args.pool] if args.pool else POOLS:
         start = time.time()
         v = F.normalize(llm.encode(args.texts, pool, args.layer), dim=1)
-        print(f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, args.layer)} "
+        default = ", train.py's default" if pool == "mean" and args.layer is None else ""
+        print(f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, args.layer)}{default} "
               f"({1000 * (time.time() - start) / len(args.texts):.0f} ms a caption)")
         for i, row in enumerate(v @ v.T):
             print(f"    [{i + 1}] " + " ".join(f"{c:6.3f}" for c in row))

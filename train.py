@@ -302,7 +302,7 @@ def train(cfg):
     log.write(json.dumps({"config": asdict(cfg), "step": start, "torch": torch.__version__, "numpy": np.__version__,
                           "python": platform.python_version(), "threads": torch.get_num_threads(),
                           "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
-                          "trained": sum(n for n, _ in parts.values())}) + "\n")
+                          "trained": sum(n for n, _ in parts.values()), "skipped": pictures.skipped}) + "\n")
 
     entry, begun = {"step": start}, time.time()
     since, seen, waited = time.time(), 0, 0.0

@@ -38,6 +38,7 @@ class Pictures:
     names: list  # N paths, or keys of scenes
     digests: np.ndarray  # (N,) uint64: equal for pictures with equal pixels
     scenes: list = None  # N shapes.Scene, for the built-in world
+    skipped: tuple = ()  # "name: reason" of every entry that could not be used
 
     def __len__(self):
         return len(self.rows)
@@ -111,7 +112,10 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
         if not len(rows):
             raise BadInput(f"{spec}: {len(good)} pictures are too few to hold a tenth out; train with --val-data")
         pictures = pictures.take(rows)
-    return pictures.take(np.arange(num_samples)) if 0 < num_samples < len(pictures) else pictures
+    if 0 < num_samples < len(pictures):
+        pictures = pictures.take(np.arange(num_samples))
+    pictures.skipped = tuple(f"{name}: {reason}" for name, reason in bad)
+    return pictures
 
 
 VIEWS = 4  # training pictures of one scene

@@ -120,6 +120,7 @@ def test_broken_pictures_are_named_counted_and_limited(photos, tmp_path, capsys)
     file = write(tmp_path / "a.csv", rows(n=60))
     data = readers.read(file, "train", 16, whole=True)
     said = capsys.readouterr().err
+    assert [s.split(": ")[0][-12:] for s in data.skipped] == ["photos/1.png", "photos/2.png"]
     assert len(data) == 58 and "photos/1.png" in said and "photos/2.png: no such file" in said and "skipped 2 of 60" in said
     assert data.captions[1] == ["picture 3, with a comma"] and (data.pixels([1])[0] == (30, 0, 200)).all()
     assert len(readers.read(file, "train", 16, whole=True)) == 58  # and from the cache

@@ -179,6 +179,7 @@ def test_log_has_config_versions_and_what_a_person_reads(small, capsys):
     metrics = train.train(train.Config(**small))
     first, *entries = map(json.loads, (Path(small["out"]) / "log.jsonl").read_text().splitlines())
     assert first["config"]["llm"] == small["llm"] and first["torch"] == torch.__version__
+    assert first["skipped"] == []
     assert [e["step"] for e in entries] == [1, 2, 4, 6] and entries[-1] == metrics
     assert {"loss", "ln_batch", "accuracy", "scale", "lr", "grad_norm", "images_per_second", "data_wait", "memory_gb",
             "eta_seconds"} <= metrics.keys()
