@@ -577,7 +577,7 @@ class Pool:
 
 POOLS = {
     "last": Pool("", "", last_token, 1.0),
-    # Middle layers hold what the caption says, the last ones what word comes next: see docs/results.
+    # The prompt judges meaning better, the middle-layer mean is the better target: docs/results/pooling.md.
     "mean": Pool("", "", mean_token, 1 / 3),
     # (Jiang et al. 2023, arXiv 2307.16645)
     "prompt": Pool('This sentence: "', '" means in one word: "', last_token, 1.0),

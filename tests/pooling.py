@@ -1,6 +1,6 @@
 """Which pooling of the frozen LLM tells a true caption from a false one? Reproduces docs/results/pooling.md.
 
-    python -m tests.pooling [--emoji FOLDER]      # about 3 minutes on 2 cores
+    python -m tests.pooling [--emoji FOLDER]      # about 6 minutes on 2 cores
 
 For each pooling and layer, raw and after centring or whitening with the statistics of 600 training captions:
 
