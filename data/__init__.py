@@ -7,12 +7,33 @@ place of the cache.
 
 import errno
 import os
+import struct
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 
 class BadInput(ValueError):
     """A file, flag or caption that cannot be used. The message says what, where and what to do, on one line."""
+
+
+@contextmanager
+def interpreting(path):
+    """What goes wrong while a file is being made sense of is the file's fault, said in one line that names it.
+
+    Not its fault, and passed through: memory that is full, a file that may not be read, code that is unfinished.
+    """
+    try:
+        yield
+    except BadInput as error:
+        if str(error).startswith((f"{path}:", f"{path}/")):  # said already, or by a file in this folder
+            raise
+        raise BadInput(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise BadInput(f"{error.filename}: no such file") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error) as error:
+        raise BadInput(f"{path}: truncated, corrupt or incomplete ({type(error).__name__}: {error}); fetch it "
+                       "again") from error
 
 
 def run(main):

@@ -38,8 +38,9 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+import data
 import llm_text
-from data import BadInput
+from data import BadInput, tokens, weights
 from llm_text import POOLS, CaptionCache, load_llm
 
 ROOT = Path(llm_text.__file__).parent
@@ -274,11 +275,11 @@ def test_hidden_states_of_smollm2(llm, monkeypatch):
 # Tokenizer.
 
 
-@pytest.mark.parametrize("pattern", llm_text.PATTERNS)
+@pytest.mark.parametrize("pattern", tokens.PATTERNS)
 def test_trained_tokenizers_equal_the_library(tmp_path, pattern):
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(train_tokenizer(pattern, 900)), encoding="utf-8")
-    ours, theirs = llm_text.hf_tokenizer(file), tokenizers.Tokenizer.from_file(str(file))
+    ours, theirs = tokens.hf_tokenizer(file), tokenizers.Tokenizer.from_file(str(file))
     texts = fuzz(4000, 9) + ["", " ", "\n", " " * 100_000, "x" + "\n " * 50_000 + "7", "1" * 5000 + "a" * 5000]
     for text, reference in zip(texts, theirs.encode_batch(texts)):
         assert ours.prefix + ours.encode(text) + ours.suffix == reference.ids, repr(text[:200])
@@ -293,8 +294,8 @@ def test_smollm2_tokens_equal_the_library(llm):
     a byte the reference therefore gives it an id of its own, dropped afterwards: then all are equal again.
     """
     fields = read_with_gguf(str(llm_text.fetch_default())).fields
-    tokens, merges, kinds = (fields[f"tokenizer.ggml.{k}"].contents() for k in ("tokens", "merges", "token_type"))
-    vocab = {token: i for i, (token, kind) in enumerate(zip(tokens, kinds)) if kind == 1}
+    words, merges, kinds = (fields[f"tokenizer.ggml.{k}"].contents() for k in ("tokens", "merges", "token_type"))
+    vocab = {token: i for i, (token, kind) in enumerate(zip(words, kinds)) if kind == 1}
     missing = {c: b for b, c in gguf.vocab.bytes_to_unicode().items() if c not in vocab}  # {spelling: byte}
     assert len(missing) == 21
 
@@ -309,9 +310,9 @@ def test_smollm2_tokens_equal_the_library(llm):
     assert len(whole) > 10_000 and len(rest) > 500
     for text, reference in zip(whole, library(vocab).encode_batch(whole)):
         assert llm.tokenizer.encode(text) == reference.ids, repr(text[:200])
-    placeholders = {c: len(tokens) + b for c, b in missing.items()}
+    placeholders = {c: len(words) + b for c, b in missing.items()}
     for text, reference in zip(rest, library(vocab | placeholders).encode_batch(rest)):
-        assert llm.tokenizer.encode(text) == [i for i in reference.ids if i < len(tokens)], repr(text)
+        assert llm.tokenizer.encode(text) == [i for i in reference.ids if i < len(words)], repr(text)
     differ = sum(llm.tokenizer.encode(t) != e.ids for t, e in zip(rest, library(vocab).encode_batch(rest)))
     assert differ < 0.05 * len(rest)  # (how often it matters)
     # Special tokens in a text are characters, and half a surrogate pair does not crash.
@@ -363,17 +364,17 @@ def refused(path, says="", seconds=10):
     (KeyError("why"), "x: truncated, corrupt or incomplete (KeyError: 'why'); fetch it again"),
     (BadInput("why"), "x: why"), (BadInput("x: why"), "x: why"), (BadInput("x/y: why"), "x/y: why")], ids=repr)
 def test_only_what_is_the_files_fault_is_blamed_on_it(error, says):
-    with pytest.raises((type(error), BadInput)) as caught, llm_text.interpreting("x"):
+    with pytest.raises((type(error), BadInput)) as caught, data.interpreting("x"):
         raise error
     assert str(caught.value) == says
 
 
-@pytest.mark.parametrize("kind", llm_text.BLOCKS)
+@pytest.mark.parametrize("kind", weights.BLOCKS)
 def test_decoding_is_bit_equal(kind):
-    block, size = llm_text.BLOCKS[kind]
+    block, size = weights.BLOCKS[kind]
     raw = np.random.default_rng(6).integers(0, 256, (64, 6 * size), dtype=np.uint8)
     with np.errstate(all="ignore"):  # random bytes make infinities and NaN
-        ours = llm_text.Stored(raw.ravel(), kind, (64, 6 * block)).decode().numpy()
+        ours = weights.Stored(raw.ravel(), kind, (64, 6 * block)).decode().numpy()
         theirs = dequantize(raw, Q[kind])
     nan = np.isnan(theirs)
     assert ours.dtype == np.float32 and ours.shape == theirs.shape and nan.mean() < 0.2
@@ -385,7 +386,7 @@ def test_safetensors_equal_the_library(tmp_path):
                for dtype in (torch.float32, torch.float16, torch.bfloat16)}
     file = tmp_path / "all.safetensors"
     safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
-    ours, theirs = llm_text.read_safetensors(file), safetensors.torch.load_file(file)
+    ours, theirs = weights.read_safetensors(file)[1], safetensors.torch.load_file(file)
     assert ours.keys() == theirs.keys()
     for name, t in theirs.items():
         assert torch.equal(ours[name].decode(), t.float()) and ours[name].shape == t.shape, name
@@ -407,7 +408,7 @@ def test_broken_safetensors_are_refused(tmp_path, header, size):
     for blob in (struct.pack("<Q", len(text)) + text + bytes(size), b"", b"abc", struct.pack("<Q", 1 << 60) + b"{}"):
         file.write_bytes(blob)
         with refused(file):
-            llm_text.read_safetensors(file)
+            weights.read_safetensors(file)
 
 
 ONES = np.ones(64, np.float32), Q.F32
@@ -450,7 +451,7 @@ def test_gguf_headers_that_are_wrong_are_refused(tmp_path):
                        (array + struct.pack("<IQ", 0, 1 << 40) + bytes(1 << 24), "corrupt")]:  # 10^12 bytes
         file.write_bytes(blob)
         with refused(file, says, seconds=2):
-            llm_text.read_gguf(file)
+            weights.read_gguf(file)
 
 
 def test_corrupt_gguf_is_refused_or_loads(tmp_path):
