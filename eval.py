@@ -126,16 +126,18 @@ class Embedded:
             self.false = self.encode_texts([false for _, _, false in self.negatives])
 
     def encode_pictures(self, pictures, batch=256):
-        parts = []
-        for start in range(0, len(pictures), batch):
-            pixels = torch.from_numpy(pictures.pixels(np.arange(start, min(start + batch, len(pictures)))))
-            parts.append(self.model.encode_image(lift.normalize_pixels(pixels.to(self.device)), normalize=True).cpu())
-        return torch.cat(parts)
+        if self.cfg["image_features"]:  # (N, D), or (N, V, D): the first view
+            vectors = readers.Named(self.cfg["image_features"])(pictures.names)
+            inputs = (vectors if vectors.ndim == 2 else vectors[:, 0]).split(batch)
+        else:
+            rows = [np.arange(i, min(i + batch, len(pictures))) for i in range(0, len(pictures), batch)]
+            inputs = (lift.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows)
+        return torch.cat([self.model.encode_image(part.to(self.device), normalize=True).cpu() for part in inputs])
 
     def encode_texts(self, texts, batch=1024):
-        inputs = self.tokenize(texts)
-        return torch.cat([self.model.encode_text(part.to(self.device), normalize=True).cpu()
-                          for part in inputs.split(batch)])
+        inputs = self.tokenize.rows(texts)
+        return torch.cat([self.model.encode_text(inputs[i:i + batch].to(self.device), normalize=True).cpu()
+                          for i in range(0, len(texts), batch)])
 
     @torch.no_grad()
     def scores(self):

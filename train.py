@@ -34,7 +34,7 @@ from torch import nn
 from tqdm import tqdm
 
 import lift
-from data import BadInput, readers, run, shapes
+from data import BadInput, cache_dir, readers, run, shapes
 from llm_text import POOLS, pick_device
 from vit import SIZES
 
@@ -57,16 +57,23 @@ class Config:
     model: str = flag("micro/8", "image tower", choices=list(SIZES))
     image_size: int = flag(40, "side of the pictures in pixels", low=1)
     image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
+    image_weights: str = flag("", "pretrained image tower: a run folder, or a timm or Hugging Face ViT (.safetensors, .pth)")
+    image_features: str = flag("", "in place of a frozen image tower, its vectors: FILE.npy, named by FILE.txt (lit, ape)")
+    image_views: int = flag(4, "random crops that a frozen image tower reads of each picture (with --crop-scale < 1)", low=1)
+    unlock: str = flag("", "train these parts of both towers, with heads and scale, in place of the row's", choices=["", *lift.UNLOCK])
     embed_dim: int = flag(128, "shared dimension of two trained towers (lift: the dimension is --whiten)", low=1)
     text_width: int = flag(64, "width of a text transformer from scratch", low=1)
     text_depth: int = flag(4, "blocks of that text transformer", low=1)
     text_heads: int = flag(2, "attention heads of that text transformer", low=1)
     context_length: int = flag(77, "tokens of a caption at most", low=2)
     llm: str = flag("", "frozen language model: GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
+    llm_adapter: str = flag("", "adapter for it, from llm_text.py --tune")
+    text_features: str = flag("", "in place of a frozen LLM, its vectors: FILE.npy, named by FILE.txt")
     llm_dtype: str = flag("float32", "precision of the language model (bfloat16: half the memory)", choices=["float32", "bfloat16"])
     pool: str = flag("mean", "how the LLM's hidden states become one vector", choices=list(POOLS))
     layer: int = flag(0, "pool after this block of the LLM (0: the pooling's own default)", low=0)
     whiten: int = flag(128, "whiten LLM vectors to this many directions (0: only centre them)", low=0)
+    long_share: float = flag(None, "draw a picture's longest caption this often (default: all its captions alike)", low=0, high=1)
     batch_size: int = flag(256, "pictures a step", low=1)
     epochs: int = flag(4, "passes over the pictures; each shows one caption a picture", low=1)
     steps: int = flag(0, "at most this many steps, the schedule included (0: as --epochs says)", low=0)
@@ -91,12 +98,23 @@ class Config:
     def __post_init__(self):
         for f in fields(self):
             value, low, high = getattr(self, f.name), f.metadata.get("low"), f.metadata.get("high", math.inf)
-            if low is not None and not low <= value <= high:
+            if low is not None and value is not None and not low <= value <= high:
                 raise BadInput(f"--{f.name.replace('_', '-')} {value} is out of range; it lies between {low} and {high}")
         if self.text_width % self.text_heads:
             raise BadInput(f"--text-width {self.text_width} cannot be shared by --text-heads {self.text_heads}")
         if self.resume and self.out not in ("", self.resume):
             raise BadInput(f"--resume {self.resume} goes on in that folder; leave --out {self.out} out")
+        row = lift.METHODS[self.method]
+        if (row.image is lift.scratch) != (not self.image_weights and not self.image_features):
+            raise BadInput(f"--method {self.method} starts from a pretrained image tower; name one with --image-weights (make one "
+                           "with --method supervised)" if row.image is not lift.scratch else
+                           f"--method {self.method} starts from scratch; leave --image-weights and --image-features out")
+        if self.image_features and (self.image_weights or row.image is not lift.Locked):
+            raise BadInput("--image-features stands for a frozen image tower, so it goes with --method lit or ape and without "
+                           "--image-weights")
+        if self.text_features and (row.text.tokenizer is lift.TokenIds or self.llm or self.llm_adapter):
+            raise BadInput("--text-features stands for a frozen LLM, so it goes with --method lift, lift_cos, llm2clip or ape, "
+                           "and without --llm and --llm-adapter")
         self.out = self.resume or self.out or f"runs/{self.method}"
 
 
@@ -136,16 +154,20 @@ def lr_at(step, total, cfg):
 class Batches:
     """Training batches, by step: pictures in an order drawn from (seed, epoch), one caption of each an epoch.
 
-    Captions become tensors once, here: LLM vectors (frozen text) or token ids (trained text).
+    Captions become tensors once, here: LLM vectors (frozen text) or token ids (trained text). Pictures come from
+    `look`: Crops, or for a frozen image tower Views.
     """
+
+    look = None
 
     def __init__(self, pictures, tokenize, cfg, device):
         texts = {text: None for captions in pictures.captions for text in captions}
         number = {text: i for i, text in enumerate(texts)}
-        self.inputs = tokenize(list(texts))  # (distinct captions, ...)
+        self.inputs = tokenize.rows(list(texts))  # (distinct captions, ...)
         self.cut = tokenize.cut
-        self.choices = [[number[text] for text in captions] for captions in pictures.captions]
+        self.choices = [[number[text] for text in sorted(captions, key=len)] for captions in pictures.captions]
         self.pictures, self.seed, self.device = pictures, cfg.seed, device
+        self.long_share = cfg.long_share
         self.size = min(cfg.batch_size, len(pictures))
         self.steps_per_epoch = len(pictures) // self.size  # a ragged last batch would be another task: fewer negatives
         content = json.dumps([tokenize.fingerprint, pictures.captions, pictures.digests.tolist()]).encode()
@@ -157,21 +179,85 @@ class Batches:
         rng = np.random.default_rng((self.seed, number))
         return rng.permutation(len(self.pictures)), rng.random(len(self.pictures))
 
+    def choose(self, captions, draw):
+        """One of a picture's captions, the longest of which is last, by a draw in [0, 1)."""
+        if self.long_share is None or len(captions) == 1:
+            return captions[int(draw * len(captions))]
+        if draw < self.long_share:
+            return captions[-1]
+        return captions[int((draw - self.long_share) / (1 - self.long_share) * (len(captions) - 1))]
+
     def __call__(self, step):
-        """images (B, S, S, 3) uint8, texts (B, ...), duplicates (B, B) bool, on the device."""
+        """images (B, ...) as the image tower takes them, texts (B, ...), duplicates (B, B) bool, on the device."""
         number, i = divmod(step, self.steps_per_epoch)
         order, draw = self.epoch(number)
         which = order[i * self.size:(i + 1) * self.size]
         theirs = nn.utils.rnn.pad_sequence([torch.tensor(self.choices[j]) for j in which], True, -1)  # (B, C)
-        captions = torch.tensor([self.choices[j][int(draw[j] * len(self.choices[j]))] for j in which])  # (B,)
-        images = torch.from_numpy(self.pictures.pixels(which))
+        captions = torch.tensor([self.choose(self.choices[j], draw[j]) for j in which])  # (B,)
         same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
         fits = (theirs[:, :, None] == captions).any(1)  # (B, B): does j's caption describe picture i too?
         duplicates = fits | fits.T | (same[:, None] == same)
-        batch = images, self.inputs[captions], duplicates
-        if self.device.type == "cuda":
-            batch = [t.pin_memory() for t in batch]
-        return [t.to(self.device, non_blocking=True) for t in batch]
+        return self.look(which, step), *(on_device(t, self.device) for t in (self.inputs[captions], duplicates))
+
+
+def on_device(tensor, device):
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+class Crops:
+    """Pictures for an image tower that is trained: (indices, step) -> (B, 3, S, S), cropped anew in every step."""
+
+    fingerprint = ""
+
+    def __init__(self, pictures, cfg, device):
+        self.pictures, self.cfg, self.device = pictures, cfg, device
+
+    def __call__(self, which, step):
+        images = lift.normalize_pixels(on_device(torch.from_numpy(self.pictures.pixels(which)), self.device))
+        if self.cfg.crop_scale == 1:
+            return images
+        return random_crops(images, self.cfg.crop_scale, torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + step))
+
+
+class Views:
+    """Pictures for an image tower that is frozen: (indices, step) -> (B, D), one of several vectors of each, drawn anew.
+
+    The tower reads --image-views crops of each picture once, into a file in the cache; or --image-features has them.
+    """
+
+    def __init__(self, pictures, cfg, device, tower):
+        self.seed, self.device, what = cfg.seed, device, hashlib.blake2b(digest_size=12)
+        if cfg.image_features:
+            named = readers.Named(cfg.image_features)
+            self.vectors, self.fingerprint = named(pictures.names), named.fingerprint
+            if self.vectors.ndim == 2:  # one view
+                self.vectors = self.vectors[:, None]
+            return
+        views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops all are the same
+        for name, tensor in tower.state_dict().items():
+            what.update(name.encode() + tensor.cpu().numpy().tobytes())
+        what.update(json.dumps([1, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode() + pictures.digests.tobytes())
+        self.fingerprint = what.hexdigest()
+        path = cache_dir() / "views" / f"{self.fingerprint}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            look, part = Crops(pictures, cfg, device), path.with_suffix(f".{os.getpid()}.part")
+            try:
+                out = np.lib.format.open_memmap(part, "w+", np.float32, (len(pictures), views, tower.width))
+                starts = [(i, v) for i in range(0, len(pictures), 256) for v in range(views)]
+                for i, v in tqdm(starts, desc="reading pictures", unit="batch", dynamic_ncols=True, disable=None):
+                    which = np.arange(i, min(i + 256, len(pictures)))
+                    with torch.no_grad():
+                        out[which, v] = tower(look(which, i * views + v)).float().cpu().numpy()
+                out.flush()
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        self.vectors = torch.from_numpy(np.load(path, mmap_mode="c"))
+
+    def __call__(self, which, step):
+        view = np.random.default_rng((self.seed, step)).integers(self.vectors.shape[1], size=len(which))
+        return on_device(self.vectors[which, view], self.device)  # (B, D)
 
 
 def random_crops(images, smallest, generator):
@@ -218,11 +304,14 @@ def memory_gb(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def parameter_groups(model, wd):
-    """Weight decay for matrices only: biases, norms and the scale have fewer dimensions, positions three."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [{"params": [p for p in trained if p.ndim == 2], "weight_decay": wd},
-            {"params": [p for p in trained if p.ndim != 2], "weight_decay": 0.0}]
+def parameter_groups(model, wd, image_rate=1.0):
+    """Weight decay for matrices only: biases, norms and the scale have fewer dimensions, positions three. `rate` is the
+    group's share of the learning rate: image_rate in the image tower, else 1."""
+    groups = {(decay, rate): [] for decay in (wd, 0.0) for rate in (1.0, image_rate)}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            groups[wd if p.ndim == 2 else 0.0, image_rate if name.startswith("visual.") else 1.0].append(p)
+    return [{"params": params, "weight_decay": decay, "rate": rate} for (decay, rate), params in groups.items() if params]
 
 
 @contextmanager
@@ -269,18 +358,20 @@ def train(cfg):
     pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data))
     tokenize = row.text.tokenizer(cfg, device)
     batches = Batches(pictures, tokenize, cfg, device)
-    text_fingerprint = tokenize.fingerprint
+    text_fingerprint, cached = tokenize.fingerprint, tokenize.frozen_parameters
     del tokenize  # and with it the language model: every caption has been read
+    model = lift.build(cfg, lambda: row.text.fit(cfg, batches.inputs)).to(device).train()
+    batches.look = Views(pictures, cfg, device, model.visual) if row.image is lift.Locked else Crops(pictures, cfg, device)
+    data_fingerprint = batches.fingerprint + batches.look.fingerprint
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
-    model = lift.build(cfg, row.text.fit(cfg, batches.inputs)).to(device).train()
-    optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
+    optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
                                   fused=on_gpu)
     total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
     start = 0
     if checkpoint:
-        if checkpoint["data_fingerprint"] != batches.fingerprint:
-            raise BadInput(f"{cfg.data} or the language model is not what it was when {out} was started; bring it back, or "
-                           "start a new run with another --out")
+        if checkpoint["data_fingerprint"] != data_fingerprint:
+            raise BadInput(f"{cfg.data}, the language model or the frozen image tower is not what it was when {out} was "
+                           "started; bring it back, or start a new run with another --out")
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         start = checkpoint["step"]
@@ -293,35 +384,36 @@ def train(cfg):
 
     parts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad), sum(p.numel() for p in part.parameters()))
              for name, part in model.named_children()}
+    parts["logit_scale"] = int(model.logit_scale.requires_grad), 1
+    if cached:
+        parts["the LLM behind the cached captions"] = 0, cached
+    trained, everything = (sum(counts) for counts in zip(*parts.values()))
     print(f"{cfg.method}: {len(pictures)} pictures, {len(batches.inputs)} distinct captions "
           f"({batches.cut:.1%} cut at {cfg.context_length} tokens), {total} steps of {batches.size} on {device}"
           f"{' in bf16' if bf16 else ''}\ntrained parameters: "
-          + ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of), file=sys.stderr)
+          + ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of)
+          + f"; in all {trained:,} of {everything:,} ({trained / everything:.2%})", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     log = open(out / "log.jsonl", "a", buffering=1)
     log.write(json.dumps({"config": asdict(cfg), "step": start, "torch": torch.__version__, "numpy": np.__version__,
                           "python": platform.python_version(), "threads": torch.get_num_threads(),
                           "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
-                          "trained": sum(n for n, _ in parts.values()), "skipped": pictures.skipped}) + "\n")
+                          "trained": trained, "parameters": everything, "skipped": pictures.skipped}) + "\n")
 
     entry, begun = {"step": start}, time.time()
     since, seen, waited = time.time(), 0, 0.0
-    generator = torch.Generator()
     with stop_signals() as stop, ThreadPoolExecutor(1) as ahead, tqdm(total=total, initial=start, unit="step",
                                                               dynamic_ncols=True, disable=None) as bar:
         coming = ahead.submit(batches, start)  # the next batch, made in a thread while a step computes
         for step in range(start, total):
             asked = time.time()
-            pixels, texts, duplicates = coming.result()
+            images, texts, duplicates = coming.result()
             coming = ahead.submit(batches, step + 1)
             waited += time.time() - asked
 
             # ---- the training step ---------------------------------------------------------------------------
-            images = lift.normalize_pixels(pixels)  # (B, 3, S, S)
-            if cfg.crop_scale < 1:
-                images = random_crops(images, cfg.crop_scale, generator.manual_seed(cfg.seed * 1_000_003 + step))
             for group in optimizer.param_groups:
-                group["lr"] = lr_at(step, total, cfg)
+                group["lr"] = lr_at(step, total, cfg) * group["rate"]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):  # but normalising, loss, whitening: float32
                 features = model(images, texts)  # image and text (B, D) of unit length, and the scale
                 loss = row.loss(**features, duplicates=duplicates)
@@ -333,7 +425,7 @@ def train(cfg):
             # ---- below: diagnostics --------------------------------------------------------------------------
 
             done = step + 1
-            seen += len(pixels)
+            seen += len(texts)
             bar.update()
             if done % cfg.log_every_n_steps == 0 or done in (start + 1, total) or stop:
                 with torch.no_grad():
@@ -342,10 +434,10 @@ def train(cfg):
                     right = duplicates[torch.arange(len(best), device=device), best].float().mean()
                 now = time.time()
                 speed = seen / (now - since)
-                entry = {"step": done, "loss": loss.item(), "ln_batch": math.log(len(pixels)), "accuracy": right.item(),
-                         "scale": model.logit_scale.exp().item(), "lr": group["lr"], "grad_norm": norm.item(),
+                entry = {"step": done, "loss": loss.item(), "ln_batch": math.log(len(texts)), "accuracy": right.item(),
+                         "scale": model.logit_scale.exp().item(), "lr": lr_at(step, total, cfg), "grad_norm": norm.item(),
                          "images_per_second": speed, "data_wait": waited / (now - since), "memory_gb": memory_gb(device),
-                         "eta_seconds": (total - done) * len(pixels) / speed, "seconds": now - begun}
+                         "eta_seconds": (total - done) * len(texts) / speed, "seconds": now - begun}
                 bar.write(f"step {done}/{total} | loss {entry['loss']:.3f} (ln B {entry['ln_batch']:.2f}) | "
                           f"acc {entry['accuracy']:.1%} | scale {entry['scale']:.1f} | lr {entry['lr']:.1e} | "
                           f"grad {entry['grad_norm']:.2f} | {speed:.0f} img/s | wait {entry['data_wait']:.0%} | "
@@ -356,7 +448,7 @@ def train(cfg):
                 if not math.isfinite(loss.item() + norm.item()):  # the parameters are spoilt
                     raise BadInput(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step {done}; stopped. "
                                    "The last good checkpoint is kept; lower --lr, or look for extreme values in the data")
-                atomic_save({"config": asdict(cfg), "step": done, "data_fingerprint": batches.fingerprint,
+                atomic_save({"config": asdict(cfg), "step": done, "data_fingerprint": data_fingerprint,
                              "text_fingerprint": text_fingerprint, "model": model.state_dict(),
                              "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
             if stop:

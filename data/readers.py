@@ -8,6 +8,7 @@
 A picture that cannot be read is skipped, counted and named; more than 5 % of them stop the run.
 """
 
+import argparse
 import csv
 import hashlib
 import json
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from data import BadInput, cache_dir, shapes
+from data import BadInput, cache_dir, interpreting, run, shapes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_KEYS, CAPTION_KEYS = ("filepath", "image"), ("title", "caption")
@@ -54,6 +56,41 @@ class Pictures:
 
         return Pictures(self.images, self.rows[which], pick(self.captions), pick(self.names), self.digests[which],
                         self.scenes and pick(self.scenes))
+
+
+class Named:
+    """Vectors that somebody else's encoder made: FILE.npy, and beside it FILE.txt whose line i names row i.
+
+    A row is a caption's vector, named by its words, or a picture's, named by its path as `python -m data.readers` lists
+    it; of (D,), or with one vector a view (V, D), or one a token (L, D), zeros after the last. Looked up by name, so
+    no order can go wrong. Called with names, it gives their rows, (N, ...) float32.
+    """
+
+    cut, frozen_parameters = 0.0, 0
+
+    def __init__(self, path):
+        names = Path(path).with_suffix(".txt")
+        with interpreting(path):
+            self.vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        with interpreting(names):
+            lines = names.read_text("utf-8").removesuffix("\n").split("\n")
+        if self.vectors.ndim not in (2, 3) or self.vectors.dtype.kind != "f" or len(lines) != len(self.vectors):
+            raise BadInput(f"{path}: {self.vectors.dtype} of shape {self.vectors.shape} for the {len(lines)} lines of {names}; "
+                           "floating-point vectors are wanted, one row a line")
+        self.path, self.row = path, {line: i for i, line in enumerate(lines)}
+        self.fingerprint = hashlib.blake2b(np.ascontiguousarray(self.vectors).tobytes() + names.read_bytes(),
+                                           digest_size=12).hexdigest()
+
+    def __call__(self, names):
+        if missing := [name for name in names if name not in self.row]:
+            raise BadInput(f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are missing); the "
+                           "names that are needed: python -m data.readers SPEC")
+        rows = np.array(self.vectors[[self.row[name] for name in names]], np.float32)
+        if not np.isfinite(rows).all():
+            raise BadInput(f"{self.path}: row {names[int(np.argwhere(~np.isfinite(rows))[0, 0])]!r} is not finite")
+        return torch.from_numpy(rows)
+
+    rows = __call__
 
 
 def to_square(image, size):
@@ -259,3 +296,28 @@ def _stat(path):
         return os.stat(path)
     except (OSError, ValueError):  # (ValueError: a NUL in the path)
         return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description="List what --image-features (pictures' names) or --text-features (every text "
+                                     "that training and evaluation ask for) must have, a line each.")
+    parser.add_argument("data", help="as train.py's --data")
+    parser.add_argument("--texts", action="store_true", help="list texts (default: pictures)")
+    parser.add_argument("--csv-caption-key", default="", help="as in train.py")
+    parser.add_argument("--train-num-samples", type=int, default=0, help="as in train.py")
+    args = parser.parse_args()
+    for split in ("train", "test"):
+        pictures = read(args.data, split, 8, args.train_num_samples if split == "train" else 0,
+                        caption_key=args.csv_caption_key)
+        lines = pictures.names
+        if args.texts:
+            lines = [text for captions in pictures.captions for text in captions]
+            if split == "test" and pictures.scenes:
+                lines += [text for scene in pictures.scenes for text in shapes.negatives(scene).values()]
+                names, templates = shapes.classes(args.data)
+                lines += [template.format(name) for name in names for template in templates]
+        print(*dict.fromkeys(lines), sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

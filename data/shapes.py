@@ -55,7 +55,7 @@ SPLITS = ("train", "val", "test")
 # log2(batch) bits. The simple world has little more, so every fact counts; the rich one has plenty to tell scenes
 # apart by, and a model may never need to look at shapes and relations.
 WORLDS = {"shapes": (6, 2, 4, (1, 2, 2, 2, 2, 3)), "shapes-simple": (8, 1, 1, (2,)),
-          "shapes-rich": (12, 4, 8, (1, 2, 2, 2, 2, 3))}
+          "shapes-rich": (12, 4, 8, (1, 2, 2, 2, 2, 3)), "shapes-pairs": (12, 4, 8, (2,))}
 
 
 @dataclass(frozen=True)

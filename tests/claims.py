@@ -1,0 +1,174 @@
+"""The papers' claims at the size that two CPU cores allow. Every run is a line of docs/results/claims.jsonl.
+
+    python -m tests.claims                     # all runs, three seeds, two at a time: hours on 2 cores
+    python -m tests.claims --only lift clip    # runs whose name begins so
+    python -m tests.claims --table             # nothing run: the table of what is in the file
+
+A run is a command line of train.py and one of eval.py, as a user would type them. A run that is in the file already is
+not run again; a change of its flags makes it another run.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from data import BadInput, run
+
+ROOT = Path(__file__).parent.parent
+# Two objects in a rich world: many more bits than a batch needs to tell pictures apart. 930 steps.
+PAIRS = "--data shapes-pairs --model micro/16 --image-size 64 --train-num-samples 24000 --epochs 10 --lr 1e-3"
+SMALL = ""  # the built-in defaults: 20,000 pictures, 312 steps, rate 3e-3
+FROM = "--image-weights {supervised}"
+FEW, MANY = "--train-num-samples 512 --batch-size 128 --epochs 1000 --steps 150", "--steps 150"
+APE = "--context-length 32"
+LILT = "--method lilt --layer 3 --context-length 32 --batch-size 64 --steps 150 --lr 1e-3 " + FROM
+LLM2CLIP = "--method llm2clip --steps 150 --lr 3e-3 " + FROM
+ADAPTER = "--llm-adapter {adapter}"
+
+# name: flags of train.py. {supervised} and {adapter} are made first, once a seed.
+RUNS = {
+    # LIFT: composition
+    "pairs/lift": f"--method lift {PAIRS}",
+    "pairs/clip": f"--method clip {PAIRS}",
+    # the towers that others start from
+    "supervised": "--method supervised",
+    # LIFT: short and long captions, cosine loss, encoders
+    "short/lift": f"--method lift {SMALL}",
+    "short/clip": f"--method clip {SMALL}",
+    "long/lift": "--method lift --csv-caption-key long --context-length 160",
+    "long/clip": "--method clip --csv-caption-key long --context-length 160",
+    "short/lift_cos": "--method lift_cos",
+    # APE against LiT and CLIP, by the number of pictures
+    **{f"few/{m}": f"--method {m} {FEW} {APE} {FROM}" for m in ("ape", "lit", "ape_lookup")},
+    "few/clip": f"--method clip {FEW} {APE}",
+    **{f"many/{m}": f"--method {m} {MANY} {APE} {FROM}" for m in ("ape", "lit", "ape_lookup")},
+    "many/clip": f"--method clip {MANY} {APE}",
+    # LilT: what is trained, by the number of pictures
+    **{f"many/lilt {u}": f"{LILT} --unlock {u}" for u in ("layernorm", "bitfit", "adapters+layernorm", "all")},
+    **{f"few/lilt {u}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000" for u in ("layernorm", "adapters+layernorm", "all")},
+    # LLM2CLIP: raw and caption-tuned language model as the text tower
+    "llm2clip/raw": LLM2CLIP,
+    "llm2clip/tuned": f"{LLM2CLIP} {ADAPTER}",
+    "short/lift tuned": f"--method lift {ADAPTER}",
+    "short/lift not whitened": "--method lift --whiten 0",
+    "short/lift last token": "--method lift --pool last",
+    # LIFT: larger batches for CLIP, at equal samples
+    "pairs/clip batch 1024": f"--method clip {PAIRS} --batch-size 1024",
+    # APE: its controls, and which augmentation matters
+    "few/ape_transformer": f"--method ape_transformer {FEW} {APE} {FROM}",
+    "few/ape one crop": f"--method ape {FEW} {APE} {FROM} --crop-scale 0.6 --image-views 1",
+    "few/ape eight crops": f"--method ape {FEW} {APE} {FROM} --crop-scale 0.6 --image-views 8",
+    "few/ape paraphrases": f"--method ape {FEW} {APE} {FROM} --csv-caption-key paraphrase",
+    "many/ape_transformer": f"--method ape_transformer {MANY} {APE} {FROM}",
+}
+TUNE = "--tune shapes --layer 10 --steps 150"
+
+
+class Runner:
+    def __init__(self, out, work):
+        self.out, self.work, self.lock, self.locks = out, work, Lock(), {}
+        self.commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        self.lines = [json.loads(x) for x in out.read_text().splitlines()] if out.exists() else []
+
+    def command(self, *argv):
+        done = subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if done.returncode:
+            raise BadInput(f"{' '.join(argv)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+        return done.stdout
+
+    def keep(self, line):
+        with self.lock:
+            self.lines.append(line)
+            with open(self.out, "a") as f:
+                f.write(json.dumps(line) + "\n")
+        print(f"{time.strftime('%H:%M:%S')} {line['name']} seed {line['seed']}", flush=True)
+
+    def known(self, name, seed, flags):
+        return any((x["name"], x["seed"], x["flags"]) == (name, seed, flags) for x in self.lines)
+
+    def ensure(self, name, seed):
+        """The folder or file that a run left, made if it is not there."""
+        with self.lock:
+            lock = self.locks.setdefault((name, seed), Lock())
+        with lock:
+            flags = TUNE if name == "adapter" else RUNS[name]
+            folder = self.work / f"{name.replace('/', '-').replace(' ', '-')}-{seed}"
+            if name == "adapter":
+                folder = folder.with_suffix(".safetensors")
+            if folder.exists() and self.known(name, seed, flags) or self.known(name, seed, flags) and name not in ("adapter", "supervised"):
+                return folder
+            begun = time.time()
+            if name == "adapter":
+                said = self.command("llm_text.py", *flags.split(), "--seed", str(seed), "--out", str(folder))
+                before, after = (re.search(rf"{w}: +([\d.]+)% of (\d+)", said).groups() for w in ("before", "after"))
+                return self.keep({"name": name, "seed": seed, "flags": flags, "commit": self.commit, "pool": int(after[1]),
+                                  "cra_before": float(before[0]) / 100, "cra_after": float(after[0]) / 100,
+                                  "seconds": time.time() - begun}) or folder
+            filled = re.sub(r"{(\w+)}", lambda m: str(self.ensure(m[1], seed)), flags)
+            self.command("train.py", *filled.split(), "--seed", str(seed), "--out", str(folder), "--device", "cpu")
+            self.command("eval.py", str(folder), "--device", "cpu")
+            scores = json.loads((folder / "eval.json").read_text())
+            log = [json.loads(x) for x in (folder / "log.jsonl").read_text().splitlines()]
+            for key in ("run", "ci95", "chance"):
+                del scores[key]
+            self.keep({"name": name, "seed": seed, "flags": flags, "commit": self.commit, **scores,
+                       "trained": log[0]["trained"], "parameters": log[0]["parameters"], "final": log[-1]})
+            if name != "supervised":
+                (folder / "checkpoint.pt").unlink()
+            return folder
+
+
+COLUMNS = {"i2t R@1": ("retrieval", "i2t", "R@1"), "t2i R@1": ("retrieval", "t2i", "R@1"), "mean of 7": ("compositional", "mean"),
+           **{k: ("compositional", k) for k in ("replace_obj", "replace_rel", "swap_obj", "swap_att")}, "zero-shot": ("zeroshot", "top1")}
+
+
+def table(lines):
+    """Mean and standard deviation over seeds, a row a run."""
+    print("| run | seeds | trained | " + " | ".join(COLUMNS) + " |\n|---|---|---|" + "---|" * len(COLUMNS))
+    for name in RUNS:
+        mine = [x for x in lines if x["name"] == name and x["flags"] == RUNS[name]]
+        if not mine:
+            continue
+        cells = []
+        for path in COLUMNS.values():
+            values = []
+            for value in mine:
+                for key in path:
+                    value = value.get(key, {})
+                values += [] if value == {} else [100 * value]
+            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}" if values else "")
+        print(f"| {name} | {len(mine)} | {mine[0]['trained'] / mine[0]['parameters']:.2%} | {' | '.join(cells)} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", default=[""], help="names of runs begin with one of these")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/results/claims.jsonl")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/claims", help="where runs are kept that others start from")
+    parser.add_argument("--table", action="store_true", help="print the table of what is in the file, run nothing")
+    args = parser.parse_args()
+    runner = Runner(args.out, args.work)
+    if not args.table:
+        args.work.mkdir(parents=True, exist_ok=True)
+        names = [name for name in (*RUNS, "adapter") if name.startswith(tuple(args.only))]
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for done in [pool.submit(runner.ensure, name, seed) for name in names for seed in args.seeds]:
+                done.result()
+    table(runner.lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
