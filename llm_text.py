@@ -523,6 +523,8 @@ def merge_adapter(llm, path):
         for name in names:
             weight = llm.model.get_submodule(name.removeprefix("base_model.model.model.")).weight
             a, b = (tensors.pop(f"{name}.lora_{part}.weight").decode() for part in "AB")
+            if (b.shape[:1] + a.shape[1:], b.shape[1:]) != (weight.shape, a.shape[:1]):
+                raise ValueError(f"{name}: {tuple(b.shape)} times {tuple(a.shape)} is no {tuple(weight.shape)}")
             weight.copy_(weight.float() + float(meta["scale"]) * (b @ a))
         if tensors or not all(bool(p.isfinite().all()) for p in llm.parameters()):
             raise ValueError(f"no adapter of ours: {sorted(tensors)[:1] or 'numbers that are not finite'}")

@@ -70,7 +70,7 @@ class Config:
     llm_adapter: str = flag("", "adapter for it, from llm_text.py --tune")
     text_features: str = flag("", "in place of a frozen LLM, its vectors: FILE.npy, named by FILE.txt")
     llm_dtype: str = flag("float32", "precision of the language model (bfloat16: half the memory)", choices=["float32", "bfloat16"])
-    pool: str = flag("mean", "how the LLM's hidden states become one vector", choices=list(POOLS))
+    pool: str = flag("mean", "how the LLM's hidden states become one vector", choices=[p for p in POOLS if p != "tokens"])
     layer: int = flag(0, "pool after this block of the LLM (0: the pooling's own default)", low=0)
     whiten: int = flag(128, "whiten LLM vectors to this many directions (0: only centre them)", low=0)
     long_share: float = flag(None, "draw a picture's longest caption this often (default: all its captions alike)", low=0, high=1)

@@ -161,7 +161,7 @@ def timm_names(state):
 def load_weights(tower, path):
     """Fill a ViT from a run folder, or from a .safetensors, .pth or .pt file in timm's or Hugging Face's layout.
 
-    Positions of another image size are resized (bicubic). Raises BadInput for a file that cannot be read, and where
+    Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a file that cannot be read, and where
     a name is missing or unknown or a shape differs.
     """
     path = Path(path) / "checkpoint.pt" if Path(path).is_dir() else Path(path)
@@ -184,6 +184,8 @@ def load_weights(tower, path):
             extra = int("cls_token" in state)
             grid = state["pos_embed"][:, extra:].float()
             old, new = (math.isqrt(n) for n in (grid.shape[1], wanted["pos_embed"].shape[1] - extra))
+            if old * old != grid.shape[1]:
+                raise BadInput(f"pos_embed has {grid.shape[1]} patch positions, which make no square")
             grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
             grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
             state["pos_embed"] = torch.cat([state["pos_embed"][:, :extra], grid], dim=1)  # (1, extra + new * new, D)

@@ -6,6 +6,7 @@
 import copy
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ import transformers
 from PIL import Image
 
 import lift
+import llm_text
 import train
 import vit
 from data import BadInput
@@ -74,21 +76,44 @@ def test_cosine_loss_by_hand():
     assert lift.cosine_loss(IMAGE, TEXT).item() == pytest.approx(1 - (1.0 + 0.28 - 0.6) / 3, abs=1e-6)
 
 
-def text_tower(cls):
-    cfg = SimpleNamespace(text_width=32, text_depth=2, text_heads=2, context_length=12, whiten=8)
-    ids = torch.tensor([[7, 3, 9, lift.END, lift.PAD], [5, 3, 7, 11, lift.END]]) if cls is lift.TextTransformer \
-        else torch.randn(40, 24)
-    return cls.fit(cfg, ids), ids
+def test_label_loss_by_hand():
+    """Two labels are half the target each."""
+    image, labels = torch.tensor([[0.6, 0.8, 0.0]]), F.normalize(torch.tensor([[1.0, 0.0, 1.0]]), dim=1)
+    scores = [5 * v for v in (0.6, 0.8, 0.0)]
+    wanted = (cross_entropy(scores, 0) + cross_entropy(scores, 2)) / 2
+    assert lift.label_loss(image, labels, torch.tensor(5.0)).item() == pytest.approx(wanted, abs=1e-5)
 
 
-def model(method):
-    torch.manual_seed(0)
-    tower, texts = text_tower(lift.METHODS[method].text)
-    return lift.TwoTower(method, vit.ViT("micro/16", 32), tower, 16), texts[:2]
+IDS = torch.tensor([[7, 3, 9, lift.END, lift.PAD], [5, 3, 7, 11, lift.END]])
+
+
+def text_tower(cls, llm=""):
+    cfg = SimpleNamespace(text_width=32, text_depth=2, text_heads=2, context_length=12, whiten=8, embed_dim=16, llm=str(llm),
+                          llm_adapter="", layer=0)
+    texts = IDS
+    if cls.tokenizer is not lift.TokenIds:
+        torch.manual_seed(0)
+        texts = torch.randn(40, 24)
+    if cls is lift.LLMTokens:
+        texts = torch.randn(40, 5, 24)
+        texts[::2, 3:] = 0
+    return cls.fit(cfg, texts), texts
+
+
+@pytest.fixture
+def model(tiny_llm_folder):
+    """make(method) -> (the row's model around tiny towers, two texts for it)"""
+    def make(method, unlock=""):
+        torch.manual_seed(0)
+        row = lift.METHODS[method]
+        tower, texts = text_tower(row.text, tiny_llm_folder)
+        visual = row.image(SimpleNamespace(model="micro/16", image_size=32, image_pool="avg", image_weights="", image_features=""))
+        return lift.TwoTower(method, visual, tower, 16, unlock), texts[:2]
+    return make
 
 
 @pytest.mark.parametrize("method", lift.METHODS)
-def test_features_have_unit_length_and_scale_is_exponentiated(method):
+def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     m, texts = model(method)
     out = m(torch.randn(2, 3, 32, 32), texts)
     for side in ("image_features", "text_features"):
@@ -100,13 +125,31 @@ def test_features_have_unit_length_and_scale_is_exponentiated(method):
 
 
 # What the papers train, written down a second time, independently of the table's regular expressions.
-TRAINED = {"clip": {"visual", "image_head", "text", "text_head", "logit_scale"},
-           "lift": {"visual", "image_head", "logit_scale"}, "lift_cos": {"visual", "image_head"}}
+HEADS = ("image_head", "text_head", "logit_scale")
+PARTS = {"clip": ("visual", "text", *HEADS), "lift": ("visual", *HEADS), "lift_cos": ("visual", "image_head"),
+         "supervised": ("visual", *HEADS), "lit": ("text", *HEADS), "ape": HEADS, "ape_transformer": HEADS,
+         "ape_lookup": ("text", *HEADS), "lilt": HEADS, "llm2clip": ("visual", *HEADS)}
+NORMS = (torch.nn.LayerNorm, llm_text.RMSNorm)
+INSIDE = {"": (lift.Adapter, *NORMS), "layernorm": NORMS, "bitfit": (), "adapters": (lift.Adapter,),
+          "adapters+layernorm": (lift.Adapter, *NORMS), "all": (torch.nn.Module,)}
 
 
-@pytest.mark.parametrize("method", lift.METHODS)
-def test_exactly_the_declared_parameters_change(method):
-    m, texts = model(method)
+def declared(m, method, unlock=""):
+    """Names of the parameters that a row trains, found by part and by the module's type."""
+    names = {n for n, _ in m.named_parameters()}
+    found = {n for n in names if n.split(".")[0] in PARTS[method]}
+    if method == "lilt":
+        for prefix, module in m.named_modules():
+            if prefix and isinstance(module, INSIDE[unlock]):
+                found |= {n for n in names if n.startswith(prefix + ".")}
+        if unlock == "bitfit":
+            found |= {n for n in names if n.endswith(".bias")}
+    return found
+
+
+@pytest.mark.parametrize("method, unlock", [*((m, "") for m in lift.METHODS), *(("lilt", u) for u in lift.UNLOCK)])
+def test_exactly_the_declared_parameters_change(model, method, unlock):
+    m, texts = model(method, unlock)
     m.train()
     before = {n: p.clone() for n, p in m.state_dict().items()}
     optimizer = torch.optim.AdamW(train.parameter_groups(m, 0.2), lr=1e-2)
@@ -115,28 +158,136 @@ def test_exactly_the_declared_parameters_change(method):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    still = {n for n, p in m.state_dict().items() if torch.equal(p, before[n])}
-    frozen = {n for n in before if n.split(".")[0] not in TRAINED[method]} | {"text.vocab"} & before.keys()
-    assert still - {"text.token_embedding.weight"} == frozen - {"text.token_embedding.weight"}
-    assert all(p.grad is None for n, p in m.named_parameters() if n in frozen)
-    assert not any(part.training for part in (m.text, m.visual)
-                   if not any(p.requires_grad for p in part.parameters()))
-    assert m.visual.training
+    changed = {n for n, p in m.state_dict().items() if not torch.equal(p, before[n])}
+    assert changed == declared(m, method, unlock)
+    assert all((p.grad is None) == (n not in changed) for n, p in m.named_parameters())
+    for part in (m.visual, m.text, m.image_head, m.text_head):
+        assert part.training == any(p.requires_grad for p in part.parameters())
+    if method == "lilt" and unlock in ("", "adapters"):
+        assert sum(isinstance(x, lift.Adapter) for x in m.modules()) == 2 * (4 + len(m.text.llm.layers))
 
 
-def test_optimizer_gets_every_trained_parameter_once_and_decays_matrices_only():
-    m, _ = model("clip")
-    groups = train.parameter_groups(m, 0.2)
+def test_unlock_replaces_what_a_row_trains(model):
+    m, _ = model("lit", "layernorm")
+    assert {n for n, p in m.named_parameters() if p.requires_grad} == {
+        n for n, _ in m.named_parameters() if "norm" in n or "ln_final" in n or n.split(".")[0] in HEADS}
+
+
+# Khan & Fu's shares at DeiT-B (256 pixels) and a BERT-base-sized text tower, in per cent.
+@pytest.mark.parametrize("method, unlock, share", [("lilt", "layernorm", 0.24), ("lilt", "bitfit", 0.31), ("lilt", "adapters", 6.97),
+                                                   ("lilt", "adapters+layernorm", 7.01), ("lit", "", 56.0), ("lilt", "all", 100)])
+def test_shares_of_the_papers_at_their_sizes(method, unlock, share):
+    cfg = SimpleNamespace(text_width=768, text_depth=12, text_heads=12, context_length=512)
+    with torch.device("meta"):
+        visual = vit.ViT("B/16", 256, "tok")
+        text = lift.TextTransformer(cfg, torch.empty(30521))
+        if method == "lit":
+            locked = lift.Locked.__new__(lift.Locked)
+            torch.nn.Module.__init__(locked)
+            locked.tower, locked.width = visual, visual.width
+            visual = locked
+        m = lift.TwoTower(method, visual, text, 256, unlock)
+    trained, everything = (sum(p.numel() for p in m.parameters() if p.requires_grad or whole) for whole in (False, True))
+    # (LiT's own linear head maps 768 to 768, LilT's two to 256: 56.05 in place of 55.98)
+    assert 100 * trained / everything == pytest.approx(share, abs=0.005 if share < 10 else 0.1)
+
+
+def test_fresh_adapters_change_nothing(model):
+    plain, texts = model("lilt", "layernorm")
+    adapted, _ = model("lilt", "adapters")
+    missing, unknown = adapted.load_state_dict(plain.state_dict(), strict=False)
+    assert missing and all(".adapter" in n for n in missing) and not unknown
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(adapted.encode_image(images), plain.encode_image(images))
+    assert torch.equal(adapted.encode_text(texts), plain.encode_text(texts))
+    for p in (x.up.weight for x in adapted.modules() if isinstance(x, lift.Adapter)):
+        torch.nn.init.normal_(p)
+    assert not torch.allclose(adapted.encode_image(images), plain.encode_image(images), atol=1e-2)
+    assert not torch.allclose(adapted.encode_text(texts), plain.encode_text(texts), atol=1e-2)
+
+
+def test_token_heads_leave_padding_out():
+    """By hand: each token through the network, the mean over those that are there."""
+    torch.manual_seed(0)
+    tokens = torch.randn(2, 4, 16)
+    tokens[1, 2:] = 0
+    for make in (lift.ape, lift.ape_transformer, lift.token_mean):
+        head = make(16, 6)
+        assert torch.allclose(head(tokens)[0], head.net(tokens[:1])[0].mean(0), atol=1e-6)
+        assert torch.allclose(head(tokens)[1], head.net(tokens[1:, :2])[0].mean(0), atol=1e-6)
+        assert torch.allclose(head(F.pad(tokens, (0, 0, 0, 3))), head(tokens), atol=1e-6)
+    order = torch.tensor([2, 0, 3, 1])
+    mlp, transformer = lift.ape(16, 6), lift.ape_transformer(16, 6)
+    assert torch.allclose(mlp(tokens[:1, order]), mlp(tokens[:1]), atol=1e-6)  # order comes from the LLM alone
+    assert not torch.allclose(transformer(tokens[:1, order]), transformer(tokens[:1]), atol=1e-3)
+    assert sum(isinstance(m, torch.nn.Linear) for m in mlp.modules()) == 4
+
+
+def test_llm_tokens_have_unit_variance_and_keep_their_padding():
+    tower, tokens = text_tower(lift.LLMTokens)
+    out = tower(tokens)
+    real = (tokens != 0).any(-1)
+    assert (out[~real] == 0).all()
+    assert torch.allclose(out[real].mean(0), torch.zeros(24), atol=1e-4)
+    assert torch.allclose(out[real].var(0, unbiased=False), torch.ones(24), atol=1e-3)
+
+
+def test_adaptor_normalises_first_and_has_four_residual_blocks():
+    torch.manual_seed(0)
+    head, x = lift.adaptor(8, 5), torch.randn(3, 8)
+    assert torch.allclose(head(7 * x), head(x), atol=1e-5)
+    blocks = [m for m in head if isinstance(m, lift.Residual)]
+    assert len(blocks) == 4
+    norm, up, act, down = blocks[0].net
+    y = F.normalize(x, dim=1)
+    assert torch.allclose(blocks[0](y), y + F.linear(F.gelu(F.linear(norm(y), up.weight, up.bias)), down.weight, down.bias), atol=1e-6)
+    assert up.weight.shape == (16, 8)
+
+
+def test_labels_are_tokens_and_neighbouring_pairs():
+    tower, _ = text_tower(lift.WordLabels)
+    wanted = {3, 5, 7, 9, 11} | {(a + 1 << 32) + b for a, b in ((7, 3), (3, 9), (5, 3), (3, 7), (7, 11))}
+    assert set(tower.vocab.tolist()) == wanted
+    hot = tower(torch.tensor([[7, 3, 11, 4, lift.END, lift.PAD]]))[0]
+    assert {v for v, h in zip(tower.vocab.tolist(), hot.tolist()) if h} == {3, 7, 11, (8 << 32) + 3}  # 4 is unknown
+    assert len(lift.WordLabels.fit(None, IDS, limit=3).vocab) == 3
+    assert {3, 7} <= set(lift.WordLabels.fit(None, IDS, limit=2).vocab.tolist())  # the commonest
+
+
+def test_lookup_table_knows_words_only(model):
+    m, ids = model("ape_lookup")
+    order = torch.tensor([[9, 3, 7, lift.END, lift.PAD]])
+    assert torch.allclose(m.encode_text(order), m.encode_text(ids[:1]), atol=1e-6)
+    assert m.text.token_embedding.weight.shape == (6, 16)
+    wanted = m.text_head.net(m.text.token_embedding(torch.tensor([2, 0, 3])).mean(0))  # 7, 3, 9 of 3, 5, 7, 9, 11
+    assert torch.allclose(m.encode_text(ids[:1])[0], wanted, atol=1e-5)
+
+
+def test_live_llm_is_the_mean_of_its_first_blocks(tiny_llm_folder):
+    tower, ids = text_tower(lift.LiveLLM, tiny_llm_folder)
+    llm = llm_text.load_llm(tiny_llm_folder)
+    for row, length in ((0, 3), (1, 4)):
+        h = llm.model(ids[row:row + 1, :length], torch.ones(1, length, dtype=torch.bool), 1)
+        assert torch.allclose(tower(ids)[row], llm.model.norm(h)[0, 1:].mean(0), atol=1e-5)
+    assert len(tower.llm.layers) == 1  # a third of two
+
+
+def test_optimizer_gets_every_trained_parameter_once_and_decays_matrices_only(model):
+    m, _ = model("llm2clip")
+    groups = train.parameter_groups(m, 0.2, image_rate=0.1)
     names = {id(p): n for n, p in m.named_parameters()}
     got = [names[id(p)] for g in groups for p in g["params"]]
-    assert sorted(got) == sorted(names.values())
-    free = {names[id(p)] for p in groups[1]["params"]}
-    assert {"logit_scale", "visual.pos_embed", "visual.norm.weight", "text.positional_embedding"} <= free
-    assert not any(n.endswith(("qkv.weight", "fc1.weight")) for n in free)
-    assert [g["weight_decay"] for g in groups] == [0.2, 0.0]
+    assert sorted(got) == sorted(n for n in names.values() if not n.startswith("text."))
+    free = {names[id(p)] for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+    assert {"logit_scale", "visual.pos_embed", "visual.norm.weight", "text_head.5.weight"} <= free
+    assert not any(n.endswith(("qkv.weight", "fc1.weight", "image_head.weight")) for n in free)
+    assert {g["weight_decay"] for g in groups} == {0.2, 0.0}
+    for g in groups:
+        assert {names[id(p)].startswith("visual.") for p in g["params"]} == {g["rate"] == 0.1}
+    assert len(train.parameter_groups(model("clip")[0], 0.2)) == 2
 
 
-def test_scale_is_clamped():
+def test_scale_is_clamped(model):
     m, _ = model("lift")
     for wild, kept in ((9.0, 100.0), (-3.0, 1.0)):
         m.logit_scale.data.fill_(wild)
@@ -199,7 +350,12 @@ def test_llm_vectors_are_whitened_training_captions():
 
 @pytest.mark.parametrize("method", lift.METHODS)
 def test_load_gives_back_the_model_that_was_trained(small, method):
+    start = Path(small["out"]).parent / "tower.pt"
+    if lift.METHODS[method].image is not lift.scratch:
+        torch.save(vit.ViT("micro/16", 32).state_dict(), start)
+        small["image_weights"] = str(start)
     train.train(train.Config(method=method, **small))
+    start.unlink(missing_ok=True)  # a run needs it no more
     m, transform, tokenize = lift.load(small["out"])
     picture = Image.new("RGB", (50, 40), "red")
     image = transform(picture)

@@ -4,13 +4,19 @@
 """
 
 import csv
+import shutil
+import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import eval as ev
+import lift
+import train
 from data import BadInput, readers
 
 
@@ -190,3 +196,59 @@ def test_any_text_is_read_or_refused_in_one_line(tmp_path, text):
         readers.read(str(file), "train", 8)
     except BadInput as error:
         assert "any.csv" in str(error)
+
+
+def named(path, names, vectors):
+    np.save(path, vectors)
+    path.with_suffix(".txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return path
+
+
+def test_named_vectors_are_found_by_name(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16)
+    found = readers.Named(named(tmp_path / "v.npy", ["a b", "ü", "c"], vectors))
+    assert found(["c", "a b", "c"]).numpy().tolist() == vectors[[2, 0, 2]].astype(np.float32).tolist()
+    assert found.fingerprint != readers.Named(named(tmp_path / "w.npy", ["ü", "a b", "c"], vectors)).fingerprint
+    with pytest.raises(BadInput, match="v.npy has no row for 'd' \\(1 of 2 are missing\\)"):
+        found(["c", "d"])
+
+
+@pytest.mark.parametrize("names, vectors, says", [
+    (["a"], np.zeros((2, 3)), "1 lines"), (["a", "b"], np.zeros(2), "shape"), (["a", "b"], np.zeros((2, 3), int), "int64"),
+    (["a", "b"], np.array([[1.0], [np.nan]]), "row 'b' is not finite"), (["a", "b"], np.array([{}, {}]), "corrupt")])
+def test_named_vectors_that_cannot_be_used(tmp_path, names, vectors, says):
+    with pytest.raises(BadInput, match=says):
+        readers.Named(named(tmp_path / "v.npy", names, vectors))(names)
+
+
+def test_named_vectors_without_their_files(tmp_path):
+    with pytest.raises(BadInput, match="v.npy: no such file"):
+        readers.Named(tmp_path / "v.npy")
+    np.save(tmp_path / "v.npy", np.zeros((1, 2)))
+    with pytest.raises(BadInput, match="v.txt: no such file"):
+        readers.Named(tmp_path / "v.npy")
+
+
+def test_the_list_holds_all_that_training_and_evaluation_ask_for(small, tmp_path, capsys, monkeypatch):
+    """Somebody else's encoder: list the names, make the vectors, train and score with neither LLM nor image tower."""
+    for flags, ask in ((["--texts"], "text"), ([], "image")):
+        monkeypatch.setattr(sys, "argv", ["readers", "shapes", "--train-num-samples", "64", *flags])
+        readers.main()
+        names = capsys.readouterr().out.splitlines()
+        shape = (len(names), 24) if ask == "text" else (len(names), 3, 16)
+        rng = np.random.default_rng(1)
+        named(tmp_path / f"{ask}.npy", names, rng.normal(size=shape).astype(np.float32))
+    del small["llm"]
+    monkeypatch.setattr(lift, "load_llm", None)  # nobody calls it
+    train.train(train.Config(**small, text_features=str(tmp_path / "text.npy")))
+    assert "zeroshot" in ev.Embedded(small["out"]).scores()
+    monkeypatch.undo()
+    small |= {"llm": "", "out": str(tmp_path / "ape"), "image_features": str(tmp_path / "image.npy")}
+    np.save(tmp_path / "tokens.npy", np.load(tmp_path / "text.npy")[:, None].repeat(2, 1))
+    shutil.copy(tmp_path / "text.txt", tmp_path / "tokens.txt")
+    train.train(train.Config(method="ape", **small, text_features=str(tmp_path / "tokens.npy")))
+    e = ev.Embedded(small["out"])
+    vectors = readers.Named(tmp_path / "image.npy")(e.pictures.names)[:, 0]
+    assert torch.allclose(e.image, torch.nn.functional.normalize(vectors, dim=1), atol=1e-6)  # used unchanged
+    with pytest.raises(BadInput, match="cannot read another picture"):
+        e.model.encode_image(torch.zeros(1, 3, 32, 32))

@@ -3,9 +3,12 @@
     python -m pytest tests/test_vit.py
 """
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
+from PIL import Image
 
 import vit
 from data import BadInput
@@ -73,3 +76,114 @@ def test_positions_are_strong_beside_patches():
 def test_bad_sizes(arguments):
     with pytest.raises(BadInput):
         vit.ViT(*arguments)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Weights of others.
+
+
+@pytest.fixture
+def hf(monkeypatch):
+    """make(image_size) -> a random transformers ViTForImageClassification, of the size test/8."""
+    monkeypatch.setitem(vit.SIZES, "test/8", (8, 48, 3, 4))
+
+    def make(kind=transformers.ViTForImageClassification, config=transformers.ViTConfig, image_size=40):
+        torch.manual_seed(0)
+        model = kind(config(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192,
+                            image_size=image_size, patch_size=8, layer_norm_eps=1e-6, num_labels=5)).eval()
+        for p in model.parameters():
+            p.data.add_(torch.randn_like(p) * 0.2)
+        return model
+    return make
+
+
+def timm_file(path, tower, wrap=None, **changes):
+    """A file as timm writes it: a convolution's kernel, and a classifier."""
+    state = {**tower.state_dict(), "head.weight": torch.ones(5, 48), "head.bias": torch.ones(5)} | changes
+    if state["patch_embed.proj.weight"].ndim == 2:
+        state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].view(-1, 3, 8, 8)
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save({wrap: state, "epoch": 3} if wrap else state, path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["ViT", "ViT classifier", "timm.safetensors", "timm.pth", "deit.pth"])
+def test_weights_of_others_give_their_outputs(hf, tmp_path, form):
+    theirs = hf()
+    if form.startswith("ViT"):
+        (theirs if "classifier" in form else theirs.vit).save_pretrained(tmp_path)
+        path = tmp_path / "model.safetensors"
+    else:
+        donor = vit.ViT("test/8", 40, "tok")
+        copy_from_hf(donor, theirs.vit)
+        path = timm_file(tmp_path / form, donor, "model" if form.startswith("deit") else None)
+    ours, images = vit.ViT("test/8", 40, "tok"), torch.randn(2, 3, 40, 40)
+    vit.load_weights(ours, path)
+    with torch.no_grad():
+        assert torch.allclose(ours(images), theirs.vit(images).last_hidden_state[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("pixels", [72, 24])
+def test_positions_are_resized_as_pictures_are(hf, tmp_path, pixels):
+    """Channel by channel like Pillow's bicubic, larger or smaller; the class token's stays."""
+    hf()
+    donor, ours = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", pixels, "tok")
+    vit.load_weights(ours, timm_file(tmp_path / "x.pth", donor))
+    side, grid = pixels // 8, donor.pos_embed[0, 1:].detach().view(5, 5, 48).numpy()
+    for c in range(48):
+        wanted = np.asarray(Image.fromarray(grid[:, :, c]).resize((side, side), Image.BICUBIC))
+        assert np.allclose(ours.pos_embed[0, 1:, c].detach().view(side, side).numpy(), wanted, atol=1e-4)
+    assert torch.equal(ours.pos_embed[0, 0], donor.pos_embed[0, 0])
+
+
+def test_a_runs_tower_goes_on_in_another(small, tmp_path):
+    import lift
+    import train
+
+    train.train(train.Config(method="supervised", **small))
+    trained = lift.load(small["out"])[0].visual
+    tower = vit.ViT("micro/16", 32)
+    vit.load_weights(tower, small["out"])
+    assert all(torch.equal(a, b) for a, b in zip(tower.state_dict().values(), trained.state_dict().values()))
+    train.train(train.Config(method="ape", **small | {"out": str(tmp_path / "ape"), "image_weights": small["out"]}))
+    again = vit.ViT("micro/16", 32)  # of a locked tower, which the run carries along unchanged
+    vit.load_weights(again, tmp_path / "ape")
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), trained.state_dict().values()))
+    larger = vit.ViT("micro/16", 48)
+    vit.load_weights(larger, small["out"])
+    assert larger.pos_embed.shape == (1, 9, 192)
+    flat = torch.ones(1, 1, 192)  # positions that are all alike stay so
+    torch.save({**trained.state_dict(), "pos_embed": flat.expand(1, 4, 192)}, tmp_path / "flat.pt")
+    vit.load_weights(larger, tmp_path / "flat.pt")
+    assert torch.allclose(larger.pos_embed, flat.expand(1, 9, 192), atol=1e-5)
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"blocks.0.norm1.weight": None}, "blocks.0.norm1.weight has shape none"), ({"extra": torch.ones(2)}, "extra has shape"),
+    ({"norm.weight": torch.ones(47)}, r"norm.weight has shape \(47,\), .* want \(48,\)"), ({"cls_token": None}, "cls_token has shape none"),
+    ({"pos_embed": torch.ones(1, 18, 48)}, "make no square"), ({"head_dist.weight": torch.ones(5, 48)}, "")])
+def test_weights_that_do_not_fit_are_refused(hf, tmp_path, changes, says):
+    hf()
+    donor, tower = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", 40, "tok")
+    path = timm_file(tmp_path / "x.pth", donor)
+    state = {n: t for n, t in {**torch.load(path), **changes}.items() if t is not None}
+    torch.save(state, path)
+    if not says:
+        return vit.load_weights(tower, path)  # a second classifier is left out like the first
+    with pytest.raises(BadInput, match=f"x.pth: .*{says}"):
+        vit.load_weights(tower, path)
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path):
+    tower = vit.ViT("micro/16", 32)
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("empty.pth", "cut.safetensors", "list.pth", "nowhere.pth", "nowhere.safetensors"):
+        with pytest.raises(BadInput, match=name):
+            vit.load_weights(tower, tmp_path / name)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadInput, match="checkpoint.pt: no such file"):
+        vit.load_weights(tower, tmp_path / "folder")

@@ -1,0 +1,214 @@
+"""Caption-contrastive tuning: LoRA against PEFT, two-way attention against transformers, the loss and CRA by hand.
+
+    python -m pytest tests/test_tune.py
+"""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+import transformers
+
+import llm_text
+from data import BadInput, shapes, weights
+
+TEXTS = ["a red circle", "a large blue square left of a small star", "x"]
+
+
+@pytest.fixture
+def llm(tiny_llm_folder):
+    return llm_text.load_llm(tiny_llm_folder)
+
+
+@pytest.fixture
+def adapter(llm, tmp_path):
+    """An adapter file whose every number is random, for the first block or for both."""
+    def make(layer=2, bidirectional=False, rank=3, alpha=6):
+        loras = llm_text.add_lora(llm, rank, alpha, layer)
+        for i, p in enumerate(p for x in loras.values() for p in (x.lora_A.weight, x.lora_B.weight)):
+            torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(i))
+        llm.model.config.bidirectional = bidirectional
+        llm_text.save_adapter(llm, loras, tmp_path / "adapter.safetensors")
+        return tmp_path / "adapter.safetensors"
+    return make
+
+
+def hf(folder):
+    """The same model in transformers."""
+    config = transformers.LlamaConfig(**json.loads((folder / "config.json").read_text()))
+    model = transformers.LlamaModel(config).float().eval()
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items()})
+    return model
+
+
+def test_fresh_lora_changes_nothing_and_covers_every_linear_layer(llm):
+    before = llm.encode(TEXTS, layer=2)
+    loras = llm_text.add_lora(llm, 4, 8, 1)
+    assert torch.equal(llm.encode(TEXTS, layer=2), before)
+    assert sorted(loras) == sorted(f"layers.0.{part}_proj" for part in (
+        "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down"))
+    trained = {n for n, p in llm.named_parameters() if p.requires_grad}
+    assert trained == {f"model.{n}.lora_{x}.weight" for n in loras for x in "AB"}
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_merged_equals_unmerged(tiny_llm_folder, llm, adapter, bidirectional):
+    plain = llm.encode(TEXTS, layer=2)
+    path = adapter(bidirectional=bidirectional)
+    unmerged = llm.encode(TEXTS, layer=2)  # `llm` carries its LoRA
+    merged = llm_text.load_llm(tiny_llm_folder, adapter=path)
+    assert not any(isinstance(m, llm_text.LoRA) for m in merged.modules())
+    assert torch.allclose(merged.encode(TEXTS, layer=2), unmerged, atol=1e-4)
+    assert not torch.allclose(unmerged, plain, atol=0.1)
+    half = llm_text.load_llm(tiny_llm_folder, dtype=torch.bfloat16, adapter=path)
+    assert F.cosine_similarity(half.encode(TEXTS, layer=2), unmerged).min() > 0.999
+
+
+def test_adapter_files_are_peft_files(tiny_llm_folder, adapter):
+    """PEFT reads our file into its own LoRA on transformers' model, with the same hidden states."""
+    path = adapter(rank=3, alpha=6)
+    config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+    theirs = peft.get_peft_model(hf(tiny_llm_folder), config).eval()
+    # (made on a LlamaModel, PEFT's names lack one "model.")
+    state = {k.replace("base_model.model.model.", "base_model.model."): v for k, v in safetensors.torch.load_file(path).items()}
+    result = peft.set_peft_model_state_dict(theirs, state)
+    assert not result.unexpected_keys
+    ours = llm_text.load_llm(tiny_llm_folder, adapter=path)
+    ids, mask = ours.tokenize(TEXTS[1:2])
+    with torch.no_grad():
+        assert torch.allclose(ours(ids, mask), theirs(ids).last_hidden_state, atol=1e-4)
+
+
+def test_two_way_attention_equals_transformers(tiny_llm_folder, llm):
+    """Every token sees the whole caption and no padding."""
+    llm.model.config.bidirectional = True
+    ids, mask = llm.tokenize(TEXTS)
+    seen = torch.where(mask[:, None, None, :], 0.0, -torch.inf).expand(-1, 1, ids.shape[1], -1)
+    with torch.no_grad():
+        theirs = hf(tiny_llm_folder)(ids, attention_mask=seen, position_ids=torch.arange(ids.shape[1])[None]).last_hidden_state
+    assert torch.allclose(llm(ids, mask)[mask], theirs[mask], atol=1e-4)
+    one_way = llm_text.load_llm(tiny_llm_folder)(ids, mask)
+    assert not torch.allclose(llm(ids, mask)[mask], one_way[mask], atol=1e-2)
+    alone = llm.encode(TEXTS[:1])  # padding is not seen either
+    assert torch.allclose(llm.encode(TEXTS)[:1], alone, atol=1e-5)
+
+
+def test_fingerprint_of_the_cache_changes_with_the_adapter(tiny_llm_folder, adapter, tmp_path):
+    path = adapter()
+    llms = [llm_text.load_llm(tiny_llm_folder, adapter=a) for a in (None, path)]
+    caches = [llm_text.CaptionCache(x, folder=tmp_path / "cache") for x in llms]
+    assert caches[0].fingerprint != caches[1].fingerprint
+    assert torch.allclose(caches[1](TEXTS).float(), llms[1].encode(TEXTS), atol=1e-2)
+    llms[0].model.config.bidirectional = True
+    assert llm_text.CaptionCache(llms[0], folder=tmp_path / "cache").fingerprint != caches[0].fingerprint
+
+
+def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
+    path = adapter()
+    meta, tensors = weights.read_safetensors(path)
+    tensors = {n: t.decode() for n, t in tensors.items()}
+    some = "base_model.model.model.layers.0.mlp.up_proj.lora_"
+    wrong = [({}, {"llm": "x"}, "another language model"), ({some + "A.weight": None}, {}, "lora_A"), ({"extra.weight": torch.ones(1)}, {}, ""),
+             ({some + "A.weight": torch.full((3, 32), math.nan)}, {}, "not finite"), ({some + "B.weight": torch.ones(3, 3)}, {}, ""),
+             ({}, {"bidirectional": "maybe"}, ""), ({some.replace("up", "upp") + "A.weight": torch.ones(3, 32)}, {}, "")]
+    for change, more, says in wrong:
+        content = {n: t for n, t in {**tensors, **change}.items() if t is not None}
+        weights.write_safetensors(tmp_path / "bad.safetensors", content, {**meta, **more})
+        with pytest.raises(BadInput, match=f"bad.safetensors: .*{says}"):
+            llm_text.load_llm(tiny_llm_folder, adapter=tmp_path / "bad.safetensors")
+    with pytest.raises(BadInput, match="nowhere: no such file"):
+        llm_text.load_llm(tiny_llm_folder, adapter="nowhere")
+
+
+def test_written_safetensors_equal_the_library(tmp_path):
+    tensors = {"a": torch.randn(3, 4), "scalar": torch.tensor(2.0), "empty": torch.zeros(0, 2)}
+    weights.write_safetensors(tmp_path / "x.safetensors", tensors, {"key": "värde"})
+    with safetensors.safe_open(tmp_path / "x.safetensors", "pt") as f:
+        assert f.metadata() == {"key": "värde"} and set(f.keys()) == set(tensors)
+        assert all(torch.equal(f.get_tensor(n), t) for n, t in tensors.items())
+    meta, stored = weights.read_safetensors(tmp_path / "x.safetensors")
+    assert meta == {"key": "värde"} and all(torch.equal(stored[n].decode(), t) for n, t in tensors.items())
+
+
+def test_caption_loss_is_one_way_with_scale_50():
+    first, second = (torch.stack([torch.tensor(angles).cos(), torch.tensor(angles).sin()], 1)
+                     for angles in ([0.0, 0.2, 0.4], [0.1, 0.15, 0.9]))
+    rows = [[50 * sum(x * y for x, y in zip(a, b)) for b in second.tolist()] for a in first.tolist()]
+    wanted = sum(-r[i] + math.log(sum(math.exp(v) for v in r)) for i, r in enumerate(rows)) / 3
+    assert llm_text.caption_loss(first, second).item() == pytest.approx(wanted, rel=1e-5)
+    assert llm_text.caption_loss(second, first).item() != pytest.approx(wanted, rel=1e-2)
+
+
+def test_caption_retrieval_by_hand():
+    first = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
+    second = torch.tensor([[5.0, 1.0], [0.1, 0.2], [1.0, 0.1]])  # the third is nearest to the first caption
+    assert llm_text.caption_retrieval(first, second) == pytest.approx(1 / 3)
+    assert llm_text.caption_retrieval(first, first) == 1.0
+    assert llm_text.caption_retrieval(torch.ones(4, 2), torch.ones(4, 2)) == 0.0  # ties are wrong
+    assert llm_text.caption_retrieval(torch.full((4, 2), math.nan), torch.ones(4, 2)) == 0.0
+
+
+def test_tuning_teaches_to_tell_captions_apart(tiny_llm_folder, llm, tmp_path):
+    scenes = shapes.make_scenes("train", 60)
+    own = [[shapes.caption(s), shapes.paraphrases(s)[-2]] for s in scenes]
+    before = llm_text.caption_retrieval(*(llm.encode(list(side), layer=2) for side in zip(*own)))
+    frozen = {n: p.clone() for n, p in llm.model.state_dict().items()}
+    out = tmp_path / "adapter.safetensors"
+    losses = llm_text.tune(llm, own * 4, out, layer=2, steps=80, batch_size=32, lr=1e-2, rank=4, alpha=8)  # (four views a scene)
+    assert losses[-1] < 0.6 * losses[0]
+    tuned = llm_text.load_llm(tiny_llm_folder, adapter=out)
+    after = llm_text.caption_retrieval(*(tuned.encode(list(side), layer=2) for side in zip(*own)))
+    assert after > 2 * before and after > 0.5
+    state = llm.model.state_dict()
+    assert all(torch.equal(state[n if n in state else n.replace("_proj.", "_proj.linear.")], p) for n, p in frozen.items())
+    again = llm_text.load_llm(tiny_llm_folder)
+    few = dict(layer=2, steps=3, batch_size=32, lr=1e-2, rank=4, alpha=8)
+    assert llm_text.tune(again, own, tmp_path / "b", **few) == llm_text.tune(llm_text.load_llm(tiny_llm_folder), own, tmp_path / "c", **few)
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+
+
+def test_tuning_needs_two_captions_a_picture(llm, tmp_path):
+    with pytest.raises(BadInput, match="two captions or more"):
+        llm_text.tune(llm, [["a"], ["b"], ["c", "c"]], tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_token_features_are_cached_with_zeros_as_padding(llm, tmp_path):
+    cache = llm_text.CaptionCache(llm, "tokens", max_length=20, folder=tmp_path)
+    texts = ["a red circle", "x", "a very very very very long caption"]
+    rows = cache.rows(texts)
+    ids, mask = llm.tokenize(texts, 20)
+    wanted = llm(ids, mask) * mask[..., None]
+    assert torch.allclose(rows[:].float(), wanted, atol=2e-3) and rows[:].shape == (3, 20, 32)
+    assert rows[torch.tensor([1])].shape == (1, 1, 32)  # only as long as what is read
+    assert rows[torch.tensor([1, 0])].shape == (2, 12, 32) and torch.equal(rows[torch.tensor([0])], rows[:][:1, :12])
+    assert len(rows) == 3 and cache.cut == pytest.approx(1 / 3)
+
+
+def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
+    root, out = Path(llm_text.__file__).parent, tmp_path / "adapter.safetensors"
+    (tmp_path / "data").mkdir()
+    for i, s in enumerate(shapes.make_scenes("train", 40)):
+        shapes.draw(s, 0, 16).save(tmp_path / "data" / f"{i}.png")
+        (tmp_path / "data" / f"{i}.txt").write_text(shapes.caption(s) + "\n" + shapes.paraphrases(s)[-1])
+
+    def call(*args):
+        return subprocess.run([sys.executable, root / "llm_text.py", "--llm", tiny_llm_folder, "--device", "cpu", *args],
+                              capture_output=True, text=True)
+
+    done = call("--tune", str(tmp_path / "data"), "--out", str(out), "--steps", "3", "--batch-size", "8")
+    assert done.returncode == 0 and "before: " in done.stdout and "held-out captions find their second" in done.stdout, done.stderr
+    assert out.exists() and "cosines" in call("a", "b", "--llm-adapter", str(out)).stdout
+    for args in ([], ["a", "--tune", "shapes"], ["--tune", "nowhere"], ["--tune", "shapes", "--csv-caption-key", "short"]):
+        done = call(*args)
+        assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: "), done.stderr
