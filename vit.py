@@ -6,15 +6,13 @@ invisible to the first blocks.
 """
 
 import math
-import re
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from data import BadInput, interpreting
-from data.weights import read_safetensors
+from data.models import read_vit
 
 # name: (patch side in pixels, width, blocks, heads). Image size is free; it fixes the number of patches.
 SIZES = {
@@ -132,52 +130,15 @@ def init_linears(module):
                 nn.init.zeros_(m.bias)
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# Weights of others. Modules here carry timm's names already; Hugging Face's ViT and DeiT have these.
-
-HF_NAMES = {r"embeddings\.patch_embeddings\.projection": "patch_embed.proj", r"embeddings\.cls_token": "cls_token",
-            r"embeddings\.position_embeddings": "pos_embed", r"encoder\.layer\.": "blocks.",
-            r"attention\.output\.dense": "attn.proj", r"intermediate\.dense": "mlp.fc1", r"\.output\.dense": ".mlp.fc2",
-            r"layernorm_before": "norm1", r"layernorm_after": "norm2", r"^layernorm\.": "norm."}
-HEADS = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits)\b"  # made for labels; an image tower has no use for them
-
-
-def timm_names(state):
-    """A checkpoint's tensors by timm's names: a run's own, timm's, or those of Hugging Face's ViT and DeiT."""
-    if any(name.startswith("visual.") for name in state):  # a run of this project
-        return {re.sub(r"^visual\.(tower\.)?", "", name): t for name, t in state.items() if name.startswith("visual.")}
-    state = {re.sub(r"^(module|vit|deit)\.", "", name): t for name, t in state.items()}
-    if "embeddings.cls_token" in state:
-        for i in range(sum(name.endswith("attention.query.weight") for name in state)):
-            for kind in ("weight", "bias"):
-                at = f"encoder.layer.{i}.attention.attention"
-                state[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat([state.pop(f"{at}.{x}.{kind}") for x in ("query", "key", "value")])
-        for theirs, ours in HF_NAMES.items():
-            state = {re.sub(theirs, ours, name): t for name, t in state.items()}
-    return {name: t for name, t in state.items() if not re.match(HEADS, name)}
-
-
 @torch.no_grad()
 def load_weights(tower, path):
-    """Fill a ViT from a run folder, or from a .safetensors, .pth or .pt file in timm's or Hugging Face's layout.
+    """Fill a ViT from a file or run folder that data.models.read_vit knows.
 
-    Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a file that cannot be read, and where
-    a name is missing or unknown or a shape differs.
+    Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a
+    file that cannot be read, and where a name is missing or unknown or a shape differs.
     """
-    path = Path(path) / "checkpoint.pt" if Path(path).is_dir() else Path(path)
+    state, wanted = read_vit(path), tower.state_dict()
     with interpreting(path):
-        if path.suffix == ".safetensors":
-            state = {name: stored.decode() for name, stored in read_safetensors(path)[1].items()}
-        else:
-            try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            except OSError:
-                raise
-            except Exception as error:  # torch raises half a dozen types for a damaged file
-                raise BadInput(f"damaged, or more than tensors ({type(error).__name__})") from None
-            state = state.get("model", state.get("state_dict", state))
-        state = timm_names(state)
-        wanted = tower.state_dict()
         if "patch_embed.proj.weight" in state:  # a convolution elsewhere, a linear layer here
             state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].flatten(1)
         if "pos_embed" in state and state["pos_embed"].shape[1] != wanted["pos_embed"].shape[1]:

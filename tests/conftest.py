@@ -18,10 +18,11 @@ torch.set_num_threads(1)  # the models are tiny: on cores shared with other work
 def llm():
     """The default SmolLM2, fetched once. Only a failed fetch skips; a file that is there and does not load fails."""
     import llm_text
+    from data import BadInput, models
 
     try:
-        llm_text.fetch_default()
-    except llm_text.BadInput as error:
+        models.fetch_default()
+    except BadInput as error:
         reason = f"NOT TESTED against the real SmolLM2 file: {error}"
         warnings.warn(reason)
         pytest.skip(reason)

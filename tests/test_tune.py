@@ -163,7 +163,7 @@ def test_tuning_teaches_to_tell_captions_apart(tiny_llm_folder, llm, tmp_path):
     before = llm_text.caption_retrieval(*(llm.encode(list(side), layer=2) for side in zip(*own)))
     frozen = {n: p.clone() for n, p in llm.model.state_dict().items()}
     out = tmp_path / "adapter.safetensors"
-    losses = llm_text.tune(llm, own * 4, out, layer=2, steps=80, batch_size=32, lr=1e-2, rank=4, alpha=8)  # (four views a scene)
+    losses = llm_text.tune(llm, own * 4, out, layer=2, steps=50, batch_size=32, lr=1e-2, rank=4, alpha=8)  # (four views a scene)
     assert losses[-1] < 0.6 * losses[0]
     tuned = llm_text.load_llm(tiny_llm_folder, adapter=out)
     after = llm_text.caption_retrieval(*(tuned.encode(list(side), layer=2) for side in zip(*own)))
@@ -202,6 +202,10 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
         shapes.draw(s, 0, 16).save(tmp_path / "data" / f"{i}.png")
         (tmp_path / "data" / f"{i}.txt").write_text(shapes.caption(s) + "\n" + shapes.paraphrases(s)[-1])
 
+    shutil.copytree(tmp_path / "data", tmp_path / "single")
+    for text in (tmp_path / "single").glob("*.txt"):
+        text.write_text(text.read_text().splitlines()[0])
+
     def call(*args):
         return subprocess.run([sys.executable, root / "llm_text.py", "--llm", tiny_llm_folder, "--device", "cpu", *args],
                               capture_output=True, text=True)
@@ -209,6 +213,6 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
     done = call("--tune", str(tmp_path / "data"), "--out", str(out), "--steps", "3", "--batch-size", "8")
     assert done.returncode == 0 and "before: " in done.stdout and "held-out captions find their second" in done.stdout, done.stderr
     assert out.exists() and "cosines" in call("a", "b", "--llm-adapter", str(out)).stdout
-    for args in ([], ["a", "--tune", "shapes"], ["--tune", "nowhere"], ["--tune", "shapes", "--csv-caption-key", "short"]):
+    for args in ([], ["a", "--tune", "shapes"], ["--tune", "nowhere"], ["--tune", str(tmp_path / "single")]):
         done = call(*args)
         assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: "), done.stderr
