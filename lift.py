@@ -376,17 +376,18 @@ class LiveLLM(nn.Module):
 class WordLabels(nn.Module):
     """Not a tower but labels: which tokens and pairs of neighbouring tokens a caption holds. Nothing to train.
 
-    The pairs say what belongs together (red circle). (After SuperClass, Huang et al. 2024, arXiv 2411.03313, which has
-    no pairs.) At most `limit` labels, those in most captions.
+    The pairs say what belongs together (red circle). A label weighs log(captions / captions that hold it).
+    (After SuperClass, Huang et al. 2024, arXiv 2411.03313, which has no pairs.) At most `limit` labels, the commonest.
     """
 
-    fitted = ("vocab",)
+    fitted = ("vocab", "weight")
     tokenizer = TokenIds
 
-    def __init__(self, cfg, vocab):  # (V,) int64, sorted
+    def __init__(self, cfg, vocab, weight):  # (V,) int64, sorted; (V,)
         super().__init__()
         self.width = len(vocab)
         self.register_buffer("vocab", vocab)
+        self.register_buffer("weight", weight)
 
     @staticmethod
     def labels(ids):
@@ -396,13 +397,16 @@ class WordLabels(nn.Module):
 
     def forward(self, ids):
         hot = torch.zeros(len(ids), self.width + 1, device=ids.device)
-        return hot.scatter_(1, find(self.vocab, self.labels(ids)), 1.0)[:, :-1]  # (B, V), what is unknown left out
+        return hot.scatter_(1, find(self.vocab, self.labels(ids)), 1.0)[:, :-1] * self.weight  # (B, V), without the unknown
 
     @classmethod
     def fit(cls, cfg, ids, limit=4096):
-        labels, counts = cls.labels(ids).unique(return_counts=True)
-        labels, counts = labels[labels >= 0], counts[labels >= 0]
-        return cls(cfg, labels[counts.argsort(descending=True, stable=True)[:limit]].sort().values)
+        labels = cls.labels(ids).sort(1).values
+        labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1  # count a label once a caption
+        vocab, counts = labels.unique(return_counts=True)
+        kept = counts.where((vocab >= 0) & (counts < len(ids)), 0).argsort(descending=True, stable=True)[:limit].sort().values
+        kept = kept[(vocab[kept] >= 0) & (counts[kept] < len(ids))]  # (what is in every caption tells nothing)
+        return cls(cfg, vocab[kept], (len(ids) / counts[kept]).log())
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import llm_text
 import train
 import vit
 from data import BadInput
+from tests import flops
 
 
 def cross_entropy(row, i):
@@ -245,13 +246,19 @@ def test_adaptor_normalises_first_and_has_four_residual_blocks():
 
 
 def test_labels_are_tokens_and_neighbouring_pairs():
-    tower, _ = text_tower(lift.WordLabels)
-    wanted = {3, 5, 7, 9, 11} | {(a + 1 << 32) + b for a, b in ((7, 3), (3, 9), (5, 3), (3, 7), (7, 11))}
-    assert set(tower.vocab.tolist()) == wanted
-    hot = tower(torch.tensor([[7, 3, 11, 4, lift.END, lift.PAD]]))[0]
-    assert {v for v, h in zip(tower.vocab.tolist(), hot.tolist()) if h} == {3, 7, 11, (8 << 32) + 3}  # 4 is unknown
-    assert len(lift.WordLabels.fit(None, IDS, limit=3).vocab) == 3
-    assert {3, 7} <= set(lift.WordLabels.fit(None, IDS, limit=2).vocab.tolist())  # the commonest
+    ids = torch.tensor([[7, 3, 9, 7, lift.END, lift.PAD], [5, 3, 7, 11, lift.END, lift.PAD], [3, 4, lift.END, *[lift.PAD] * 3]])
+    tower = lift.WordLabels.fit(None, ids)
+
+    def pair(a, b):
+        return (a + 1 << 32) + b
+
+    held = {4: 1, 5: 1, 7: 2, 9: 1, 11: 1, **{pair(*p): 1 for p in ((7, 3), (3, 9), (9, 7), (5, 3), (3, 7), (7, 11), (3, 4))}}
+    assert dict(zip(tower.vocab.tolist(), tower.weight.tolist())) == pytest.approx({v: math.log(3 / n) for v, n in held.items()})
+    assert tower.vocab.tolist() == sorted(held)  # without 3, which every caption holds
+    out = tower(torch.tensor([[7, 3, 11, 8, 7, lift.END, lift.PAD]]))[0]
+    assert {v: w for v, w in zip(tower.vocab.tolist(), out.tolist()) if w} == pytest.approx(
+        {v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))})  # 8 is unknown
+    assert lift.WordLabels.fit(None, ids, limit=1).vocab.tolist() == [7]  # the commonest
 
 
 def test_lookup_table_knows_words_only(model):
@@ -399,3 +406,15 @@ def test_checkpoint_errors(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "checkpoint.pt")
     with pytest.raises(BadInput, match="another program"):
         lift.load(tmp_path)
+
+
+def test_operations_are_counted_as_by_hand():
+    """A multiply-add is two; backward is twice forward, less the gradient of the pixels."""
+    n, d, layers = 197, 768, 12
+    image = 2 * (196 * 768 * d + layers * (12 * n * d * d + 2 * n * n * d) + d * 512)
+    n, d = 77, 512
+    text = 2 * (layers * (12 * n * d * d + 2 * n * n * d) + d * 512)
+    counted, trained = flops.step("clip", "paper", 77)
+    assert counted == pytest.approx(3 * (image + text) - 2 * 196 * 768 * 768, rel=1e-6)
+    assert trained == pytest.approx(149.6e6, rel=1e-3)  # as open_clip's ViT-B-16 has
+    assert flops.reading("paper", 77) == pytest.approx(77 * 2 * 32 * (4096 * (4096 * 2 + 1024 * 2 + 3 * 14336) + 2 * 77 * 4096), rel=1e-6)
