@@ -40,7 +40,7 @@ RUNS = {
     "pairs/lift": f"--method lift {PAIRS}",
     "pairs/clip": f"--method clip {PAIRS}",
     # the towers that others start from
-    "supervised": "--method supervised",
+    "supervised": "--method supervised --epochs 8",
     # LIFT: short and long captions, cosine loss, encoders
     "short/lift": f"--method lift {SMALL}",
     "short/clip": f"--method clip {SMALL}",
