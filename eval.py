@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 import lift
-from data import BadInput, readers, run, shapes
-from llm_text import pick_device
+from data import BadInput, pick_device, readers, run, shapes
 
 RECALLS = (1, 5, 10)
 
@@ -131,7 +130,7 @@ class Embedded:
             inputs = (vectors if vectors.ndim == 2 else vectors[:, 0]).split(batch)
         else:
             rows = [np.arange(i, min(i + batch, len(pictures))) for i in range(0, len(pictures), batch)]
-            inputs = (lift.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows)
+            inputs = (readers.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows)
         return torch.cat([self.model.encode_image(part.to(self.device), normalize=True).cpu() for part in inputs])
 
     def encode_texts(self, texts, batch=1024):

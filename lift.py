@@ -25,13 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import BadInput, readers
-from llm_text import CaptionCache, load_llm, mean_token, whitening
-from vit import Block, ViT, init_linears, load_weights
-
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of OpenAI's CLIP, as in open_clip
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-MAX_LOGIT_SCALE = math.log(100)
+from data import BadInput, interpreting, readers
+from data.captions import CaptionCache
+from data.models import digest, fetch_default, load_tensors, load_vit, read_llm
+from llm_text import load_llm, mean_token, whitening
+from vit import Block, ViT, init_linears
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -62,17 +60,14 @@ def cosine_loss(image_features, text_features, logit_scale=None, duplicates=None
 
 def label_loss(image_features, text_features, logit_scale, duplicates=None):
     """Softmax cross-entropy against several labels at once, each an equal share of the target. (text_features: WordLabels)"""
-    target = text_features.float() / text_features.float().sum(-1, keepdim=True)  # (B, V)
-    return -(target * F.log_softmax(logit_scale.float() * image_features.float(), dim=-1)).sum(-1).mean()
+    weight = text_features.float().sum(-1, keepdim=True)  # (B, 1); 0 where a caption has no label at all
+    target = text_features.float() / weight.clamp_min(1e-12)  # (B, V)
+    loss = -(target * F.log_softmax(logit_scale.float() * image_features.float(), dim=-1)).sum()
+    return loss / (weight > 0).sum().clamp_min(1)
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # Heads: (width of the tower, shared dimension) -> module.
-
-
-def identity(d_in, d_out):
-    """No head: the tower's own space is the shared space."""
-    return nn.Identity()
 
 
 def linear(d_in, d_out):
@@ -83,11 +78,6 @@ def linear(d_in, d_out):
 def mlp(d_in, d_out):
     """LIFT's head."""
     return nn.Sequential(nn.Linear(d_in, d_out), nn.GELU(), nn.Linear(d_out, d_out))
-
-
-def projection(d_in, d_out):
-    """LilT's: with a bias."""
-    return nn.Linear(d_in, d_out)
 
 
 class Residual(nn.Module):
@@ -126,12 +116,14 @@ class TokenMean(nn.Module):
 def ape(d_in, d_out, layers=4):
     """APE's head. The paper gives four to six layers; width, norm and activation are ours."""
     hidden = [m for _ in range(layers - 1) for m in (nn.Linear(d_in, d_in), nn.GELU())]
-    return TokenMean(nn.Sequential(nn.LayerNorm(d_in), *hidden, nn.Linear(d_in, d_out)))
+    return TokenMean(nn.Sequential(*hidden, nn.Linear(d_in, d_out)))
 
 
 def ape_transformer(d_in, d_out):
-    """Its control: tokens may look at each other. One block has the weights of three of the MLP's layers, and four more."""
-    return TokenMean(nn.Sequential(nn.LayerNorm(d_in), Causal(d_in, 8), nn.LayerNorm(d_in), nn.Linear(d_in, d_out)))
+    """Its control: tokens may look at those before them. A block of half the width has the weights of three MLP layers."""
+    half = d_in // 2
+    block = Block(half, math.gcd(half, 8), causal=True)
+    return TokenMean(nn.Sequential(nn.Linear(d_in, half), block, nn.LayerNorm(half), nn.Linear(half, d_out)))
 
 
 def token_mean(d_in, d_out):
@@ -139,15 +131,11 @@ def token_mean(d_in, d_out):
     return TokenMean(nn.Linear(d_in, d_out, bias=False))
 
 
-class Causal(Block):
-    """A block in which tokens see those before them, and so no padding."""
-
-    def forward(self, x):
-        return super().forward(x, causal=True)
-
-
 class Adapter(nn.Module):
-    """LilT's adapter: D -> D/4 -> D beside the identity. Its second layer begins at zero, so that nothing changes at first."""
+    """LilT's adapter: D -> D/4 -> D beside the identity, before each norm of a block, in both towers.
+
+    (The paper's stand behind the sub-layers in the text tower.) Its second layer begins at zero: nothing changes at first.
+    """
 
     def __init__(self, width):
         super().__init__()
@@ -160,134 +148,50 @@ class Adapter(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Image towers: made from the configuration (train.Config's fields). `width` is that of their features.
+# The image tower.
 
 
-def scratch(cfg):
-    """A ViT with random weights."""
-    return ViT(cfg.model, cfg.image_size, cfg.image_pool)
+class Elsewhere(nn.Module):
+    """Stands for somebody else's image tower, known by the vectors that it made (--image-features)."""
 
-
-def pretrained(cfg):
-    """A ViT with the weights of --image-weights. (None is named when `load` fills it from a checkpoint.)"""
-    tower = scratch(cfg)
-    if cfg.image_weights:
-        load_weights(tower, cfg.image_weights)
-    return tower
-
-
-class Locked(nn.Module):
-    """A frozen image tower: that of --image-weights, or, with --image-features, somebody else's that is not here.
-
-    Takes pictures (B, 3, S, S), or the vectors (B, width) that it made of them before: it reads each picture once,
-    and training sees the vectors only.
-    """
-
-    def __init__(self, cfg):
+    def __init__(self, width):
         super().__init__()
-        self.tower = None if cfg.image_features else pretrained(cfg)
-        self.width = readers.Named(cfg.image_features).vectors.shape[-1] if cfg.image_features else self.tower.width
+        self.width = width
 
-    def forward(self, x):
-        if x.ndim == 2:
-            return x
-        if self.tower is None:
-            raise BadInput("this run knows pictures by --image-features only; it cannot read another picture")
-        return self.tower(x)
+    def forward(self, images):
+        raise BadInput("this run knows pictures by --image-features only; it cannot read another picture")
+
+
+def image_tower(cfg):
+    """A ViT, from scratch or with the weights of --image-weights. (`load` names none: they are in the checkpoint.)"""
+    if cfg.image_features:
+        return Elsewhere(readers.Named(cfg.image_features).vectors.shape[-1])
+    tower = ViT(cfg.model, cfg.image_size, cfg.image_pool)
+    if cfg.image_weights:
+        load_vit(tower, cfg.image_weights, cfg.image_norm)
+    return tower
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # Text towers. `tokenizer(cfg, device)` makes texts -> tensor (N, ...), which runs once, before training, on every
-# distinct caption. `fit` makes the tower from those tensors of the training captions: what it learns from them,
-# `fitted`, are buffers that the constructor takes and the checkpoint keeps.
-
-
-def open_llm(cfg, device="cpu"):
-    return load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype), cfg.llm_adapter)
-
-
-class LLMVectors(nn.Module):
-    """The text tower of LIFT: a caption is its cached LLM vector, centred and whitened. Nothing to train."""
-
-    fitted = ("mean", "matrix")
-
-    def __init__(self, cfg, mean, matrix):  # (llm_width,), (llm_width, width)
-        super().__init__()
-        self.width = matrix.shape[1]
-        self.register_buffer("mean", mean)
-        self.register_buffer("matrix", matrix)
-
-    def forward(self, vectors):  # (B, llm_width)
-        with torch.autocast(vectors.device.type, enabled=False):  # whitening enlarges what bfloat16 would round away
-            return (vectors.float() - self.mean) @ self.matrix  # (B, width)
-
-    @staticmethod
-    def tokenizer(cfg, device):
-        if cfg.text_features:
-            return readers.Named(cfg.text_features)
-        return CaptionCache(open_llm(cfg, device), cfg.pool, cfg.layer or None, cfg.context_length)
-
-    @classmethod
-    def fit(cls, cfg, vectors):
-        return cls(cfg, *whitening(vectors, cfg.whiten))
-
-
-class RawVectors(LLMVectors):
-    """The text tower of LLM2CLIP: the LLM's vector as it is."""
-
-    @classmethod
-    def fit(cls, cfg, vectors):
-        width = vectors[:1].shape[1]
-        return cls(cfg, torch.zeros(width), torch.eye(width))
-
-
-class LLMTokens(nn.Module):
-    """The text tower of APE: every token's last hidden state, cached; scaled to unit variance, for a few of its dimensions
-    dwarf the rest. Nothing to train."""
-
-    fitted = ("mean", "std")
-
-    def __init__(self, cfg, mean, std):  # (llm_width,) each
-        super().__init__()
-        self.width = len(mean)
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-
-    def forward(self, tokens):  # (B, L, llm_width), zeros are padding, before and after
-        real = (tokens != 0).any(-1, keepdim=True)
-        return torch.where(real, (tokens.float() - self.mean) / self.std, 0.0)
-
-    @staticmethod
-    def tokenizer(cfg, device):
-        if cfg.text_features:
-            return readers.Named(cfg.text_features)
-        return CaptionCache(open_llm(cfg, device), "tokens", cfg.layer or None, cfg.context_length)
-
-    @classmethod
-    def fit(cls, cfg, tokens):
-        n = total = squares = 0
-        for i in range(0, len(tokens), 1000):
-            x = tokens[i:i + 1000].double().flatten(0, 1)
-            x = x[(x != 0).any(-1)]
-            n, total, squares = n + len(x), total + x.sum(0), squares + (x * x).sum(0)
-        mean = total / n
-        return cls(cfg, mean.float(), (squares / n - mean * mean).clamp_min(1e-12).sqrt().float())
-
+# distinct caption. What a tower learns from those of the training captions, `fit`, are buffers, named in `fitted`.
 
 END, PAD = -1, -2  # beside the LLM's token ids; being in the training captions' ids, both get rows of their own
 
 
 class TokenIds:
-    """Texts -> (N, L) int64: the LLM's tokens, then END, then PAD. Only the LLM's tokenizer is used."""
+    """Texts -> (N, L) int64: the LLM's tokens, then END, then PAD. Of the LLM only the tokenizer is used."""
 
     frozen_parameters = 0
 
     def __init__(self, cfg, device):
-        self.llm, self.context_length = load_llm(cfg.llm), cfg.context_length
-        self.fingerprint = self.llm.digest
+        self.context_length, self.path = cfg.context_length, Path(cfg.llm) if cfg.llm else fetch_default()
+        with interpreting(self.path):
+            self.tokenizer = read_llm(self.path)[1]
+            self.fingerprint = digest(self.path) + (digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else "")
 
     def __call__(self, texts):
-        lists, cut = self.llm.token_lists(texts, max_length=self.context_length - 1)
+        lists, cut = self.tokenizer.lists(texts, max_length=self.context_length - 1)
         self.cut = sum(cut) / len(cut)
         return nn.utils.rnn.pad_sequence([torch.tensor(ids + [END]) for ids in lists], True, PAD)
 
@@ -300,23 +204,103 @@ def find(vocab, ids):
     return torch.where(vocab[row] == ids, row, len(vocab))
 
 
-class TextTransformer(nn.Module):
-    """CLIP's text tower: a causal transformer, read at the end-of-text token.
+class TextTower(nn.Module):
+    """The frame of a text tower. `width` is that of its features; one that learns nothing beforehand fits ()."""
 
-    Its vocabulary is what the training captions use; any other token is one unknown word. Trained from scratch, the
-    other 49,000 rows of a table would stay random anyway.
+    fitted, tokenizer = (), TokenIds
+
+    def __init__(self, cfg, *fitted):
+        super().__init__()
+        for name, tensor in zip(self.fitted, fitted, strict=True):
+            self.register_buffer(name, tensor)
+
+    @staticmethod
+    def fit(cfg, inputs):
+        return ()
+
+
+class LLMVectors(TextTower):
+    """LIFT's: a caption is its cached LLM vector, centred and whitened. Nothing to train."""
+
+    fitted, pool, ndim = ("mean", "matrix"), None, 2  # (llm_width,), (llm_width, width)
+    width = property(lambda self: self.matrix.shape[-1])
+
+    def forward(self, vectors):  # (B, llm_width)
+        with torch.autocast(vectors.device.type, enabled=False):  # whitening enlarges what bfloat16 would round away
+            return (vectors.float() - self.mean) @ self.matrix  # (B, width)
+
+    @classmethod
+    def tokenizer(cls, cfg, device):
+        if cfg.text_features:
+            return readers.Named(cfg.text_features, cls.ndim)
+        llm = load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype), cfg.llm_adapter)
+        return CaptionCache(llm, cls.pool or cfg.pool, cfg.layer, cfg.context_length)
+
+    @staticmethod
+    def fit(cfg, vectors):
+        return whitening(vectors, cfg.whiten)
+
+
+class RawVectors(LLMVectors):
+    """LLM2CLIP's: the LLM's vector as it is."""
+
+    @staticmethod
+    def fit(cfg, vectors):
+        width = vectors[:1].shape[1]
+        return torch.zeros(width), torch.eye(width)
+
+
+class LLMTokens(LLMVectors):
+    """APE's: every token's last hidden state, cached; scaled to unit variance, for a few dimensions dwarf the rest."""
+
+    fitted, pool, ndim = ("mean", "std"), "tokens", 3  # (llm_width,) each
+    width = property(lambda self: len(self.mean))
+
+    def forward(self, tokens):  # (B, L, llm_width), zeros are padding, before and after
+        real = (tokens != 0).any(-1, keepdim=True)
+        return torch.where(real, (tokens.float() - self.mean) / self.std, 0.0)
+
+    @staticmethod
+    def fit(cfg, tokens):
+        n = total = squares = 0
+        for i in range(0, len(tokens), 1000):
+            x = tokens[i:i + 1000].double().flatten(0, 1)
+            x = x[(x != 0).any(-1)]
+            n, total, squares = n + len(x), total + x.sum(0), squares + (x * x).sum(0)
+        mean = total / n
+        return mean.float(), (squares / n - mean * mean).clamp_min(1e-12).sqrt().float()
+
+
+class TokenTable(TextTower):
+    """APE's second control, in place of the LLM: a learned vector for each token, whatever stands around it.
+
+    Its vocabulary is what the training captions use; any other token is one unknown word. (The other 49,000 rows of
+    the LLM's would stay random anyway.)
     """
 
-    fitted = ("vocab",)
-    tokenizer = TokenIds
+    fitted = ("vocab",)  # (V,) int64, sorted
 
-    def __init__(self, cfg, vocab):  # (V,) int64, sorted
-        super().__init__()
-        self.width = cfg.text_width
-        self.register_buffer("vocab", vocab)
+    def __init__(self, cfg, vocab, width=None):
+        super().__init__(cfg, vocab)
+        self.width = width or cfg.embed_dim
         self.token_embedding = nn.Embedding(len(vocab) + 1, self.width)
+        nn.init.zeros_(self.token_embedding.weight[-1])  # the unknown word: no part of a mean
+
+    def forward(self, ids):  # (B, L)
+        return self.token_embedding(find(self.vocab, ids)) * (ids >= 0)[..., None]  # (B, L, D), zeros are padding
+
+    @staticmethod
+    def fit(cfg, ids):
+        return ids.unique(),
+
+
+class TextTransformer(TokenTable):
+    """CLIP's: a causal transformer from scratch, read at the end-of-text token."""
+
+    def __init__(self, cfg, vocab):
+        super().__init__(cfg, vocab, cfg.text_width)
         self.positional_embedding = nn.Parameter(torch.randn(1, cfg.context_length, self.width) * 0.01)
-        self.blocks = nn.ModuleList(Block(self.width, cfg.text_heads) for _ in range(cfg.text_depth))
+        self.blocks = nn.ModuleList(Block(self.width, cfg.text_heads, causal=True) for _ in range(cfg.text_depth))
         self.ln_final = nn.LayerNorm(self.width)
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
@@ -324,70 +308,33 @@ class TextTransformer(nn.Module):
     def forward(self, ids):  # (B, L)
         x = self.token_embedding(find(self.vocab, ids)) + self.positional_embedding[:, :ids.shape[1]]  # (B, L, D)
         for block in self.blocks:
-            x = block(x, causal=True)
+            x = block(x)
         end = (ids == END).int().argmax(1)  # (B,)
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, D)
 
-    @classmethod
-    def fit(cls, cfg, ids):
-        return cls(cfg, ids.unique())
 
-
-class TokenTable(nn.Module):
-    """APE's second control in place of the LLM: a learned vector for each token, whatever stands around it."""
-
-    fitted = ("vocab",)
-    tokenizer = TokenIds
-
-    def __init__(self, cfg, vocab):  # (V,) int64, sorted
-        super().__init__()
-        self.width = cfg.embed_dim
-        self.register_buffer("vocab", vocab)
-        self.token_embedding = nn.Embedding(len(vocab) + 1, self.width)
-
-    def forward(self, ids):  # (B, L)
-        return self.token_embedding(find(self.vocab, ids)) * (ids >= 0)[..., None]  # (B, L, D), zeros are padding
-
-    @classmethod
-    def fit(cls, cfg, ids):
-        return cls(cfg, ids[ids >= 0].unique())
-
-
-class LiveLLM(nn.Module):
-    """The text tower of LilT: the first --layer blocks of the LLM itself and its final norm, then the mean of its tokens."""
-
-    fitted = ()
-    tokenizer = TokenIds
+class LiveLLM(TextTower):
+    """LilT's: the first --layer blocks of the LLM itself and its final norm, then the mean of its tokens."""
 
     def __init__(self, cfg):
-        super().__init__()
+        super().__init__(cfg)
         llm = load_llm(cfg.llm, adapter=cfg.llm_adapter)
         self.width, self.llm = llm.width, llm.model
-        del self.llm.layers[llm.pool_layer("mean", cfg.layer or None):]
+        del self.llm.layers[llm.pool_layer("mean", cfg.layer):]
 
     def forward(self, ids):  # (B, L)
         return mean_token(self.llm(ids.clamp_min(0), ids >= 0), ids >= 0)  # (B, D)
 
-    @classmethod
-    def fit(cls, cfg, ids):
-        return cls(cfg)
 
+class WordLabels(TextTower):
+    """Not a tower but labels: which tokens and pairs of neighbouring tokens (red circle) a caption holds.
 
-class WordLabels(nn.Module):
-    """Not a tower but labels: which tokens and pairs of neighbouring tokens a caption holds. Nothing to train.
-
-    The pairs say what belongs together (red circle). A label weighs log(captions / captions that hold it).
-    (After SuperClass, Huang et al. 2024, arXiv 2411.03313, which has no pairs.) At most `limit` labels, the commonest.
+    A label weighs log(captions / captions that hold it). At most `limit` labels, the commonest.
+    (After SuperClass, Huang et al. 2024, arXiv 2411.03313, which has no pairs.)
     """
 
-    fitted = ("vocab", "weight")
-    tokenizer = TokenIds
-
-    def __init__(self, cfg, vocab, weight):  # (V,) int64, sorted; (V,)
-        super().__init__()
-        self.width = len(vocab)
-        self.register_buffer("vocab", vocab)
-        self.register_buffer("weight", weight)
+    fitted = ("vocab", "weight")  # (V,) int64, sorted; (V,)
+    width = property(lambda self: len(self.vocab))
 
     @staticmethod
     def labels(ids):
@@ -404,9 +351,12 @@ class WordLabels(nn.Module):
         labels = cls.labels(ids).sort(1).values
         labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1  # count a label once a caption
         vocab, counts = labels.unique(return_counts=True)
-        kept = counts.where((vocab >= 0) & (counts < len(ids)), 0).argsort(descending=True, stable=True)[:limit].sort().values
-        kept = kept[(vocab[kept] >= 0) & (counts[kept] < len(ids))]  # (what is in every caption tells nothing)
-        return cls(cfg, vocab[kept], (len(ids) / counts[kept]).log())
+        tells = (vocab >= 0) & (counts < len(ids))  # what is in every caption tells nothing
+        vocab, counts = vocab[tells], counts[tells]
+        if not len(vocab):
+            raise BadInput("the captions have no word that tells one from another; there is nothing to label pictures by")
+        kept = counts.argsort(descending=True, stable=True)[:limit].sort().values
+        return vocab[kept], (len(ids) / counts[kept]).log()
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -417,7 +367,7 @@ class WordLabels(nn.Module):
 class Method:
     """One paper in one row. What `trains` does not match is frozen: no gradient, eval mode, not in the optimizer."""
 
-    image: callable  # cfg -> image tower: scratch, pretrained or Locked
+    image: str  # where the image tower starts: "scratch" or "pretrained"
     text: type  # class of the text tower
     trains: str  # regular expression, matched at the start of parameter names
     image_head: callable
@@ -434,35 +384,34 @@ UNLOCK = {  # LilT's names for what is trained in the two towers, beside heads a
     "adapters+layernorm": rf"{HEADS}|.*\.adapter[12]\.|.*(norm|ln_final)",
     "all": r".*",
 }
-TEXT = rf"text\.|{HEADS}"
+VISUAL, TEXT, none = rf"visual\.|{HEADS}", rf"text\.|{HEADS}", nn.Identity  # (no head: that tower's space is the shared one)
 METHODS = {
-    "clip": Method(scratch, TextTransformer, r".*", linear, linear, info_nce),
-    "lift": Method(scratch, LLMVectors, rf"visual\.|{HEADS}", mlp, identity, info_nce),
-    "lift_cos": Method(scratch, LLMVectors, r"visual\.|image_head\.", mlp, identity, cosine_loss),
-    "supervised": Method(scratch, WordLabels, rf"visual\.|{HEADS}", linear, identity, label_loss),
-    "lit": Method(Locked, TextTransformer, TEXT, identity, linear, info_nce),
-    "ape": Method(Locked, LLMTokens, HEADS, identity, ape, info_nce),
-    "ape_transformer": Method(Locked, LLMTokens, HEADS, identity, ape_transformer, info_nce),
-    "ape_lookup": Method(Locked, TokenTable, TEXT, identity, token_mean, info_nce),
-    "lilt": Method(pretrained, LiveLLM, UNLOCK["adapters+layernorm"], projection, projection, info_nce),
-    "llm2clip": Method(pretrained, RawVectors, rf"visual\.|{HEADS}", linear, adaptor, info_nce, image_rate=0.1),
+    "clip": Method("scratch", TextTransformer, r".*", linear, linear, info_nce),
+    "lift": Method("scratch", LLMVectors, VISUAL, mlp, none, info_nce),
+    "lift_cos": Method("scratch", LLMVectors, r"visual\.|image_head\.", mlp, none, cosine_loss),
+    "supervised": Method("scratch", WordLabels, VISUAL, linear, none, label_loss),
+    "lit": Method("pretrained", TextTransformer, TEXT, none, linear, info_nce),
+    "ape": Method("pretrained", LLMTokens, HEADS, none, ape, info_nce),
+    "ape_transformer": Method("pretrained", LLMTokens, HEADS, none, ape_transformer, info_nce),
+    "ape_lookup": Method("pretrained", TokenTable, TEXT, none, token_mean, info_nce),
+    "lilt": Method("pretrained", LiveLLM, UNLOCK["adapters+layernorm"], nn.Linear, nn.Linear, info_nce),
+    "llm2clip": Method("pretrained", RawVectors, VISUAL, linear, adaptor, info_nce, image_rate=0.1),
 }
 
 
 class TwoTower(nn.Module):
     """Image tower and head, text tower and head, and a scale: every row of METHODS is this model.
 
-    unlock, a key of UNLOCK, says what is trained in place of the row.
+    cfg has train.Config's fields; fitted is what the row's text tower learned from the training captions.
     """
 
-    def __init__(self, method, visual, text, embed_dim, unlock=""):
+    def __init__(self, cfg, fitted):
         super().__init__()
-        row = METHODS[method]
-        trains = UNLOCK[unlock] if unlock else row.trains
-        if row.text_head is identity:  # then that tower's space is the shared one
-            embed_dim = text.width
-        if row.image_head is identity:
-            embed_dim = visual.width
+        row = METHODS[cfg.method]
+        trains = UNLOCK[cfg.unlock] if cfg.unlock else row.trains
+        visual = image_tower(cfg)  # first: with one seed, rows that train it from scratch begin with the same weights
+        text = row.text(cfg, *fitted)
+        embed_dim = visual.width if row.image_head is none else text.width if row.text_head is none else cfg.embed_dim
         self.visual, self.image_head = visual, row.image_head(visual.width, embed_dim)
         self.text, self.text_head = text, row.text_head(text.width, embed_dim)
         init_linears(self.image_head)
@@ -483,8 +432,8 @@ class TwoTower(nn.Module):
         return self
 
     def encode_image(self, images, normalize=False):
-        """images (B, 3, S, S), normalised by `transform` (or a locked tower's vectors) -> (B, D)"""
-        features = self.image_head(self.visual(images))
+        """images (B, 3, S, S), normalised by `transform`, or (B, width), what a frozen tower made of them -> (B, D)"""
+        features = self.image_head(images if images.ndim == 2 else self.visual(images))
         return F.normalize(features.float(), dim=-1) if normalize else features
 
     def encode_text(self, texts, normalize=False):
@@ -497,36 +446,16 @@ class TwoTower(nn.Module):
                 "text_features": self.encode_text(texts, normalize=True),
                 "logit_scale": self.logit_scale.exp()}
 
-    @torch.no_grad()
-    def clamp_scale(self):
-        """Keep the scale in [1, 100], after every step of the optimizer."""
-        self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-
-
-def build(cfg, make_text):
-    """The model of a configuration (train.Config's fields). The image tower is made first: with one seed, the rows that
-    train it from scratch begin with the same weights."""
-    visual = METHODS[cfg.method].image(cfg)
-    return TwoTower(cfg.method, visual, make_text(), cfg.embed_dim, cfg.unlock)
-
-
-def normalize_pixels(images):
-    """uint8 (B, S, S, 3) -> float32 (B, 3, S, S), normalised; on the images' device."""
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
-    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
-
 
 def read_checkpoint(run):
     """The checkpoint of a run folder as a dict: plain tensors, numbers and strings, so weights_only loads it."""
     path = Path(run) / "checkpoint.pt"
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; {run} is not the folder of a trained run") from None
-    except Exception as error:  # torch raises half a dozen types for a damaged file
-        raise BadInput(f"{path}: damaged or not a checkpoint ({type(error).__name__}); train again") from None
-    if not {"config", "step", "model", "text_fingerprint"} <= set(checkpoint):
-        raise BadInput(f"{path}: a checkpoint of another program; train.py writes those that are read here")
+    if not isinstance(checkpoint, dict) or not {"config", "step", "model", "text_fingerprint", "image_fingerprint"} <= set(checkpoint):
+        raise BadInput(f"{path}: a checkpoint of another program, or of an older version of this one; train again")
     return checkpoint
 
 
@@ -540,12 +469,14 @@ def load(run, device="cpu"):
     cfg, state = SimpleNamespace(**checkpoint["config"]), checkpoint["model"]
     row = METHODS[cfg.method]
     cfg.image_weights = ""  # they are in the checkpoint
-    model = build(cfg, lambda: row.text(cfg, *(state[f"text.{name}"] for name in row.text.fitted)))
+    model = TwoTower(cfg, [state[f"text.{name}"] for name in row.text.fitted])
     model.load_state_dict(state)
     tokenize = row.text.tokenizer(cfg, device)
     if tokenize.fingerprint != checkpoint["text_fingerprint"]:
-        raise BadInput(f"{run} was trained with another language model than {cfg.llm or 'the default one'} is now; "
-                       "bring that one back")
+        raise BadInput(f"{run} was trained with another language model than {cfg.text_features or cfg.llm or 'the default one'} "
+                       "is now; bring that one back")
+    if cfg.image_features and readers.Named(cfg.image_features).fingerprint != checkpoint["image_fingerprint"]:
+        raise BadInput(f"{run} was trained with other vectors than {cfg.image_features} has now; bring those back")
     return (model.to(device).eval(),
-            lambda image: normalize_pixels(torch.from_numpy(readers.to_square(image, cfg.image_size))[None])[0],
+            lambda image: readers.normalize_pixels(torch.from_numpy(readers.to_square(image, cfg.image_size))[None])[0],
             tokenize)

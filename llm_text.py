@@ -1,12 +1,11 @@
-"""The frozen language model: weights, tokenizer, transformer, pooling, and the cache that holds every caption's vector.
+"""The frozen language model: transformer, pooling, and the tuning that teaches it to tell captions apart.
 
 LIFT (Yang et al. 2025, arXiv 2506.04209) never trains its text tower. A language model reads each caption once,
-offline; from then on a caption *is* its vector. data/weights.py reads the file, data/tokens.py its tokenizer; here are
+offline; from then on a caption *is* its vector. data/models.py reads the files; here are
 
     Llama         the transformer of Llama, Qwen2, Qwen3         (ids -> hidden states)
     POOLS         last token, mean, one-word prompt, all tokens  (hidden states -> one vector, or one a token)
-    FrozenLLM     file, tokenizer, transformer and pooling together
-    CaptionCache  every caption's vectors, on disk
+    FrozenLLM     file, tokenizer, transformer and pooling together; data/captions.py keeps what it says
     tune          the first stage of LLM2CLIP: LoRA teaches the LLM to tell captions apart
 
     python llm_text.py "a dog bites a man" "a man bites a dog"     # cosines, tokens, time, for every pooling
@@ -17,14 +16,10 @@ The default model is SmolLM2-135M-Instruct (Apache-2.0, 98 MB), fetched once fro
 """
 
 import argparse
-import fcntl
 import hashlib
-import json
 import math
-import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +28,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from data import BadInput, cache_dir, interpreting, readers, run, shapes
+from data import BadInput, interpreting, pick_device, readers, run, shapes
 from data.models import digest, fetch_default, read_llm
 from data.weights import read_safetensors, write_safetensors
 
@@ -175,43 +170,29 @@ def mean_token(h, mask):
 
 
 def all_tokens(h, mask):
-    """Every token's state, (B, L, D), with zeros at padded places: what APE trains on."""
-    return h.float() * mask[..., None]
+    """Every token's state, (B, L, D), with zeros at padded places and for the first (see mean_token): what APE trains on."""
+    keep = mask.clone()
+    keep[:, 0] = mask.sum(1) == 1
+    return h.float() * keep[..., None]
 
 
-@dataclass(frozen=True)
-class Pool:
-    """One way to a caption's vector: words put around it, a function, and how deep to read."""
-
-    before: str
-    after: str
-    function: callable
-    share: float  # of the blocks
-
-
+# Words put around the caption (before, after), a function, and the share of the blocks to read.
 POOLS = {
-    "last": Pool("", "", last_token, 1.0),
-    # The prompt judges meaning better, the middle-layer mean is the better target: docs/results/pooling.md.
-    "mean": Pool("", "", mean_token, 1 / 3),
-    # (Jiang et al. 2023, arXiv 2307.16645)
-    "prompt": Pool('This sentence: "', '" means in one word: "', last_token, 1.0),
-    "tokens": Pool("", "", all_tokens, 1.0),
+    "last": ("", "", last_token, 1.0),
+    "mean": ("", "", mean_token, 1 / 3),  # the better target by docs/results/pooling.md; "prompt" judges meaning better
+    "prompt": ('This sentence: "', '" means in one word: "', last_token, 1.0),  # (Jiang et al. 2023, arXiv 2307.16645)
+    "tokens": ("", "", all_tokens, 1.0),
 }
 
 
 class FrozenLLM(nn.Module):
-    """A language model that reads captions and is never trained.
-
-    width     dimension of its hidden states
-    depth     number of blocks
-    tokenizer the file's own
-    digest    hash of the weights, configuration and tokenizer files
-    """
+    """A language model that reads captions and is not trained (but for `tune`): transformer, tokenizer, the hash of their files."""
 
     def __init__(self, model, tokenizer, digest):
         super().__init__()
         self.model, self.tokenizer, self.digest = model, tokenizer, digest
         self.width, self.depth = model.config.width, model.config.depth
+        self.tuned_layer = None  # an adapter's: the block after which it was tuned to be read
         self.requires_grad_(False).train(False)
 
     def train(self, mode=True):
@@ -220,29 +201,13 @@ class FrozenLLM(nn.Module):
     device = property(lambda self: self.model.norm.weight.device)
     dtype = property(lambda self: self.model.norm.weight.dtype)
 
-    def token_lists(self, texts, before="", after="", max_length=None):
-        """Ids a text, each at most max_length with everything around the caption. Returns (lists, which were cut)."""
-        t = self.tokenizer
-        head, tail = t.prefix + t.encode(before), t.encode(after) + t.suffix
-        room = None if max_length is None else max_length - len(head) - len(tail)
-        if room is not None and room < 1:
-            raise BadInput(f"a context of {max_length} tokens has no room for a caption beside the prompt")
-        captions = [t.encode(text) for text in texts]
-        for text, ids in zip(texts, captions):
-            if not head + ids + tail:
-                raise BadInput(f"the caption {text!r} has no tokens; leave it out")
-        cut = [room is not None and len(ids) > room for ids in captions]
-        return [head + ids[:room] + tail for ids in captions], cut
-
     def tokenize(self, texts, max_length=None):
         """Texts -> ids (B, L) int64 and mask (B, L) bool, padded on the right, on the model's device."""
-        return self._pad(self.token_lists(texts, max_length=max_length)[0])
+        return self._pad(self.tokenizer.lists(texts, max_length=max_length)[0])
 
     def _pad(self, lists):
-        lengths = torch.tensor([len(ids) for ids in lists])
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in lists], batch_first=True)  # (B, L)
-        mask = torch.arange(ids.shape[1]) < lengths[:, None]  # (B, L)
-        return ids.to(self.device), mask.to(self.device)
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(own) for own in lists], True, -1).to(self.device)  # (B, L)
+        return ids.clamp_min(0), ids >= 0
 
     @torch.no_grad()
     def forward(self, ids, mask, layer=None):
@@ -253,20 +218,30 @@ class FrozenLLM(nn.Module):
         """
         if bool((mask[:, 1:] > mask[:, :-1]).any()):
             raise ValueError("padding must be on the right: a caption starts at position 0")
-        if layer is not None and not 1 <= layer <= self.depth:
-            raise BadInput(f"layer {layer} does not exist: this model has layers 1 to {self.depth}")
         return self.model(ids, mask, layer)
 
     def pool_layer(self, pool, layer=None):
-        """The block after which `pool` reads: the given one, or the pooling's own default."""
+        """The block after which `pool` reads: the given one, or (None, 0) the adapter's or the pooling's own."""
         if pool not in POOLS:
             raise BadInput(f"pooling {pool!r} is unknown; choose one of {', '.join(POOLS)}")
-        return max(1, round(POOLS[pool].share * self.depth)) if layer is None else layer
+        if layer and not 1 <= layer <= self.depth:
+            raise BadInput(f"layer {layer} does not exist: this model has layers 1 to {self.depth}")
+        if layer and self.tuned_layer and layer != self.tuned_layer:
+            raise BadInput(f"the adapter was tuned to be read after block {self.tuned_layer}, not {layer}; leave --layer out, or "
+                           f"tune another with --layer {layer}")
+        return layer or self.tuned_layer or max(1, round(POOLS[pool][-1] * self.depth))
+
+    def settings(self, pool, layer, max_length):
+        """All that decides a caption's vector, for the name of its cache."""
+        before, after, _, _ = POOLS[pool]
+        return {"format": 1, "llm": self.digest, "pool": pool, "before": before, "after": after, "layer": layer,
+                "max_length": max_length, "dtype": str(self.dtype), "width": self.width,
+                "bidirectional": self.model.config.bidirectional}
 
     def batches(self, texts, pool, layer=None, max_length=None, tokens_per_batch=2048):
-        """Pool texts in batches of similar length. Yields (indices into texts, vectors (n, width) float32, cut)."""
-        layer, p = self.pool_layer(pool, layer), POOLS[pool]
-        lists, cut = self.token_lists(texts, p.before, p.after, max_length)
+        """Read texts in batches of similar length. Yields (indices into texts, vectors (n, ...) float32, which were cut)."""
+        layer, (before, after, function, _) = self.pool_layer(pool, layer), POOLS[pool]
+        lists, cut = self.tokenizer.lists(texts, before, after, max_length)
         order = sorted(range(len(lists)), key=lambda i: len(lists[i]))
         start = 0
         for end in range(1, len(order) + 1):
@@ -274,7 +249,7 @@ class FrozenLLM(nn.Module):
                 continue  # one more has room (lengths rise, so the newcomer's length is the batch's)
             batch, start = order[start:end], end
             ids, mask = self._pad([lists[i] for i in batch])
-            yield batch, p.function(self.forward(ids, mask, layer), mask), [cut[i] for i in batch]
+            yield batch, function(self.forward(ids, mask, layer), mask), [cut[i] for i in batch]
 
     def encode(self, texts, pool="mean", layer=None, max_length=None):
         """Texts -> vectors (B, width) float32 on the CPU, in the order given, straight from the model (no cache)."""
@@ -282,17 +257,6 @@ class FrozenLLM(nn.Module):
         for batch, vectors, _ in self.batches(texts, pool, layer, max_length):
             out[batch] = vectors.cpu()
         return out
-
-
-def pick_device(name="auto"):
-    """"auto", "cpu", "cuda" or "cuda:1" -> torch.device; BadInput for one that is not there."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.zeros(1, device=device)
-        return device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"--device {name} cannot be used here ({reason}); try --device cpu") from error
 
 
 def load_llm(path=None, device="cpu", dtype=torch.float32, adapter=None):
@@ -355,12 +319,12 @@ def add_lora(llm, rank, alpha, layer):
     return loras
 
 
-def save_adapter(llm, loras, path):
+def save_adapter(llm, loras, layer, path):
     """Write an adapter file: safetensors, tensors named as PEFT names them, the rest as metadata."""
     some = next(iter(loras.values()))
     tensors = {f"base_model.model.model.{name}.lora_{part}.weight": getattr(lora, f"lora_{part}").weight
                for name, lora in loras.items() for part in "AB"}
-    write_safetensors(path, tensors, {"scale": str(some.scale), "llm": llm.digest,
+    write_safetensors(path, tensors, {"scale": str(some.scale), "llm": llm.digest, "layer": str(layer),
                                       "bidirectional": str(llm.model.config.bidirectional)})
 
 
@@ -373,6 +337,7 @@ def merge_adapter(llm, path):
             raise BadInput("this adapter was tuned on another language model; tune one on this (--tune), or name its own "
                            "with --llm")
         llm.model.config.bidirectional = {"True": True, "False": False}[meta["bidirectional"]]
+        llm.tuned_layer = llm.pool_layer("mean", int(meta["layer"]))
         names = {name.rsplit(".", 2)[0] for name in tensors}
         for name in names:
             weight = llm.model.get_submodule(name.removeprefix("base_model.model.model.")).weight
@@ -385,9 +350,15 @@ def merge_adapter(llm, path):
     llm.digest = hashlib.blake2b((llm.digest + digest(Path(path))).encode(), digest_size=16).hexdigest()
 
 
-def caption_loss(first, second, scale=50.0):
-    """InfoNCE in one direction: find each first caption's partner among all second ones. (B, D) each, unit length."""
-    return F.cross_entropy(scale * first @ second.T, torch.arange(len(first), device=first.device))
+def caption_loss(first, second, same=None, scale=50.0):
+    """InfoNCE in one direction: find each first caption's partner among all second ones. (B, D) each, unit length.
+
+    same (B, B) bool marks second captions that are true of the first's picture too; they are no negatives.
+    """
+    logits = scale * first @ second.T  # (B, B)
+    if same is not None:
+        logits = logits.masked_fill(same & ~torch.eye(len(first), dtype=torch.bool, device=first.device), -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
 
 
 def caption_retrieval(first, second):
@@ -404,12 +375,19 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
 
     captions  lists of two or more captions a picture. Each step draws two of each of `batch_size` pictures.
     Returns the losses. The model is left with its LoRA; load it anew with the adapter to have it merged.
+    (The paper has dropout in LoRA, one more negative a pair, instructions, and reads the last block.)
     """
+    for name, value, low in (("steps", steps, 1), ("batch-size", batch_size, 2), ("rank", rank, 1), ("seed", seed, 0)):
+        if value < low:
+            raise BadInput(f"--{name} {value} is out of range; it is at least {low}")
+    if not 0 < lr <= 1:
+        raise BadInput(f"--lr {lr} is out of range; it lies between 0 and 1")
     captions = sorted({tuple(dict.fromkeys(own)) for own in captions} - {()})
     captions = [own for own in captions if len(own) > 1]
     if len(captions) < 2:
         raise BadInput("tuning needs pictures that have two captions or more (built-in: --csv-caption-key paraphrase or mixed)")
     layer, rng = llm.pool_layer("mean", layer), np.random.default_rng(seed)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     llm.model.config.bidirectional = bidirectional
     loras = add_lora(llm, rank, alpha, layer)
@@ -425,7 +403,8 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
         drawn = rng.choice(len(captions), min(batch_size, len(captions)), replace=False)
         pairs = [[captions[i][j] for j in rng.permutation(len(captions[i]))[:2]] for i in drawn]
         optimizer.param_groups[0]["lr"] = lr * min(1, 10 * (step + 1) / steps) * (1 - step / steps)
-        loss = caption_loss(*(read(list(side)) for side in zip(*pairs)))
+        same = torch.tensor([[second in captions[i] for _, second in pairs] for i in drawn], device=llm.device)
+        loss = caption_loss(*(read(list(side)) for side in zip(*pairs)), same)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             raise BadInput(f"the loss is {losses[-1]} at step {step + 1}; lower --lr")
@@ -434,98 +413,8 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
         optimizer.zero_grad()
         bar.set_postfix(loss=losses[-1])
         if step + 1 == steps or (step + 1) % 50 == 0:
-            save_adapter(llm, loras, out)
+            save_adapter(llm, loras, layer, out)
     return losses
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The caption cache.
-
-
-class Rows:
-    """Some rows of a memory-mapped tensor, read when they are asked for."""
-
-    def __init__(self, table, rows):
-        self.table, self.rows = table, rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, which):
-        got = self.table[self.rows[which]]
-        if got.ndim == 3 and len(got):  # token features: only as many columns as the longest caption here has
-            got = got[:, :int((got != 0).any(-1).sum(1).max())]
-        return got
-
-
-class CaptionCache:
-    """Caption -> vector, on disk, each distinct caption embedded once: LIFT's whole text tower at training time.
-
-    $LIFT_CACHE/captions/FINGERPRINT.records, where the fingerprint covers all that changes a vector: weights,
-    tokenizer, pooling, prompt, layer, maximal length, dtype. The file is an array that grows by appending:
-
-        key     15 bytes of the caption's hash
-        cut     1 byte, whether the caption was longer than max_length
-        vector  (width,) float16; with pool "tokens" (max_length, width), zeros after the last token
-
-    A run that is killed leaves at worst a part of a record, which the next one cuts off, and goes on from there.
-    Calling it is the `tokenize` of a model whose text tower is frozen: texts -> (N, ...) float16 tensor. `rows` is the
-    same without reading: training reads a batch at a time from the memory-mapped file.
-    """
-
-    def __init__(self, llm, pool="mean", layer=None, max_length=77, folder=None):
-        self.llm, self.pool, self.layer, self.max_length = llm, pool, llm.pool_layer(pool, layer), max_length
-        p = POOLS[pool]
-        what = {"format": 1, "llm": llm.digest, "pool": pool, "before": p.before, "after": p.after,
-                "layer": self.layer, "max_length": max_length, "dtype": str(llm.dtype), "width": llm.width,
-                "bidirectional": llm.model.config.bidirectional}
-        self.fingerprint = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=12).hexdigest()
-        self.file = Path(folder or cache_dir() / "captions") / f"{self.fingerprint}.records"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        shape = (max_length, llm.width) if pool == "tokens" else (llm.width,)
-        self.record = np.dtype([("key", "S15"), ("cut", "?"), ("vector", np.float16, shape)])
-        self.frozen_parameters = sum(p.numel() for p in llm.parameters())
-
-    def __call__(self, texts):
-        """Texts -> vectors (N, ...) float16, on the CPU; what is not cached is embedded first, with a bar."""
-        return self.rows(texts)[:]
-
-    def rows(self, texts):
-        """Texts -> Rows, one a text."""
-        hashes = [hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=15).digest() for t in texts]
-        keys = np.array(hashes, "S15").tolist()  # (numpy drops trailing zero bytes, from those in the file too)
-        with open(self.file, "ab") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)  # another process waits here, then finds the work done
-            size = os.fstat(f.fileno()).st_size  # (not f.tell(), which is older than the lock)
-            f.truncate(size - size % self.record.itemsize)
-            known = set(self._records()["key"].tolist())
-            if new := {key: text for key, text in zip(keys, texts) if key not in known}:
-                self._embed(list(new), list(new.values()), f)
-        records = self._records()
-        row = {key: i for i, key in enumerate(records["key"].tolist())}
-        rows = [row[key] for key in keys]
-        self.cut = float(records["cut"][rows].mean()) if rows else 0.0  # share of these captions that was cut
-        return Rows(torch.from_numpy(records["vector"]), torch.tensor(rows, dtype=torch.int64))
-
-    def _records(self):
-        """All whole records, memory-mapped: another process may be writing the next one."""
-        n = self.file.stat().st_size // self.record.itemsize  # (mode c: torch wants memory that it could write to)
-        return np.memmap(self.file, self.record, "c", shape=n) if n else np.empty(0, self.record)
-
-    def _embed(self, keys, texts, f):
-        with tqdm(total=len(texts), desc="embedding captions", unit="caption", dynamic_ncols=True, disable=None) as bar:
-            for batch, vectors, cut in self.llm.batches(texts, self.pool, self.layer, self.max_length):
-                records = np.zeros(len(batch), self.record)
-                records["key"] = [keys[i] for i in batch]
-                records["cut"] = cut
-                vectors = vectors.half().cpu().numpy()
-                records["vector"][(slice(None), *map(slice, vectors.shape[1:]))] = vectors  # (tokens: as many as there are)
-                if not np.isfinite(records["vector"]).all():
-                    raise BadInput(f"the vectors after layer {self.layer} are not finite in float16; choose another "
-                                   "--pool or --layer")
-                f.write(records.tobytes())
-                f.flush()
-                bar.update(len(batch))
 
 
 def whitening(vectors, k):
@@ -553,7 +442,7 @@ def whitening(vectors, k):
 def compare(llm, texts, pools, layer=None):
     """Print tokens and cosines of some captions."""
     for i, text in enumerate(texts):
-        ids = llm.token_lists([text])[0][0]
+        ids = llm.tokenizer.lists([text])[0][0]
         print(f"[{i + 1}] {text}\n    {len(ids)} tokens: {'|'.join(llm.tokenizer.token(j) for j in ids)}")
     for pool in pools:
         start = time.time()

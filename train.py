@@ -17,25 +17,25 @@ import json
 import math
 import os
 import platform
+import re
 import resource
 import signal
 import sys
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
 from tqdm import tqdm
 
 import lift
-from data import BadInput, cache_dir, readers, run, shapes
-from llm_text import POOLS, pick_device
+from data import BadInput, pick_device, readers, run, shapes
+from data.batches import Batches, Crops, Views
+from llm_text import POOLS
 from vit import SIZES
 
 
@@ -58,8 +58,10 @@ class Config:
     image_size: int = flag(40, "side of the pictures in pixels", low=1)
     image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
     image_weights: str = flag("", "pretrained image tower: a run folder, or a timm or Hugging Face ViT (.safetensors, .pth)")
+    image_norm: str = flag("clip", "pixel mean and std that those weights expect: CLIP's, ImageNet's (DeiT), or 0.5 (most of "
+                           "timm's and Hugging Face's ViTs)", choices=list(readers.PIXEL_NORMS))
     image_features: str = flag("", "in place of a frozen image tower, its vectors: FILE.npy, named by FILE.txt (lit, ape)")
-    image_views: int = flag(4, "random crops that a frozen image tower reads of each picture (with --crop-scale < 1)", low=1)
+    image_views: int = flag(4, "with --crop-scale < 1: random crops that a frozen image tower reads of each picture", low=1)
     unlock: str = flag("", "train these parts of both towers, with heads and scale, in place of the row's", choices=["", *lift.UNLOCK])
     embed_dim: int = flag(128, "shared dimension of two trained towers (lift: the dimension is --whiten)", low=1)
     text_width: int = flag(64, "width of a text transformer from scratch", low=1)
@@ -98,6 +100,8 @@ class Config:
     def __post_init__(self):
         for f in fields(self):
             value, low, high = getattr(self, f.name), f.metadata.get("low"), f.metadata.get("high", math.inf)
+            if f.metadata.get("choices") and value not in f.metadata["choices"]:
+                raise BadInput(f"--{f.name.replace('_', '-')} {value!r} is unknown; choose one of {', '.join(f.metadata['choices'])}")
             if low is not None and value is not None and not low <= value <= high:
                 raise BadInput(f"--{f.name.replace('_', '-')} {value} is out of range; it lies between {low} and {high}")
         if self.text_width % self.text_heads:
@@ -105,16 +109,18 @@ class Config:
         if self.resume and self.out not in ("", self.resume):
             raise BadInput(f"--resume {self.resume} goes on in that folder; leave --out {self.out} out")
         row = lift.METHODS[self.method]
-        if (row.image is lift.scratch) != (not self.image_weights and not self.image_features):
+        if (row.image == "pretrained") != bool(self.image_weights or self.image_features):
             raise BadInput(f"--method {self.method} starts from a pretrained image tower; name one with --image-weights (make one "
-                           "with --method supervised)" if row.image is not lift.scratch else
+                           "with --method supervised)" if row.image == "pretrained" else
                            f"--method {self.method} starts from scratch; leave --image-weights and --image-features out")
-        if self.image_features and (self.image_weights or row.image is not lift.Locked):
+        if self.image_features and (self.image_weights or self.unlock or re.match(row.trains, "visual.norm.weight")):
             raise BadInput("--image-features stands for a frozen image tower, so it goes with --method lit or ape and without "
-                           "--image-weights")
-        if self.text_features and (row.text.tokenizer is lift.TokenIds or self.llm or self.llm_adapter):
+                           "--image-weights and --unlock")
+        if self.text_features and (not issubclass(row.text, lift.LLMVectors) or self.llm or self.llm_adapter):
             raise BadInput("--text-features stands for a frozen LLM, so it goes with --method lift, lift_cos, llm2clip or ape, "
                            "and without --llm and --llm-adapter")
+        if self.llm_adapter and not issubclass(row.text, (lift.LLMVectors, lift.LiveLLM)):
+            raise BadInput(f"--llm-adapter changes a language model, of which --method {self.method} uses the tokenizer only")
         self.out = self.resume or self.out or f"runs/{self.method}"
 
 
@@ -140,7 +146,7 @@ def from_cli(argv=None):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# The schedule, and batches: what they are, and in what order they come.
+# The schedule.
 
 
 def lr_at(step, total, cfg):
@@ -149,133 +155,6 @@ def lr_at(step, total, cfg):
     if step < warmup:
         return cfg.lr * (step + 1) / warmup
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-class Batches:
-    """Training batches, by step: pictures in an order drawn from (seed, epoch), one caption of each an epoch.
-
-    Captions become tensors once, here: LLM vectors (frozen text) or token ids (trained text). Pictures come from
-    `look`: Crops, or for a frozen image tower Views.
-    """
-
-    look = None
-
-    def __init__(self, pictures, tokenize, cfg, device):
-        texts = {text: None for captions in pictures.captions for text in captions}
-        number = {text: i for i, text in enumerate(texts)}
-        self.inputs = tokenize.rows(list(texts))  # (distinct captions, ...)
-        self.cut = tokenize.cut
-        self.choices = [[number[text] for text in sorted(captions, key=len)] for captions in pictures.captions]
-        self.pictures, self.seed, self.device = pictures, cfg.seed, device
-        self.long_share = cfg.long_share
-        self.size = min(cfg.batch_size, len(pictures))
-        self.steps_per_epoch = len(pictures) // self.size  # a ragged last batch would be another task: fewer negatives
-        content = json.dumps([tokenize.fingerprint, pictures.captions, pictures.digests.tolist()]).encode()
-        self.fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
-
-    @lru_cache(1)
-    def epoch(self, number):
-        """The order of the pictures in one epoch, (N,), and a draw in [0, 1) for each picture's caption, (N,)."""
-        rng = np.random.default_rng((self.seed, number))
-        return rng.permutation(len(self.pictures)), rng.random(len(self.pictures))
-
-    def choose(self, captions, draw):
-        """One of a picture's captions, the longest of which is last, by a draw in [0, 1)."""
-        if self.long_share is None or len(captions) == 1:
-            return captions[int(draw * len(captions))]
-        if draw < self.long_share:
-            return captions[-1]
-        return captions[int((draw - self.long_share) / (1 - self.long_share) * (len(captions) - 1))]
-
-    def __call__(self, step):
-        """images (B, ...) as the image tower takes them, texts (B, ...), duplicates (B, B) bool, on the device."""
-        number, i = divmod(step, self.steps_per_epoch)
-        order, draw = self.epoch(number)
-        which = order[i * self.size:(i + 1) * self.size]
-        theirs = nn.utils.rnn.pad_sequence([torch.tensor(self.choices[j]) for j in which], True, -1)  # (B, C)
-        captions = torch.tensor([self.choose(self.choices[j], draw[j]) for j in which])  # (B,)
-        same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
-        fits = (theirs[:, :, None] == captions).any(1)  # (B, B): does j's caption describe picture i too?
-        duplicates = fits | fits.T | (same[:, None] == same)
-        return self.look(which, step), *(on_device(t, self.device) for t in (self.inputs[captions], duplicates))
-
-
-def on_device(tensor, device):
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-class Crops:
-    """Pictures for an image tower that is trained: (indices, step) -> (B, 3, S, S), cropped anew in every step."""
-
-    fingerprint = ""
-
-    def __init__(self, pictures, cfg, device):
-        self.pictures, self.cfg, self.device = pictures, cfg, device
-
-    def __call__(self, which, step):
-        images = lift.normalize_pixels(on_device(torch.from_numpy(self.pictures.pixels(which)), self.device))
-        if self.cfg.crop_scale == 1:
-            return images
-        return random_crops(images, self.cfg.crop_scale, torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + step))
-
-
-class Views:
-    """Pictures for an image tower that is frozen: (indices, step) -> (B, D), one of several vectors of each, drawn anew.
-
-    The tower reads --image-views crops of each picture once, into a file in the cache; or --image-features has them.
-    """
-
-    def __init__(self, pictures, cfg, device, tower):
-        self.seed, self.device, what = cfg.seed, device, hashlib.blake2b(digest_size=12)
-        if cfg.image_features:
-            named = readers.Named(cfg.image_features)
-            self.vectors, self.fingerprint = named(pictures.names), named.fingerprint
-            if self.vectors.ndim == 2:  # one view
-                self.vectors = self.vectors[:, None]
-            return
-        views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops all are the same
-        for name, tensor in tower.state_dict().items():
-            what.update(name.encode() + tensor.cpu().numpy().tobytes())
-        what.update(json.dumps([1, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode() + pictures.digests.tobytes())
-        self.fingerprint = what.hexdigest()
-        path = cache_dir() / "views" / f"{self.fingerprint}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            look, part = Crops(pictures, cfg, device), path.with_suffix(f".{os.getpid()}.part")
-            try:
-                out = np.lib.format.open_memmap(part, "w+", np.float32, (len(pictures), views, tower.width))
-                starts = [(i, v) for i in range(0, len(pictures), 256) for v in range(views)]
-                for i, v in tqdm(starts, desc="reading pictures", unit="batch", dynamic_ncols=True, disable=None):
-                    which = np.arange(i, min(i + 256, len(pictures)))
-                    with torch.no_grad():
-                        out[which, v] = tower(look(which, i * views + v)).float().cpu().numpy()
-                out.flush()
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
-        self.vectors = torch.from_numpy(np.load(path, mmap_mode="c"))
-
-    def __call__(self, which, step):
-        view = np.random.default_rng((self.seed, step)).integers(self.vectors.shape[1], size=len(which))
-        return on_device(self.vectors[which, view], self.device)  # (B, D)
-
-
-def random_crops(images, smallest, generator):
-    """Random resized crops, bilinear, on the device. images (B, 3, S, S) -> (B, 3, S, S).
-
-    Each keeps a share in [smallest, 1] of the area, at an aspect ratio in [3/4, 4/3], as in the papers; no flips:
-    left and right mean something.
-    """
-    B, device = len(images), images.device
-    area, ratio, x, y = torch.rand(4, B, generator=generator).to(device)  # (B,) each
-    area = smallest + (1 - smallest) * area
-    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
-    w, h = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
-    theta = torch.zeros(B, 2, 3, device=device)  # output corner -> input position, in [-1, 1]
-    theta[:, 0, 0], theta[:, 1, 1] = w, h
-    theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - w), (2 * y - 1) * (1 - h)
-    grid = F.affine_grid(theta, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -307,24 +186,23 @@ def memory_gb(device):
 def parameter_groups(model, wd, image_rate=1.0):
     """Weight decay for matrices only: biases, norms and the scale have fewer dimensions, positions three. `rate` is the
     group's share of the learning rate: image_rate in the image tower, else 1."""
-    groups = {(decay, rate): [] for decay in (wd, 0.0) for rate in (1.0, image_rate)}
+    groups = defaultdict(list)
     for name, p in model.named_parameters():
         if p.requires_grad:
             groups[wd if p.ndim == 2 else 0.0, image_rate if name.startswith("visual.") else 1.0].append(p)
-    return [{"params": params, "weight_decay": decay, "rate": rate} for (decay, rate), params in groups.items() if params]
+    return [{"params": params, "weight_decay": decay, "rate": rate} for (decay, rate), params in groups.items()]
 
 
 @contextmanager
 def stop_signals():
     """Ctrl-C and SIGTERM, during the loop: collected, so that the step ends and is saved. A second one kills."""
-    caught, before = [], {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    caught = []
 
     def catch(number, frame):
         caught.append(number)
         signal.signal(number, before[number])
 
-    for number in before:
-        signal.signal(number, catch)
+    before = {s: signal.signal(s, catch) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield caught
     finally:
@@ -357,12 +235,16 @@ def train(cfg):
         readers.read(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
     pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data))
     tokenize = row.text.tokenizer(cfg, device)
-    batches = Batches(pictures, tokenize, cfg, device)
-    text_fingerprint, cached = tokenize.fingerprint, tokenize.frozen_parameters
+    texts = list(dict.fromkeys(text for captions in pictures.captions for text in captions))
+    inputs = tokenize.rows(texts)  # (distinct captions, ...)
+    text_fingerprint, cut, cached = tokenize.fingerprint, tokenize.cut, tokenize.frozen_parameters
     del tokenize  # and with it the language model: every caption has been read
-    model = lift.build(cfg, lambda: row.text.fit(cfg, batches.inputs)).to(device).train()
-    batches.look = Views(pictures, cfg, device, model.visual) if row.image is lift.Locked else Crops(pictures, cfg, device)
-    data_fingerprint = batches.fingerprint + batches.look.fingerprint
+    model = lift.TwoTower(cfg, row.text.fit(cfg, inputs)).to(device).train()
+    frozen = not any(p.requires_grad for p in model.visual.parameters())
+    look = Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
+    batches = Batches(pictures, texts, inputs, look, cfg, device)
+    content = json.dumps([text_fingerprint, look.fingerprint, pictures.captions, pictures.digests.tolist()]).encode()
+    data_fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
                                   fused=on_gpu)
@@ -388,8 +270,8 @@ def train(cfg):
     if cached:
         parts["the LLM behind the cached captions"] = 0, cached
     trained, everything = (sum(counts) for counts in zip(*parts.values()))
-    print(f"{cfg.method}: {len(pictures)} pictures, {len(batches.inputs)} distinct captions "
-          f"({batches.cut:.1%} cut at {cfg.context_length} tokens), {total} steps of {batches.size} on {device}"
+    print(f"{cfg.method}: {len(pictures)} pictures, {len(texts)} distinct captions "
+          f"({cut:.1%} cut at {cfg.context_length} tokens), {total} steps of {batches.size} on {device}"
           f"{' in bf16' if bf16 else ''}\ntrained parameters: "
           + ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of)
           + f"; in all {trained:,} of {everything:,} ({trained / everything:.2%})", file=sys.stderr)
@@ -421,13 +303,14 @@ def train(cfg):
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            model.clamp_scale()
+            model.logit_scale.data.clamp_(0, math.log(100))  # the scale stays in [1, 100]
             # ---- below: diagnostics --------------------------------------------------------------------------
 
             done = step + 1
             seen += len(texts)
             bar.update()
-            if done % cfg.log_every_n_steps == 0 or done in (start + 1, total) or stop:
+            save = done % cfg.save_frequency == 0 or done == total or stop
+            if save or done % cfg.log_every_n_steps == 0 or done == start + 1:
                 with torch.no_grad():
                     cosines = features["image_features"].float() @ features["text_features"].float().T
                     best = cosines.argmax(1)
@@ -444,12 +327,12 @@ def train(cfg):
                           f"{entry['memory_gb']:.1f} GB | eta {entry['eta_seconds']:.0f} s", file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
                 since, seen, waited = time.time(), 0, 0.0
-            if done % cfg.save_frequency == 0 or done == total or stop or not math.isfinite(entry["loss"]):
-                if not math.isfinite(loss.item() + norm.item()):  # the parameters are spoilt
-                    raise BadInput(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step {done}; stopped. "
+                if not math.isfinite(entry["loss"] + entry["grad_norm"]):  # the parameters are spoilt
+                    raise BadInput(f"the loss is {entry['loss']} and its gradient's norm {entry['grad_norm']} at step {done}; stopped. "
                                    "The last good checkpoint is kept; lower --lr, or look for extreme values in the data")
+            if save:
                 atomic_save({"config": asdict(cfg), "step": done, "data_fingerprint": data_fingerprint,
-                             "text_fingerprint": text_fingerprint, "model": model.state_dict(),
+                             "text_fingerprint": text_fingerprint, "image_fingerprint": look.fingerprint, "model": model.state_dict(),
                              "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
             if stop:
                 bar.close()

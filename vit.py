@@ -1,18 +1,15 @@
-"""A small Vision Transformer, trained from scratch. (Dosovitskiy et al. 2021, arXiv 2010.11929)
+"""A small Vision Transformer. (Dosovitskiy et al. 2021, arXiv 2010.11929)
 
 Modules carry timm's names (patch_embed.proj, blocks.0.attn.qkv, ...). One thing differs from the textbook: the
 position embeddings start at std 0.5 instead of 0.02: beside patch projections of std about 0.6 the usual start is
 invisible to the first blocks.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import BadInput, interpreting
-from data.models import read_vit
+from data import BadInput
 
 # name: (patch side in pixels, width, blocks, heads). Image size is free; it fixes the number of patches.
 SIZES = {
@@ -43,16 +40,16 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, causal):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x, causal=False):
+    def forward(self, x):
         B, N, D = x.shape
         q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # 3 x (B, H, N, d)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.proj(y.transpose(1, 2).reshape(B, N, D))
 
 
@@ -69,16 +66,16 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-LN transformer block; CLIP's text transformer uses it too, causally."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, causal=False):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, causal)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = MLP(width)
         self.adapter1 = self.adapter2 = nn.Identity()  # LilT puts something here (lift.py)
 
-    def forward(self, x, causal=False):
-        x = x + self.attn(self.norm1(self.adapter1(x)), causal)
+    def forward(self, x):
+        x = x + self.attn(self.norm1(self.adapter1(x)))
         return x + self.mlp(self.norm2(self.adapter2(x)))
 
 
@@ -128,31 +125,3 @@ def init_linears(module):
             nn.init.xavier_uniform_(m.weight)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
-
-
-@torch.no_grad()
-def load_weights(tower, path):
-    """Fill a ViT from a file or run folder that data.models.read_vit knows.
-
-    Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a
-    file that cannot be read, and where a name is missing or unknown or a shape differs.
-    """
-    state, wanted = read_vit(path), tower.state_dict()
-    with interpreting(path):
-        if "patch_embed.proj.weight" in state:  # a convolution elsewhere, a linear layer here
-            state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].flatten(1)
-        if "pos_embed" in state and state["pos_embed"].shape[1] != wanted["pos_embed"].shape[1]:
-            extra = int("cls_token" in state)
-            grid = state["pos_embed"][:, extra:].float()
-            old, new = (math.isqrt(n) for n in (grid.shape[1], wanted["pos_embed"].shape[1] - extra))
-            if old * old != grid.shape[1]:
-                raise BadInput(f"pos_embed has {grid.shape[1]} patch positions, which make no square")
-            grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
-            grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
-            state["pos_embed"] = torch.cat([state["pos_embed"][:, :extra], grid], dim=1)  # (1, extra + new * new, D)
-        found = {name: tuple(t.shape) for name, t in state.items()}
-        wants = {name: tuple(t.shape) for name, t in wanted.items()}
-        if wrong := sorted({name for name, _ in found.items() ^ wants.items()}):
-            raise BadInput(f"{wrong[0]} has shape {found.get(wrong[0], 'none')}, --model, --image-size and --image-pool "
-                           f"want {wants.get(wrong[0], 'none')} ({len(wrong)} such tensors)")
-        tower.load_state_dict(state)

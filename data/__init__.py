@@ -12,6 +12,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 
 class BadInput(ValueError):
     """A file, flag or caption that cannot be used. The message says what, where and what to do, on one line."""
@@ -57,3 +59,14 @@ def run(main):
 def cache_dir():
     """The folder for downloads, caption vectors and decoded pictures: $LIFT_CACHE, or ~/.cache/lift."""
     return Path(os.environ.get("LIFT_CACHE") or Path.home() / ".cache" / "lift")
+
+
+def pick_device(name="auto"):
+    """A device's name, or "auto" -> torch.device; BadInput for one that is not there."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device)
+        return device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"--device {name} cannot be used here ({reason}); try --device cpu") from error

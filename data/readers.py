@@ -28,6 +28,11 @@ from data import BadInput, cache_dir, interpreting, run, shapes
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_KEYS, CAPTION_KEYS = ("filepath", "image"), ("title", "caption")
 MAX_UNREADABLE = 0.05
+PIXEL_NORMS = {  # mean and standard deviation of pixels; ours is CLIP's, as in open_clip
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
 
 
 @dataclass
@@ -68,26 +73,31 @@ class Named:
 
     cut, frozen_parameters = 0.0, 0
 
-    def __init__(self, path):
+    def __init__(self, path, ndim=None):
         names = Path(path).with_suffix(".txt")
         with interpreting(path):
             self.vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(self.vectors, np.ndarray):
+                raise BadInput("not one array; save it with numpy.save")
         with interpreting(names):
             lines = names.read_text("utf-8").removesuffix("\n").split("\n")
-        if self.vectors.ndim not in (2, 3) or self.vectors.dtype.kind != "f" or len(lines) != len(self.vectors):
+        if self.vectors.ndim not in ((ndim,) if ndim else (2, 3)) or self.vectors.dtype.kind != "f" or len(lines) != len(self.vectors):
             raise BadInput(f"{path}: {self.vectors.dtype} of shape {self.vectors.shape} for the {len(lines)} lines of {names}; "
-                           "floating-point vectors are wanted, one row a line")
+                           f"floating-point vectors{f' in {ndim} dimensions' if ndim else ''} are wanted, one row a line")
         self.path, self.row = path, {line: i for i, line in enumerate(lines)}
-        self.fingerprint = hashlib.blake2b(np.ascontiguousarray(self.vectors).tobytes() + names.read_bytes(),
-                                           digest_size=12).hexdigest()
+        if len(self.row) < len(lines):
+            raise BadInput(f"{names} has the same line twice; a name stands for one row")
+        first = [self.vectors[:100].tobytes(), *lines[:100]]  # more rows may be added later
+        self.fingerprint = hashlib.blake2b(repr(first).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
     def __call__(self, names):
         if missing := [name for name in names if name not in self.row]:
             raise BadInput(f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are missing); the "
                            "names that are needed: python -m data.readers SPEC")
         rows = np.array(self.vectors[[self.row[name] for name in names]], np.float32)
-        if not np.isfinite(rows).all():
-            raise BadInput(f"{self.path}: row {names[int(np.argwhere(~np.isfinite(rows))[0, 0])]!r} is not finite")
+        bad = ~np.isfinite(rows).reshape(len(rows), -1).all(1) | ~rows.reshape(len(rows), -1).any(1)
+        if bad.any():
+            raise BadInput(f"{self.path}: row {names[int(bad.argmax())]!r} is not finite, or all zero")
         return torch.from_numpy(rows)
 
     rows = __call__
@@ -104,6 +114,12 @@ def to_square(image, size):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(ImageOps.fit(image.convert("RGB"), (size, size), Image.BICUBIC))
+
+
+def normalize_pixels(images):
+    """uint8 (B, S, S, 3) -> float32 (B, 3, S, S), normalised; on the images' device."""
+    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in PIXEL_NORMS["clip"])
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def digest(pixels):
@@ -303,12 +319,15 @@ def main():
                                      "that training and evaluation ask for) must have, a line each.")
     parser.add_argument("data", help="as train.py's --data")
     parser.add_argument("--texts", action="store_true", help="list texts (default: pictures)")
-    parser.add_argument("--csv-caption-key", default="", help="as in train.py")
+    for key in ("separator", "img-key", "caption-key"):
+        parser.add_argument(f"--csv-{key}", default="", help="as in train.py")
     parser.add_argument("--train-num-samples", type=int, default=0, help="as in train.py")
     args = parser.parse_args()
+    listed = {}
     for split in ("train", "test"):
-        pictures = read(args.data, split, 8, args.train_num_samples if split == "train" else 0,
-                        caption_key=args.csv_caption_key)
+        built_in_test = split == "test" and args.data in shapes.WORLDS  # evaluation asks for short captions there
+        pictures = read(args.data, split, 8, args.train_num_samples if split == "train" else 0, args.csv_separator,
+                        args.csv_img_key, "" if built_in_test else args.csv_caption_key)
         lines = pictures.names
         if args.texts:
             lines = [text for captions in pictures.captions for text in captions]
@@ -316,7 +335,8 @@ def main():
                 lines += [text for scene in pictures.scenes for text in shapes.negatives(scene).values()]
                 names, templates = shapes.classes(args.data)
                 lines += [template.format(name) for name in names for template in templates]
-        print(*dict.fromkeys(lines), sep="\n")
+        listed |= dict.fromkeys(lines)
+    print(*listed, sep="\n")
 
 
 if __name__ == "__main__":

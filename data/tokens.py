@@ -61,6 +61,18 @@ class Tokenizer:
             text = unicodedata.normalize("NFC", text)
         return [i for i in self.ids[self.encoding.encode_ordinary(text)].tolist() if i >= 0]
 
+    def lists(self, texts, before="", after="", max_length=None):
+        """Ids a text, each at most max_length with everything around the caption. Returns (lists, which were cut)."""
+        head, tail = self.prefix + self.encode(before), self.encode(after) + self.suffix
+        room = None if max_length is None else max_length - len(head) - len(tail)
+        if room is not None and room < 1:
+            raise BadInput(f"a context of {max_length} tokens has no room for a caption beside the prompt")
+        captions = [self.encode(text) for text in texts]
+        for text, ids in zip(texts, captions):
+            if not head + ids + tail:
+                raise BadInput(f"the caption {text!r} has no tokens; leave it out")
+        return [head + ids[:room] + tail for ids in captions], [room is not None and len(ids) > room for ids in captions]
+
     def token(self, i):
         """How token i reads, for people."""
         return self._bytes.get(i, b"<special>").decode("utf-8", errors="replace")

@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lift
 import llm_text
-import vit
 
 BATCH = 4
 # name: ViT, image side, text transformer (width, depth, heads), its vocabulary, CLIP's shared dimension, the LLM vectors', tokens
@@ -28,14 +27,12 @@ LLMS = {"paper": dict(vocab=32000, width=4096, depth=32, heads=32, kv_heads=8, h
 def step(method, size, tokens):
     """(operations of a training step a pair, trained parameters)"""
     name, side, (width, depth, heads), vocab, embed_dim, llm_width, _ = SIZES[size]
-    cfg = SimpleNamespace(text_width=width, text_depth=depth, text_heads=heads, context_length=tokens, embed_dim=embed_dim)
+    cfg = SimpleNamespace(method=method, model=name, image_size=side, image_pool="tok" if method == "clip" else "avg", image_weights="",
+                          image_features="", unlock="", embed_dim=embed_dim, text_width=width, text_depth=depth, text_heads=heads,
+                          context_length=tokens)
     with torch.device("meta"):
-        visual = vit.ViT(name, side, "tok" if method == "clip" else "avg")
-        if method == "clip":
-            text = lift.TextTransformer(cfg, torch.empty(vocab - 1, dtype=torch.int64))
-        else:
-            text = lift.LLMVectors(cfg, torch.empty(llm_width), torch.empty(llm_width, llm_width))
-        model = lift.TwoTower(method, visual, text, embed_dim).train()
+        fitted = [torch.empty(vocab - 1, dtype=torch.int64)] if method == "clip" else [torch.empty(llm_width), torch.empty(llm_width, llm_width)]
+        model = lift.TwoTower(cfg, fitted).train()
         images, texts = torch.empty(BATCH, 3, side, side), torch.zeros(BATCH, tokens, dtype=torch.int64)
         counter = FlopCounterMode(display=False)
         with counter:

@@ -42,7 +42,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 import data
 import llm_text
 from data import BadInput, models, tokens, weights
-from llm_text import POOLS, CaptionCache, load_llm
+from data.captions import CaptionCache, Rows
+from llm_text import POOLS, load_llm
 
 ROOT = Path(llm_text.__file__).parent
 
@@ -258,7 +259,7 @@ def test_hidden_states_of_gguf_files(tmp_path, name, qtype):
     ours = load_llm(write_gguf(tmp_path / "x.gguf", model, qtype, tensors=tensors))
     assert_same_hidden_states(ours, model, IDS, (1, 2))
     reference = tokenizers.Tokenizer.from_str(json.dumps(TOKENIZER))
-    assert ours.token_lists(fuzz(50, 5))[0] == [e.ids + [7] for e in reference.encode_batch(fuzz(50, 5))]
+    assert ours.tokenizer.lists(fuzz(50, 5))[0] == [e.ids + [7] for e in reference.encode_batch(fuzz(50, 5))]
 
 
 read_with_gguf = functools.cache(gguf.GGUFReader)  # takes seconds; transformers does it twice, the next test once
@@ -327,14 +328,14 @@ def test_token_lists(tiny_llm):
     t.suffix = [7]
     before, *captions, after = map(t.encode, ["Say: ", *texts, " in a word"])
     room = len(captions[1])
-    lists, cut = tiny_llm.token_lists(texts, "Say: ", " in a word", 1 + len(before) + room + len(after) + 1)
+    lists, cut = tiny_llm.tokenizer.lists(texts, "Say: ", " in a word", 1 + len(before) + room + len(after) + 1)
     assert lists == [t.prefix + before + caption[:room] + after + [7] for caption in captions]
     assert len(t.prefix) == 1 and cut == [True, False, False]
     with pytest.raises(BadInput, match="no room"):
-        tiny_llm.token_lists(["a"], "Say: ", max_length=len(before) + 2)
+        tiny_llm.tokenizer.lists(["a"], "Say: ", max_length=len(before) + 2)
     t.prefix, t.suffix = [], []
     with pytest.raises(BadInput, match="no tokens"):
-        tiny_llm.token_lists(["a", ""])
+        tiny_llm.tokenizer.lists(["a", ""])
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -547,7 +548,7 @@ def test_pooling_by_hand():
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
     assert llm_text.last_token(h, mask).tolist() == [[5, 8], [7, 9], [5, 0]]
     assert llm_text.mean_token(h, mask).tolist() == [[4, 6], [7, 9], [3, 2]]
-    assert {p.function(h.bfloat16(), mask).dtype for p in POOLS.values()} == {torch.float32}
+    assert {p[2](h.bfloat16(), mask).dtype for p in POOLS.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("pool, layer, before, after", [
@@ -570,7 +571,7 @@ def test_batches_and_padding_do_not_change_a_vector(tiny_llm, pool, layer, befor
 def test_padding_is_on_the_right_and_never_read(tiny_llm):
     texts = ["a dog bites a man", "a", "two dogs"]
     ids, mask = tiny_llm.tokenize(texts)
-    assert [row[m].tolist() for row, m in zip(ids, mask)] == tiny_llm.token_lists(texts)[0]
+    assert [row[m].tolist() for row, m in zip(ids, mask)] == tiny_llm.tokenizer.lists(texts)[0]
     other = torch.where(mask, ids, VOCAB - 1)
     assert not torch.equal(ids, other) and torch.equal(tiny_llm(ids, mask)[mask], tiny_llm(other, mask)[mask])
     with pytest.raises(ValueError, match="right"):
@@ -595,7 +596,7 @@ def test_poolings_and_layers_that_do_not_exist_are_refused(tiny_llm, pool, layer
 def test_whitening():
     g = torch.Generator().manual_seed(12)
     x = torch.randn(300, 20, generator=g) @ torch.randn(20, 20, generator=g) + 5
-    mean, matrix = llm_text.whitening(llm_text.Rows(x.half().repeat(2, 1), torch.arange(300, 600)), 7)
+    mean, matrix = llm_text.whitening(Rows(x.half().repeat(2, 1), torch.arange(300, 600)), 7)
     assert mean.dtype == matrix.dtype == torch.float32 and matrix.shape == (20, 7)
     y = (x.half().float() - mean) @ matrix
     assert y.mean(0).abs().max() < 1e-4 and (y.T @ y / 300 - torch.eye(7)).abs().max() < 1e-3
@@ -730,6 +731,7 @@ WRITER = f"""
 import functools, itertools, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import llm_text
+from data.captions import CaptionCache
 llm_text.torch.set_num_threads(1)
 folder, cache, first, last, stop = sys.argv[1:]
 llm = llm_text.load_llm(folder)
@@ -742,7 +744,7 @@ def slow(*args):  # enough to be caught in the middle; however busy the machine 
 
 llm.forward = slow
 print("ready", flush=True), sys.stdin.readline()
-llm_text.CaptionCache(llm, folder=cache)([{CAPTION} for i in range(int(first), int(last))])
+CaptionCache(llm, folder=cache)([{CAPTION} for i in range(int(first), int(last))])
 """
 
 

@@ -215,10 +215,29 @@ def test_named_vectors_are_found_by_name(tmp_path):
 
 @pytest.mark.parametrize("names, vectors, says", [
     (["a"], np.zeros((2, 3)), "1 lines"), (["a", "b"], np.zeros(2), "shape"), (["a", "b"], np.zeros((2, 3), int), "int64"),
-    (["a", "b"], np.array([[1.0], [np.nan]]), "row 'b' is not finite"), (["a", "b"], np.array([{}, {}]), "corrupt")])
+    (["a", "b"], np.array([[1.0], [np.nan]]), "row 'b' is not finite"), (["a", "b"], np.array([[0.0], [1.0]]), "row 'a' is not finite, or all zero"),
+    (["a", "a"], np.ones((2, 3)), "same line twice"), (["a", "b"], np.array([{}, {}]), "corrupt")])
 def test_named_vectors_that_cannot_be_used(tmp_path, names, vectors, says):
     with pytest.raises(BadInput, match=says):
         readers.Named(named(tmp_path / "v.npy", names, vectors))(names)
+
+
+def test_named_vectors_of_another_kind(tmp_path):
+    path = named(tmp_path / "v.npy", ["a"], np.ones((1, 3)))
+    assert readers.Named(path, 2)(["a"]).shape == (1, 3)
+    with pytest.raises(BadInput, match="in 3 dimensions"):
+        readers.Named(path, 3)
+    np.savez(tmp_path / "v.npz", a=np.ones(3))
+    with pytest.raises(BadInput, match="v.npz: not one array"):
+        readers.Named(tmp_path / "v.npz")
+
+
+def test_more_rows_may_be_added_but_no_others_put_in_their_place(tmp_path):
+    names, vectors = [str(i) for i in range(300)], np.random.default_rng(0).normal(size=(300, 4))
+    path = tmp_path / "v.npy"
+    before = readers.Named(named(path, names[:200], vectors[:200])).fingerprint
+    assert readers.Named(named(path, names, vectors)).fingerprint == before
+    assert readers.Named(named(path, names, vectors + 1)).fingerprint != before
 
 
 def test_named_vectors_without_their_files(tmp_path):

@@ -22,6 +22,7 @@ import lift
 import train
 import vit
 from data import BadInput, readers, shapes
+from data.batches import Batches, Views, random_crops
 from llm_text import load_llm
 
 COMMAND = [sys.executable, str(Path(train.__file__))]
@@ -55,21 +56,21 @@ def test_schedule():
 
 def test_crops_keep_what_they_say():
     gradient = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(400, 3, 64, 64)
-    out = train.random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
+    out = random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
     width = (out[:, 0, 0, -1] - out[:, 0, 0, 0])  # share of the width that is kept
-    height = (train.random_crops(gradient.transpose(2, 3), 0.25, torch.Generator().manual_seed(0))[:, 0, [0, -1], 0].diff()[:, 0])
+    height = (random_crops(gradient.transpose(2, 3), 0.25, torch.Generator().manual_seed(0))[:, 0, [0, -1], 0].diff()[:, 0])
     area = width * height
     assert 0.2 < area.min() < 0.35 and area.max() > 0.8
     assert width.min() > 0.4 and (width / height).max() < 4 / 3 + 0.1
     assert (out[:, 0, 0] - out[:, 0, 40]).abs().max() < 1e-5  # upright, and no flips:
     assert (width > 0).all()
-    same = train.random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
+    same = random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
     assert torch.equal(out, same)
 
 
 def starts(method, small):
     """Flags for the rows that start from a pretrained tower: here a random one, in a file."""
-    if lift.METHODS[method].image is lift.scratch:
+    if lift.METHODS[method].image == "scratch":
         return {}
     path = Path(small["out"]).parent / "tower.pt"
     if not path.exists():
@@ -81,21 +82,16 @@ def starts(method, small):
 def test_batches_are_a_function_of_seed_and_step():
     pictures = readers.read("shapes", "train", 8, 50, caption_key="paraphrase")
 
-    def tokenize(texts):
-        return torch.arange(len(texts))
-
-    tokenize.cut, tokenize.fingerprint, tokenize.rows = 0.0, '', tokenize
+    texts = list(dict.fromkeys(t for c in pictures.captions for t in c))
 
     def batches(**more):
-        made = train.Batches(pictures, tokenize, train.Config(batch_size=16, **more), torch.device("cpu"))
-        made.look = lambda which, step: torch.from_numpy(pictures.pixels(which))
-        return made
+        return Batches(pictures, texts, torch.arange(len(texts)), lambda which, step: torch.from_numpy(pictures.pixels(which)),
+                       train.Config(batch_size=16, **more), torch.device("cpu"))
 
     one, two = batches(), batches()
     assert one.steps_per_epoch == 3
     for step in (7, 2, 0):  # in any order
         assert all(torch.equal(a, b) for a, b in zip(one(step), two(step)))
-    texts = list(dict.fromkeys(t for c in pictures.captions for t in c))
     seen = {}
     for step in range(3):
         images, captions, duplicates = one(step)
@@ -121,18 +117,14 @@ def test_batches_are_a_function_of_seed_and_step():
 def test_long_captions_are_drawn_in_the_share_asked_for():
     pictures = readers.read("shapes", "train", 8, 64, caption_key="paraphrase")
 
-    def tokenize(texts):
-        tokenize.texts = texts
-        return torch.arange(len(texts))
-
-    tokenize.cut, tokenize.fingerprint, tokenize.rows = 0.0, '', tokenize
+    texts = list(dict.fromkeys(t for c in pictures.captions for t in c))
     for share in (0.0, 0.3, 1.0):
-        batches = train.Batches(pictures, tokenize, train.Config(batch_size=64, long_share=share), torch.device("cpu"))
-        batches.look = lambda which, step: None
+        batches = Batches(pictures, texts, torch.arange(len(texts)), lambda which, step: torch.zeros(1),
+                          train.Config(batch_size=64, long_share=share), torch.device("cpu"))
         said = {}
         for step in range(100):
             for i, text in zip(batches.epoch(step)[0], batches(step)[1]):
-                said.setdefault(int(i), []).append(tokenize.texts[text])
+                said.setdefault(int(i), []).append(texts[text])
         longest = [sorted(captions, key=len)[-1] for captions in pictures.captions]
         hits = sum(text == longest[i] for i in said for text in said[i])
         assert hits / 6400 == pytest.approx(share, abs=0.02)
@@ -148,12 +140,12 @@ def test_views_of_a_frozen_tower_are_its_vectors_of_crops_read_once(monkeypatch,
 
     def views(tower, **flags):
         cfg = train.Config(method="ape", image_weights="x", image_size=32, model="micro/16", **flags)
-        return train.Views(pictures, cfg, cpu, tower)
+        return Views(pictures, cfg, cpu, tower)
 
     plain = views(tower)
     with torch.no_grad():
         assert plain.vectors.shape == (40, 1, 192)  # without crops one view is all there is
-        assert torch.allclose(plain(np.arange(40), 5), tower(lift.normalize_pixels(torch.from_numpy(pictures.images))), atol=1e-5)
+        assert torch.allclose(plain(np.arange(40), 5), tower(readers.normalize_pixels(torch.from_numpy(pictures.images))), atol=1e-5)
     several = views(tower, crop_scale=0.5, image_views=3)
     assert several.vectors.shape == (40, 3, 192)
     assert (torch.stack([torch.pdist(v) for v in several.vectors]) > 1e-3).all()  # all crops differ
@@ -167,8 +159,15 @@ def test_views_of_a_frozen_tower_are_its_vectors_of_crops_read_once(monkeypatch,
     monkeypatch.setattr(tower, "forward", None)  # from now on it is read from the cache
     again = views(tower, crop_scale=0.5, image_views=3)
     assert torch.equal(again.vectors, several.vectors) and again.fingerprint == several.fingerprint
-    for other in (views(vit.ViT("micro/16", 32)), views(vit.ViT("micro/16", 32), seed=1)):
-        assert other.fingerprint not in (plain.fingerprint, several.fingerprint)
+    monkeypatch.undo()
+    monkeypatch.setenv("LIFT_CACHE", str(tmp_path))
+    others = [views(tower, **{"crop_scale": 0.5, "image_views": 3, **change})
+              for change in ({"crop_scale": 0.6}, {"image_views": 2}, {"seed": 1}, {})]
+    tower.norm.bias.data[0] += 0.1
+    others.append(views(tower, crop_scale=0.5, image_views=3))
+    pictures = pictures.take(np.arange(39))
+    others.append(views(tower, crop_scale=0.5, image_views=3))
+    assert len({v.fingerprint for v in others}) == 6 and others[3].fingerprint == several.fingerprint
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -177,7 +176,8 @@ def test_views_of_a_frozen_tower_are_its_vectors_of_crops_read_once(monkeypatch,
     ({"method": "clip", "image_weights": "x"}, "starts from scratch"), ({"method": "lift", "image_features": "x"}, "starts from scratch"),
     ({"method": "llm2clip", "image_features": "x"}, "goes with --method lit or ape"),
     ({"method": "ape", "image_features": "x", "image_weights": "y"}, "without --image-weights"),
-    ({"method": "clip", "text_features": "x"}, "goes with --method lift"), ({"text_features": "x", "llm": "y"}, "without --llm"),
+    ({"method": "ape", "image_features": "x", "unlock": "all"}, "and --unlock"), ({"method": "lit", "image_weights": "x", "llm_adapter": "x"}, "tokenizer only"),
+    ({"method": "x"}, "--method 'x' is unknown"), ({"method": "clip", "text_features": "x"}, "goes with --method lift"), ({"text_features": "x", "llm": "y"}, "without --llm"),
     ({"text_features": "x", "llm_adapter": "y"}, "without --llm")])
 def test_flags_that_contradict_each_other(flags, says):
     with pytest.raises(BadInput, match=says):
@@ -188,7 +188,7 @@ def test_the_share_that_is_trained_is_printed(small, capsys):
     small |= starts("ape", small)
     train.train(train.Config(method="ape", **small))
     said = capsys.readouterr().err
-    head, llm = 3 * (32 * 32 + 32) + 32 * 192 + 192 + 64, sum(p.numel() for p in load_llm(small["llm"]).parameters())
+    head, llm = 3 * (32 * 32 + 32) + 32 * 192 + 192, sum(p.numel() for p in load_llm(small["llm"]).parameters())
     tower = sum(p.numel() for p in vit.ViT("micro/16", 32).parameters())
     assert f"visual 0 of {tower:,}, text_head {head:,} of {head:,}, logit_scale 1 of 1, the LLM behind the cached captions 0 of {llm:,}" in said
     assert f"in all {head + 1:,} of {head + tower + llm + 1:,} ({(head + 1) / (head + tower + llm + 1):.2%})" in said
@@ -386,7 +386,7 @@ def learn(small, pictures, monkeypatch, method, **changes):
 
 
 # What needs more than 150 steps, or another rate, to know 64 pairs by heart: the starting tower is random, the LLM tiny.
-SLOWER = {"llm2clip": {"lr": 1e-2, "steps": 300}, "ape": {"lr": 1e-2, "steps": 400}, "ape_transformer": {"lr": 1e-2, "steps": 300},
+SLOWER = {"llm2clip": {"lr": 1e-2, "steps": 300}, "ape": {"lr": 1e-2, "steps": 400}, "ape_transformer": {"lr": 1e-2, "steps": 400},
           "ape_lookup": {"lr": 3e-2, "steps": 800}, "clip": {"steps": 200}}
 
 

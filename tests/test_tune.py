@@ -19,6 +19,7 @@ import transformers
 
 import llm_text
 from data import BadInput, shapes, weights
+from data.captions import CaptionCache
 
 TEXTS = ["a red circle", "a large blue square left of a small star", "x"]
 
@@ -36,7 +37,7 @@ def adapter(llm, tmp_path):
         for i, p in enumerate(p for x in loras.values() for p in (x.lora_A.weight, x.lora_B.weight)):
             torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(i))
         llm.model.config.bidirectional = bidirectional
-        llm_text.save_adapter(llm, loras, tmp_path / "adapter.safetensors")
+        llm_text.save_adapter(llm, loras, layer, tmp_path / "adapter.safetensors")
         return tmp_path / "adapter.safetensors"
     return make
 
@@ -105,11 +106,11 @@ def test_two_way_attention_equals_transformers(tiny_llm_folder, llm):
 def test_fingerprint_of_the_cache_changes_with_the_adapter(tiny_llm_folder, adapter, tmp_path):
     path = adapter()
     llms = [llm_text.load_llm(tiny_llm_folder, adapter=a) for a in (None, path)]
-    caches = [llm_text.CaptionCache(x, folder=tmp_path / "cache") for x in llms]
+    caches = [CaptionCache(x, folder=tmp_path / "cache") for x in llms]
     assert caches[0].fingerprint != caches[1].fingerprint
     assert torch.allclose(caches[1](TEXTS).float(), llms[1].encode(TEXTS), atol=1e-2)
     llms[0].model.config.bidirectional = True
-    assert llm_text.CaptionCache(llms[0], folder=tmp_path / "cache").fingerprint != caches[0].fingerprint
+    assert CaptionCache(llms[0], folder=tmp_path / "cache").fingerprint != caches[0].fingerprint
 
 
 def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
@@ -119,7 +120,7 @@ def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
     some = "base_model.model.model.layers.0.mlp.up_proj.lora_"
     wrong = [({}, {"llm": "x"}, "another language model"), ({some + "A.weight": None}, {}, "lora_A"), ({"extra.weight": torch.ones(1)}, {}, ""),
              ({some + "A.weight": torch.full((3, 32), math.nan)}, {}, "not finite"), ({some + "B.weight": torch.ones(3, 3)}, {}, ""),
-             ({}, {"bidirectional": "maybe"}, ""), ({some.replace("up", "upp") + "A.weight": torch.ones(3, 32)}, {}, "")]
+             ({}, {"bidirectional": "maybe"}, ""), ({}, {"layer": "3"}, "layer 3 does not exist"), ({some.replace("up", "upp") + "A.weight": torch.ones(3, 32)}, {}, "")]
     for change, more, says in wrong:
         content = {n: t for n, t in {**tensors, **change}.items() if t is not None}
         weights.write_safetensors(tmp_path / "bad.safetensors", content, {**meta, **more})
@@ -127,6 +128,13 @@ def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
             llm_text.load_llm(tiny_llm_folder, adapter=tmp_path / "bad.safetensors")
     with pytest.raises(BadInput, match="nowhere: no such file"):
         llm_text.load_llm(tiny_llm_folder, adapter="nowhere")
+
+
+def test_an_adapter_is_read_where_it_was_tuned(tiny_llm_folder, adapter):
+    tuned = llm_text.load_llm(tiny_llm_folder, adapter=adapter(layer=1))
+    assert [tuned.pool_layer(pool, layer) for pool, layer in (("mean", None), ("last", 0), ("tokens", None), ("mean", 1))] == [1] * 4
+    with pytest.raises(BadInput, match="read after block 1, not 2"):
+        tuned.encode(TEXTS, layer=2)
 
 
 def test_written_safetensors_equal_the_library(tmp_path):
@@ -146,6 +154,18 @@ def test_caption_loss_is_one_way_with_scale_50():
     wanted = sum(-r[i] + math.log(sum(math.exp(v) for v in r)) for i, r in enumerate(rows)) / 3
     assert llm_text.caption_loss(first, second).item() == pytest.approx(wanted, rel=1e-5)
     assert llm_text.caption_loss(second, first).item() != pytest.approx(wanted, rel=1e-2)
+
+
+def test_captions_that_fit_too_are_no_negatives():
+    first, second = (F.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(i)), dim=1) for i in (0, 1))
+    second[2] = first[0]
+    same = torch.zeros(3, 3, dtype=torch.bool)
+    same[0, 2] = same[1, 1] = True
+    rows = (50 * first @ second.T).tolist()
+    kept = [[0, 1], [0, 1, 2], [0, 1, 2]]
+    wanted = sum(-rows[i][i] + math.log(sum(math.exp(rows[i][j]) for j in kept[i])) for i in range(3)) / 3
+    assert llm_text.caption_loss(first, second, same).item() == pytest.approx(wanted, rel=1e-4)
+    assert llm_text.caption_loss(first, second).item() > wanted + 0.1
 
 
 def test_caption_retrieval_by_hand():
@@ -182,12 +202,21 @@ def test_tuning_needs_two_captions_a_picture(llm, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("flags, says", [({"rank": 0}, "--rank 0"), ({"batch_size": 1}, "--batch-size 1"), ({"steps": 0}, "--steps 0"),
+                                         ({"lr": math.nan}, "--lr nan"), ({"lr": -1}, "--lr -1"), ({"seed": -1}, "--seed -1"),
+                                         ({"layer": 9}, "layer 9 does not exist")])
+def test_tuning_refuses_what_makes_no_sense(llm, tmp_path, flags, says):
+    with pytest.raises(BadInput, match=says):
+        llm_text.tune(llm, [["a", "b"], ["c", "d"]], tmp_path / "x", **flags)
+
+
 def test_token_features_are_cached_with_zeros_as_padding(llm, tmp_path):
-    cache = llm_text.CaptionCache(llm, "tokens", max_length=20, folder=tmp_path)
+    cache = CaptionCache(llm, "tokens", max_length=20, folder=tmp_path)
     texts = ["a red circle", "x", "a very very very very long caption"]
     rows = cache.rows(texts)
     ids, mask = llm.tokenize(texts, 20)
     wanted = llm(ids, mask) * mask[..., None]
+    wanted[[0, 2], 0] = 0  # the first token is a sink, and left out where there are others
     assert torch.allclose(rows[:].float(), wanted, atol=2e-3) and rows[:].shape == (3, 20, 32)
     assert rows[torch.tensor([1])].shape == (1, 1, 32)  # only as long as what is read
     assert rows[torch.tensor([1, 0])].shape == (2, 12, 32) and torch.equal(rows[torch.tensor([0])], rows[:][:1, :12])

@@ -11,7 +11,8 @@ import transformers
 from PIL import Image
 
 import vit
-from data import BadInput
+from data import BadInput, readers
+from data.models import load_vit
 
 
 def copy_from_hf(ours, theirs):
@@ -120,9 +121,22 @@ def test_weights_of_others_give_their_outputs(hf, tmp_path, form):
         copy_from_hf(donor, theirs.vit)
         path = timm_file(tmp_path / form, donor, "model" if form.startswith("deit") else None)
     ours, images = vit.ViT("test/8", 40, "tok"), torch.randn(2, 3, 40, 40)
-    vit.load_weights(ours, path)
+    load_vit(ours, path)
     with torch.no_grad():
         assert torch.allclose(ours(images), theirs.vit(images).last_hidden_state[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["imagenet", "half"])
+def test_pixels_normalised_in_another_way_give_the_same(hf, tmp_path, norm):
+    hf()
+    donor, ours = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", 40, "tok")
+    load_vit(ours, timm_file(tmp_path / "x.pth", donor), norm)
+    pixels = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in readers.PIXEL_NORMS[norm])
+    with torch.no_grad():
+        wanted = donor((pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
+        assert torch.allclose(ours(readers.normalize_pixels(pixels)), wanted, atol=1e-4)
+        assert not torch.allclose(donor(readers.normalize_pixels(pixels)), wanted, atol=1e-2)
 
 
 @pytest.mark.parametrize("pixels", [72, 24])
@@ -130,7 +144,7 @@ def test_positions_are_resized_as_pictures_are(hf, tmp_path, pixels):
     """Channel by channel like Pillow's bicubic, larger or smaller; the class token's stays."""
     hf()
     donor, ours = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", pixels, "tok")
-    vit.load_weights(ours, timm_file(tmp_path / "x.pth", donor))
+    load_vit(ours, timm_file(tmp_path / "x.pth", donor))
     side, grid = pixels // 8, donor.pos_embed[0, 1:].detach().view(5, 5, 48).numpy()
     for c in range(48):
         wanted = np.asarray(Image.fromarray(grid[:, :, c]).resize((side, side), Image.BICUBIC))
@@ -145,25 +159,26 @@ def test_a_runs_tower_goes_on_in_another(small, tmp_path):
     train.train(train.Config(method="supervised", **small))
     trained = lift.load(small["out"])[0].visual
     tower = vit.ViT("micro/16", 32)
-    vit.load_weights(tower, small["out"])
+    load_vit(tower, small["out"])
     assert all(torch.equal(a, b) for a, b in zip(tower.state_dict().values(), trained.state_dict().values()))
     train.train(train.Config(method="ape", **small | {"out": str(tmp_path / "ape"), "image_weights": small["out"]}))
     again = vit.ViT("micro/16", 32)  # of a locked tower, which the run carries along unchanged
-    vit.load_weights(again, tmp_path / "ape")
+    load_vit(again, tmp_path / "ape")
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), trained.state_dict().values()))
     larger = vit.ViT("micro/16", 48)
-    vit.load_weights(larger, small["out"])
+    load_vit(larger, small["out"])
     assert larger.pos_embed.shape == (1, 9, 192)
     flat = torch.ones(1, 1, 192)  # positions that are all alike stay so
     torch.save({**trained.state_dict(), "pos_embed": flat.expand(1, 4, 192)}, tmp_path / "flat.pt")
-    vit.load_weights(larger, tmp_path / "flat.pt")
+    load_vit(larger, tmp_path / "flat.pt")
     assert torch.allclose(larger.pos_embed, flat.expand(1, 9, 192), atol=1e-5)
 
 
 @pytest.mark.parametrize("changes, says", [
     ({"blocks.0.norm1.weight": None}, "blocks.0.norm1.weight has shape none"), ({"extra": torch.ones(2)}, "extra has shape"),
     ({"norm.weight": torch.ones(47)}, r"norm.weight has shape \(47,\), .* want \(48,\)"), ({"cls_token": None}, "cls_token has shape none"),
-    ({"pos_embed": torch.ones(1, 18, 48)}, "make no square"), ({"head_dist.weight": torch.ones(5, 48)}, "")])
+    ({"pos_embed": torch.ones(1, 18, 48)}, "make no square"), ({"pos_embed": torch.ones(1, 1, 48)}, "make no square"),
+    ({"norm.weight": torch.full((48,), float("nan"))}, "not finite"), ({"head_dist.weight": torch.ones(5, 48)}, "")])
 def test_weights_that_do_not_fit_are_refused(hf, tmp_path, changes, says):
     hf()
     donor, tower = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", 40, "tok")
@@ -171,9 +186,9 @@ def test_weights_that_do_not_fit_are_refused(hf, tmp_path, changes, says):
     state = {n: t for n, t in {**torch.load(path), **changes}.items() if t is not None}
     torch.save(state, path)
     if not says:
-        return vit.load_weights(tower, path)  # a second classifier is left out like the first
+        return load_vit(tower, path)  # a second classifier is left out like the first
     with pytest.raises(BadInput, match=f"x.pth: .*{says}"):
-        vit.load_weights(tower, path)
+        load_vit(tower, path)
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path):
@@ -183,7 +198,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("empty.pth", "cut.safetensors", "list.pth", "nowhere.pth", "nowhere.safetensors"):
         with pytest.raises(BadInput, match=name):
-            vit.load_weights(tower, tmp_path / name)
+            load_vit(tower, tmp_path / name)
     (tmp_path / "folder").mkdir()
     with pytest.raises(BadInput, match="checkpoint.pt: no such file"):
-        vit.load_weights(tower, tmp_path / "folder")
+        load_vit(tower, tmp_path / "folder")

@@ -1,0 +1,134 @@
+"""Training batches: pictures in an order drawn from (seed, epoch), one caption of each, as the two towers take them."""
+
+import hashlib
+import json
+import math
+import os
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from data import cache_dir, readers
+
+
+class Batches:
+    """Training batches, by step; any step can be asked for at any time.
+
+    texts   the distinct captions; inputs[i] is what the text tower takes for texts[i]
+    look    (indices of pictures, step) -> what the image tower takes: Crops, or for a frozen one Views
+    """
+
+    def __init__(self, pictures, texts, inputs, look, cfg, device):
+        number = {text: i for i, text in enumerate(texts)}
+        self.choices = [[number[text] for text in sorted(captions, key=len)] for captions in pictures.captions]
+        self.pictures, self.inputs, self.look, self.device = pictures, inputs, look, device
+        self.seed, self.long_share, self.number = cfg.seed, cfg.long_share, None
+        self.size = min(cfg.batch_size, len(pictures))
+        self.steps_per_epoch = len(pictures) // self.size  # a ragged last batch would be another task: fewer negatives
+
+    def epoch(self, number):
+        """The order of the pictures in one epoch, (N,), and a draw in [0, 1) for each picture's caption, (N,)."""
+        if number != self.number:
+            rng = np.random.default_rng((self.seed, number))
+            self.number, self.drawn = number, (rng.permutation(len(self.pictures)), rng.random(len(self.pictures)))
+        return self.drawn
+
+    def choose(self, captions, draw):
+        """One of a picture's captions, the longest of which is last, by a draw in [0, 1)."""
+        if self.long_share is None or len(captions) == 1:
+            return captions[int(draw * len(captions))]
+        if draw < self.long_share:
+            return captions[-1]
+        return captions[int((draw - self.long_share) / (1 - self.long_share) * (len(captions) - 1))]
+
+    def __call__(self, step):
+        """images (B, ...) and texts (B, ...) as the towers take them, duplicates (B, B) bool; on the device."""
+        number, i = divmod(step, self.steps_per_epoch)
+        order, draw = self.epoch(number)
+        which = order[i * self.size:(i + 1) * self.size]
+        theirs = nn.utils.rnn.pad_sequence([torch.tensor(self.choices[j]) for j in which], True, -1)  # (B, C)
+        captions = torch.tensor([self.choose(self.choices[j], draw[j]) for j in which])  # (B,)
+        same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
+        fits = (theirs[:, :, None] == captions).any(1)  # (B, B): does j's caption describe picture i too?
+        duplicates = fits | fits.T | (same[:, None] == same)
+        return self.look(which, step), *(on_device(t, self.device) for t in (self.inputs[captions], duplicates))
+
+
+def on_device(tensor, device):
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+class Crops:
+    """Pictures for an image tower that is trained: (indices, step) -> (B, 3, S, S), cropped anew in every step."""
+
+    fingerprint = ""
+
+    def __init__(self, pictures, cfg, device):
+        self.pictures, self.cfg, self.device = pictures, cfg, device
+
+    def __call__(self, which, step):
+        images = readers.normalize_pixels(on_device(torch.from_numpy(self.pictures.pixels(which)), self.device))
+        if self.cfg.crop_scale == 1:
+            return images
+        return random_crops(images, self.cfg.crop_scale, torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + step))
+
+
+class Views:
+    """Pictures for an image tower that is frozen: (indices, step) -> (B, D), one of several vectors of each, drawn anew.
+
+    The tower reads --image-views crops of each picture once, into a file in the cache; or --image-features has them.
+    """
+
+    def __init__(self, pictures, cfg, device, tower):
+        self.seed, self.device, what = cfg.seed, device, hashlib.blake2b(digest_size=12)
+        if cfg.image_features:
+            named = readers.Named(cfg.image_features)
+            self.vectors, self.fingerprint = named(pictures.names), named.fingerprint
+            if self.vectors.ndim == 2:  # one view
+                self.vectors = self.vectors[:, None]
+            return
+        views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops all are the same
+        for name, tensor in tower.state_dict().items():
+            what.update(name.encode() + tensor.cpu().numpy().tobytes())
+        what.update(json.dumps([2, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode() + pictures.digests.tobytes())
+        self.fingerprint = what.hexdigest()
+        shape, path = (len(pictures), views, tower.width), cache_dir() / "views" / f"{self.fingerprint}.f32"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            look, part = Crops(pictures, cfg, device), path.with_suffix(f".{os.getpid()}.part")
+            try:
+                with open(part, "wb") as f:  # (not through a memory map: a full disk would kill the process)
+                    for i in tqdm(range(0, len(pictures), 256), desc="reading pictures", unit="batch", dynamic_ncols=True, disable=None):
+                        which = np.arange(i, min(i + 256, len(pictures)))
+                        with torch.no_grad():
+                            seen = [tower(look(which, i * views + v)).float().cpu() for v in range(views)]
+                        f.write(torch.stack(seen, dim=1).numpy().tobytes())
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        self.vectors = torch.from_numpy(np.memmap(path, np.float32, "c", shape=shape))
+
+    def __call__(self, which, step):
+        view = np.random.default_rng((self.seed, step, 1)).integers(self.vectors.shape[1], size=len(which))
+        return on_device(self.vectors[which, view], self.device)  # (B, D)
+
+
+def random_crops(images, smallest, generator):
+    """Random resized crops, bilinear, on the device. images (B, 3, S, S) -> (B, 3, S, S).
+
+    Each keeps a share in [smallest, 1] of the area, at an aspect ratio in [3/4, 4/3], as in the papers; no flips:
+    left and right mean something.
+    """
+    B, device = len(images), images.device
+    area, ratio, x, y = torch.rand(4, B, generator=generator).to(device)  # (B,) each
+    area = smallest + (1 - smallest) * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    w, h = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
+    theta = torch.zeros(B, 2, 3, device=device)  # output corner -> input position, in [-1, 1]
+    theta[:, 0, 0], theta[:, 1, 1] = w, h
+    theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - w), (2 * y - 1) * (1 - h)
+    grid = F.affine_grid(theta, images.shape, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
