@@ -123,6 +123,9 @@ class Embedded:
                           for kind, false in shapes.negatives(scene).items()]
         if self.negatives:
             self.false = self.encode_texts([false for _, _, false in self.negatives])
+            which = [i for i, _, _ in self.negatives]
+            self.true = self.encode_texts([shapes.caption(scene) for scene in self.pictures.scenes])[which]
+            self.right = compositional(self.image[which], self.true, self.false)
 
     def encode_pictures(self, pictures, batch=256):
         if self.cfg["image_features"]:  # (N, D), or (N, V, D): the first view
@@ -160,9 +163,6 @@ class Embedded:
             chance["retrieval"]["t2i"][f"R@{k}"] = min(1.0, k / n)
 
         if self.negatives:
-            which = torch.tensor([i for i, _, _ in self.negatives])
-            true = self.text[torch.searchsorted(self.owner, which)]  # owner is sorted: each picture's first caption
-            self.right = compositional(self.image[which], true, self.false)
             kinds = np.array([kind for _, kind, _ in self.negatives])
             by_kind = {kind: self.right.numpy()[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds}
             value["compositional"] = {kind: float(hits.mean()) for kind, hits in by_kind.items()}
@@ -311,9 +311,8 @@ def report(runs, results, path, examples=6):
                     continue
                 i, _, false = r.negatives[fooled[0]]
                 page.thumb(x, y, r.pictures.pixels([i])[0])
-                own = int(torch.searchsorted(r.owner, i))
                 room = (width - 2 * MARGIN) // len(runs) - THUMB - 125
-                for good, words, cosine in ((True, r.texts[own], r.image[i] @ r.text[own]),
+                for good, words, cosine in ((True, shapes.caption(r.pictures.scenes[i]), r.image[i] @ r.true[fooled[0]]),
                                             (False, false, r.image[i] @ r.false[fooled[0]])):
                     page.mark(x + THUMB + 15, y + 2, good)
                     page.text(x + THUMB + 37, y, f"{cosine:.4f}")
