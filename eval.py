@@ -123,9 +123,13 @@ class Embedded:
                           for kind, false in shapes.negatives(scene).items()]
         if self.negatives:
             self.false = self.encode_texts([false for _, _, false in self.negatives])
-            which = [i for i, _, _ in self.negatives]
-            self.true = self.encode_texts([shapes.caption(scene) for scene in self.pictures.scenes])[which]
-            self.right = compositional(self.image[which], self.true, self.false)
+            self.shown = [i for i, _, _ in self.negatives]  # the picture of each
+            self.true = self.encode_texts([shapes.caption(scene) for scene in self.pictures.scenes])[self.shown]
+
+    @property
+    def right(self):
+        """(M,) bool: which of the negatives does the true caption beat?"""
+        return compositional(self.image[self.shown], self.true, self.false)
 
     def encode_pictures(self, pictures, batch=256):
         if self.cfg["image_features"]:  # (N, D), or (N, V, D): the first view
@@ -164,7 +168,8 @@ class Embedded:
 
         if self.negatives:
             kinds = np.array([kind for _, kind, _ in self.negatives])
-            by_kind = {kind: self.right.numpy()[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds}
+            right = self.right.numpy()
+            by_kind = {kind: right[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds}
             value["compositional"] = {kind: float(hits.mean()) for kind, hits in by_kind.items()}
             value["compositional"]["mean"] = float(np.mean(list(value["compositional"].values())))
             ci95["compositional"] = {kind: interval(hits) for kind, hits in by_kind.items()}
@@ -297,6 +302,7 @@ def report(runs, results, path, examples=6):
         page.y = bottom + 18
 
     if runs[0].negatives:
+        right = [r.right for r in runs]
         page.heading("Hard negatives that fooled them", "For each category the first test picture where the run gives a "
                      "false caption (cross) at least the cosine of the true one (tick), and in what share of the category "
                      "that happened.")
@@ -304,7 +310,7 @@ def report(runs, results, path, examples=6):
             bottom = page.y
             for j, r in enumerate(runs):
                 x, y = MARGIN + j * ((width - 2 * MARGIN) // len(runs)), page.y
-                fooled = [m for m, (_, k, _) in enumerate(r.negatives) if k == kind and not r.right[m]]
+                fooled = [m for m, (_, k, _) in enumerate(r.negatives) if k == kind and not right[j][m]]
                 y = page.text(x, y, f"{kind}   {results[j]['run']}: fooled in {1 - results[j]['compositional'][kind]:.1%}", FAINT)
                 if not fooled:
                     bottom = max(bottom, page.text(x, y, "never fooled") + 10)

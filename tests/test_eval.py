@@ -119,14 +119,14 @@ def test_a_model_that_knows_all_scores_all(small):
     e = ev.Embedded(small["out"])
     names, _ = shapes.classes("shapes")
     e.image = e.text = torch.eye(len(e.image))
-    e.false = torch.zeros(len(e.negatives), len(e.image))
+    e.true, e.false = e.image[e.shown], torch.zeros(len(e.negatives), len(e.image))
     e.encode_texts = lambda prompts: torch.zeros(len(prompts), len(e.image))
     scores = e.scores()
     assert scores["retrieval"]["i2t"]["R@1"] == scores["retrieval"]["t2i"]["R@1"] == scores["compositional"]["mean"] == 1.0
     e.encode_texts = lambda prompts: torch.stack([torch.eye(len(names))[names.index(" ".join(p.split()[2:4]))] for p in prompts])
     e.image = torch.stack([torch.eye(len(names))[names.index(f"{s.things[0].colour} {s.things[0].shape}")]
                            for s in e.pictures.scenes])
-    e.text, e.false = e.image, e.image[[i for i, _, _ in e.negatives]]
+    e.text, e.true, e.false = e.image, e.image[e.shown], e.image[e.shown]
     assert e.scores()["zeroshot"]["top1"] == 1.0 and e.scores()["compositional"]["mean"] == 0.0
 
 
