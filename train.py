@@ -227,11 +227,14 @@ def train(cfg):
                                "the flag out to go on, or start a new run with another --out")
     elif (out / "checkpoint.pt").exists():
         raise BadInput(f"{out} already holds a run; go on with it (--resume {out}), remove it, or choose another --out")
+    for name in ("image_weights", "image_features", "text_features", "llm_adapter"):  # a typo should show now, not later
+        if getattr(cfg, name) and not Path(getattr(cfg, name)).exists():
+            raise BadInput(f"--{name.replace('_', '-')} {getattr(cfg, name)}: no such file or folder")
     torch.manual_seed(cfg.seed)
     bf16 = cfg.precision == "amp_bf16" or cfg.precision == "auto" and on_gpu
 
     columns = cfg.csv_separator, cfg.csv_img_key, cfg.csv_caption_key
-    if cfg.val_data:  # a typo in it should show now, not after the training
+    if cfg.val_data:
         readers.read(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
     pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data))
     tokenize = row.text.tokenizer(cfg, device)

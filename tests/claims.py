@@ -163,6 +163,11 @@ def table(lines):
             spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.1f}{spread}" if values else "")
         print(f"| {name} | {len(mine)} | {mine[0]['trained'] / mine[0]['parameters']:.2%} | {' | '.join(cells)} |")
+    tuned = [x for x in lines if x["name"] == "adapter" and x["flags"] == TUNE]
+    if tuned:
+        before, after = ([100 * x[f"cra_{when}"] for x in tuned] for when in ("before", "after"))
+        print(f"\nCaption retrieval accuracy, %, pool of {tuned[0]['pool']}, {len(tuned)} seeds: {np.mean(before):.1f} raw, {np.mean(after):.1f} "
+              f"± {np.std(after, ddof=min(1, len(after) - 1)):.1f} after `llm_text.py {TUNE}`")
 
 
 def main():

@@ -291,7 +291,8 @@ def run(*args, **env):
     (["--lr", "high"], "invalid float"), (["--learning-rate", "1"], "unrecognized arguments"),
     (["--method", "clipp"], "invalid choice"), (["--whiten", "500"], "--whiten can be at most 15 here"), (["--layer", "9"], "layer 9 does not exist"),
     (["--device", "cuda:9"], "try --device cpu"), (["--val-data", "nowhere.csv"], "nowhere.csv: no such file"),
-    (["--text-width", "33", "--method", "clip"], "cannot be shared"), (["--batch-size", "0"], "--batch-size 0 is out of range"),
+    (["--text-width", "33", "--method", "clip"], "cannot be shared"), (["--method", "lit", "--image-weights", "nowhere"], "nowhere: no such"),
+    (["--llm-adapter", "nowhere"], "nowhere: no such"), (["--batch-size", "0"], "--batch-size 0 is out of range"),
 ])
 def test_bad_flags_are_one_line_and_status_2(small, args, says):
     base = {k: v for k, v in small.items() if "--" + k.replace("_", "-") not in args}
