@@ -384,6 +384,7 @@ UNLOCK = {  # LilT's names for what is trained in the two towers, beside heads a
     "adapters+layernorm": rf"{HEADS}|.*\.adapter[12]\.|.*(norm|ln_final)",
     "all": r".*",
 }
+# Optimizer, schedule, crops and the scale's limits are one for all rows, and the command line's; each paper has its own.
 VISUAL, TEXT, none = rf"visual\.|{HEADS}", rf"text\.|{HEADS}", nn.Identity  # (no head: that tower's space is the shared one)
 METHODS = {
     "clip": Method("scratch", TextTransformer, r".*", linear, linear, info_nce),

@@ -1,6 +1,6 @@
 """Readers: a data specification -> Pictures, decoded once into uint8 arrays.
 
-    shapes, shapes-simple, shapes-rich   the built-in world (shapes.py)
+    shapes, shapes-simple, shapes-rich, shapes-pairs   the built-in worlds (shapes.py)
     captions.csv, .tsv        a header; columns filepath or image, and title or caption; delimiter sniffed;
                               paths relative to the file; several rows with one picture are its several captions
     a folder                  pictures with a text file of the same name beside each; every line is a caption
