@@ -166,8 +166,9 @@ def table(lines):
     tuned = [x for x in lines if x["name"] == "adapter" and x["flags"] == TUNE]
     if tuned:
         before, after = ([100 * x[f"cra_{when}"] for x in tuned] for when in ("before", "after"))
-        print(f"\nCaption retrieval accuracy, %, pool of {tuned[0]['pool']}, {len(tuned)} seeds: {np.mean(before):.1f} raw, {np.mean(after):.1f} "
-              f"± {np.std(after, ddof=min(1, len(after) - 1)):.1f} after `llm_text.py {TUNE}`")
+        spread = f" ± {np.std(after, ddof=1):.1f}" if len(after) > 1 else ""
+        print(f"\nCaption retrieval accuracy, %, pool of {tuned[0]['pool']}, seeds: {len(tuned)}: {np.mean(before):.1f} raw, "
+              f"{np.mean(after):.1f}{spread} after `llm_text.py {TUNE}`")
 
 
 def main():

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import train
+from tests import claims
 
 ROOT = Path(train.__file__).parent
 README = (ROOT / "README.md").read_text()
@@ -32,9 +33,16 @@ def test_demo_table_is_the_log_s():
     assert len([row for row in rows if "[" in row and row in log]) == 15
 
 
-def test_seed_table_is_the_runs_means():
-    runs = [json.loads(line) for line in (ROOT / "docs/results/seeds.jsonl").read_text().splitlines()]
-    for method, column in (("lift", 0), ("clip", 1)):
-        means = [100 * r["compositional"]["mean"] for r in runs if r["method"] == method]
-        row = next(line for line in README.splitlines() if line.startswith("| compositional mean") and "±" in line)
-        assert len(means) == 3 and row.split("|")[2 + column].strip().startswith(f"{sum(means) / 3:.1f} ±")
+def test_claims_are_the_runs_numbers(capsys):
+    claims.table([json.loads(line) for line in (ROOT / "docs/results/claims.jsonl").read_text().splitlines()])
+    table, file = capsys.readouterr().out, (ROOT / "docs/results/claims.md").read_text()
+    assert table.strip() in file
+    section = README[README.index("## The claims, tested"):README.index("## By hand")]
+    numbers = re.findall(r"\d+\.\d ± \d+\.\d", section)
+    assert len(numbers) > 30 and all(number in table for number in numbers)
+
+
+def test_operations_are_those_of_the_table():
+    flops = (ROOT / "docs/results/flops.md").read_text()
+    for saved, passes in (("-14.9%", "59"), ("-43.7%", "56")):
+        assert f"| {saved} |" in flops and f"| {passes} |" in flops and saved.replace("%", " %") in README and passes in README
