@@ -234,7 +234,7 @@ class LLMVectors(TextTower):
         if cfg.text_features:
             return readers.Named(cfg.text_features, cls.ndim)
         llm = load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype), cfg.llm_adapter)
-        return CaptionCache(llm, cls.pool or cfg.pool, cfg.layer, cfg.context_length)
+        return CaptionCache(llm, cls.pool or cfg.pool, cfg.layer or None, cfg.context_length)
 
     @staticmethod
     def fit(cfg, vectors):
@@ -320,7 +320,7 @@ class LiveLLM(TextTower):
         super().__init__(cfg)
         llm = load_llm(cfg.llm, adapter=cfg.llm_adapter)
         self.width, self.llm = llm.width, llm.model
-        del self.llm.layers[llm.pool_layer("mean", cfg.layer):]
+        del self.llm.layers[llm.pool_layer("mean", cfg.layer or None):]
 
     def forward(self, ids):  # (B, L)
         return mean_token(self.llm(ids.clamp_min(0), ids >= 0), ids >= 0)  # (B, D)

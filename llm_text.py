@@ -221,10 +221,10 @@ class FrozenLLM(nn.Module):
         return self.model(ids, mask, layer)
 
     def pool_layer(self, pool, layer=None):
-        """The block after which `pool` reads: the given one, or (None, 0) the adapter's or the pooling's own."""
+        """The block after which `pool` reads: the given one, or (None) the adapter's or the pooling's own."""
         if pool not in POOLS:
             raise BadInput(f"pooling {pool!r} is unknown; choose one of {', '.join(POOLS)}")
-        if layer and not 1 <= layer <= self.depth:
+        if layer is not None and not 1 <= layer <= self.depth:
             raise BadInput(f"layer {layer} does not exist: this model has layers 1 to {self.depth}")
         if layer and self.tuned_layer and layer != self.tuned_layer:
             raise BadInput(f"the adapter was tuned to be read after block {self.tuned_layer}, not {layer}; leave --layer out, or "
