@@ -278,7 +278,7 @@ def load_llm(path=None, device="cpu", dtype=torch.float32, adapter=None):
     wanted = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     found = {name: stored.shape for name, stored in weights.items()}
     if wrong := sorted({name for name, _ in wanted.items() ^ found.items()}):  # missing, unknown, of another shape
-        has, wants = (shapes.get(wrong[0], "none (no such tensor)") for shapes in (found, wanted))
+        has, wants = (tensors.get(wrong[0], "none (no such tensor)") for tensors in (found, wanted))
         raise BadInput(f"{path}: {wrong[0]} has shape {has}, its configuration wants {wants} ({len(wrong)} such "
                        "tensors); fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model")
     model.load_state_dict({name: stored.decode().to(dtype) for name, stored in weights.items()}, assign=True)
