@@ -188,9 +188,8 @@ def main():
             try:
                 for done in [pool.submit(runner.ensure, name, seed) for name in names for seed in args.seeds]:
                     done.result()
-            except BaseException:
+            finally:  # after an error, what has not begun would only fail too
                 pool.shutdown(cancel_futures=True)
-                raise
     table(runner.lines)
 
 
