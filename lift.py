@@ -59,7 +59,7 @@ def cosine_loss(image_features, text_features, logit_scale=None, duplicates=None
 
 
 def label_loss(image_features, text_features, logit_scale, duplicates=None):
-    """Softmax cross-entropy against several labels at once, each an equal share of the target. (text_features: WordLabels)"""
+    """Softmax cross-entropy against several labels at once, each a share of the target by its weight. (text_features: WordLabels)"""
     weight = text_features.float().sum(-1, keepdim=True)  # (B, 1); 0 where a caption has no label at all
     target = text_features.float() / weight.clamp_min(1e-12)  # (B, V)
     loss = -(target * F.log_softmax(logit_scale.float() * image_features.float(), dim=-1)).sum()
@@ -114,7 +114,7 @@ class TokenMean(nn.Module):
 
 
 def ape(d_in, d_out, layers=4):
-    """APE's head. The paper gives four to six layers; width, norm and activation are ours."""
+    """APE's head. The paper gives four to six layers; width and activation are ours."""
     hidden = [m for _ in range(layers - 1) for m in (nn.Linear(d_in, d_in), nn.GELU())]
     return TokenMean(nn.Sequential(*hidden, nn.Linear(d_in, d_out)))
 

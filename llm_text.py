@@ -234,7 +234,7 @@ class FrozenLLM(nn.Module):
     def settings(self, pool, layer, max_length):
         """All that decides a caption's vector, for the name of its cache."""
         before, after, _, _ = POOLS[pool]
-        return {"format": 1, "llm": self.digest, "pool": pool, "before": before, "after": after, "layer": layer,
+        return {"format": 2 if pool == "tokens" else 1, "llm": self.digest, "pool": pool, "before": before, "after": after, "layer": layer,
                 "max_length": max_length, "dtype": str(self.dtype), "width": self.width,
                 "bidirectional": self.model.config.bidirectional}
 

@@ -37,7 +37,7 @@ class CaptionCache:
 
         key     15 bytes of the caption's hash
         cut     1 byte, whether the caption was longer than max_length
-        vector  (width,) float16; with pool "tokens" (max_length, width), zeros after the last token
+        vector  (width,) float16; with pool "tokens" (max_length, width), see llm_text.all_tokens
 
     A run that is killed leaves at worst a part of a record, which the next one cuts off, and goes on from there.
     Calling it is the `tokenize` of a model whose text tower is frozen: texts -> (N, ...) float16 tensor. `rows` is the

@@ -225,7 +225,8 @@ def load_vit(tower, path, norm="clip"):
     """Fill a vit.ViT from a file or run folder that read_vit knows.
 
     norm, a key of readers.PIXEL_NORMS, says how the file's makers normalised pixels; where that is not CLIP's way, the
-    patch projection is changed so that it sees from pixels normalised in CLIP's way what it saw before. Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a
+    patch projection is changed so that it sees from pixels normalised in CLIP's way what it saw before.
+    Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a
     file that cannot be read, and where a name is missing or unknown or a shape differs.
     """
     state, wanted = read_vit(path), tower.state_dict()
