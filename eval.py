@@ -11,15 +11,17 @@ import argparse
 import json
 import math
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
 
 import lift
 from data import BadInput, pick_device, readers, run, shapes
+from data.page import FAINT, INK, LINE, MARGIN, THUMB, Page
 
 RECALLS = (1, 5, 10)
 
@@ -199,9 +201,7 @@ def table(results):
     rows += [("zeroshot", "top1")] if "zeroshot" in results[0] else []
 
     def look_up(tree, path):
-        for key in path:
-            tree = tree[key]
-        return tree
+        return reduce(getitem, path, tree)
 
     lines = ["| score, in % [95 % interval] | chance | " + " | ".join(r["run"] for r in results) + " |",
              "|---|---|" + "---|" * len(results)]
@@ -217,114 +217,54 @@ def table(results):
 # ---------------------------------------------------------------------------------------------------------------
 # The picture.
 
-INK, FAINT, GOOD, BAD = (25, 25, 30), (120, 120, 130), (0, 115, 75), (190, 40, 20)
-MARGIN, THUMB, LINE = 30, 112, 20
-
-
-class Page:
-    """A growing white page; `y` is where the next thing goes."""
-
-    def __init__(self, width):
-        self.width = width
-        self.picture = Image.new("RGB", (width, 20_000), "white")
-        self.pen, self.y = ImageDraw.Draw(self.picture), MARGIN
-
-    def text(self, x, y, words, colour=INK, size=15, width=None):
-        """Draw words, wrapped to a width in pixels; returns the y below them."""
-        font = ImageFont.load_default(size)
-        lines = [""]
-        for word in words.split(" "):
-            longer = f"{lines[-1]} {word}".strip()
-            if width and lines[-1] and self.pen.textlength(longer, font) > width:
-                lines.append(word)
-            else:
-                lines[-1] = longer
-        for line in lines:
-            self.pen.text((x, y), line, colour, font)
-            y += int(size * 1.35)
-        return y
-
-    def mark(self, x, y, good):
-        """A tick in a disc or a cross in a square: told apart by shape as well as by colour."""
-        if good:
-            self.pen.ellipse([x, y, x + 15, y + 15], fill=GOOD)
-            self.pen.line([x + 4, y + 8, x + 7, y + 11, x + 12, y + 4], "white", 2)
-        else:
-            self.pen.rectangle([x, y, x + 15, y + 15], fill=BAD)
-            self.pen.line([x + 4, y + 4, x + 11, y + 11], "white", 2)
-            self.pen.line([x + 4, y + 11, x + 11, y + 4], "white", 2)
-
-    def thumb(self, x, y, pixels):
-        self.picture.paste(Image.fromarray(np.ascontiguousarray(pixels)).resize((THUMB, THUMB), Image.LANCZOS), (x, y))
-
-    def heading(self, title, words):
-        self.y = self.text(MARGIN, self.y + 25, title, size=22)
-        self.y = self.text(MARGIN, self.y + 2, words, FAINT, width=self.width - 2 * MARGIN) + 12
-
-    def save(self, path):
-        self.picture.crop((0, 0, self.width, self.y + MARGIN)).save(path)
-
 
 def report(runs, results, path, examples=6):
     """Draw report.png: scores, the captions each run finds for held-out pictures, the hard negatives that fooled it."""
-    width = max(1400, 200 + 450 * len(runs))
-    page, columns = Page(width), (width - 2 * MARGIN - THUMB - 20) // len(runs)
-    page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(r["run"] for r in results), size=28)
-    page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} test pictures of {runs[0].data}. "
+    first, shown = runs[0], list(zip(runs, [r["run"] for r in results]))
+    page = Page(max(1400, 200 + 450 * len(runs)))
+    page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(name for _, name in shown), size=28)
+    page.y = page.text(MARGIN, page.y, f"{len(first.image)} test pictures of {first.data}. "
                        "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.", FAINT) + 10
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(results).split("\n")]
-    for row in rows[:1] + rows[2:]:
-        bold = row is rows[0] or row[0].endswith(("R@1", "mean", "top1"))
-        for j, cell in enumerate(row):
-            x = MARGIN + (0, 250, 330)[min(j, 2)] + max(0, j - 2) * ((width - 2 * MARGIN - 330) // max(3, len(runs)))
-            page.text(x, page.y, cell, INK if bold else FAINT)
-        page.y += LINE
+    room = (page.inside - 330) // max(3, len(runs))
+    for i, line in enumerate(table(results).split("\n")):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for x, cell in zip((0, 250, *range(330, page.inside, room)), cells if i != 1 else ()):
+            page.text(MARGIN + x, page.y, cell, INK if i == 0 or cells[0].endswith(("R@1", "mean", "top1")) else FAINT)
+        page.y += LINE * (i != 1)
 
-    step = max(1, len(runs[0].image) // examples)
     page.heading("Which caption fits this picture?", f"{examples} test pictures at equal distances, not chosen by result. Above: the "
                  "true caption. Below, for each run: the three captions it finds nearest among all of the test set, with "
                  "cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
-    for i in range(0, step * examples, step):
-        if i >= len(runs[0].image):
-            break
-        page.thumb(MARGIN, page.y, runs[0].pictures.pixels([i])[0])
-        top = page.text(MARGIN + THUMB + 20, page.y, runs[0].pictures.captions[i][0], size=17, width=width - THUMB - 100) + 4
-        bottom = page.y + THUMB
-        for j, r in enumerate(runs):
-            x, y = MARGIN + THUMB + 20 + j * columns, top
-            y = page.text(x, y, results[j]["run"], FAINT, 13)
+    left, room = MARGIN + THUMB + 20, (page.inside - THUMB - 20) // len(runs)
+    for i in range(0, len(first.image), -(-len(first.image) // examples)):
+        page.thumb(MARGIN, page.y, first.pictures.pixels([i])[0])
+        top, below = page.text(left, page.y, first.pictures.captions[i][0], size=17, width=page.inside - left) + 4, [page.y + THUMB]
+        for x, (r, name) in zip(range(left, page.width, room), shown):
+            y = page.text(x, top, name, FAINT, 13)
             scores = r.image[i] @ r.text.T
             for t in scores.topk(min(3, len(scores))).indices.tolist():
-                page.mark(x, y + 2, r.texts[t] in r.pictures.captions[i])
-                page.text(x + 22, y, f"{scores[t]:.2f}")
-                y = page.text(x + 65, y, r.texts[t], width=columns - 85) + 2
-            bottom = max(bottom, y)
-        page.y = bottom + 18
+                y = page.answer(x, y, r.texts[t] in r.pictures.captions[i], scores[t], r.texts[t], room - 20)
+            below.append(y)
+        page.y = max(below) + 18
 
-    if runs[0].negatives:
-        right = [r.right for r in runs]
+    if first.negatives:
         page.heading("Hard negatives that fooled them", "For each category the first test picture where the run gives a "
                      "false caption (cross) at least the cosine of the true one (tick), and in what share of the category "
                      "that happened.")
+        room = page.inside // len(runs)
         for kind in [kind for kind in shapes.CATEGORIES if kind in results[0]["compositional"]]:
-            bottom = page.y
-            for j, r in enumerate(runs):
-                x, y = MARGIN + j * ((width - 2 * MARGIN) // len(runs)), page.y
-                fooled = [m for m, (_, k, _) in enumerate(r.negatives) if k == kind and not right[j][m]]
-                y = page.text(x, y, f"{kind}   {results[j]['run']}: fooled in {1 - results[j]['compositional'][kind]:.1%}", FAINT)
-                if not fooled:
-                    bottom = max(bottom, page.text(x, y, "never fooled") + 10)
-                    continue
-                i, _, false = r.negatives[fooled[0]]
-                page.thumb(x, y, r.pictures.pixels([i])[0])
-                room = (width - 2 * MARGIN) // len(runs) - THUMB - 125
-                for good, words, cosine in ((True, shapes.caption(r.pictures.scenes[i]), r.image[i] @ r.true[fooled[0]]),
-                                            (False, false, r.image[i] @ r.false[fooled[0]])):
-                    page.mark(x + THUMB + 15, y + 2, good)
-                    page.text(x + THUMB + 37, y, f"{cosine:.4f}")
-                    y = page.text(x + THUMB + 100, y, words, width=room) + 4
-                bottom = max(bottom, y + 12, page.y + LINE + THUMB + 12)
-            page.y = bottom + 6
+            below = [page.y + LINE]
+            for x, (r, name), result in zip(range(MARGIN, page.width, room), shown, results):
+                y = page.text(x, page.y, f"{kind}   {name}: fooled in {1 - result['compositional'][kind]:.1%}", FAINT)
+                fooled = [m for m, right in enumerate(r.right) if not right and r.negatives[m][1] == kind]
+                for m in fooled[:1]:
+                    i, _, false = r.negatives[m]
+                    page.thumb(x, y, r.pictures.pixels([i])[0])
+                    below.append(y + THUMB)
+                    for good, words, other in ((True, shapes.caption(r.pictures.scenes[i]), r.true), (False, false, r.false)):
+                        y = page.answer(x + THUMB + 15, y, good, r.image[i] @ other[m], words, room - THUMB - 35, digits=4)
+                below.append(y)
+            page.y = max(below) + 14
     page.save(path)
 
 

@@ -29,8 +29,7 @@ from torch import nn
 from tqdm import tqdm
 
 from data import BadInput, interpreting, pick_device, readers, run, shapes
-from data.models import digest, fetch_default, read_llm
-from data.weights import read_safetensors, write_safetensors
+from data.models import digest, fetch_default, read_adapter, read_llm, write_adapter
 
 # ---------------------------------------------------------------------------------------------------------------
 # The transformer of the Llama family. Modules carry Hugging Face's names, so that those weights need no map.
@@ -51,19 +50,9 @@ class RMSNorm(nn.Module):
 
 
 def rope_frequencies(c):
-    """Inverse wavelengths of the rotary embedding, (head_dim / 2,) float32, with Llama 3's stretching if asked.
-
-    Llama 3 leaves waves that turn often within the old context as they are, slows down by `factor` those that do
-    not, and blends in between.
-    """
+    """Inverse wavelengths of the rotary embedding, (head_dim / 2,) float32; the divisors are Llama 3's for long texts."""
     # (the device is given, so that numbers come out also where a model is made of shapes only)
     inv = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float32, device="cpu") / c.head_dim)
-    if c.rope_scaling:
-        s = c.rope_scaling
-        turns = s["original_max_position_embeddings"] * inv / (2 * math.pi)
-        low, high = s["low_freq_factor"], s["high_freq_factor"]
-        keep = ((turns - low) / (high - low)).clamp(0, 1)
-        inv = inv * (keep + (1 - keep) / s["factor"])
     return inv if c.rope_divisors is None else inv / c.rope_divisors
 
 
@@ -320,33 +309,30 @@ def add_lora(llm, rank, alpha, layer):
 
 
 def save_adapter(llm, loras, layer, path):
-    """Write an adapter file: safetensors, tensors named as PEFT names them, the rest as metadata."""
+    """Write an adapter file: what `merge_adapter` reads, for this model and to be read after block `layer`."""
+    products = {name: (lora.lora_A.weight, lora.lora_B.weight) for name, lora in loras.items()}
     some = next(iter(loras.values()))
-    tensors = {f"base_model.model.model.{name}.lora_{part}.weight": getattr(lora, f"lora_{part}").weight
-               for name, lora in loras.items() for part in "AB"}
-    write_safetensors(path, tensors, {"scale": str(some.scale), "llm": llm.digest, "layer": str(layer),
-                                      "bidirectional": str(llm.model.config.bidirectional)})
+    write_adapter(path, products, {"scale": str(some.scale), "llm": llm.digest, "layer": str(layer),
+                                   "bidirectional": str(llm.model.config.bidirectional)})
 
 
 @torch.no_grad()
 def merge_adapter(llm, path):
     """Add an adapter's low-rank products to the weights of the model that it was made for."""
+    meta, products = read_adapter(path)
     with interpreting(path):
-        meta, tensors = read_safetensors(path)
         if meta["llm"] != llm.digest:
             raise BadInput("this adapter was tuned on another language model; tune one on this (--tune), or name its own "
                            "with --llm")
         llm.model.config.bidirectional = {"True": True, "False": False}[meta["bidirectional"]]
         llm.tuned_layer = llm.pool_layer("mean", int(meta["layer"]))
-        names = {name.rsplit(".", 2)[0] for name in tensors}
-        for name in names:
-            weight = llm.model.get_submodule(name.removeprefix("base_model.model.model.")).weight
-            a, b = (tensors.pop(f"{name}.lora_{part}.weight").decode() for part in "AB")
+        for name, (a, b) in products.items():
+            weight = llm.model.get_submodule(name).weight
             if (b.shape[:1] + a.shape[1:], b.shape[1:]) != (weight.shape, a.shape[:1]):
                 raise ValueError(f"{name}: {tuple(b.shape)} times {tuple(a.shape)} is no {tuple(weight.shape)}")
             weight.copy_(weight.float() + float(meta["scale"]) * (b @ a))
-        if tensors or not all(bool(p.isfinite().all()) for p in llm.parameters()):
-            raise ValueError(f"no adapter of ours: {sorted(tensors)[:1] or 'numbers that are not finite'}")
+        if not all(bool(p.isfinite().all()) for p in llm.parameters()):
+            raise ValueError("numbers that are not finite")
     llm.digest = hashlib.blake2b((llm.digest + digest(Path(path))).encode(), digest_size=16).hexdigest()
 
 

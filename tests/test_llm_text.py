@@ -551,6 +551,18 @@ def test_pooling_by_hand():
     assert {p[2](h.bfloat16(), mask).dtype for p in POOLS.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("pool,made", {"last": "1 765729d91602", "mean": "1 2693070dc6bc", "prompt": "1 765729d91602",
+                                       "tokens": "2 65319b7c1166"}.items())
+def test_what_a_pooling_makes_is_tied_to_its_format(pool, made, tiny_llm):
+    """Who changes what a pooling makes must give it a new format (FrozenLLM.settings), or old caches are taken for new ones.
+
+    If this fails, raise the format, then write both down here. (Small whole numbers: the same bits on every machine.)
+    """
+    h, mask = torch.arange(40).view(2, 5, 4).float() - 17, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
+    content = hashlib.blake2b(POOLS[pool][2](h, mask).numpy().tobytes(), digest_size=6).hexdigest()
+    assert f"{tiny_llm.settings(pool, 1, 77)['format']} {content}" == made
+
+
 @pytest.mark.parametrize("pool, layer, before, after", [
     ("last", 3, "", ""), ("mean", 1, "", ""), ("prompt", 3, 'This sentence: "', '" means in one word: "')])
 def test_batches_and_padding_do_not_change_a_vector(tiny_llm, pool, layer, before, after, monkeypatch):

@@ -1,0 +1,58 @@
+"""A white page that grows downwards: words, pictures, ticks and crosses, drawn with Pillow."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+INK, FAINT, GOOD, BAD = (25, 25, 30), (120, 120, 130), (0, 115, 75), (190, 40, 20)
+MARGIN, THUMB, LINE = 30, 112, 20
+
+
+class Page:
+    """A growing white page; `y` is where the next thing goes."""
+
+    def __init__(self, width):
+        self.width, self.inside = width, width - 2 * MARGIN
+        self.picture = Image.new("RGB", (width, 20_000), "white")
+        self.pen, self.y = ImageDraw.Draw(self.picture), MARGIN
+
+    def text(self, x, y, words, colour=INK, size=15, width=None):
+        """Draw words, wrapped to a width in pixels; returns the y below them."""
+        font = ImageFont.load_default(size)
+        lines = [""]
+        for word in words.split(" "):
+            longer = f"{lines[-1]} {word}".strip()
+            if width and lines[-1] and self.pen.textlength(longer, font) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        for line in lines:
+            self.pen.text((x, y), line, colour, font)
+            y += int(size * 1.35)
+        return y
+
+    def mark(self, x, y, good):
+        """A tick in a disc or a cross in a square: told apart by shape as well as by colour."""
+        if good:
+            self.pen.ellipse([x, y, x + 15, y + 15], fill=GOOD)
+            self.pen.line([x + 4, y + 8, x + 7, y + 11, x + 12, y + 4], "white", 2)
+        else:
+            self.pen.rectangle([x, y, x + 15, y + 15], fill=BAD)
+            self.pen.line([x + 4, y + 4, x + 11, y + 11], "white", 2)
+            self.pen.line([x + 4, y + 11, x + 11, y + 4], "white", 2)
+
+    def thumb(self, x, y, pixels):
+        self.picture.paste(Image.fromarray(np.ascontiguousarray(pixels)).resize((THUMB, THUMB), Image.LANCZOS), (x, y))
+
+    def heading(self, title, words):
+        self.y = self.text(MARGIN, self.y + 25, title, size=22)
+        self.y = self.text(MARGIN, self.y + 2, words, FAINT, width=self.inside) + 12
+
+    def answer(self, x, y, good, cosine, words, width, digits=2):
+        """A caption with its mark and its cosine, wrapped to a width in pixels; returns the y below it."""
+        self.mark(x, y + 2, good)
+        self.text(x + 22, y, f"{cosine:.{digits}f}")
+        indent = 45 + 9 * digits
+        return self.text(x + indent, y, words, width=width - indent) + 3
+
+    def save(self, path):
+        self.picture.crop((0, 0, self.width, self.y + MARGIN)).save(path)
