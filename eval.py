@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 
 import lift
-from data import BadInput, pick_device, readers, run, shapes
+from data import BadInput, pick_device, pixels, readers, run, shapes
+from data.formats import COLUMNS
 from data.page import FAINT, INK, LINE, MARGIN, THUMB, Page
 
 RECALLS = (1, 5, 10)
@@ -104,7 +105,7 @@ class Embedded:
     """A run's embeddings of a test set, and everything that is read off them."""
 
     @torch.no_grad()
-    def __init__(self, folder, data="", device="cpu", columns=("", "", "")):
+    def __init__(self, folder, data="", device="cpu", columns=("",) * 4):
         self.folder, self.device = Path(folder), device
         checkpoint = lift.read_checkpoint(folder)
         self.cfg, self.step = checkpoint["config"], checkpoint["step"]
@@ -113,7 +114,7 @@ class Embedded:
         self.data = data or c["val_data"] or c["data"]
         own = Path(self.data).resolve() == Path(c["data"]).resolve()  # then only its held-out part, unless all was trained on
         if own and not any(columns) and self.data not in shapes.WORLDS:
-            columns = c["csv_separator"], c["csv_img_key"], c["csv_caption_key"]
+            columns = c["csv_separator"], c["csv_img_key"], c["csv_caption_key"], c["image_root"]
         self.pictures = readers.read(self.data, "test", c["image_size"], 0, *columns, whole=not own or bool(c["val_data"]))
         self.image = self.encode_pictures(self.pictures)
         self.texts = [text for captions in self.pictures.captions for text in captions]
@@ -139,7 +140,7 @@ class Embedded:
             inputs = (vectors if vectors.ndim == 2 else vectors[:, 0]).split(batch)
         else:
             rows = [np.arange(i, min(i + batch, len(pictures))) for i in range(0, len(pictures), batch)]
-            inputs = (readers.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows)
+            inputs = (pixels.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows)
         return torch.cat([self.model.encode_image(part.to(self.device), normalize=True).cpu() for part in inputs])
 
     def encode_texts(self, texts, batch=1024):
@@ -272,9 +273,8 @@ def main():
     parser = argparse.ArgumentParser(description="Score trained runs and draw report.png.", allow_abbrev=False)
     parser.add_argument("runs", nargs="+", help="run folders")
     parser.add_argument("--data", default="", help="pictures to score on (default: the runs' own held-out ones)")
-    parser.add_argument("--csv-separator", default="", help="as in train.py, for --data")
-    parser.add_argument("--csv-img-key", default="", help="as in train.py, for --data")
-    parser.add_argument("--csv-caption-key", default="", help="as in train.py, for --data")
+    for name in COLUMNS:
+        parser.add_argument(name, default="", help="as in train.py, for --data")
     parser.add_argument("--report", help="where the picture goes (default: report.png in the run, or above several)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     args = parser.parse_args()
@@ -282,9 +282,9 @@ def main():
     target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / "report.png")
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise BadInput(f"--report {target}: name a .png, .jpg or .webp file")
-    columns = args.csv_separator, args.csv_img_key, args.csv_caption_key
+    columns = args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root
     runs = [Embedded(folder, args.data, pick_device(args.device), columns) for folder in args.runs]
-    if any((r.pictures.names, r.texts) != (runs[0].pictures.names, runs[0].texts) for r in runs):
+    if any((list(r.pictures.names), r.texts) != (list(runs[0].pictures.names), runs[0].texts) for r in runs):
         raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.data}' for r in runs)}); name "
                        "one set for all with --data")
     results = [r.scores() for r in runs]

@@ -17,6 +17,7 @@ trained run in three lines with open_clip's names:
 
 import math
 import re
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import BadInput, interpreting, readers
-from data.captions import CaptionCache
+from data import BadInput, interpreting, pixels, readers
+from data.captions import CaptionCache, Ragged
 from data.models import digest, fetch_default, load_tensors, load_vit, read_llm
 from llm_text import load_llm, mean_token, whitening
 from vit import Block, ViT, init_linears
@@ -190,18 +191,30 @@ class TokenIds:
             self.tokenizer = read_llm(self.path)[1]
             self.fingerprint = digest(self.path) + (digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else "")
 
-    def __call__(self, texts):
-        lists, cut = self.tokenizer.lists(texts, max_length=self.context_length - 1)
-        self.cut = sum(cut) / len(cut)
-        return nn.utils.rnn.pad_sequence([torch.tensor(ids + [END]) for ids in lists], True, PAD)
+    def rows(self, texts):
+        values, lengths, cuts = array("i"), array("q"), 0
+        for i in range(0, len(texts), 10_000):  # (in parts: millions of captions are never all Python objects)
+            lists, cut = self.tokenizer.lists([texts[j] for j in range(i, min(i + 10_000, len(texts)))], max_length=self.context_length - 1)
+            cuts += sum(cut)
+            for ids in lists:
+                values.extend([*ids, END])
+                lengths.append(len(ids) + 1)
+        self.cut = cuts / len(lengths)
+        return Ragged(torch.frombuffer(values, dtype=torch.int32), torch.frombuffer(lengths, dtype=torch.int64), PAD)
 
-    rows = __call__
+    def __call__(self, texts):
+        return self.rows(texts)[:]
 
 
 def find(vocab, ids):
     """Where ids stand in a sorted vocabulary (V,); V, the unknown word, for those that do not."""
     row = torch.searchsorted(vocab, ids).clamp_max(len(vocab) - 1)
     return torch.where(vocab[row] == ids, row, len(vocab))
+
+
+def parts(inputs, size=10_000):
+    """What `tokenizer` made of all captions, some at a time: it may be larger than memory."""
+    return (inputs[i:i + size] for i in range(0, len(inputs), size))
 
 
 class TextTower(nn.Module):
@@ -263,8 +276,8 @@ class LLMTokens(LLMVectors):
     @staticmethod
     def fit(cfg, tokens):
         n = total = squares = 0
-        for i in range(0, len(tokens), 1000):
-            x = tokens[i:i + 1000].double().flatten(0, 1)
+        for x in parts(tokens, 1000):
+            x = x.double().flatten(0, 1)
             x = x[(x != 0).any(-1)]
             n, total, squares = n + len(x), total + x.sum(0), squares + (x * x).sum(0)
         mean = total / n
@@ -291,7 +304,7 @@ class TokenTable(TextTower):
 
     @staticmethod
     def fit(cfg, ids):
-        return ids.unique(),
+        return torch.cat([part.unique() for part in parts(ids)]).unique(),
 
 
 class TextTransformer(TokenTable):
@@ -348,9 +361,13 @@ class WordLabels(TextTower):
 
     @classmethod
     def fit(cls, cfg, ids, limit=4096):
-        labels = cls.labels(ids).sort(1).values
-        labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1  # count a label once a caption
-        vocab, counts = labels.unique(return_counts=True)
+        vocab, counts = torch.zeros(2, 0, dtype=torch.int64)
+        for part in parts(ids):
+            labels = cls.labels(part).sort(1).values
+            labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1  # count a label once a caption
+            new, more = labels.unique(return_counts=True)
+            vocab, row = torch.cat([vocab, new]).unique(return_inverse=True)
+            counts = torch.zeros(len(vocab), dtype=torch.int64).index_add_(0, row, torch.cat([counts, more]))
         tells = (vocab >= 0) & (counts < len(ids))  # what is in every caption tells nothing
         vocab, counts = vocab[tells], counts[tells]
         if not len(vocab):
@@ -479,5 +496,5 @@ def load(run, device="cpu"):
     if cfg.image_features and readers.Named(cfg.image_features).fingerprint != checkpoint["image_fingerprint"]:
         raise BadInput(f"{run} was trained with other vectors than {cfg.image_features} has now; bring those back")
     return (model.to(device).eval(),
-            lambda image: readers.normalize_pixels(torch.from_numpy(readers.to_square(image, cfg.image_size))[None])[0],
+            lambda image: pixels.normalize_pixels(torch.from_numpy(pixels.to_square(image, cfg.image_size))[None])[0],
             tokenize)

@@ -33,8 +33,9 @@ import torch
 from tqdm import tqdm
 
 import lift
-from data import BadInput, pick_device, readers, run, shapes
+from data import BadInput, pick_device, pixels, readers, run, shapes
 from data.batches import Batches, Crops, Views
+from data.records import Texts
 from llm_text import POOLS
 from vit import SIZES
 
@@ -48,18 +49,19 @@ class Config:
     """Everything that decides a run. The command line is made from it; names are open_clip's where it has them."""
 
     method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
-    data: str = flag("shapes", f"{', '.join(shapes.WORLDS)}, a .csv or .tsv file, or a folder of pictures with .txt files")
+    data: str = flag("shapes", f"{', '.join(shapes.WORLDS)}, csv, tsv, jsonl, json, tar shards, a folder, a pack (see data/formats.py)")
     val_data: str = flag("", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)")
     train_num_samples: int = flag(0, "at most the first so many training pictures (0: all; built-in: 20,000, 4 views of a scene)", low=0)
     csv_separator: str = flag("", "column separator (default: found in the header)")
-    csv_img_key: str = flag("", "column of picture paths (default: filepath or image)")
-    csv_caption_key: str = flag("", "column of captions (default: title or caption; shapes: short, paraphrase, long, mixed)")
+    csv_img_key: str = flag("", "column of picture paths, or field (default: filepath, image or file_name)")
+    csv_caption_key: str = flag("", "column of captions, or field (default: title, caption or text; shapes: short, paraphrase, long, mixed)")
+    image_root: str = flag("", "folder that pictures' paths are relative to (default: that of the file)")
     model: str = flag("micro/8", "image tower", choices=list(SIZES))
     image_size: int = flag(40, "side of the pictures in pixels", low=1)
     image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
     image_weights: str = flag("", "pretrained image tower: a run folder, or a timm or Hugging Face ViT (.safetensors, .pth)")
     image_norm: str = flag("clip", "pixel mean and std that those weights expect: CLIP's, ImageNet's (DeiT), or 0.5 (most of "
-                           "timm's and Hugging Face's ViTs)", choices=list(readers.PIXEL_NORMS))
+                           "timm's and Hugging Face's ViTs)", choices=list(pixels.PIXEL_NORMS))
     image_features: str = flag("", "in place of a frozen image tower, its vectors: FILE.npy, named by FILE.txt (lit, ape)")
     image_views: int = flag(4, "with --crop-scale < 1: random crops that a frozen image tower reads of each picture", low=1)
     unlock: str = flag("", "train these parts of both towers, with heads and scale, in place of the row's", choices=["", *lift.UNLOCK])
@@ -233,12 +235,12 @@ def train(cfg):
     torch.manual_seed(cfg.seed)
     bf16 = cfg.precision == "amp_bf16" or cfg.precision == "auto" and on_gpu
 
-    columns = cfg.csv_separator, cfg.csv_img_key, cfg.csv_caption_key
+    columns = cfg.csv_separator, cfg.csv_img_key, cfg.csv_caption_key, cfg.image_root
     if cfg.val_data:
         readers.read(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
     pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data))
     tokenize = row.text.tokenizer(cfg, device)
-    texts = list(dict.fromkeys(text for captions in pictures.captions for text in captions))
+    texts = Texts(pictures.captions)
     inputs = tokenize.rows(texts)  # (distinct captions, ...)
     text_fingerprint, cut, cached = tokenize.fingerprint, tokenize.cut, tokenize.frozen_parameters
     del tokenize  # and with it the language model: every caption has been read
@@ -246,7 +248,7 @@ def train(cfg):
     frozen = not any(p.requires_grad for p in model.visual.parameters())
     look = Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
     batches = Batches(pictures, texts, inputs, look, cfg, device)
-    content = json.dumps([text_fingerprint, look.fingerprint, pictures.captions, pictures.digests.tolist()]).encode()
+    content = (text_fingerprint + look.fingerprint + texts.fingerprint).encode() + pictures.digests.tobytes()
     data_fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,

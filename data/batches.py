@@ -11,20 +11,18 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from data import cache_dir, readers
+from data import cache_dir, pixels, readers
 
 
 class Batches:
     """Training batches, by step; any step can be asked for at any time.
 
-    texts   the distinct captions; inputs[i] is what the text tower takes for texts[i]
+    texts   records.Texts of the pictures' captions; inputs[i] is what the text tower takes for texts[i]
     look    (indices of pictures, step) -> what the image tower takes: Crops, or for a frozen one Views
     """
 
     def __init__(self, pictures, texts, inputs, look, cfg, device):
-        number = {text: i for i, text in enumerate(texts)}
-        self.choices = [[number[text] for text in sorted(captions, key=len)] for captions in pictures.captions]
-        self.pictures, self.inputs, self.look, self.device = pictures, inputs, look, device
+        self.pictures, self.texts, self.inputs, self.look, self.device = pictures, texts, inputs, look, device
         self.seed, self.long_share, self.number = cfg.seed, cfg.long_share, None
         self.size = min(cfg.batch_size, len(pictures))
         self.steps_per_epoch = len(pictures) // self.size  # a ragged last batch would be another task: fewer negatives
@@ -49,8 +47,9 @@ class Batches:
         number, i = divmod(step, self.steps_per_epoch)
         order, draw = self.epoch(number)
         which = order[i * self.size:(i + 1) * self.size]
-        theirs = nn.utils.rnn.pad_sequence([torch.tensor(self.choices[j]) for j in which], True, -1)  # (B, C)
-        captions = torch.tensor([self.choose(self.choices[j], draw[j]) for j in which])  # (B,)
+        choices = [torch.from_numpy(self.texts.of(j)) for j in which]
+        theirs = nn.utils.rnn.pad_sequence(choices, True, -1)  # (B, C)
+        captions = torch.stack([self.choose(own, draw[j]) for own, j in zip(choices, which)])  # (B,)
         same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
         fits = (theirs[:, :, None] == captions).any(1)  # (B, B): does j's caption describe picture i too?
         duplicates = fits | fits.T | (same[:, None] == same)
@@ -70,7 +69,7 @@ class Crops:
         self.pictures, self.cfg, self.device = pictures, cfg, device
 
     def __call__(self, which, step):
-        images = readers.normalize_pixels(on_device(torch.from_numpy(self.pictures.pixels(which)), self.device))
+        images = pixels.normalize_pixels(on_device(torch.from_numpy(self.pictures.pixels(which)), self.device))
         if self.cfg.crop_scale == 1:
             return images
         return random_crops(images, self.cfg.crop_scale, torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + step))

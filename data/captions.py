@@ -29,6 +29,21 @@ class Rows:
         return got
 
 
+class Ragged:
+    """Sequences of token ids of many lengths, padded with `pad` when they are asked for: (n, longest of all) int64."""
+
+    def __init__(self, values, lengths, pad):
+        self.values, self.lengths, self.pad = values, lengths, pad  # (tokens,) int32, (N,) int64
+        self.ends, self.longest = lengths.cumsum(0), int(lengths.max())
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, which):
+        lengths, ends, column = self.lengths[which, None], self.ends[which, None], torch.arange(self.longest)  # (n, 1), (n, 1), (L,)
+        return torch.where(column < lengths, self.values[(ends - lengths + column).clamp_max(len(self.values) - 1)], self.pad).long()
+
+
 class CaptionCache:
     """Caption -> vector, on disk, each distinct caption embedded once: LIFT's whole text tower at training time.
 
@@ -60,37 +75,44 @@ class CaptionCache:
 
     def rows(self, texts):
         """Texts -> Rows, one a text."""
-        hashes = [hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=15).digest() for t in texts]
-        keys = np.array(hashes, "S15").tolist()  # (numpy drops trailing zero bytes, from those in the file too)
+        keys = np.fromiter((hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=15).digest() for t in texts), "S15", len(texts))
         with open(self.file, "ab") as f:
             fcntl.flock(f, fcntl.LOCK_EX)  # another process waits here, then finds the work done
             size = os.fstat(f.fileno()).st_size  # (not f.tell(), which is older than the lock)
             f.truncate(size - size % self.record.itemsize)
-            known = set(self._records()["key"].tolist())
-            if new := {key: text for key, text in zip(keys, texts) if key not in known}:
-                self._embed(list(new), list(new.values()), f)
-        records = self._records()
-        row = {key: i for i, key in enumerate(records["key"].tolist())}
-        rows = [row[key] for key in keys]
-        self.cut = float(records["cut"][rows].mean()) if rows else 0.0  # share of these captions that was cut
-        return Rows(torch.from_numpy(records["vector"]), torch.tensor(rows, dtype=torch.int64))
+            new = np.flatnonzero(self._find(keys) < 0)
+            new = new[np.sort(np.unique(keys[new], return_index=True)[1])]  # each once
+            with tqdm(total=len(new), desc="embedding captions", unit="caption", dynamic_ncols=True, disable=None if len(new) else True) as bar:
+                for i in range(0, len(new), 100_000):  # (in parts: not all texts as Python objects)
+                    part = new[i:i + 100_000]
+                    self._embed(keys[part], [texts[j] for j in part], f, bar)
+        records, rows = self._records(), self._find(keys)
+        self.cut = float(records["cut"][rows].mean()) if len(rows) else 0.0  # share of these captions that was cut
+        return Rows(torch.from_numpy(records["vector"]), torch.from_numpy(rows))
+
+    def _find(self, keys):
+        """The row of each key in the file, int64; -1 where there is none. (numpy drops trailing zero bytes, from both alike.)"""
+        known = self._records()["key"]
+        if not len(known):
+            return np.full(len(keys), -1)
+        order = np.argsort(known)
+        row = order[np.searchsorted(known, keys, sorter=order).clip(max=len(known) - 1)]
+        return np.where(known[row] == keys, row, -1)
 
     def _records(self):
         """All whole records, memory-mapped: another process may be writing the next one."""
         n = self.file.stat().st_size // self.record.itemsize  # (mode c: torch wants memory that it could write to)
         return np.memmap(self.file, self.record, "c", shape=n) if n else np.empty(0, self.record)
 
-    def _embed(self, keys, texts, f):
-        with tqdm(total=len(texts), desc="embedding captions", unit="caption", dynamic_ncols=True, disable=None) as bar:
-            for batch, vectors, cut in self.llm.batches(texts, self.pool, self.layer, self.max_length):
-                records = np.zeros(len(batch), self.record)
-                records["key"] = [keys[i] for i in batch]
-                records["cut"] = cut
-                vectors = vectors.half().cpu().numpy()
-                records["vector"][(slice(None), *map(slice, vectors.shape[1:]))] = vectors  # (tokens: as many as there are)
-                if not np.isfinite(records["vector"]).all():
-                    raise BadInput(f"the vectors after layer {self.layer} are not finite in float16; choose another "
-                                   "--pool or --layer")
-                f.write(records.tobytes())
-                f.flush()
-                bar.update(len(batch))
+    def _embed(self, keys, texts, f, bar):
+        for batch, vectors, cut in self.llm.batches(texts, self.pool, self.layer, self.max_length):
+            records = np.zeros(len(batch), self.record)
+            records["key"], records["cut"] = keys[batch], cut
+            vectors = vectors.half().cpu().numpy()
+            records["vector"][(slice(None), *map(slice, vectors.shape[1:]))] = vectors  # (tokens: as many as there are)
+            if not np.isfinite(records["vector"]).all():
+                raise BadInput(f"the vectors after layer {self.layer} are not finite in float16; choose another "
+                               "--pool or --layer")
+            f.write(records.tobytes())
+            f.flush()
+            bar.update(len(batch))

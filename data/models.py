@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from data import BadInput, cache_dir, interpreting
-from data.readers import PIXEL_NORMS
+from data.pixels import PIXEL_NORMS
 from data.tokens import gguf_tokenizer, hf_tokenizer
 from data.weights import read_gguf, read_safetensors, write_safetensors
 
@@ -252,7 +252,7 @@ def read_vit(path):
 def load_vit(tower, path, norm="clip"):
     """Fill a vit.ViT from a file or run folder that read_vit knows.
 
-    norm, a key of readers.PIXEL_NORMS, says how the file's makers normalised pixels; where that is not CLIP's way, the
+    norm, a key of pixels.PIXEL_NORMS, says how the file's makers normalised pixels; where that is not CLIP's way, the
     patch projection is changed so that it sees from pixels normalised in CLIP's way what it saw before.
     Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a
     file that cannot be read, and where a name is missing or unknown or a shape differs.

@@ -20,7 +20,7 @@ import lift
 import llm_text
 import train
 import vit
-from data import BadInput, readers
+from data import BadInput, pixels
 from tests import flops
 
 
@@ -368,7 +368,7 @@ def test_load_gives_back_the_model_that_was_trained(small, method):
     image = transform(picture)
     assert image.shape == (3, 32, 32) and image.dtype == torch.float32
     assert image[:, 0, 0].tolist() == pytest.approx(
-        [(v - mean) / std for v, mean, std in zip((1, 0, 0), *readers.PIXEL_NORMS["clip"])], abs=1e-5)
+        [(v - mean) / std for v, mean, std in zip((1, 0, 0), *pixels.PIXEL_NORMS["clip"])], abs=1e-5)
     texts = tokenize(["a large red circle", "a small blue square"])
     with torch.no_grad():
         a, b = m.encode_image(image[None], normalize=True), m.encode_text(texts.to("cpu"), normalize=True)

@@ -21,7 +21,8 @@ import eval as ev
 import lift
 import train
 import vit
-from data import BadInput, readers, shapes
+from data import BadInput, pixels, readers, shapes
+from data.records import Texts
 from data.batches import Batches, Views, random_crops
 from llm_text import load_llm
 
@@ -82,7 +83,7 @@ def starts(method, small):
 def test_batches_are_a_function_of_seed_and_step():
     pictures = readers.read("shapes", "train", 8, 50, caption_key="paraphrase")
 
-    texts = list(dict.fromkeys(t for c in pictures.captions for t in c))
+    texts = Texts(pictures.captions)
 
     def batches(**more):
         return Batches(pictures, texts, torch.arange(len(texts)), lambda which, step: torch.from_numpy(pictures.pixels(which)),
@@ -102,7 +103,7 @@ def test_batches_are_a_function_of_seed_and_step():
         which = one.epoch(0)[0][step * 16:][:16]
         for i in range(16):
             for j in range(16):  # any caption that is true of both makes the pair no negative
-                shared = captions[j] in one.choices[which[i]] or captions[i] in one.choices[which[j]]
+                shared = captions[j] in texts.of(which[i]) or captions[i] in texts.of(which[j])
                 assert duplicates[i, j] == (shared or bool((images[i] == images[j]).all()))
     assert len(seen) == 48 and set(seen.values()) == {1}  # each picture once an epoch
     assert not torch.equal(one(0)[1], one(3)[1])  # another epoch, another order
@@ -110,14 +111,14 @@ def test_batches_are_a_function_of_seed_and_step():
     for step in range(36):  # over the epochs each picture shows several of its captions
         for picture, caption in zip(one.epoch(step // 3)[0][step % 3 * 16:][:16], one(step)[1].tolist()):
             said.setdefault(int(picture), set()).add(caption)
-    assert min(map(len, said.values())) >= 2 and all(said[i] <= set(one.choices[i]) for i in said)
+    assert min(map(len, said.values())) >= 2 and all(said[i] <= set(texts.of(i).tolist()) for i in said)
     assert not torch.equal(one(0)[1], batches(seed=1)(0)[1])
 
 
 def test_long_captions_are_drawn_in_the_share_asked_for():
     pictures = readers.read("shapes", "train", 8, 64, caption_key="paraphrase")
 
-    texts = list(dict.fromkeys(t for c in pictures.captions for t in c))
+    texts = Texts(pictures.captions)
     for share in (0.0, 0.3, 1.0):
         batches = Batches(pictures, texts, torch.arange(len(texts)), lambda which, step: torch.zeros(1),
                           train.Config(batch_size=64, long_share=share), torch.device("cpu"))
@@ -145,7 +146,7 @@ def test_views_of_a_frozen_tower_are_its_vectors_of_crops_read_once(monkeypatch,
     plain = views(tower)
     with torch.no_grad():
         assert plain.vectors.shape == (40, 1, 192)  # without crops one view is all there is
-        assert torch.allclose(plain(np.arange(40), 5), tower(readers.normalize_pixels(torch.from_numpy(pictures.images))), atol=1e-5)
+        assert torch.allclose(plain(np.arange(40), 5), tower(pixels.normalize_pixels(torch.from_numpy(pictures.images))), atol=1e-5)
     several = views(tower, crop_scale=0.5, image_views=3)
     assert several.vectors.shape == (40, 3, 192)
     assert (torch.stack([torch.pdist(v) for v in several.vectors]) > 1e-3).all()  # all crops differ

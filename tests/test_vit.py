@@ -11,7 +11,8 @@ import transformers
 from PIL import Image
 
 import vit
-from data import BadInput, readers
+from data import BadInput
+from data.pixels import PIXEL_NORMS, normalize_pixels
 from data.models import load_vit
 
 
@@ -132,11 +133,11 @@ def test_pixels_normalised_in_another_way_give_the_same(hf, tmp_path, norm):
     donor, ours = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", 40, "tok")
     load_vit(ours, timm_file(tmp_path / "x.pth", donor), norm)
     pixels = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in readers.PIXEL_NORMS[norm])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in PIXEL_NORMS[norm])
     with torch.no_grad():
         wanted = donor((pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
-        assert torch.allclose(ours(readers.normalize_pixels(pixels)), wanted, atol=1e-4)
-        assert not torch.allclose(donor(readers.normalize_pixels(pixels)), wanted, atol=1e-2)
+        assert torch.allclose(ours(normalize_pixels(pixels)), wanted, atol=1e-4)
+        assert not torch.allclose(donor(normalize_pixels(pixels)), wanted, atol=1e-2)
 
 
 @pytest.mark.parametrize("pixels", [72, 24])

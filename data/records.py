@@ -1,0 +1,113 @@
+"""Records without Python objects: ten million of them are one file of JSON lines, each parsed when it is asked for.
+
+A record is [name, captions] of one picture, or [name, captions, file, offset, size] where the picture lies inside a tar
+shard. Names are as the user's file has them, relative to its folder.
+"""
+
+import hashlib
+import json
+import tempfile
+from array import array
+
+import numpy as np
+
+from data import cache_dir
+
+
+class Lines:
+    """A sequence of records, or with `part` of one field of each; one that has several lines joins their captions."""
+
+    def __init__(self, block, bounds, order=None, heads=None, which=None, part=None):
+        self.block, self.bounds = block, bounds  # (bytes,) uint8; (lines + 1,): line i is block[bounds[i]:bounds[i + 1]]
+        self.order, self.heads = order, heads  # record i has the lines order[heads[i]:heads[i + 1]] (None: line i alone)
+        self.which, self.part = which, part  # a selection of records (None: all)
+
+    def __len__(self):
+        return len(self.which if self.which is not None else self.bounds[1:] if self.heads is None else self.heads[1:])
+
+    def __getitem__(self, i):
+        i = range(len(self))[i]  # (negative numbers; IndexError, which ends a loop)
+        i = i if self.which is None else self.which[i]
+        lines = (i,) if self.heads is None else self.order[self.heads[i]:self.heads[i + 1]]
+        first, *more = (json.loads(self.block[self.bounds[line]:self.bounds[line + 1]].tobytes()) for line in lines)
+        for record in more:
+            first[1] += record[1]
+        return first if self.part is None else first[self.part]
+
+    def take(self, which):
+        """The records at an array of indices."""
+        return Lines(self.block, self.bounds, self.order, self.heads, which if self.which is None else self.which[which], self.part)
+
+    def field(self, part):
+        """The same records' names (0) or captions (1)."""
+        return Lines(self.block, self.bounds, self.order, self.heads, self.which, part)
+
+
+def line(record):
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def hash64(text):
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def gather(records):
+    """An iterable of records -> Lines, in a file that goes with the process. Records of one name become one."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    keys, bounds = array("Q"), array("q", [0])
+    with tempfile.TemporaryFile(dir=cache_dir()) as file:
+        for record in records:
+            keys.append(hash64(record[0]))
+            bounds.append(bounds[-1] + file.write(line(record)))
+        file.flush()
+        block = np.memmap(file, np.uint8, "r") if keys else np.empty(0, np.uint8)
+    bounds = np.frombuffer(bounds, np.int64)
+    _, first, group = np.unique(np.frombuffer(keys, np.uint64), return_index=True, return_inverse=True)
+    if len(first) == len(keys):
+        return Lines(block, bounds)
+    order = np.argsort(first[group], kind="stable")  # in the order in which names came first
+    heads = np.flatnonzero(np.diff(first[group][order], prepend=-1, append=len(keys)))
+    return Lines(block, bounds, order, heads)
+
+
+def read_lines(path):
+    """Lines of a file that `line` wrote."""
+    block = np.memmap(path, np.uint8, "r")
+    ends = [np.flatnonzero(block[i:i + (1 << 24)] == 10) + (i + 1) for i in range(0, len(block), 1 << 24)]
+    return Lines(block, np.concatenate([[0], *ends]))
+
+
+class Texts:
+    """The distinct captions among many pictures' captions, a sequence in the order in which they come first.
+
+    number  (captions,) int64: the place in this sequence of every picture's captions; of one picture, the longest is last
+    starts  (N + 1,): picture i has number[starts[i]:starts[i + 1]]
+    """
+
+    def __init__(self, captions):
+        self.captions, keys, lengths, counts = captions, array("Q"), array("I"), array("I")
+        for own in captions:
+            counts.append(len(own))
+            lengths.extend(map(len, own))
+            keys.extend(map(hash64, own))
+        counts, keys = np.frombuffer(counts, np.uint32), np.frombuffer(keys, np.uint64)
+        self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        _, self.first, number = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(self.first)  # numpy has them by their hash
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        owner = np.repeat(np.arange(len(counts)), counts)
+        self.first, self.number = self.first[order], rank[number][np.lexsort((np.frombuffer(lengths, np.uint32), owner))]
+        self.fingerprint = hashlib.blake2b(keys.tobytes() + counts.tobytes(), digest_size=12).hexdigest()
+
+    def __len__(self):
+        return len(self.first)
+
+    def __getitem__(self, i):
+        at = self.first[i]
+        picture = int(np.searchsorted(self.starts, at, "right")) - 1
+        return self.captions[picture][at - self.starts[picture]]
+
+    def of(self, picture):
+        """The numbers of one picture's captions, the longest last."""
+        return self.number[self.starts[picture]:self.starts[picture + 1]]
