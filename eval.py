@@ -1,13 +1,20 @@
-"""Score trained runs: retrieval, composition (hard negatives), zero-shot classification; and draw what they did.
+"""Score trained runs by the field's own tests, draw what they did, search and classify with them.
 
-    python eval.py runs/lift runs/clip          # one table, eval.json in each run, report.png beside them
-    python eval.py runs/lift --data other.csv   # on other pictures
+    python eval.py runs/lift runs/clip                       # held-out data: retrieval, and for the shapes composition and zero-shot
+    python eval.py runs/lift --data other.csv                # on other pictures
+    python eval.py runs/lift --zeroshot FOLDER               # an ImageFolder
+    python eval.py runs/lift --sugarcrepe JSON_DIR --images val2017
+    python eval.py runs/lift --winoground FOLDER
+    python eval.py runs/lift --search FOLDER "a dog on a beach" "a red car"
+    python eval.py runs/lift --classify picture.jpg dog,cat
 
-Every score is a function of embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chance.
-Numbers in eval.json are fractions in [0, 1]; ci95 and chance hold the same tree as the scores.
+Scores go to a table, to eval.json (or eval-NAME.json) in each run, and into report.png. Every score is a function of
+embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chance. Numbers in the json files are fractions in
+[0, 1]; ci95 and chance hold the same tree as the scores.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -18,11 +25,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import lift
-from data import BadInput, pick_device, pixels, readers, run, shapes
-from data.formats import COLUMNS
-from data.page import FAINT, INK, LINE, MARGIN, THUMB, Page
+from data import BadInput, cache_dir, pick_device, pixels, protocols, readers, run, shapes
+from data.formats import COLUMNS, SUFFIXES
+from data.models import load_tensors, save_tensors
+from data.report import contact_sheet, report
 
 RECALLS = (1, 5, 10)
 
@@ -77,11 +86,23 @@ def class_features(encode, names, templates):
     return F.normalize(F.normalize(prompts, dim=-1).mean(1), dim=-1)
 
 
-def zeroshot(image_features, features, labels):
-    """(N,) bool: is the right class's score (of features (C, D)) strictly above all others?"""
+def zeroshot(image_features, features, labels, k=1):
+    """(N,) bool: are fewer than k wrong classes' scores (of features (C, D)) at or above the right one's?"""
     scores = image_features @ features.T  # (N, C)
     right = scores.gather(1, labels[:, None])
-    return (~(scores < right)).sum(1) == 1
+    return (~(scores < right)).sum(1) <= k
+
+
+def winoground(image_features, text_features):
+    """Three (E,) bool, text, image and group score, of 2 E pictures and 2 E captions; 2 i and 2 i + 1 are an example's. (Thrush et al. 2022)
+
+    Text: each picture's own caption beats the other. Image: each caption's own picture does. Group: both.
+    """
+    image, text = (features.unflatten(0, (-1, 2)) for features in (image_features, text_features))  # (E, 2, D)
+    scores = image @ text.transpose(1, 2)  # (E, pictures, captions)
+    own = scores.diagonal(dim1=1, dim2=2)  # (E, 2)
+    by_text, by_image = (own > scores.flip(2).diagonal(dim1=1, dim2=2)).all(1), (own > scores.flip(1).diagonal(dim1=1, dim2=2)).all(1)
+    return by_text, by_image, by_text & by_image
 
 
 def interval(hits, groups=None, resamples=1000):
@@ -101,39 +122,74 @@ def interval(hits, groups=None, resamples=1000):
 # One run.
 
 
-class Embedded:
-    """A run's embeddings of a test set, and everything that is read off them."""
+class Scores:
+    """Three trees of one shape: the scores, their 95 % intervals, what a blind guess would score."""
 
-    @torch.no_grad()
-    def __init__(self, folder, data="", device="cpu", columns=("",) * 4):
-        self.folder, self.device = Path(folder), device
-        checkpoint = lift.read_checkpoint(folder)
+    def __init__(self):
+        self.trees = {}, {}, {}
+
+    def add(self, path, hits, chance, groups=None):
+        """hits (n,), the mean of which is the score; path is like "retrieval i2t R@1"."""
+        self.put(path, float(np.mean(np.asarray(hits, float))), interval(hits, groups), float(chance))
+
+    def put(self, path, *leaves):
+        *parents, name = path.split()
+        for tree, leaf in zip(self.trees, leaves):
+            for key in parents:
+                tree = tree.setdefault(key, {})
+            tree[name] = leaf
+
+    def retrieval(self, name, image, text, owner, wording=None):
+        """R@K both ways. A picture's captions count together from picture to text, each for itself from text to picture."""
+        n, t, captions = len(image), len(text), np.bincount(owner).tolist()
+        i2t, t2i = retrieval_ranks(image, text, owner, wording)
+        for way, ranks, groups in (("i2t", i2t, None), ("t2i", t2i, owner)):
+            for k in RECALLS:  # chance, from picture to text: none of its c captions among as many as may be drawn
+                draws = min(k, t)
+                blind = 1 - np.mean([math.comb(t - c, draws) / math.comb(t, draws) for c in captions]) if way == "i2t" else min(1.0, k / n)
+                self.add(f"{name} {way} R@{k}", ranks < k, blind, groups)
+
+    def compositional(self, kinds, right):
+        """Each kind's share of true captions that beat the false one, and the mean over kinds."""
+        kinds, right = np.array(kinds), np.asarray(right)
+        by_kind = [right[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds]
+        for kind, hits in zip([kind for kind in shapes.CATEGORIES if kind in kinds], by_kind):
+            self.add(f"compositional {kind}", hits, 0.5)
+        rng = np.random.default_rng(0)
+        means = [np.mean([rng.choice(hits, len(hits)).mean() for hits in by_kind]) for _ in range(1000)]
+        self.put("compositional mean", float(np.mean([hits.mean() for hits in by_kind])),
+                 [float(q) for q in np.percentile(means, (2.5, 97.5))], 0.5)
+
+class Run:
+    """A trained run and what it made of pictures and texts; scores are read off these."""
+
+    def __init__(self, folder, device="cpu"):
+        self.folder, self.device, checkpoint = Path(folder), device, lift.read_checkpoint(folder)
         self.cfg, self.step = checkpoint["config"], checkpoint["step"]
-        self.model, _, self.tokenize = lift.load(folder, device)
-        c = self.cfg
-        self.data = data or c["val_data"] or c["data"]
-        own = Path(self.data).resolve() == Path(c["data"]).resolve()  # then only its held-out part, unless all was trained on
-        if own and not any(columns) and self.data not in shapes.WORLDS:
-            columns = c["csv_separator"], c["csv_img_key"], c["csv_caption_key"], c["image_root"]
-        self.pictures = readers.read(self.data, "test", c["image_size"], 0, *columns, whole=not own or bool(c["val_data"]))
-        self.image = self.encode_pictures(self.pictures)
-        self.texts = [text for captions in self.pictures.captions for text in captions]
-        self.owner = torch.tensor([i for i, captions in enumerate(self.pictures.captions) for _ in captions])
-        number = {text: i for i, text in enumerate(dict.fromkeys(self.texts))}
-        self.wording = torch.tensor([number[text] for text in self.texts])
-        self.text = self.encode_texts(self.texts)
-        self.negatives = [(i, kind, false) for i, scene in enumerate(self.pictures.scenes or [])
-                          for kind, false in shapes.negatives(scene).items()]
-        if self.negatives:
-            self.false = self.encode_texts([false for _, _, false in self.negatives])
-            self.shown = [i for i, _, _ in self.negatives]  # the picture of each
-            self.true = self.encode_texts([shapes.caption(scene) for scene in self.pictures.scenes])[self.shown]
+        self.model, self.transform, self.tokenize = lift.load(folder, device)
+        self.texts, self.negatives, self.classes, self.examples = [], [], None, False
+
+    def look(self, pictures, data):
+        self.pictures, self.data, self.image = pictures, str(data), self.encode_pictures(pictures)
+        return self
+
+    def compare(self, negatives):
+        """negatives: (picture, category, true caption, false caption) each."""
+        self.negatives, self.shown = negatives, [i for i, *_ in negatives]
+        self.true, self.false = (self.encode_texts([n[side] for n in negatives]) for side in (2, 3))
+        return self
+
+    def classify(self, rows, labels, names, templates, ks):
+        """rows are pictures of one object each, labels the numbers of their classes' names."""
+        self.classes = list(rows), torch.as_tensor(labels), names, templates, ks
+        return self
 
     @property
     def right(self):
         """(M,) bool: which of the negatives does the true caption beat?"""
         return compositional(self.image[self.shown], self.true, self.false)
 
+    @torch.no_grad()
     def encode_pictures(self, pictures, batch=256):
         if self.cfg["image_features"]:  # (N, D), or (N, V, D): the first view
             vectors = readers.Named(self.cfg["image_features"])(pictures.names)
@@ -143,162 +199,237 @@ class Embedded:
             inputs = (pixels.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows)
         return torch.cat([self.model.encode_image(part.to(self.device), normalize=True).cpu() for part in inputs])
 
+    @torch.no_grad()
     def encode_texts(self, texts, batch=1024):
         inputs = self.tokenize.rows(texts)
         return torch.cat([self.model.encode_text(inputs[i:i + batch].to(self.device), normalize=True).cpu()
                           for i in range(0, len(texts), batch)])
 
-    @torch.no_grad()
     def scores(self):
-        """The tree of eval.json."""
-        n, t = len(self.image), len(self.text)
-        result = {"run": str(self.folder), "method": self.cfg["method"], "data": self.data, "step": self.step}
-        value, ci95, chance = {}, {}, {}
-
-        i2t, t2i = retrieval_ranks(self.image, self.text, self.owner, self.wording)
-        captions = np.bincount(self.owner).tolist()
-        for tree in (value, ci95, chance):
-            tree["retrieval"] = {"i2t": {}, "t2i": {}}
-        value["retrieval"]["gallery"], value["retrieval"]["captions"] = n, t
-        for k in RECALLS:
-            for way, ranks, groups in (("i2t", i2t, None), ("t2i", t2i, self.owner)):
-                value["retrieval"][way][f"R@{k}"] = float((ranks < k).float().mean())
-                ci95["retrieval"][way][f"R@{k}"] = interval(ranks < k, groups)
-            draws = min(k, t)  # chance of none of a picture's c captions among so many drawn from t
-            miss = [math.comb(t - c, draws) / math.comb(t, draws) for c in captions]
-            chance["retrieval"]["i2t"][f"R@{k}"] = 1 - float(np.mean(miss))
-            chance["retrieval"]["t2i"][f"R@{k}"] = min(1.0, k / n)
-
+        """The tree of eval.json: of everything that this run was shown."""
+        s, counts = Scores(), {"pictures": len(self.image)}
+        if self.texts:
+            counts["captions"] = len(self.texts)
+            s.retrieval("retrieval", self.image, self.text, self.owner, self.wording)
+            first = np.unique(self.owner, return_index=True)[1]
+            if len(first) < len(self.owner):  # LIFT's variant: one caption a picture
+                s.retrieval("one_caption", self.image, self.text[first], self.owner[first], self.wording[first])
         if self.negatives:
-            kinds = np.array([kind for _, kind, _ in self.negatives])
-            right = self.right.numpy()
-            by_kind = {kind: right[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds}
-            value["compositional"] = {kind: float(hits.mean()) for kind, hits in by_kind.items()}
-            value["compositional"]["mean"] = float(np.mean(list(value["compositional"].values())))
-            ci95["compositional"] = {kind: interval(hits) for kind, hits in by_kind.items()}
-            rng = np.random.default_rng(0)
-            means = [np.mean([rng.choice(hits, len(hits)).mean() for hits in by_kind.values()]) for _ in range(1000)]
-            ci95["compositional"]["mean"] = [float(q) for q in np.percentile(means, (2.5, 97.5))]
-            chance["compositional"] = {kind: 0.5 for kind in (*by_kind, "mean")}
-            result["compositional_items"] = {kind: len(hits) for kind, hits in by_kind.items()}
+            counts["false captions"] = len(self.negatives)
+            s.compositional([kind for _, kind, *_ in self.negatives], self.right)
+        if self.classes:
+            rows, labels, names, templates, ks = self.classes
+            counts |= {"classified": len(rows), "classes": len(names)}
+            features = class_features(self.encode_texts, names, templates)
+            for k in ks:
+                s.add(f"zeroshot top{k}", zeroshot(self.image[rows], features, labels, k), min(1.0, k / len(names)))
+            self.guessed = (self.image[rows] @ features.T).argmax(1)
+            if len(ks) > 1:
+                hits, per_class = zeroshot(self.image[rows], features, labels), torch.bincount(labels).float()
+                weights = 1 / per_class[labels]
+                s.put("zeroshot mean_per_class", float((hits * weights).sum() / (per_class > 0).sum()), None, 1 / len(names))
+        if self.examples:
+            counts["examples"] = len(self.image) // 2
+            for name, hits, chance in zip(("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)):
+                s.add(f"winoground {name}", hits, chance)
+        value, ci95, chance = s.trees
+        return {"run": str(self.folder), "method": self.cfg["method"], "data": self.data, "step": self.step, "counts": counts,
+                **value, "ci95": ci95, "chance": chance}
 
-        # zero-shot: name the object of a picture that shows one, by prompts; on this ground it never stood in training
-        alone = [i for i, scene in enumerate(self.pictures.scenes or []) if len(scene.things) == 1]
-        if alone:
-            names, templates = shapes.classes(self.data)
-            things = [self.pictures.scenes[i].things[0] for i in alone]
-            labels = torch.tensor([names.index(f"{thing.colour} {thing.shape}") for thing in things])
-            hits = zeroshot(self.image[alone], class_features(self.encode_texts, names, templates), labels)
-            value["zeroshot"] = {"top1": float(hits.float().mean())}
-            ci95["zeroshot"], chance["zeroshot"] = {"top1": interval(hits)}, {"top1": 1 / len(names)}
-            result["zeroshot_items"], result["zeroshot_classes"] = len(alone), len(names)
-        return {**result, **value, "ci95": ci95, "chance": chance}
+
+class Embedded(Run):
+    """A run on a data set: its own held-out pictures, or others."""
+
+    def __init__(self, folder, data="", device="cpu", columns=("",) * 4):
+        super().__init__(folder, device)
+        c = self.cfg
+        data = data or c["val_data"] or c["data"]
+        own = Path(data).resolve() == Path(c["data"]).resolve()  # then only its held-out part, unless all was trained on
+        if own and not any(columns) and data not in shapes.WORLDS:
+            columns = c["csv_separator"], c["csv_img_key"], c["csv_caption_key"], c["image_root"]
+        self.look(readers.read(data, "test", c["image_size"], 0, *columns, whole=not own or bool(c["val_data"])), data)
+        self.texts = [text for captions in self.pictures.captions for text in captions]
+        self.owner = torch.tensor([i for i, captions in enumerate(self.pictures.captions) for _ in captions])
+        number = {text: i for i, text in enumerate(dict.fromkeys(self.texts))}
+        self.wording = torch.tensor([number[text] for text in self.texts])
+        self.text = self.encode_texts(self.texts)
+        scenes = self.pictures.scenes or []
+        if scenes:
+            self.compare([(i, kind, shapes.caption(scene), false) for i, scene in enumerate(scenes)
+                          for kind, false in shapes.negatives(scene).items()])
+        # name the object of a picture that shows one, by prompts; on this ground it never stood in training
+        if alone := [i for i, scene in enumerate(scenes) if len(scene.things) == 1]:
+            names, templates = shapes.classes(data)
+            things = [scenes[i].things[0] for i in alone]
+            self.classify(alone, [names.index(f"{thing.colour} {thing.shape}") for thing in things], names, templates, ks=(1,))
+
+
+def on_folder(folder, device, where, classnames="", templates=""):
+    """Zero-shot classification of an ImageFolder."""
+    r, prompts = Run(folder, device), protocols.read_templates(templates)
+    pictures, labels, names = protocols.imagefolder(where, r.cfg["image_size"], classnames)
+    return r.look(pictures, where).classify(range(len(labels)), labels, names, prompts, ks=(1, 5))
+
+
+def on_sugarcrepe(folder, device, where, images):
+    r = Run(folder, device)
+    pictures, items = protocols.sugarcrepe(where, images, r.cfg["image_size"])
+    return r.look(pictures, where).compare(items)
+
+
+def on_winoground(folder, device, where):
+    r = Run(folder, device)
+    pictures, captions = protocols.winoground(where, r.cfg["image_size"])
+    r.look(pictures, where)
+    r.text, r.examples = r.encode_texts(captions), True
+    return r
+
+
+def leaves(tree, path=()):
+    """The paths of a tree's numbers, in order."""
+    if not isinstance(tree, dict):
+        return [path]
+    return [leaf for key, below in tree.items() for leaf in leaves(below, (*path, key))]
 
 
 def table(results):
     """The results of several runs as one Markdown table."""
-    rows = [("retrieval", way, f"R@{k}") for way in ("i2t", "t2i") for k in RECALLS]
-    rows += [("compositional", kind) for kind in results[0].get("compositional", [])]
-    rows += [("zeroshot", "top1")] if "zeroshot" in results[0] else []
-
     def look_up(tree, path):
         return reduce(getitem, path, tree)
 
     lines = ["| score, in % [95 % interval] | chance | " + " | ".join(r["run"] for r in results) + " |",
              "|---|---|" + "---|" * len(results)]
-    for path in rows:
+    for path in leaves(results[0]["chance"]):
         cells = []
         for r in results:
-            low, high = look_up(r["ci95"], path)
-            cells.append(f"{100 * look_up(r, path):.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+            ends = look_up(r["ci95"], path)
+            cells.append(f"{100 * look_up(r, path):.1f}" + (f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""))
         lines.append(f"| {' '.join(path)} | {100 * look_up(results[0]['chance'], path):.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# The picture.
+# A folder of anybody's pictures: search, and naming one picture.
 
 
-def report(runs, results, path, examples=6):
-    """Draw report.png: scores, the captions each run finds for held-out pictures, the hard negatives that fooled it."""
-    first, shown = runs[0], list(zip(runs, [r["run"] for r in results]))
-    page = Page(max(1400, 200 + 450 * len(runs)))
-    page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(name for _, name in shown), size=28)
-    page.y = page.text(MARGIN, page.y, f"{len(first.image)} test pictures of {first.data}. "
-                       "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.", FAINT) + 10
-    room = (page.inside - 330) // max(3, len(runs))
-    for i, line in enumerate(table(results).split("\n")):
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        for x, cell in zip((0, 250, *range(330, page.inside, room)), cells if i != 1 else ()):
-            page.text(MARGIN + x, page.y, cell, INK if i == 0 or cells[0].endswith(("R@1", "mean", "top1")) else FAINT)
-        page.y += LINE * (i != 1)
+def search(r, where, queries, k=8):
+    """[(query, [(path, cosine)])], best first, for the pictures under a folder. Their vectors are kept in the cache; only what is
+    new or changed is read again."""
+    where = Path(where)
+    files = {str(p.relative_to(where)): [p.stat().st_mtime_ns, p.stat().st_size] for p in sorted(where.rglob("*"))
+             if p.suffix.lower() in SUFFIXES and p.is_file()}
+    if not files:
+        raise BadInput(f"{where}: no pictures in this folder (looked for {', '.join(SUFFIXES)})")
+    weights = hashlib.blake2b((r.folder / "checkpoint.pt").read_bytes(), digest_size=12)
+    weights.update(str(where.resolve()).encode())
+    kept = cache_dir() / "search" / f"{weights.hexdigest()}.pt"
+    known = load_tensors(kept) if kept.is_file() else {}
+    new = [name for name, stat in files.items() if name not in known or known[name][0] != stat]
+    if new:
+        pictures, unusable = readers.decode_some(new, where, r.cfg["image_size"])
+        known |= {name: [files[name], None] for name in new}  # what cannot be read is not tried again until it changes
+        known |= {name: [files[name], vector] for name, vector in zip(pictures.names, r.encode_pictures(pictures) if len(pictures) else [])}
+        for name, reason in unusable[:5]:
+            print(f"skipped {readers.printable(name)}: {readers.printable(reason)}", file=sys.stderr)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors({name: known[name] for name in files}, kept)
+    names = [name for name in files if known[name][1] is not None]
+    if not names:
+        raise BadInput(f"{where}: none of its {len(files)} pictures can be read")
+    print(f"{where}: {len(names)} pictures, {len(new)} of them read now, {len(files) - len(names)} cannot be read", file=sys.stderr)
+    scores = r.encode_texts(queries) @ torch.stack([known[name][1] for name in names]).T  # (queries, pictures)
+    best = scores.topk(min(k, len(names)), dim=1)
+    return [(query, [(where / names[i], float(score)) for score, i in zip(*row)]) for query, *row in zip(
+        queries, best.values, best.indices.tolist())]
 
-    page.heading("Which caption fits this picture?", f"{examples} test pictures at equal distances, not chosen by result. Above: the "
-                 "true caption. Below, for each run: the three captions it finds nearest among all of the test set, with "
-                 "cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
-    left, room = MARGIN + THUMB + 20, (page.inside - THUMB - 20) // len(runs)
-    for i in range(0, len(first.image), -(-len(first.image) // examples)):
-        page.thumb(MARGIN, page.y, first.pictures.pixels([i])[0])
-        top, below = page.text(left, page.y, first.pictures.captions[i][0], size=17, width=page.inside - left) + 4, [page.y + THUMB]
-        for x, (r, name) in zip(range(left, page.width, room), shown):
-            y = page.text(x, top, name, FAINT, 13)
-            scores = r.image[i] @ r.text.T
-            for t in scores.topk(min(3, len(scores))).indices.tolist():
-                y = page.answer(x, y, r.texts[t] in r.pictures.captions[i], scores[t], r.texts[t], room - 20)
-            below.append(y)
-        page.y = max(below) + 18
 
-    if first.negatives:
-        page.heading("Hard negatives that fooled them", "For each category the first test picture where the run gives a "
-                     "false caption (cross) at least the cosine of the true one (tick), and in what share of the category "
-                     "that happened.")
-        room = page.inside // len(runs)
-        for kind in [kind for kind in shapes.CATEGORIES if kind in results[0]["compositional"]]:
-            below = [page.y + LINE]
-            for x, (r, name), result in zip(range(MARGIN, page.width, room), shown, results):
-                y = page.text(x, page.y, f"{kind}   {name}: fooled in {1 - result['compositional'][kind]:.1%}", FAINT)
-                fooled = [m for m, right in enumerate(r.right) if not right and r.negatives[m][1] == kind]
-                for m in fooled[:1]:
-                    i, _, false = r.negatives[m]
-                    page.thumb(x, y, r.pictures.pixels([i])[0])
-                    below.append(y + THUMB)
-                    for good, words, other in ((True, shapes.caption(r.pictures.scenes[i]), r.true), (False, false, r.false)):
-                        y = page.answer(x + THUMB + 15, y, good, r.image[i] @ other[m], words, room - THUMB - 35, digits=4)
-                below.append(y)
-            page.y = max(below) + 14
-    page.save(path)
+def name_picture(r, path, names, templates):
+    """[(name, share)]: softmax over the scaled cosines of one picture to the names' prompts."""
+    try:
+        with Image.open(path) as picture:
+            seen = r.transform(picture)
+    except Exception as error:  # (Pillow raises a dozen types for a broken file)
+        raise BadInput(f"{path}: cannot be read as a picture ({error})") from None
+    with torch.no_grad():
+        image = r.model.encode_image(seen[None].to(r.device), normalize=True).cpu()
+        shares = (r.model.logit_scale.exp().cpu() * image @ class_features(r.encode_texts, names, templates).T)[0].softmax(0)
+    return sorted(zip(names, shares.tolist()), key=lambda pair: -pair[1])
+
+
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Score trained runs and draw report.png.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("runs", nargs="+", help="run folders")
-    parser.add_argument("--data", default="", help="pictures to score on (default: the runs' own held-out ones)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--data", default="", help="pictures with captions (default: the runs' own held-out ones)")
+    what.add_argument("--zeroshot", metavar="FOLDER", help="an ImageFolder")
+    what.add_argument("--sugarcrepe", metavar="JSON_DIR", help="folder of SugarCrepe's seven json files; needs --images")
+    what.add_argument("--winoground", metavar="FOLDER", help="folder with examples.jsonl and images/")
+    what.add_argument("--search", nargs="+", metavar=("FOLDER", "QUERY"), help="find pictures by words; draws search.png")
+    what.add_argument("--classify", nargs=2, metavar=("IMAGE", "A,B,C"), help="name one picture")
+    parser.add_argument("--images", default="", help="COCO's val2017, for --sugarcrepe")
+    parser.add_argument("--classnames", default="", help="file of names for --zeroshot: a line each in the order of the sorted folders, or FOLDER<tab>NAME")
+    parser.add_argument("--templates", default="", help="file of prompts with {}, a line each (default: LIFT's single one)")
     for name in COLUMNS:
         parser.add_argument(name, default="", help="as in train.py, for --data")
     parser.add_argument("--report", help="where the picture goes (default: report.png in the run, or above several)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     args = parser.parse_args()
-    first = Path(args.runs[0])
+    device, first = pick_device(args.device), Path(args.runs[0])
+    if args.search or args.classify:
+        return use(args, device)
     target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / "report.png")
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise BadInput(f"--report {target}: name a .png, .jpg or .webp file")
     columns = args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root
-    runs = [Embedded(folder, args.data, pick_device(args.device), columns) for folder in args.runs]
+    name = "eval.json"
+    for kind, where in (("", args.data), ("zeroshot", args.zeroshot), ("sugarcrepe", args.sugarcrepe), ("winoground", args.winoground)):
+        if where:  # never one for the other
+            name = f"eval-{kind}-{Path(where).stem}.json" if kind else f"eval-{Path(where).stem}.json"
+    if args.zeroshot:
+        runs = [on_folder(folder, device, args.zeroshot, args.classnames, args.templates) for folder in args.runs]
+    elif args.sugarcrepe:
+        runs = [on_sugarcrepe(folder, device, args.sugarcrepe, args.images) for folder in args.runs]
+    elif args.winoground:
+        runs = [on_winoground(folder, device, args.winoground) for folder in args.runs]
+    else:
+        runs = [Embedded(folder, args.data, device, columns) for folder in args.runs]
     if any((list(r.pictures.names), r.texts) != (list(runs[0].pictures.names), runs[0].texts) for r in runs):
         raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.data}' for r in runs)}); name "
                        "one set for all with --data")
     results = [r.scores() for r in runs]
     for folder, result in zip(args.runs, results):
-        name = f"eval-{Path(args.data).stem}.json" if args.data else "eval.json"  # never one for the other
         (Path(folder) / name).write_text(json.dumps(result, indent=1))
-    r = results[0]
-    print(f"\n{r['retrieval']['gallery']} pictures and {r['retrieval']['captions']} captions of {r['data']}"
-          + (f"; {r['zeroshot_items']} pictures in {r['zeroshot_classes']} classes" if "zeroshot" in r else "") + "\n")
+    print(f"\n{results[0]['data']}: " + ", ".join(f"{n} {what}" for what, n in results[0]["counts"].items()) + "\n")
     print(table(results))
-    report(runs, results, target)
+    report(runs, results, table(results), target)
     if len(runs[0].image) < 50:
         print("\nnote: so few test pictures say little; name more with --data, or train with --val-data")
     print(f"\nwrote {target} and {name} in each run")
+
+
+def use(args, device):
+    """--search and --classify, which use a run rather than score it."""
+    for folder in args.runs:
+        r = Run(folder, device)
+        if args.classify:
+            names = [name.strip() for name in args.classify[1].split(",") if name.strip()]
+            for name, share in name_picture(r, args.classify[0], names, protocols.read_templates(args.templates)):
+                print(f"{share:6.1%}  {name}")
+            continue
+        where, *queries = args.search
+        if not queries:
+            raise BadInput(f"--search {where} ...: say what to look for, in quotes")
+        found = search(r, where, queries)
+        for query, hits in found:
+            print(f"\n{query}")
+            for path, cosine in hits:
+                print(f"  {cosine:.3f}  {path}")
+        target = Path(args.report or r.folder / "search.png")
+        contact_sheet(found, target)
+        print(f"\nwrote {target}")
 
 
 if __name__ == "__main__":

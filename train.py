@@ -12,10 +12,8 @@ one that was not, bit for bit on a CPU, and the checkpoint needs no state of any
 
 import argparse
 import hashlib
-import io
 import json
 import math
-import os
 import platform
 import re
 import resource
@@ -35,6 +33,7 @@ from tqdm import tqdm
 import lift
 from data import BadInput, pick_device, pixels, readers, run, shapes
 from data.batches import Batches, Crops, Views
+from data.models import save_tensors
 from data.records import Texts
 from llm_text import POOLS
 from vit import SIZES
@@ -161,21 +160,6 @@ def lr_at(step, total, cfg):
 
 # ---------------------------------------------------------------------------------------------------------------
 # Checkpoints, the log, the optimizer, signals.
-
-
-def atomic_save(what, path):
-    """torch.save that leaves the old file or the new one, never half of one."""
-    part, buffer = path.with_suffix(".part"), io.BytesIO()
-    torch.save(what, buffer)  # (straight to a file, torch turns "disk full" into an obscure error)
-    try:
-        with open(part, "wb") as f:
-            f.write(buffer.getbuffer())
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    os.replace(part, path)
 
 
 def memory_gb(device):
@@ -336,7 +320,7 @@ def train(cfg):
                     raise BadInput(f"the loss is {entry['loss']} and its gradient's norm {entry['grad_norm']} at step {done}; stopped. "
                                    "The last good checkpoint is kept; lower --lr, or look for extreme values in the data")
             if save:
-                atomic_save({"config": asdict(cfg), "step": done, "data_fingerprint": data_fingerprint,
+                save_tensors({"config": asdict(cfg), "step": done, "data_fingerprint": data_fingerprint,
                              "text_fingerprint": text_fingerprint, "image_fingerprint": look.fingerprint, "model": model.state_dict(),
                              "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
             if stop:

@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -234,6 +235,21 @@ def load_tensors(path):
         raise
     except Exception as error:  # torch raises half a dozen types for a damaged file
         raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
+
+
+def save_tensors(what, path):
+    """torch.save that leaves the old file or the new one, never half of one."""
+    part, buffer = path.with_suffix(".part"), io.BytesIO()
+    torch.save(what, buffer)  # (straight to a file, torch turns "disk full" into an obscure error)
+    try:
+        with open(part, "wb") as f:
+            f.write(buffer.getbuffer())
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    os.replace(part, path)
 
 
 def read_vit(path):

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 INK, FAINT, GOOD, BAD = (25, 25, 30), (120, 120, 130), (0, 115, 75), (190, 40, 20)
+COLOURS = (31, 90, 200), (214, 110, 20), (20, 140, 100), (150, 60, 160), (90, 90, 90)
 MARGIN, THUMB, LINE = 30, 112, 20
 
 
@@ -15,18 +16,17 @@ class Page:
         self.picture = Image.new("RGB", (width, 20_000), "white")
         self.pen, self.y = ImageDraw.Draw(self.picture), MARGIN
 
-    def text(self, x, y, words, colour=INK, size=15, width=None):
-        """Draw words, wrapped to a width in pixels; returns the y below them."""
-        font = ImageFont.load_default(size)
-        lines = [""]
-        for word in words.split(" "):
-            longer = f"{lines[-1]} {word}".strip()
-            if width and lines[-1] and self.pen.textlength(longer, font) > width:
-                lines.append(word)
+    def text(self, x, y, words, colour=INK, size=15, width=None, lines=12):
+        """Draw words, wrapped to a width in pixels and at most so many lines; returns the y below them."""
+        font, rows = ImageFont.load_default(size), [""]
+        for word in words[:2000].split(" "):
+            longer = f"{rows[-1]} {word}".strip()
+            if width and rows[-1] and self.pen.textlength(longer, font) > width:
+                rows.append(word)
             else:
-                lines[-1] = longer
-        for line in lines:
-            self.pen.text((x, y), line, colour, font)
+                rows[-1] = longer
+        for row in [*rows[:lines - 1], rows[lines - 1] + " ..."] if len(rows) > lines else rows:
+            self.pen.text((x, y), row, colour, font)
             y += int(size * 1.35)
         return y
 

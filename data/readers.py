@@ -154,6 +154,25 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
     return pictures
 
 
+def decode_some(names, root, image_size):
+    """Files under `root` -> (Pictures, without captions, of those that can be read; [[name, why not]] of the others)."""
+    records = gather([name, [""]] for name in dict.fromkeys(names))
+    job = fingerprint(records, root, image_size)
+    decode_all(records, root, image_size, cache_dir() / "pictures" / job, job)
+    images, index, skipped = open_folder(cache_dir() / "pictures" / job)
+    good = np.flatnonzero(index["digest"])
+    return Pictures(images, np.arange(len(good)), [[]] * len(good), list(records.field(0).take(good)), index["digest"][good]), skipped
+
+
+def decode_named(names, root, image_size):
+    """The same, in the order of the names, of which each may come again; BadInput if any of them cannot be read."""
+    pictures, skipped = decode_some(names, root, image_size)
+    if skipped:
+        raise BadInput(f"{root / skipped[0][0]}: {skipped[0][1]} ({len(skipped)} such pictures); a score needs all of them")
+    row = {name: i for i, name in enumerate(pictures.names)}
+    return pictures.take([row[name] for name in names])
+
+
 def printable(text):
     return "".join(c if c.isprintable() else "?" for c in str(text))
 

@@ -140,7 +140,7 @@ def test_scores_report_and_command(small, tmp_path):
     assert done.returncode == 0, done.stderr
     for folder in runs:
         result = json.loads((Path(folder) / "eval.json").read_text())
-        assert result["retrieval"]["gallery"] == 800
+        assert result["counts"]["pictures"] == 800
         paths = [("retrieval", way, f"R@{k}") for way in ("i2t", "t2i") for k in (1, 5, 10)] + [("zeroshot", "top1")] + [
             ("compositional", kind) for kind in ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel",
                                                  "swap_obj", "swap_att", "mean")]

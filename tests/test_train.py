@@ -203,13 +203,13 @@ def test_stop_and_resume_equals_one_run_bit_for_bit(small, tmp_path, method, mon
     half = {**small, "out": str(tmp_path / "half")}
     saves = []
 
-    def stop_after_second(what, path, save=train.atomic_save):
+    def stop_after_second(what, path, save=train.save_tensors):
         save(what, path)
         saves.append(what["step"])
         if what["step"] == 4:
             raise KeyboardInterrupt  # as good as a kill: nothing after this save is kept
 
-    monkeypatch.setattr(train, "atomic_save", stop_after_second)
+    monkeypatch.setattr(train, "save_tensors", stop_after_second)
     with pytest.raises(KeyboardInterrupt):
         train.train(train.Config(method=method, **half))
     monkeypatch.undo()
@@ -246,12 +246,12 @@ def killed(fd):
     os.ftruncate(fd, os.fstat(fd).st_size // 2)
     os.kill(os.getpid(), 9)
 os.fsync = killed
-train.atomic_save({{"step": 99, "weights": torch.zeros(1000)}}, path)
+train.save_tensors({{"step": 99, "weights": torch.zeros(1000)}}, path)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert (Path(small["out"]) / "checkpoint.part").stat().st_size > 2000
     assert_same(state(small["out"]), before)
-    train.atomic_save({}, Path(small["out"]) / "checkpoint.pt")  # the next save cleans up
+    train.save_tensors({}, Path(small["out"]) / "checkpoint.pt")  # the next save cleans up
     assert not (Path(small["out"]) / "checkpoint.part").exists()
 
 

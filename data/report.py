@@ -1,0 +1,195 @@
+"""report.png: what runs scored and how they learned, captions found and false ones believed, confusions, a map."""
+
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.page import COLOURS, FAINT, INK, LINE, MARGIN, THUMB, Page
+from data.pixels import to_square
+
+
+def report(runs, results, table, path, examples=6):
+    """Draw one page for several runs on the same pictures. runs: eval.Run; results: their scores; table: these as Markdown."""
+    names = [r["run"] for r in results]
+    page = Page(max(1400, 200 + 450 * len(runs)))
+    page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(names), size=28)
+    page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} test pictures of {runs[0].data}. "
+                       "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.", FAINT) + 10
+    room = (page.inside - 330) // max(3, len(runs))
+    for i, row in enumerate(table.split("\n")):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        for x, cell in zip((0, 250, *range(330, page.inside, room)), cells if i != 1 else ()):
+            page.text(MARGIN + x, page.y, cell, INK if i == 0 or cells[0].endswith(("R@1", "mean", "top1")) else FAINT)
+        page.y += LINE * (i != 1)
+    curves(page, runs, names)
+    if runs[0].texts:
+        retrieved(page, runs, names, examples)
+        confusions(page, runs, names, examples)
+    if runs[0].negatives:
+        fooled(page, runs, names)
+    if runs[0].classes and not runs[0].pictures.scenes:
+        confusion_matrix(page, runs, names)
+    if runs[0].texts:
+        chart(page, runs, names)
+    page.save(path)
+
+
+def curves(page, runs, names):
+    """The loss in training, every run's against the share of its steps."""
+    logs = []
+    for r in runs:
+        log = r.folder / "log.jsonl"
+        entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        logs.append([(e["step"], e["loss"]) for e in entries if "loss" in e])
+    if not any(len(log) > 1 for log in logs):
+        return
+    page.heading("How they learned", "Loss in training by step (each in its own unit: compare the shapes, not the heights).")
+    left, top, width, height = MARGIN + 60, page.y, page.inside - 80, 220
+    last, highest = max(step for log in logs for step, _ in log), max(loss for log in logs for _, loss in log)
+    page.pen.rectangle([left, top, left + width, top + height], outline=FAINT)
+    for share in (0, 0.5, 1):
+        page.text(MARGIN, top + height * (1 - share) - 8, f"{highest * share:.2f}", FAINT, 13)
+        page.text(left + (width - 40) * share, top + height + 4, f"{last * share:.0f}", FAINT, 13)
+    for i, (log, name) in enumerate(zip(logs, names)):
+        points, colour = [(left + width * step / last, top + height * (1 - loss / highest)) for step, loss in log], COLOURS[i % len(COLOURS)]
+        if len(points) > 1:
+            page.pen.line(points, colour, 3)
+            page.text(left + width - 420, top + 8 + i * LINE, f"{name}: {log[0][1]:.2f} to {log[-1][1]:.2f}", colour)
+    page.y = top + height + 25
+
+
+def retrieved(page, runs, names, examples):
+    first = runs[0]
+    page.heading("Which caption fits this picture?", f"{examples} test pictures at equal distances, not chosen by result. Above: the "
+                 "true caption. Below, for each run: the three captions it finds nearest among all of the test set, with "
+                 "cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
+    left, room = MARGIN + THUMB + 20, (page.inside - THUMB - 20) // len(runs)
+    for i in range(0, len(first.image), -(-len(first.image) // examples)):
+        page.thumb(MARGIN, page.y, first.pictures.pixels([i])[0])
+        top = page.text(left, page.y, first.pictures.captions[i][0], size=17, width=page.inside - left, lines=2) + 4
+        below = [page.y + THUMB]
+        for x, r, name in zip(range(left, page.width, room), runs, names):
+            y = page.text(x, top, name, FAINT, 13)
+            scores = r.image[i] @ r.text.T
+            for t in scores.topk(min(3, len(scores))).indices.tolist():
+                y = page.answer(x, y, r.texts[t] in r.pictures.captions[i], scores[t], r.texts[t], room - 20)
+            below.append(y)
+        page.y = max(below) + 18
+
+
+def confusions(page, runs, names, examples):
+    """Pictures for which another one's caption is nearer than any of their own, by the largest margin."""
+    page.heading("Hardest confusions", "The test pictures for which a wrong caption is nearer than the own by the widest margin in cosine, "
+                 "with the picture that the wrong caption belongs to.")
+    room, top, below = page.inside // len(runs), page.y, [page.y]
+    for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
+        y, found = page.text(x, top, name, FAINT, 13) + 4, []
+        for start in range(0, len(r.image), 512):
+            scores = r.image[start:start + 512] @ r.text.T  # (c, T)
+            own = torch.zeros_like(scores, dtype=torch.bool)
+            for i in range(len(scores)):
+                said = r.wording[r.owner == start + i]
+                own[i] = torch.isin(r.wording, said)
+            wrong, best = scores.masked_fill(own, -2).max(1)
+            right, mine = scores.masked_fill(~own, -2).max(1)
+            found += zip((wrong - right).tolist(), range(start, start + len(scores)), mine.tolist(), best.tolist())
+        for margin, i, mine, other in sorted(found, reverse=True)[:examples // 2]:
+            if margin < 0:
+                break
+            page.thumb(x, y, r.pictures.pixels([i])[0])
+            page.thumb(x + THUMB + 6, y, r.pictures.pixels([int(r.owner[other])])[0])
+            at, width, end = x + 2 * THUMB + 20, room - 2 * THUMB - 40, y + THUMB
+            for good, t in ((True, mine), (False, other)):
+                y = page.answer(at, y, good, r.image[i] @ r.text[t], r.texts[t], width)
+            y = max(y, end) + 8
+        below.append(y)
+    page.y = max(below) + 6
+
+
+def fooled(page, runs, names):
+    page.heading("Hard negatives that fooled them", "For each category the first test picture where the run gives a "
+                 "false caption (cross) at least the cosine of the true one (tick), and in what share of the category "
+                 "that happened.")
+    room, kinds = page.inside // len(runs), np.array([kind for _, kind, *_ in runs[0].negatives])
+    for kind in dict.fromkeys(kinds.tolist()):
+        below = [page.y + LINE]
+        for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
+            wrong = np.flatnonzero((kinds == kind) & ~r.right.numpy())
+            y = page.text(x, page.y, f"{kind}   {name}: fooled in {len(wrong) / (kinds == kind).sum():.1%}", FAINT)
+            for m in wrong[:1]:
+                i, _, true, false = r.negatives[m]
+                page.thumb(x, y, r.pictures.pixels([i])[0])
+                below.append(y + THUMB)
+                for good, words, other in ((True, true, r.true), (False, false, r.false)):
+                    y = page.answer(x + THUMB + 15, y, good, r.image[i] @ other[m], words, room - THUMB - 35, digits=4)
+            below.append(y)
+        page.y = max(below) + 14
+
+
+def confusion_matrix(page, runs, names, most=30):
+    """Classes that are taken for others, as a square; of many classes those with the most mistakes."""
+    page.heading("What is taken for what", "Rows: the right class. Columns: the guess. Darker: a larger share of the row. "
+                 f"At most {most} classes, those with the most mistakes.")
+    for r, name in zip(runs, names):
+        _, labels, classes, _, _ = r.classes
+        n = len(classes)
+        counts = torch.bincount(labels * n + r.guessed, minlength=n * n).view(n, n).float()  # (right, guess)
+        mistakes = counts.sum(1) - counts.diag() + counts.sum(0) - counts.diag()
+        kept = mistakes.argsort(descending=True, stable=True)[:most].sort().values.tolist()
+        shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
+        page.y = page.text(MARGIN, page.y, name, FAINT, 15)
+        cell, left = 22, MARGIN + 180
+        for row, i in enumerate(kept):
+            page.text(MARGIN, page.y, classes[i][:22], size=13)
+            for column, j in enumerate(kept):
+                shade = int(255 * (1 - shares[i, j]))
+                colour = (shade, 255 - (255 - shade) // 2, shade) if i == j else (255, shade, shade)
+                x = left + column * cell
+                page.pen.rectangle([x, page.y, x + cell - 2, page.y + cell - 2], fill=colour, outline=(230, 230, 230))
+            row_best = shares[i].clone()
+            row_best[i] = -1
+            if row_best.max() > 0:
+                page.text(left + len(kept) * cell + 12, page.y, f"{shares[i, i]:.0%} right; mostly taken for {classes[int(row_best.argmax())]} "
+                          f"({row_best.max():.0%})", FAINT, 13)
+            page.y += cell
+        page.y += 12
+
+
+def chart(page, runs, names, shown=70):
+    """Pictures and captions in the plane of their two main directions."""
+    page.heading("A map of pictures and captions", f"{shown} test pictures and their captions (dots, joined to their picture) along the two directions "
+                 "in which they vary most, each side centred by itself. Short lines are good; what lies together is alike to the run.")
+    room, size = page.inside // len(runs), min(page.inside // len(runs) - 20, 900)
+    for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
+        rows = torch.arange(len(r.image))[::max(1, len(r.image) // shown)][:shown]
+        texts = torch.tensor([int((r.owner == i).nonzero()[0]) for i in rows])
+        sides = [v - v.mean(0) for v in (r.image[rows], r.text[texts])]
+        flat = torch.cat(sides) @ torch.linalg.svd(torch.cat(sides), full_matrices=False)[2][:2].T  # (2 n, 2)
+        low, high = flat.amin(0), flat.amax(0)
+        at = ((flat - low) / (high - low).clamp_min(1e-9) * (size - 60) + 30).tolist()
+        page.text(x, page.y, name, FAINT, 13)
+        page.pen.rectangle([x, page.y + 20, x + size, page.y + 20 + size], outline=FAINT)
+        for i, (picture, caption) in enumerate(zip(at[:len(rows)], at[len(rows):])):
+            (px, py), (cx, cy) = ((x + u, page.y + 20 + v) for u, v in (picture, caption))
+            page.pen.line([px, py, cx, cy], (190, 190, 200), 1)
+            page.pen.ellipse([cx - 3, cy - 3, cx + 3, cy + 3], fill=COLOURS[0])
+            small = Image.fromarray(r.pictures.pixels([int(rows[i])])[0]).resize((32, 32), Image.LANCZOS)
+            page.picture.paste(small, (int(px) - 16, int(py) - 16))
+    page.y += size + 30
+
+
+def contact_sheet(found, path):
+    """Draw what a search found: [(query, [(path of a picture, cosine)])]."""
+    page = Page(2 * MARGIN + 8 * (THUMB + 14))
+    for query, hits in found:
+        page.heading(query, "")
+        bottom = page.y
+        for i, (file, cosine) in enumerate(hits):
+            x, y = MARGIN + i % 8 * (THUMB + 14), page.y + i // 8 * (THUMB + 50)
+            with Image.open(file) as picture:
+                page.thumb(x, y, to_square(picture, THUMB))
+            bottom = max(bottom, page.text(x, y + THUMB + 2, f"{cosine:.3f}\n{file.name}".replace("\n", " "), FAINT, 12, THUMB, lines=3))
+        page.y = bottom
+    page.save(path)
