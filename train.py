@@ -36,7 +36,7 @@ from data.batches import Batches, Crops, Views
 from data.models import save_tensors
 from data.records import Texts
 from llm_text import POOLS
-from vit import SIZES
+from vit import KINDS, SIZES
 
 
 def flag(default, help, **more):
@@ -55,7 +55,7 @@ class Config:
     csv_img_key: str = flag("", "column of picture paths, or field (default: filepath, image or file_name)")
     csv_caption_key: str = flag("", "column of captions, or field (default: title, caption or text; shapes: short, paraphrase, long, mixed)")
     image_root: str = flag("", "folder that pictures' paths are relative to (default: that of the file)")
-    model: str = flag("micro/8", "image tower", choices=list(SIZES))
+    model: str = flag("micro/8", "image tower", choices=[name + kind for kind in KINDS for name in SIZES])
     image_size: int = flag(40, "side of the pictures in pixels", low=1)
     image_pool: str = flag("avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"])
     image_weights: str = flag("", "pretrained image tower: a run folder, or a timm or Hugging Face ViT (.safetensors, .pth)")

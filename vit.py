@@ -11,7 +11,8 @@ from torch import nn
 
 from data import BadInput
 
-# name: (patch side in pixels, width, blocks, heads). Image size is free; it fixes the number of patches.
+# name: (patch side in pixels, width, blocks, heads). Image size is free; it fixes the number of patches. "-clip" behind a name
+# makes CLIP's own tower (to load its weights): a norm before the blocks, eps 1e-5; "-quickgelu" OpenAI's, with their activation.
 SIZES = {
     "micro/8": (8, 128, 4, 4),
     "micro/16": (16, 192, 4, 6),
@@ -21,7 +22,12 @@ SIZES = {
     "B/32": (32, 768, 12, 12),
     "L/14": (14, 1024, 24, 16),
 }
+KINDS = ("", "-clip", "-quickgelu")
 POSITION_STD = 0.5
+
+
+def quick_gelu(x):
+    return x * torch.sigmoid(1.702 * x)
 
 
 class PatchEmbed(nn.Module):
@@ -54,24 +60,23 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, activation):
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1, self.fc2, self.activation = nn.Linear(width, 4 * width), nn.Linear(4 * width, width), activation
 
     def forward(self, x):  # (B, N, D)
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.activation(self.fc1(x)))
 
 
 class Block(nn.Module):
     """Pre-LN transformer block; CLIP's text transformer uses it too, causally."""
 
-    def __init__(self, width, heads, causal=False):
+    def __init__(self, width, heads, causal=False, eps=1e-6, activation=F.gelu):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps)
         self.attn = Attention(width, heads, causal)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = MLP(width)
+        self.norm2 = nn.LayerNorm(width, eps)
+        self.mlp = MLP(width, activation)
         self.adapter1 = self.adapter2 = nn.Identity()  # LilT puts something here (lift.py)
 
     def forward(self, x):
@@ -82,18 +87,20 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Pictures (B, 3, S, S), normalised -> features (B, width), or all tokens (B, N, width).
 
-    size        a key of SIZES, exactly
+    size        a key of SIZES, exactly, with one of KINDS behind it
     image_size  side S in pixels, a multiple of the patch side
     pool        "avg": mean of the patch tokens, as LIFT does (no class token then); "tok": a class token
     """
 
     def __init__(self, size="micro/8", image_size=64, pool="avg"):
         super().__init__()
-        if size not in SIZES:
-            raise BadInput(f"model {size!r} is unknown; choose one of {', '.join(SIZES)}")
+        name, *kind = size.split("-", 1)
+        if name not in SIZES or size[len(name):] not in KINDS:
+            raise BadInput(f"model {size!r} is unknown; choose one of {', '.join(SIZES)}, for CLIP's weights with {' or '.join(KINDS[1:])}")
         if pool not in ("avg", "tok"):
             raise BadInput(f"pool {pool!r} is unknown; choose avg or tok")
-        patch, width, depth, heads = SIZES[size]
+        patch, width, depth, heads = SIZES[name]
+        eps, activation = 1e-5 if kind else 1e-6, quick_gelu if kind == ["quickgelu"] else F.gelu
         if image_size % patch:
             raise BadInput(f"image size {image_size} is not a multiple of the patch side {patch} of {size}")
         self.width, self.pool = width, pool
@@ -101,15 +108,16 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(patch, width)
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02) if pool == "tok" else None
         self.pos_embed = nn.Parameter(torch.randn(1, tokens, width) * POSITION_STD)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm_pre = nn.LayerNorm(width, eps) if kind else nn.Identity()
+        self.blocks = nn.ModuleList(Block(width, heads, eps=eps, activation=activation) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps)
         init_linears(self)
 
     def forward(self, images, tokens=False):
         x = self.patch_embed(images)  # (B, N, D)
         if self.pool == "tok":
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
-        x = x + self.pos_embed  # (B, N, D)
+        x = self.norm_pre(x + self.pos_embed)  # (B, N, D)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -208,23 +209,34 @@ def fetch_default():
 HF_NAMES = {r"embeddings\.patch_embeddings\.projection": "patch_embed.proj", r"embeddings\.cls_token": "cls_token",
             r"embeddings\.position_embeddings": "pos_embed", r"encoder\.layer\.": "blocks.",
             r"attention\.output\.dense": "attn.proj", r"intermediate\.dense": "mlp.fc1", r"\.output\.dense": ".mlp.fc2",
-            r"layernorm_before": "norm1", r"layernorm_after": "norm2", r"^layernorm\.": "norm."}
-LABEL_HEADS = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits)\b"  # made for labels; an image tower has no use for them
+            r"layernorm_before": "norm1", r"layernorm_after": "norm2", r"^layernorm\.": "norm.",
+            # and its CLIPVisionModel these
+            r"embeddings\.patch_embedding\.": "patch_embed.proj.", r"embeddings\.class_embedding": "cls_token",
+            r"embeddings\.position_embedding\.weight": "pos_embed", r"encoder\.layers\.": "blocks.", r"self_attn\.out_proj": "attn.proj",
+            r"layer_norm(\d)": r"norm\1", r"^pre_layr?norm\.": "norm_pre.", r"^post_layernorm\.": "norm."}
+HF_QKV = re.compile(r"(.*)(?:attention\.attention\.(query|key|value)|self_attn\.([qkv])_proj)\.(weight|bias)")
+# What an image tower has no use for: heads made for labels, CLIP's projection, its text side, and numbers of positions.
+DROPPED = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits|visual_projection|text_projection|text_model|logit_scale)\b|.*position_ids$"
 
 
 def timm_names(state):
-    """A checkpoint's tensors by timm's names: a run's own, timm's, or those of Hugging Face's ViT and DeiT."""
+    """A checkpoint's tensors by timm's names: a run's own, timm's, or those of Hugging Face's ViT, DeiT and CLIP vision models."""
     if any(name.startswith("visual.") for name in state):  # a run of this project
         return {name.removeprefix("visual."): t for name, t in state.items() if name.startswith("visual.")}
-    state = {re.sub(r"^(module|vit|deit)\.", "", name): t for name, t in state.items()}
-    if "embeddings.cls_token" in state:
-        for i in range(sum(name.endswith("attention.query.weight") for name in state)):
-            for kind in ("weight", "bias"):
-                at = f"encoder.layer.{i}.attention.attention"
-                state[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat([state.pop(f"{at}.{x}.{kind}") for x in ("query", "key", "value")])
-        for theirs, ours in HF_NAMES.items():
-            state = {re.sub(theirs, ours, name): t for name, t in state.items()}
-    return {name: t for name, t in state.items() if not re.match(LABEL_HEADS, name)}
+    state, parts = {re.sub(r"^(module|vit|deit|vision_model)\.", "", name): t for name, t in state.items()}, defaultdict(dict)
+    for name in [*state]:
+        if found := HF_QKV.fullmatch(name):
+            block, *which, kind = found.groups()
+            parts[f"{block}attn.qkv.{kind}"][next(filter(None, which))[0]] = state.pop(name)
+    state |= {name: torch.cat([own[part] for part in "qkv"]) for name, own in parts.items()}
+    for theirs, ours in HF_NAMES.items():
+        state = {re.sub(theirs, ours, name): t for name, t in state.items()}
+    if "norm_pre.weight" in state:  # CLIP's patches have no bias
+        state.setdefault("patch_embed.proj.bias", torch.zeros_like(state["norm_pre.weight"]))
+    for name, dims in (("cls_token", (1, 1, -1)), ("pos_embed", (1, -1, state["pos_embed"].shape[-1]))):
+        if name in state:
+            state[name] = state[name].reshape(dims)
+    return {name: t for name, t in state.items() if not re.match(DROPPED, name)}
 
 
 def load_tensors(path):
@@ -254,7 +266,9 @@ def save_tensors(what, path):
 
 def read_vit(path):
     """{timm's name: tensor} of a ViT: a run folder, or a .safetensors, .pth or .pt file in timm's or Hugging Face's layout."""
-    path = Path(path) / "checkpoint.pt" if Path(path).is_dir() else Path(path)
+    path = Path(path)
+    if path.is_dir():
+        path /= "checkpoint.pt" if (path / "checkpoint.pt").is_file() or not (path / "model.safetensors").is_file() else "model.safetensors"
     with interpreting(path):
         if path.suffix == ".safetensors":
             state = {name: stored.decode() for name, stored in read_safetensors(path)[1].items()}

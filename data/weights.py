@@ -23,10 +23,10 @@ def _map_file(path):
         return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-# How numbers are stored: elements a block, bytes a block. The first three are ggml's names and safetensors' too.
-BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34),
+# How numbers are stored: elements a block, bytes a block. The first four are ggml's names and safetensors' too.
+BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "I64": (1, 8), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34),
           "Q6_K": (256, 210)}
-GGML_KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 8: "Q8_0", 14: "Q6_K", 30: "BF16"}
+GGML_KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 8: "Q8_0", 14: "Q6_K", 27: "I64", 30: "BF16"}
 # GGUF value types -> struct codes; 8 is a string, 9 an array. (ggml's docs/gguf.md)
 GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
@@ -52,7 +52,7 @@ class Stored:
         return cls(raw, kind, tuple(shape))
 
     def decode(self):
-        """The tensor, float32 in memory of its own, bit for bit as ggml's reference decodes it.
+        """The tensor, float32 (of whole numbers: int64) in memory of its own, bit for bit as ggml's reference decodes it.
 
         A block holds 32 (Q6_K: 256) neighbours of one row: half-precision scale d (and minimum m), then the
         integers. 4-bit blocks keep elements 0-15 in the low nibbles and 16-31 in the high ones.
@@ -66,8 +66,8 @@ class Stored:
         def nibbles(a):  # 16 bytes from a -> (n, 32) of 0..15
             return np.concatenate([blocks[:, a:a + 16] & 15, blocks[:, a:a + 16] >> 4], axis=1)
 
-        if kind == "F32":
-            out = raw.view(np.float32).copy()
+        if kind in ("F32", "I64"):
+            out = raw.view(np.float32 if kind == "F32" else np.int64).copy()
         elif kind == "F16":
             out = raw.view(np.float16).astype(np.float32)
         elif kind == "BF16":
@@ -153,16 +153,17 @@ def read_safetensors(path):
 
 
 def write_safetensors(path, tensors, metadata):
-    """Write {name: float32 tensor} and {key: string}; the old file or the new one is left, never half of one."""
+    """Write {name: float32 or int64 tensor} and {key: string}; the old file or the new one is left, never half of one."""
     header, at = {"__metadata__": metadata}, 0
     for name, tensor in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [at, at + 4 * tensor.numel()]}
-        at += 4 * tensor.numel()
+        kind = {torch.float32: "F32", torch.int64: "I64"}[tensor.dtype]
+        end = at + BLOCKS[kind][1] * tensor.numel()
+        header[name], at = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, end]}, end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
     part = Path(path).with_suffix(".part")
     with open(part, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
-            f.write(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            f.write(tensor.detach().cpu().contiguous().numpy().tobytes())
     os.replace(part, path)

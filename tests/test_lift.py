@@ -4,13 +4,16 @@
 """
 
 import copy
+import json
 import math
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 import transformers
@@ -21,6 +24,7 @@ import llm_text
 import train
 import vit
 from data import BadInput, pixels
+from data.models import load_vit
 from tests import flops
 
 
@@ -421,3 +425,42 @@ def test_operations_are_counted_as_by_hand():
     assert flops.step("lift", "paper", 77)[0] == pytest.approx(3 * lifted - 2 * 196 * 768 * 768, rel=1e-6)
     assert trained == pytest.approx(149.6e6, rel=1e-3)  # as open_clip's ViT-B-16 has
     assert flops.reading("paper", 77) == pytest.approx(77 * 2 * 32 * (4096 * (4096 * 2 + 1024 * 2 + 3 * 14336) + 2 * 77 * 4096), rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["lift", "clip", "supervised"])
+def test_an_exported_run_is_the_run(small, tmp_path, method, capsys, monkeypatch):
+    train.train(train.Config(method=method, **small))
+    monkeypatch.setattr(sys, "argv", ["lift.py", small["out"], str(tmp_path / "x.safetensors")])
+    lift.main()
+    images, texts = torch.randn(2, 3, 32, 32), ["a red circle", "b"]
+    outs = []
+    for run in (small["out"], tmp_path / "x.safetensors"):
+        model, transform, tokenize = lift.load(run)
+        with torch.no_grad():
+            outs.append((model.encode_image(images), model.encode_text(tokenize(texts))))
+    assert all(torch.equal(a, b) for a, b in zip(*outs))
+    with safetensors.safe_open(tmp_path / "x.safetensors", "pt") as f:  # the library reads it too
+        assert torch.equal(f.get_tensor("visual.norm.weight"), model.visual.norm.weight)
+        assert json.loads(f.metadata()["lift"])["config"]["method"] == method
+
+
+def test_an_exported_tower_has_timms_names_and_loads_back(small, tmp_path):
+    train.train(train.Config(**small))
+    lift.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
+    state = safetensors.torch.load_file(tmp_path / "tower.safetensors")
+    assert state["patch_embed.proj.weight"].shape == (192, 3, 16, 16) and "blocks.3.mlp.fc2.bias" in state
+    ours, tower = lift.load(small["out"])[0].visual, vit.ViT("micro/16", 32)
+    load_vit(tower, tmp_path / "tower.safetensors")
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(tower(images), ours(images))
+    kernel = torch.nn.functional.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 16)
+    assert torch.allclose(kernel.flatten(2).transpose(1, 2), ours.patch_embed(images), atol=1e-5)  # as a convolution, too
+
+
+@pytest.mark.parametrize("content, says", [(b"", "truncated"), (b"x" * 99, "truncated"), (None, "no such file")])
+def test_exports_that_cannot_be_loaded(tmp_path, content, says):
+    path = tmp_path / "x.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadInput, match=f"x.safetensors: .*{says}"):
+        lift.load(path)

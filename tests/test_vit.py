@@ -140,6 +140,28 @@ def test_pixels_normalised_in_another_way_give_the_same(hf, tmp_path, norm):
         assert not torch.allclose(donor(normalize_pixels(pixels)), wanted, atol=1e-2)
 
 
+@pytest.mark.parametrize("kind, act", [("-clip", "gelu"), ("-quickgelu", "quick_gelu")])
+def test_clips_own_tower(monkeypatch, tmp_path, kind, act):
+    """transformers' CLIPVisionModel, alone and within a CLIPModel's file."""
+    monkeypatch.setitem(vit.SIZES, "test/8", (8, 48, 3, 4))
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192)
+    vision, text = dict(**sizes, image_size=40, patch_size=8, hidden_act=act), dict(**sizes, vocab_size=99)
+    both = transformers.CLIPModel(transformers.CLIPConfig(vision_config=vision, text_config=text)).eval()
+    for p in both.parameters():
+        p.data.add_(torch.randn_like(p) * 0.2)
+    images = torch.randn(2, 3, 40, 40)
+    for model, folder in ((both, tmp_path / "both"), (both.vision_model, tmp_path / "vision")):
+        model.save_pretrained(folder)
+        ours = vit.ViT("test/8" + kind, 40, "tok")
+        load_vit(ours, folder)
+        with torch.no_grad():
+            assert torch.allclose(ours(images), both.vision_model(images).pooler_output, atol=1e-4)
+    plain = vit.ViT("test/8", 40, "tok")
+    with pytest.raises(BadInput, match="norm_pre"):
+        load_vit(plain, folder)
+
+
 @pytest.mark.parametrize("pixels", [72, 24])
 def test_positions_are_resized_as_pictures_are(hf, tmp_path, pixels):
     """Channel by channel like Pillow's bicubic, larger or smaller; the class token's stays."""
