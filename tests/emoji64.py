@@ -1,0 +1,118 @@
+"""Real pictures: LIFT against CLIP on captioned emoji, concepts and a drawing style held out.
+
+    python -m tests.emoji64 SHARDS                    # three seeds each; SHARDS: train.tar, val.tar, test.tar (as data.emoji makes them)
+    python -m tests.emoji64 SHARDS --table            # nothing run: the table of what is in docs/results/emoji64.jsonl
+
+Trained on train.tar without the held-out style; a picture's captions are its name, and its name with keywords. Scored by
+names alone, each set with its own gallery: unseen concepts in seen styles (all, and noto alone), seen concepts in the unseen
+style, both unseen. Both methods have the same pictures, captions, samples, image tower, crops and rate.
+"""
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from data import run
+
+ROOT, STYLE = Path(__file__).parent.parent, "openmoji"
+COMMON = "--image-size 64 --model micro/16 --crop-scale 0.6 --epochs 40 --lr 1e-3 --context-length 64"
+RUNS = {
+    "lift": f"--method lift --pool prompt --whiten 128 {COMMON}",
+    "clip": f"--method clip {COMMON}",
+}
+SETS = {"unseen concepts, seen styles": ("concepts", ""), "the same, noto alone": ("concepts", "noto_"),
+        "seen concepts, unseen style": ("style", ""), "both unseen": ("both", ""), "validation: unseen concepts, seen styles": ("val", "")}
+
+
+def prepare(source, out):
+    """Shards by what is seen: train, val, concepts, style, both."""
+    out.mkdir(parents=True, exist_ok=True)
+    for target, origin, held_out, captions in (("train", "train", False, ("caption", "long_caption")), ("val", "val", False, ("caption",)),
+                                               ("concepts", "test", False, ("caption",)), ("style", "train", True, ("caption",)),
+                                               ("both", "test", True, ("caption",))):
+        with tarfile.open(source / f"{origin}.tar") as shard, tarfile.open(out / f"{target}.tar", "w") as written:
+            files = {member.name: shard.extractfile(member).read() for member in shard}
+            for name in sorted(files):
+                key, _, suffix = name.partition(".")
+                if suffix == "json" and (json.loads(files[name])["style"] == STYLE) == held_out:
+                    value = json.loads(files[name])
+                    for end, content in (("png", files[f"{key}.png"]), ("txt", "\n".join(value[c] for c in captions).encode())):
+                        member = tarfile.TarInfo(f"{key}.{end}")
+                        member.size = len(content)
+                        written.addfile(member, io.BytesIO(content))
+
+
+def score(folder, data):
+    """{set: {way: [R@1, R@10, median rank], gallery sizes}} of a run. A name counts once, however many styles draw it."""
+    import eval as ev
+    import torch
+
+    found = {}
+    for name, (shard, begins) in SETS.items():
+        r = ev.Embedded(folder, str(data / f"{shard}.tar"), "cpu")
+        rows = [i for i, key in enumerate(r.pictures.names) if key.split("/")[-1].startswith(begins)]
+        names, which = np.unique([r.texts[i] for i in rows], return_inverse=True)  # one caption a picture
+        first = np.unique(which, return_index=True)[1]
+        scores = r.image[rows] @ r.text[rows][first].T  # (pictures, names)
+        own = torch.zeros_like(scores, dtype=torch.bool)
+        own[torch.arange(len(rows)), torch.from_numpy(which)] = True
+        found[name] = {"pictures": len(rows), "names": len(names)}
+        for way, ranks in (("i2t", ev.rank_of_best(scores, own)), ("t2i", ev.rank_of_best(scores.T, own.T))):
+            ranks = ranks.numpy()
+            found[name][way] = [float((ranks < 1).mean()), float((ranks < 10).mean()), float(np.median(ranks) + 1)]
+    return found
+
+
+def table(lines):
+    for name in SETS:
+        sizes = next((x["scores"][name] for x in lines), None)
+        if sizes:
+            print(f"\n{name}: {sizes['pictures']} pictures, {sizes['names']} names\n\n| run | seeds | i2t R@1 | R@10 | median rank | t2i R@1 | R@10 | "
+                  "median rank |\n|---|---|---|---|---|---|---|---|")
+        for run_name, flags in RUNS.items():
+            mine = [x["scores"][name] for x in lines if (x["name"], x["flags"]) == (run_name, flags)]
+            if mine:
+                values = np.array([[*x["i2t"], *x["t2i"]] for x in mine]) * ([100, 100, 1] * 2)
+                cells = [f"{m:.1f}" + (f" ± {s:.1f}" if len(mine) > 1 else "")
+                         for m, s in zip(values.mean(0), values.std(0, ddof=1) if len(mine) > 1 else values[0])]
+                print(f"| {run_name} | {len(mine)} | {' | '.join(cells)} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/emoji64")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/results/emoji64.jsonl")
+    parser.add_argument("--only", nargs="+", default=list(RUNS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--flags", default="", help="more flags of train.py, for a trial")
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
+    data = args.work / "data"
+    if not args.table and not data.exists():
+        prepare(args.shards, data)
+    for seed in () if args.table else args.seeds:
+        for name in args.only:
+            flags, folder = f"{RUNS[name]} {args.flags}".strip(), args.work / f"{name}{args.flags.replace(' ', '')}-{seed}"
+            if any((x["name"], x["seed"], x["flags"]) == (name, seed, flags) for x in lines):
+                continue
+            subprocess.run([sys.executable, "train.py", "--data", str(data / "train.tar"), "--val-data", str(data / "val.tar"), *flags.split(), "--seed",
+                            str(seed), "--device", "cpu", "--out", str(folder)], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+            final = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+            lines.append({"name": name, "seed": seed, "flags": flags, "commit": commit, "scores": score(folder, data), "final": final})
+            with open(args.out, "a") as f:
+                f.write(json.dumps(lines[-1]) + "\n")
+    table(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
