@@ -15,11 +15,8 @@ trained run in three lines with open_clip's names:
     text = model.encode_text(tokenize(["a dog", "a cat"]), normalize=True)
 """
 
-import argparse
-import json
 import math
 import re
-import sys
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import data
 from data import BadInput, interpreting, pixels, readers
 from data.captions import CaptionCache, Ragged
-from data.models import digest, fetch_default, load_tensors, load_vit, read_llm
-from data.weights import read_safetensors, write_safetensors
+from data.export import read_checkpoint
+from data.models import digest, fetch_default, load_vit, read_llm
 from llm_text import load_llm, mean_token, whitening
 from vit import Block, ViT, init_linears
 
@@ -470,42 +466,6 @@ class TwoTower(nn.Module):
                 "logit_scale": self.logit_scale.exp()}
 
 
-WANTED = {"config", "step", "model", "text_fingerprint", "image_fingerprint"}
-
-
-def read_checkpoint(run):
-    """The checkpoint of a run folder, or of what `export` made of one, as a dict of plain tensors, numbers and strings."""
-    path = Path(run)
-    try:
-        if path.suffix == ".safetensors":
-            meta, tensors = read_safetensors(path)
-            with interpreting(path):
-                checkpoint = json.loads(meta["lift"]) | {"model": {name: stored.decode() for name, stored in tensors.items()}}
-        else:
-            path /= "checkpoint.pt"
-            checkpoint = load_tensors(path)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; {run} is not the folder of a trained run") from None
-    if not isinstance(checkpoint, dict) or not WANTED <= set(checkpoint):
-        raise BadInput(f"{path}: a checkpoint of another program, or of an older version of this one; train again")
-    return checkpoint
-
-
-def export(run, path, tower_only=False):
-    """Write a run to one .safetensors file, which `load` takes like a run folder; or its image tower by timm's names.
-
-    timm's: VisionTransformer with global_pool "avg", no class token and no fc_norm (or "token"), for pixels normalised as CLIP's.
-    """
-    checkpoint = read_checkpoint(run)
-    said, state = {key: checkpoint[key] for key in WANTED - {"model"}}, checkpoint["model"]
-    if tower_only:
-        state = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
-        kernel = state["patch_embed.proj.weight"]
-        side = math.isqrt(kernel.shape[1] // 3)
-        state["patch_embed.proj.weight"] = kernel.unflatten(1, (3, side, side))  # a convolution's, (D, 3, p, p)
-    write_safetensors(path, state, {"format": "pt", "lift": json.dumps(said)})
-
-
 def load(run, device="cpu"):
     """A trained run -> (model, transform, tokenize), with open_clip's names and CLIP_benchmark's contract.
 
@@ -527,19 +487,3 @@ def load(run, device="cpu"):
     return (model.to(device).eval(),
             lambda image: pixels.normalize_pixels(torch.from_numpy(pixels.to_square(image, cfg.image_size))[None])[0],
             tokenize)
-
-
-def main():
-    parser = argparse.ArgumentParser(description="Export a run to one file, which lift.load takes like the run's folder.")
-    parser.add_argument("run", help="run folder")
-    parser.add_argument("out", help="file to write, .safetensors")
-    parser.add_argument("--tower", action="store_true", help="the image tower alone, by timm's names")
-    args = parser.parse_args()
-    if not args.out.endswith(".safetensors"):
-        raise BadInput(f"{args.out}: name a .safetensors file")
-    export(args.run, args.out, args.tower)
-    print(f"wrote {args.out}")
-
-
-if __name__ == "__main__":
-    sys.exit(data.run(main))

@@ -23,6 +23,7 @@ import lift
 import llm_text
 import train
 import vit
+import data.export
 from data import BadInput, pixels
 from data.models import load_vit
 from tests import flops
@@ -430,8 +431,8 @@ def test_operations_are_counted_as_by_hand():
 @pytest.mark.parametrize("method", ["lift", "clip", "supervised"])
 def test_an_exported_run_is_the_run(small, tmp_path, method, capsys, monkeypatch):
     train.train(train.Config(method=method, **small))
-    monkeypatch.setattr(sys, "argv", ["lift.py", small["out"], str(tmp_path / "x.safetensors")])
-    lift.main()
+    monkeypatch.setattr(sys, "argv", ["export", small["out"], str(tmp_path / "x.safetensors")])
+    data.export.main()
     images, texts = torch.randn(2, 3, 32, 32), ["a red circle", "b"]
     outs = []
     for run in (small["out"], tmp_path / "x.safetensors"):
@@ -446,7 +447,7 @@ def test_an_exported_run_is_the_run(small, tmp_path, method, capsys, monkeypatch
 
 def test_an_exported_tower_has_timms_names_and_loads_back(small, tmp_path):
     train.train(train.Config(**small))
-    lift.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
+    data.export.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
     state = safetensors.torch.load_file(tmp_path / "tower.safetensors")
     assert state["patch_embed.proj.weight"].shape == (192, 3, 16, 16) and "blocks.3.mlp.fc2.bias" in state
     ours, tower = lift.load(small["out"])[0].visual, vit.ViT("micro/16", 32)
