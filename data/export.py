@@ -14,7 +14,7 @@ from data import BadInput, interpreting, run
 from data.models import load_tensors
 from data.weights import read_safetensors, write_safetensors
 
-WANTED = {"config", "step", "model", "text_fingerprint", "image_fingerprint"}
+WANTED = ("config", "step", "text_fingerprint", "image_fingerprint", "model")
 
 
 def read_checkpoint(folder):
@@ -30,7 +30,7 @@ def read_checkpoint(folder):
             checkpoint = load_tensors(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; {folder} is not the folder of a trained run") from None
-    if not isinstance(checkpoint, dict) or not WANTED <= set(checkpoint):
+    if not isinstance(checkpoint, dict) or not set(WANTED) <= set(checkpoint):
         raise BadInput(f"{path}: a checkpoint of another program, or of an older version of this one; train again")
     return checkpoint
 
@@ -41,7 +41,7 @@ def export(folder, path, tower_only=False):
     timm's: VisionTransformer with global_pool "avg", no class token and no fc_norm (or "token"), for pixels normalised as CLIP's.
     """
     checkpoint = read_checkpoint(folder)
-    said, state = {key: checkpoint[key] for key in WANTED - {"model"}}, checkpoint["model"]
+    said, state = {key: checkpoint[key] for key in WANTED[:-1]}, checkpoint["model"]
     if tower_only:
         state = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
         kernel = state["patch_embed.proj.weight"]
