@@ -82,7 +82,7 @@ def compositional(image_features, true_features, false_features):
 
 def class_features(encode, names, templates):
     """(C, D): each class's prompts embedded, normalised, averaged, and normalised again. (CLIP, section 3.1.4)"""
-    prompts = encode([t.format(name) for name in names for t in templates]).view(len(names), len(templates), -1)
+    prompts = encode([t.replace("{}", name) for name in names for t in templates]).view(len(names), len(templates), -1)
     return F.normalize(F.normalize(prompts, dim=-1).mean(1), dim=-1)
 
 
@@ -139,14 +139,16 @@ class Scores:
                 tree = tree.setdefault(key, {})
             tree[name] = leaf
 
-    def retrieval(self, name, image, text, owner, wording=None):
+    def retrieval(self, name, image, text, owner, wording):
         """R@K both ways. A picture's captions count together from picture to text, each for itself from text to picture."""
-        n, t, captions = len(image), len(text), np.bincount(owner).tolist()
         i2t, t2i = retrieval_ranks(image, text, owner, wording)
-        for way, ranks, groups in (("i2t", i2t, None), ("t2i", t2i, owner)):
-            for k in RECALLS:  # chance, from picture to text: none of its c captions among as many as may be drawn
-                draws = min(k, t)
-                blind = 1 - np.mean([math.comb(t - c, draws) / math.comb(t, draws) for c in captions]) if way == "i2t" else min(1.0, k / n)
+        picture, words = torch.stack([owner, wording]).unique(dim=1)  # which picture owns which words
+        captions = torch.zeros(len(image), dtype=torch.int64).index_add_(0, picture, wording.bincount()[words])
+        pictures = words.bincount()[wording]  # right answers: (N,) captions and (T,) pictures
+        for way, ranks, right, n, groups in (("i2t", i2t, captions, len(text), None), ("t2i", t2i, pictures, len(image), owner)):
+            for k in RECALLS:  # chance: is any of c right ones among the k that are drawn of n?
+                draws = min(k, n)
+                blind = 1 - np.mean([math.comb(n - c, draws) / math.comb(n, draws) for c in right.tolist()])
                 self.add(f"{name} {way} R@{k}", ranks < k, blind, groups)
 
     def compositional(self, kinds, right):
@@ -159,6 +161,7 @@ class Scores:
         means = [np.mean([rng.choice(hits, len(hits)).mean() for hits in by_kind]) for _ in range(1000)]
         self.put("compositional mean", float(np.mean([hits.mean() for hits in by_kind])),
                  [float(q) for q in np.percentile(means, (2.5, 97.5))], 0.5)
+
 
 class Run:
     """A trained run and what it made of pictures and texts; scores are read off these."""
@@ -319,7 +322,7 @@ def search(r, where, queries, k=8):
     files = {str(p.relative_to(where)): [p.stat().st_mtime_ns, p.stat().st_size] for p in sorted(where.rglob("*"))
              if p.suffix.lower() in SUFFIXES and p.is_file()}
     if not files:
-        raise BadInput(f"{where}: no pictures in this folder (looked for {', '.join(SUFFIXES)})")
+        raise BadInput(f"{where}: no folder with pictures (looked for {', '.join(SUFFIXES)})")
     weights = hashlib.blake2b((r.folder / "checkpoint.pt").read_bytes(), digest_size=12)
     weights.update(str(where.resolve()).encode())
     kept = cache_dir() / "search" / f"{weights.hexdigest()}.pt"
@@ -336,7 +339,7 @@ def search(r, where, queries, k=8):
     names = [name for name in files if known[name][1] is not None]
     if not names:
         raise BadInput(f"{where}: none of its {len(files)} pictures can be read")
-    print(f"{where}: {len(names)} pictures, {len(new)} of them read now, {len(files) - len(names)} cannot be read", file=sys.stderr)
+    print(f"{where}: {len(names)} pictures, {len(files) - len(names)} more cannot be read; read now: {len(new)}", file=sys.stderr)
     scores = r.encode_texts(queries) @ torch.stack([known[name][1] for name in names]).T  # (queries, pictures)
     best = scores.topk(min(k, len(names)), dim=1)
     return [(query, [(where / names[i], float(score)) for score, i in zip(*row)]) for query, *row in zip(
@@ -377,17 +380,17 @@ def main():
     parser.add_argument("--report", help="where the picture goes (default: report.png in the run, or above several)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     args = parser.parse_args()
+    if args.report and not (Path(args.report).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and Path(args.report).parent.is_dir()):
+        raise BadInput(f"--report {args.report}: name a .png, .jpg or .webp file in a folder that is there")
     device, first = pick_device(args.device), Path(args.runs[0])
     if args.search or args.classify:
         return use(args, device)
     target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / "report.png")
-    if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise BadInput(f"--report {target}: name a .png, .jpg or .webp file")
     columns = args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root
     name = "eval.json"
     for kind, where in (("", args.data), ("zeroshot", args.zeroshot), ("sugarcrepe", args.sugarcrepe), ("winoground", args.winoground)):
         if where:  # never one for the other
-            name = f"eval-{kind}-{Path(where).stem}.json" if kind else f"eval-{Path(where).stem}.json"
+            name = "-".join(filter(None, ("eval", kind, Path(where).resolve().stem))) + ".json"
     if args.zeroshot:
         runs = [on_folder(folder, device, args.zeroshot, args.classnames, args.templates) for folder in args.runs]
     elif args.sugarcrepe:
@@ -416,6 +419,8 @@ def use(args, device):
         r = Run(folder, device)
         if args.classify:
             names = [name.strip() for name in args.classify[1].split(",") if name.strip()]
+            if not names:
+                raise BadInput(f"--classify {args.classify[0]} ...: give the names to choose from, separated by commas")
             for name, share in name_picture(r, args.classify[0], names, protocols.read_templates(args.templates)):
                 print(f"{share:6.1%}  {name}")
             continue
@@ -424,9 +429,9 @@ def use(args, device):
             raise BadInput(f"--search {where} ...: say what to look for, in quotes")
         found = search(r, where, queries)
         for query, hits in found:
-            print(f"\n{query}")
+            print(f"\n{readers.printable(query)}")
             for path, cosine in hits:
-                print(f"  {cosine:.3f}  {path}")
+                print(f"  {cosine:.3f}  {readers.printable(path)}")
         target = Path(args.report or r.folder / "search.png")
         contact_sheet(found, target)
         print(f"\nwrote {target}")

@@ -56,7 +56,7 @@ def decode(record, root, size):
                 return f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS // 10**6} million"
             return to_square(image, size), digest(content) or 1, *image.size
     except Exception as error:  # Pillow raises a dozen types for a broken file; each is this picture's fault
-        return f"cannot be read ({error})"
+        return f"cannot be read ({str(error).split(' <')[0]})"  # (not an object's address, which is never the same)
 
 
 def fingerprint(records, root, size):

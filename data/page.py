@@ -11,20 +11,22 @@ MARGIN, THUMB, LINE = 30, 112, 20
 class Page:
     """A growing white page; `y` is where the next thing goes."""
 
-    def __init__(self, width):
+    def __init__(self, width, height=20_000):
         self.width, self.inside = width, width - 2 * MARGIN
-        self.picture = Image.new("RGB", (width, 20_000), "white")
+        self.picture = Image.new("RGB", (width, height), "white")  # cut off in the end
         self.pen, self.y = ImageDraw.Draw(self.picture), MARGIN
 
     def text(self, x, y, words, colour=INK, size=15, width=None, lines=12):
         """Draw words, wrapped to a width in pixels and at most so many lines; returns the y below them."""
         font, rows = ImageFont.load_default(size), [""]
-        for word in words[:2000].split(" "):
-            longer = f"{rows[-1]} {word}".strip()
-            if width and rows[-1] and self.pen.textlength(longer, font) > width:
-                rows.append(word)
-            else:
-                rows[-1] = longer
+        for word in words[:2000].split():
+            whole = not width or self.pen.textlength(word, font) <= width
+            for part in [f" {word}"] if whole else [" ", *word]:  # (a longer one is broken anywhere: Chinese has no spaces)
+                longer = (rows[-1] + part).lstrip()
+                if width and rows[-1] and self.pen.textlength(longer, font) > width:
+                    rows.append(part.lstrip())
+                else:
+                    rows[-1] = longer
         for row in [*rows[:lines - 1], rows[lines - 1] + " ..."] if len(rows) > lines else rows:
             self.pen.text((x, y), row, colour, font)
             y += int(size * 1.35)
@@ -44,8 +46,8 @@ class Page:
         self.picture.paste(Image.fromarray(np.ascontiguousarray(pixels)).resize((THUMB, THUMB), Image.LANCZOS), (x, y))
 
     def heading(self, title, words):
-        self.y = self.text(MARGIN, self.y + 25, title, size=22)
-        self.y = self.text(MARGIN, self.y + 2, words, FAINT, width=self.inside) + 12
+        self.y = self.text(MARGIN, self.y + 25, title, size=22, width=self.inside, lines=3) + 2
+        self.y = (self.text(MARGIN, self.y, words, FAINT, width=self.inside) if words else self.y) + 12
 
     def answer(self, x, y, good, cosine, words, width, digits=2):
         """A caption with its mark and its cosine, wrapped to a width in pixels; returns the y below it."""

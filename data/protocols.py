@@ -21,13 +21,20 @@ from data.shapes import CATEGORIES
 
 def lines_of(path):
     with interpreting(path):
-        return [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
+        return [line.strip() for line in Path(path).read_text("utf-8-sig").split("\n") if line.strip()]
+
+
+def texts_of(entry, *fields):
+    """These fields of an object of a json file, all of which must be texts."""
+    if wrong := [field for field in fields if not isinstance(entry[field], str)]:
+        raise BadInput(f"{wrong[0]} is no text in {str(entry)[:200]}")
+    return [entry[field] for field in fields]
 
 
 def read_templates(path):
     """Prompts from a file, a line each with {} for the class; default: LIFT's single one."""
     templates = lines_of(path) if path else [PROMPT]
-    if wrong := [t for t in templates if t.count("{}") != 1]:
+    if wrong := [t for t in templates or [""] if t.count("{}") != 1]:
         raise BadInput(f"{path}: {wrong[0]!r} must hold {{}} once, for the class's name")
     return templates
 
@@ -40,7 +47,8 @@ def imagefolder(folder, size, classnames=""):
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; zero-shot classification wants one with a folder of pictures for each class")
-    found = {p.name: sorted(f for f in p.rglob("*") if f.suffix.lower() in SUFFIXES) for p in sorted(folder.iterdir()) if p.is_dir()}
+    found = {p.name: sorted(f for f in p.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+             for p in sorted(folder.iterdir()) if p.is_dir()}
     classes = [name for name, files in found.items() if files]
     if len(classes) < 2:
         raise BadInput(f"{folder}: {len(classes)} folders with pictures; zero-shot classification wants one for each class")
@@ -71,10 +79,14 @@ def sugarcrepe(folder, images, size):
         with interpreting(path):
             content = json.loads(path.read_text("utf-8"))
             entries = content.values() if isinstance(content, dict) else content  # (the keys have gaps)
-            items += [(entry["filename"], kind, entry["caption"], entry["negative_caption"]) for entry in entries]
+            if not entries:
+                raise BadInput("no entries; the mean is over all seven kinds")
+            for entry in entries:
+                name, true, false = texts_of(entry, "filename", "caption", "negative_caption")
+                items.append((name, kind, true, false))
     files = list(dict.fromkeys(name for name, *_ in items))
-    if not Path(images).is_dir():
-        raise BadInput(f"--images {images}: no such folder; SugarCrepe's pictures are those of COCO's val2017")
+    if not images or not Path(images).is_dir():
+        raise BadInput(f"--images {images or '(not given)'}: no such folder; SugarCrepe's pictures are those of COCO's val2017")
     place = {name: i for i, name in enumerate(files)}
     return decode_named(files, Path(images), size), [(place[name], *rest) for name, *rest in items]
 
@@ -85,7 +97,9 @@ def winoground(folder, size):
     path, files, captions = folder / "examples.jsonl", [], []
     with interpreting(path):
         for example in map(json.loads, lines_of(path)):
-            files += [example["image_0"], example["image_1"]]
-            captions += [example["caption_0"], example["caption_1"]]
+            files += texts_of(example, "image_0", "image_1")
+            captions += texts_of(example, "caption_0", "caption_1")
+        if not files:
+            raise BadInput("no examples")
     endings = {p.stem: p.name for p in sorted((folder / "images").glob("*"))}
     return decode_named([endings.get(name, name) for name in files], folder / "images", size), captions

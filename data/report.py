@@ -1,6 +1,7 @@
 """report.png: what runs scored and how they learned, captions found and false ones believed, confusions, a map."""
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -12,17 +13,17 @@ from data.pixels import to_square
 
 def report(runs, results, table, path, examples=6):
     """Draw one page for several runs on the same pictures. runs: eval.Run; results: their scores; table: these as Markdown."""
-    names = [r["run"] for r in results]
+    names = [r["run"] if len(r["run"]) < 40 else "..." + r["run"][-36:] for r in results]
     page = Page(max(1400, 200 + 450 * len(runs)))
-    page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(names), size=28)
+    page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(names), size=28, width=page.inside)
     page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} test pictures of {runs[0].data}. "
                        "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.", FAINT) + 10
     room = (page.inside - 330) // max(3, len(runs))
     for i, row in enumerate(table.split("\n")):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        for x, cell in zip((0, 250, *range(330, page.inside, room)), cells if i != 1 else ()):
-            page.text(MARGIN + x, page.y, cell, INK if i == 0 or cells[0].endswith(("R@1", "mean", "top1")) else FAINT)
-        page.y += LINE * (i != 1)
+        colour = INK if i == 0 or cells[0].endswith(("R@1", "mean", "top1")) else FAINT
+        page.y = max([page.text(MARGIN + x, page.y, cell, colour, width=room - 20) for x, cell in zip(
+            (0, 250, *range(330, page.inside, room)), cells)]) if i != 1 else page.y
     curves(page, runs, names)
     if runs[0].texts:
         retrieved(page, runs, names, examples)
@@ -41,30 +42,36 @@ def curves(page, runs, names):
     logs = []
     for r in runs:
         log = r.folder / "log.jsonl"
-        entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-        logs.append([(e["step"], e["loss"]) for e in entries if "loss" in e])
+        losses = {}  # by step: a run that was resumed may have some twice
+        for line in log.read_text().splitlines() if log.is_file() else ():
+            with suppress(ValueError, KeyError):  # a line that was cut off when the run was killed, or that has no loss
+                entry = json.loads(line)
+                losses[entry["step"]] = entry["loss"]
+        logs.append(sorted((step, loss) for step, loss in losses.items() if np.isfinite(loss)))
     if not any(len(log) > 1 for log in logs):
         return
     page.heading("How they learned", "Loss in training by step (each in its own unit: compare the shapes, not the heights).")
-    left, top, width, height = MARGIN + 60, page.y, page.inside - 80, 220
-    last, highest = max(step for log in logs for step, _ in log), max(loss for log in logs for _, loss in log)
+    for i, (log, name) in enumerate(zip(logs, names)):
+        if len(log) > 1:
+            page.y = page.text(MARGIN, page.y, f"{name}: {log[0][1]:.2f} to {log[-1][1]:.2f}", COLOURS[i % len(COLOURS)])
+    left, top, width, height = MARGIN + 60, page.y + 8, page.inside - 80, 220
+    last, highest = max(step for log in logs for step, _ in log), max(loss for log in logs for _, loss in log) or 1
     page.pen.rectangle([left, top, left + width, top + height], outline=FAINT)
     for share in (0, 0.5, 1):
         page.text(MARGIN, top + height * (1 - share) - 8, f"{highest * share:.2f}", FAINT, 13)
         page.text(left + (width - 40) * share, top + height + 4, f"{last * share:.0f}", FAINT, 13)
-    for i, (log, name) in enumerate(zip(logs, names)):
-        points, colour = [(left + width * step / last, top + height * (1 - loss / highest)) for step, loss in log], COLOURS[i % len(COLOURS)]
+    for i, log in enumerate(logs):
+        points = [(left + width * step / last, top + height * (1 - loss / highest)) for step, loss in log]
         if len(points) > 1:
-            page.pen.line(points, colour, 3)
-            page.text(left + width - 420, top + 8 + i * LINE, f"{name}: {log[0][1]:.2f} to {log[-1][1]:.2f}", colour)
+            page.pen.line(points, COLOURS[i % len(COLOURS)], 3)
     page.y = top + height + 25
 
 
 def retrieved(page, runs, names, examples):
     first = runs[0]
-    page.heading("Which caption fits this picture?", f"{examples} test pictures at equal distances, not chosen by result. Above: the "
-                 "true caption. Below, for each run: the three captions it finds nearest among all of the test set, with "
-                 "cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
+    page.heading("Which caption fits this picture?", f"{min(examples, len(first.image))} test pictures at equal distances, not chosen by "
+                 "result. Above: the true caption. Below, for each run: the three captions it finds nearest among all of the test "
+                 "set, with cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
     left, room = MARGIN + THUMB + 20, (page.inside - THUMB - 20) // len(runs)
     for i in range(0, len(first.image), -(-len(first.image) // examples)):
         page.thumb(MARGIN, page.y, first.pictures.pixels([i])[0])
@@ -117,7 +124,8 @@ def fooled(page, runs, names):
         below = [page.y + LINE]
         for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
             wrong = np.flatnonzero((kinds == kind) & ~r.right.numpy())
-            y = page.text(x, page.y, f"{kind}   {name}: fooled in {len(wrong) / (kinds == kind).sum():.1%}", FAINT)
+            y = page.text(x, page.y, f"{kind}, {name}: fooled in {len(wrong) / (kinds == kind).sum():.1%}", FAINT,
+                          width=room - 20)
             for m in wrong[:1]:
                 i, _, true, false = r.negatives[m]
                 page.thumb(x, y, r.pictures.pixels([i])[0])
@@ -130,8 +138,8 @@ def fooled(page, runs, names):
 
 def confusion_matrix(page, runs, names, most=30):
     """Classes that are taken for others, as a square; of many classes those with the most mistakes."""
-    page.heading("What is taken for what", "Rows: the right class. Columns: the guess. Darker: a larger share of the row. "
-                 f"At most {most} classes, those with the most mistakes.")
+    page.heading("What is taken for what", "Rows: the right class. Columns: the guess, in the same order. Darker: a larger share of "
+                 f"the row. At most {most} classes, those with the most mistakes.")
     for r, name in zip(runs, names):
         _, labels, classes, _, _ = r.classes
         n = len(classes)
@@ -151,22 +159,24 @@ def confusion_matrix(page, runs, names, most=30):
             row_best = shares[i].clone()
             row_best[i] = -1
             if row_best.max() > 0:
-                page.text(left + len(kept) * cell + 12, page.y, f"{shares[i, i]:.0%} right; mostly taken for {classes[int(row_best.argmax())]} "
-                          f"({row_best.max():.0%})", FAINT, 13)
+                page.text(left + len(kept) * cell + 12, page.y, f"{shares[i, i]:.0%} right; most mistakes: "
+                          f"{classes[int(row_best.argmax())]} ({row_best.max():.0%})", FAINT, 13)
             page.y += cell
         page.y += 12
 
 
 def chart(page, runs, names, shown=70):
     """Pictures and captions in the plane of their two main directions."""
-    page.heading("A map of pictures and captions", f"{shown} test pictures and their captions (dots, joined to their picture) along the two directions "
-                 "in which they vary most, each side centred by itself. Short lines are good; what lies together is alike to the run.")
+    page.heading("A map of pictures and captions", f"{min(shown, len(runs[0].image))} test pictures and their captions (dots, joined to "
+                 "their picture) along the two directions in which they vary most, each side centred by itself. Short lines are good; what "
+                 "lies together is alike to the run.")
     room, size = page.inside // len(runs), min(page.inside // len(runs) - 20, 900)
     for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
         rows = torch.arange(len(r.image))[::max(1, len(r.image) // shown)][:shown]
         texts = torch.tensor([int((r.owner == i).nonzero()[0]) for i in rows])
         sides = [v - v.mean(0) for v in (r.image[rows], r.text[texts])]
-        flat = torch.cat(sides) @ torch.linalg.svd(torch.cat(sides), full_matrices=False)[2][:2].T  # (2 n, 2)
+        both = torch.cat(sides).nan_to_num()
+        flat = both @ torch.linalg.svd(both, full_matrices=False)[2][:2].T  # (2 n, 2)
         low, high = flat.amin(0), flat.amax(0)
         at = ((flat - low) / (high - low).clamp_min(1e-9) * (size - 60) + 30).tolist()
         page.text(x, page.y, name, FAINT, 13)
@@ -182,7 +192,7 @@ def chart(page, runs, names, shown=70):
 
 def contact_sheet(found, path):
     """Draw what a search found: [(query, [(path of a picture, cosine)])]."""
-    page = Page(2 * MARGIN + 8 * (THUMB + 14))
+    page = Page(2 * MARGIN + 8 * (THUMB + 14), 2 * MARGIN + 320 * len(found))
     for query, hits in found:
         page.heading(query, "")
         bottom = page.y
@@ -190,6 +200,6 @@ def contact_sheet(found, path):
             x, y = MARGIN + i % 8 * (THUMB + 14), page.y + i // 8 * (THUMB + 50)
             with Image.open(file) as picture:
                 page.thumb(x, y, to_square(picture, THUMB))
-            bottom = max(bottom, page.text(x, y + THUMB + 2, f"{cosine:.3f}\n{file.name}".replace("\n", " "), FAINT, 12, THUMB, lines=3))
+            bottom = max(bottom, page.text(x, y + THUMB + 2, f"{cosine:.3f} {file.name}", FAINT, 12, THUMB, lines=3))
         page.y = bottom
     page.save(path)
