@@ -19,6 +19,11 @@ class BadInput(ValueError):
     """A file, flag or caption that cannot be used. The message says what, where and what to do, on one line."""
 
 
+def printable(text):
+    """A name or a reason on one line, as far as a terminal can show it."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
 @contextmanager
 def interpreting(path):
     """What goes wrong while a file is being made sense of is the file's fault, said in one line that names it.

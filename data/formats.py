@@ -27,6 +27,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_KEYS, CAPTION_KEYS = ("filepath", "image", "file_name"), ("title", "caption", "text")
 PROMPT = "It is a photo of a {}"  # LIFT's only one
 COLUMNS = "--csv-separator", "--csv-img-key", "--csv-caption-key", "--image-root"  # flags of every command that reads data
+LONGEST = 1 << 24  # characters of an object in a json list; what is longer is no list of captions, but broken
 PROTOCOL = 5  # captions of a test picture that count in COCO's and Flickr's protocol; some have more
 
 
@@ -43,7 +44,9 @@ def open_spec(spec, split, bad, separator="", image_key="", caption_key="", imag
     bad is a list that takes (name, reason) of every entry that cannot be used, while the iterator runs.
     """
     path, keys = Path(spec), ((image_key,) if image_key else IMAGE_KEYS, (caption_key,) if caption_key else CAPTION_KEYS)
-    shards = sorted(path.glob("*.tar")) if path.is_dir() else braces(spec) if ".tar" in spec else []
+    shards = sorted(path.glob("*.tar")) if path.is_dir() else braces(spec) if re.search(r"\.tar(::|$)", spec) else []
+    if re.search(r"\.(tar\.\w+|tgz)(::|$)", spec) and not path.is_dir():
+        raise BadInput(f"{spec}: compressed shards cannot be read in place; decompress them to .tar")
     if shards:
         if missing := [shard for shard in shards if not Path(shard).is_file()]:
             raise BadInput(f"{missing[0]}: no such file ({len(missing)} of {len(shards)} shards are missing)")
@@ -53,9 +56,10 @@ def open_spec(spec, split, bad, separator="", image_key="", caption_key="", imag
     if not path.is_file():
         raise BadInput(f"{spec}: no such file or folder; --data takes {', '.join(shapes.WORLDS)}, a csv, tsv, jsonl or json file, "
                        ".tar shards, or a folder of pictures")
-    if path.suffix == ".json":
+    suffix = path.suffix.lower()
+    if suffix == ".json":
         return read_json(path, split, keys, image_root, bad)
-    kind = ("a jsonl file", from_objects(json_lines(path), path, keys, bad)) if path.suffix == ".jsonl" else read_csv(path, separator, keys, bad)
+    kind = ("a jsonl file", from_objects(json_lines(path), path, keys, bad)) if suffix == ".jsonl" else read_csv(path, separator, keys, bad)
     return Source(*kind, Path(image_root or path.parent))
 
 
@@ -129,21 +133,21 @@ def json_lines(path):
 
 def json_list(path):
     """A json file that is one list -> its objects, with their number, read as they come: such lists can be huge."""
-    decoder, number = json.JSONDecoder(), 0
+    decoder, number, gap = json.JSONDecoder(), 0, re.compile(r"\s*,?\s*")
     with interpreting(path), open(path, encoding="utf-8-sig") as f:
-        text = f.read(1 << 20).lstrip()[1:]  # without the bracket
+        text, at = f.read(1 << 20).lstrip(), 1  # (after the bracket)
         while True:
-            text = text.lstrip().removeprefix(",").lstrip()
-            if text.startswith("]"):
+            at = gap.match(text, at).end()
+            if text.startswith("]", at):
                 return
             try:
-                value, end = decoder.raw_decode(text)
+                value, at = decoder.raw_decode(text, at)
             except ValueError as error:
-                if not (more := f.read(1 << 20)):
-                    raise BadInput(f"object {number + 1} of the list is cut off or no JSON ({error})") from None
-                text += more
+                if len(text) - at > LONGEST or not (more := f.read(1 << 20)):
+                    raise BadInput(f"object {number + 1} of the list is cut off or no JSON ({getattr(error, 'msg', error)})") from None
+                text, at = text[at:] + more, 0
                 continue
-            number, text = number + 1, text[end:]
+            number += 1
             yield f"object {number}", value
 
 
@@ -174,22 +178,32 @@ def read_json(path, split, keys, image_root, bad):
         if f.read(4096).lstrip()[:1] == "[":
             return Source("a json list", from_objects(json_list(path), path, keys, bad), Path(image_root or path.parent))
         f.seek(0)
-        content = json.load(f)
-        images = content.get("images") if isinstance(content, dict) else None
-        if images and "annotations" in content:
-            captions = {}
-            for note in content["annotations"]:
-                captions.setdefault(note["image_id"], []).append(note["caption"])
-            records = [[image["file_name"], clean(captions.get(image["id"], []))] for image in images]
-            what = "COCO's captions"
-        elif images and "sentences" in images[0]:
-            wanted = ("train", "restval") if split == "train" else ("test",)
-            records = [[str(Path(image.get("filepath", "")) / image["filename"]), clean([s["raw"] for s in image["sentences"]])]
-                       for image in images if image["split"] in wanted]
-            what = f"Karpathy's split, {' and '.join(wanted)}"
-        else:
-            raise BadInput("no schema that is known: COCO's (images, annotations), Karpathy's (images with sentences), or a list of "
-                           f"objects with {' or '.join(keys[0])} and {' or '.join(keys[1])}")
+        try:
+            content = json.load(f)
+        except json.JSONDecodeError as error:
+            if error.msg == "Extra data":
+                raise BadInput(f"more than one JSON value (line {error.lineno}); if it holds an object a line, name it .jsonl") from None
+            raise
+        images, what = content.get("images") if isinstance(content, dict) else None, "COCO's captions"
+        images = images if isinstance(images, list) else []
+        try:
+            if images and "annotations" in content:
+                captions = {}
+                for note in content["annotations"]:
+                    captions.setdefault(note["image_id"], []).append(note["caption"])
+                records = [[image["file_name"].strip(), clean(captions.get(image["id"], []))] for image in images]
+            elif images and "sentences" in images[0]:
+                wanted = ("train", "restval") if split == "train" else ("test",)
+                what = f"Karpathy's split, {' and '.join(wanted)}"
+                records = [[str(Path(image.get("filepath", "")) / image["filename"]), clean([s["raw"] for s in image["sentences"]])]
+                           for image in images if image["split"] in wanted]
+            else:
+                raise BadInput("no schema that is known: COCO's (images, annotations), Karpathy's (images with sentences), or a list of "
+                               f"objects with {' or '.join(keys[0])} and {' or '.join(keys[1])}")
+        except KeyError as error:
+            raise BadInput(f"an entry without {error}, which {what.split(',')[0]} must have") from None
+        except (AttributeError, TypeError) as error:
+            raise BadInput(f"an entry is not as in {what.split(',')[0]} ({error})") from None
         if not records:
             raise BadInput(f"no picture of the split {split}")
     bad += [(name, "no caption") for name, captions in records if not captions]
@@ -216,8 +230,9 @@ def read_folder(path, bad):
     pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not pictures:
         raise BadInput(f"{path}: no pictures in this folder (looked for {', '.join(SUFFIXES)})")
-    if any(p.parent == path for p in pictures) or any(path.rglob("*.txt")):
-        return "a folder of pictures with .txt files", folder_records(path, pictures, bad)
+    texts = {p.with_suffix(""): p for p in path.rglob("*") if p.suffix.lower() == ".txt"}
+    if any(p.parent == path or p.with_suffix("") in texts for p in pictures):  # (an ImageFolder may have a README.txt)
+        return "a folder of pictures with .txt files", folder_records(path, pictures, texts, bad)
     names = [p.relative_to(path) for p in pictures]
     return (f"an ImageFolder of {len({name.parts[0] for name in names})} classes",
             ([str(name), [PROMPT.format(class_name(name.parts[0]))]] for name in names))
@@ -227,16 +242,17 @@ def class_name(folder):
     return " ".join(folder.replace("_", " ").split())
 
 
-def folder_records(path, pictures, bad):
+def folder_records(path, pictures, texts, bad):
     for picture in pictures:
         name = str(picture.relative_to(path))
+        if picture.with_suffix("") not in texts:
+            bad.append((name, "no .txt file of the same name beside it"))
+            continue
         try:
-            if captions := clean(picture.with_suffix(".txt").read_text("utf-8-sig").splitlines()):
+            if captions := clean(texts[picture.with_suffix("")].read_text("utf-8-sig").splitlines()):
                 yield [name, captions]
             else:
                 bad.append((name, "its .txt file is empty"))
-        except FileNotFoundError:
-            bad.append((name, "no .txt file of the same name beside it"))
         except UnicodeDecodeError:
             bad.append((name, "its .txt file is not UTF-8"))
         except OSError as error:
@@ -266,22 +282,31 @@ def read_shards(shards, caption_keys, field, bad):
         begin, seen = f"{shard.name if short else shard}/", set()
         try:
             with tarfile.open(shard, "r:") as tar:
-                files = (member for member in tar if member.isfile())
-                for key, members in itertools.groupby(files, lambda m: re.match(r"(.*/)?[^/.]*", m.name, re.DOTALL)[0]):
-                    parts = {member.name[len(key):].lower(): member for member in members}
+                for key, members in itertools.groupby(tar_members(tar), lambda m: re.match(r"(.*/)?[^/.]*", m.name, re.DOTALL)[0]):
+                    files = [member for member in members if member.isfile()]  # (a link is none: what it points to is not followed)
+                    parts = {member.name[len(key):].lower(): member for member in files}
+                    twice = key in seen or len(parts) < len(files)
                     picture = next((parts[suffix] for suffix in SUFFIXES if suffix in parts), None)
                     captions = sample_captions(tar, parts, caption_keys, field)
-                    if key not in seen and picture and captions:
+                    if picture and captions and not twice:
                         yield [begin + key, captions, str(shard.absolute()), picture.offset_data, picture.size]
                     else:
-                        bad.append((begin + key, "this key was there before" if key in seen else "no caption" if picture else "no picture"))
+                        bad.append((begin + key, "this key comes twice" if twice else "no caption" if picture else "no picture"))
                     seen.add(key)
             with open(shard, "rb") as f:
-                f.seek(-1024, 2)
+                f.seek(-min(1024, shard.stat().st_size), 2)
                 if any(f.read()):
                     raise tarfile.ReadError("it lacks the zeros that end a tar file")
-        except (tarfile.TarError, EOFError) as error:
+        except (tarfile.TarError, EOFError, ArithmeticError, LookupError, ValueError) as error:  # (tarfile does not say all in its own)
             bad.append((str(shard), f"cut off or damaged ({error}); what came before is used"))
+
+
+def tar_members(tar):
+    for member in tar:
+        if member.size < 0:
+            raise tarfile.ReadError("a file of negative size")  # (which would lead back, for ever)
+        if not member.isdir():
+            yield member
 
 
 def sample_captions(tar, parts, caption_keys, field):
@@ -294,5 +319,5 @@ def sample_captions(tar, parts, caption_keys, field):
             return clean(content(".txt").splitlines())
         value = json.loads(content(".json")) if ".json" in parts else {}
         return clean(next((value[key] for key in caption_keys if key in value), []))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return []

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import BadInput, cache_dir, interpreting, run, shapes
+from data import BadInput, cache_dir, interpreting, printable, run, shapes
 from data.formats import COLUMNS, SUFFIXES, open_spec
-from data.pack import decode_all, fingerprint, open_folder
+from data.pack import decode_all, fingerprint, locked, open_folder
 from data.pixels import digest
 from data.records import Lines, gather, read_lines
 
@@ -72,7 +72,7 @@ class Named:
             if not isinstance(self.vectors, np.ndarray):
                 raise BadInput("not one array; save it with numpy.save")
         with interpreting(names):
-            lines = names.read_text("utf-8").removesuffix("\n").split("\n")
+            lines = names.read_text("utf-8", "surrogatepass").removesuffix("\n").split("\n")
         if self.vectors.ndim not in ((ndim,) if ndim else (2, 3)) or self.vectors.dtype.kind != "f" or len(lines) != len(self.vectors):
             raise BadInput(f"{path}: {self.vectors.dtype} of shape {self.vectors.shape} for the {len(lines)} lines of {names}; "
                            f"floating-point vectors{f' in {ndim} dimensions' if ndim else ''} are wanted, one row a line")
@@ -110,17 +110,23 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
     if (folder / "unfinished").is_file():
         raise BadInput(f"{spec}: packing was not finished; run python -m data.pack again, it goes on where it stopped")
     if (folder / "pack.json").is_file():
-        what, records = "a pack", read_lines(folder / "pictures.jsonl")
+        with interpreting(folder / "pictures.jsonl"):
+            what, records = "a pack", read_lines(folder / "pictures.jsonl")
     else:
         source = open_spec(spec, split, unusable, separator, image_key, caption_key, image_root)
         what, records, whole = source.what, gather(source.records), whole or source.has_splits
         job = fingerprint(records, source.root, image_size)
         folder = cache_dir() / "pictures" / job
-        decode_all(records, source.root, image_size, folder, job)
+        with locked(folder):
+            decode_all(records, source.root, image_size, folder, job)
     images, index, skipped = open_folder(folder)
-    if len(index) != len(records) or len(images) and images.shape[1] != image_size:
-        raise BadInput(f"{spec}: {len(index)} pictures of {images.shape[1]} pixels for {len(records)} records; --image-size "
-                       f"{image_size} was asked for. Use --image-size {images.shape[1]}, or pack again")
+    if len(images) and images.shape[1] != image_size:
+        raise BadInput(f"{spec}: pictures of {images.shape[1]} pixels; --image-size {image_size} was asked for. Use --image-size "
+                       f"{images.shape[1]}, or pack again")
+    if len(index) != len(records):
+        raise BadInput(f"{folder}: pictures.jsonl has {len(records)} lines for {len(index)} records; remove the folder and pack again")
+    with interpreting(folder):
+        counts = np.fromiter(map(len, records.field(1)), int, len(records))
     unusable += skipped
     total = len(records) + len(unusable) - len(skipped)
     for name, reason in unusable[:5]:
@@ -136,8 +142,7 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
     if not total:
         raise BadInput(f"{spec}: {what}, but empty")
     good = np.flatnonzero(index["digest"])
-    records, index = records.take(good), index[good]
-    counts = np.array([len(captions) for captions in records.field(1)])
+    records, index, counts = records.take(good), index[good], counts[good]
     sizes = [f"{f(index['width'])} x {f(index['height'])}" for f in (np.min, np.max)]
     print(f"{spec}: {what}: {len(records)} pictures of {' to '.join(dict.fromkeys(sizes))} pixels, {counts.sum()} captions "
           f"({' to '.join(map(str, dict.fromkeys([counts.min(), counts.max()])))} a picture)", file=sys.stderr)
@@ -158,8 +163,9 @@ def decode_some(names, root, image_size):
     """Files under `root` -> (Pictures, without captions, of those that can be read; [[name, why not]] of the others)."""
     records = gather([name, [""]] for name in dict.fromkeys(names))
     job = fingerprint(records, root, image_size)
-    decode_all(records, root, image_size, cache_dir() / "pictures" / job, job)
-    images, index, skipped = open_folder(cache_dir() / "pictures" / job)
+    with locked(cache_dir() / "pictures" / job) as folder:
+        decode_all(records, root, image_size, folder, job)
+    images, index, skipped = open_folder(folder)
     good = np.flatnonzero(index["digest"])
     return Pictures(images, np.arange(len(good)), [[]] * len(good), list(records.field(0).take(good)), index["digest"][good]), skipped
 
@@ -171,10 +177,6 @@ def decode_named(names, root, image_size):
         raise BadInput(f"{root / skipped[0][0]}: {skipped[0][1]} ({len(skipped)} such pictures); a score needs all of them")
     row = {name: i for i, name in enumerate(pictures.names)}
     return pictures.take([row[name] for name in names])
-
-
-def printable(text):
-    return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 def _hint(unusable, records):
@@ -235,7 +237,7 @@ def main():
                 names, templates = shapes.classes(args.data)
                 lines += [template.format(name) for name in names for template in templates]
         listed |= dict.fromkeys(lines)
-    print(*listed, sep="\n")
+    sys.stdout.buffer.write("".join(f"{name}\n" for name in listed).encode("utf-8", "surrogatepass"))
 
 
 if __name__ == "__main__":

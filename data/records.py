@@ -6,6 +6,7 @@ shard. Names are as the user's file has them, relative to its folder.
 
 import hashlib
 import json
+import os
 import tempfile
 from array import array
 
@@ -36,7 +37,8 @@ class Lines:
 
     def take(self, which):
         """The records at an array of indices."""
-        return Lines(self.block, self.bounds, self.order, self.heads, which if self.which is None else self.which[which], self.part)
+        which = (np.arange(len(self)) if self.which is None else self.which)[which]  # (negative numbers, and none too many)
+        return Lines(self.block, self.bounds, self.order, self.heads, which, self.part)
 
     def field(self, part):
         """The same records' names (0) or captions (1)."""
@@ -72,7 +74,7 @@ def gather(records):
 
 def read_lines(path):
     """Lines of a file that `line` wrote."""
-    block = np.memmap(path, np.uint8, "r")
+    block = np.memmap(path, np.uint8, "r") if os.path.getsize(path) else np.empty(0, np.uint8)
     ends = [np.flatnonzero(block[i:i + (1 << 24)] == 10) + (i + 1) for i in range(0, len(block), 1 << 24)]
     return Lines(block, np.concatenate([[0], *ends]))
 
