@@ -22,12 +22,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from data import BadInput, interpreting, printable, run
 from data.formats import COLUMNS, open_spec
-from data.pixels import digest, to_square
+from data.pixels import FORMATS, digest, to_square
 from data.records import gather, line
 
 CHUNK = 512  # pictures between two points from which packing can go on
@@ -52,14 +52,12 @@ def decode(record, root, size):
     except (OSError, ValueError) as error:  # (ValueError: a NUL in the path)
         return f"cannot be read ({error})"
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS // 10**6} million"
             return to_square(image, size), digest(content) or 1, *image.size
-    except UnidentifiedImageError:  # (its text goes on with an address in memory: two packs would differ)
-        return "cannot be read (cannot identify image file)"
     except Exception as error:  # Pillow raises a dozen types for a broken file; each is this picture's fault
-        return f"cannot be read ({str(error).split(' <')[0]})"  # (not an object's address, which is never the same)
+        return f"cannot be read ({str(error).split(' <')[0]})"  # (not an object's address in memory: two packs would differ)
 
 
 def fingerprint(records, root, size):

@@ -13,6 +13,10 @@ PIXEL_NORMS = {  # mean and standard deviation of pixels; ours is CLIP's, as in 
 }
 
 
+# What Pillow may take for a picture. (Not EPS, for which it starts another program.)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+
 def to_square(image, size):
     """PIL image -> uint8 (size, size, 3): upright (EXIF), RGB on white, short side to `size` (bicubic), centre crop."""
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
