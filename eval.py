@@ -31,6 +31,7 @@ import lift
 from data import BadInput, cache_dir, pick_device, pixels, protocols, readers, run, shapes
 from data.formats import COLUMNS, SUFFIXES
 from data.models import load_tensors, save_tensors
+from data.pack import locked
 from data.report import contact_sheet, report
 
 RECALLS = (1, 5, 10)
@@ -170,6 +171,10 @@ class Run:
         self.folder, self.device, checkpoint = Path(folder), device, lift.read_checkpoint(folder)
         self.cfg, self.step = checkpoint["config"], checkpoint["step"]
         self.model, self.transform, self.tokenize = lift.load(folder, device)
+        self.weights = self.folder if self.folder.is_file() else self.folder / "checkpoint.pt"
+        if self.folder.is_file():  # an exported run: what is written goes into a folder of its name
+            self.folder = self.folder.with_suffix("")
+            self.folder.mkdir(exist_ok=True)
         self.texts, self.negatives, self.classes, self.examples = [], [], None, False
 
     def look(self, pictures, data):
@@ -248,9 +253,10 @@ class Embedded(Run):
         c = self.cfg
         data = data or c["val_data"] or c["data"]
         own = Path(data).resolve() == Path(c["data"]).resolve()  # then only its held-out part, unless all was trained on
-        if own and not any(columns) and data not in shapes.WORLDS:
+        if (own or data == c["val_data"]) and not any(columns) and data not in shapes.WORLDS:  # (train.py read both so)
             columns = c["csv_separator"], c["csv_img_key"], c["csv_caption_key"], c["image_root"]
-        self.look(readers.read(data, "test", c["image_size"], 0, *columns, whole=not own or bool(c["val_data"])), data)
+        pictures = readers.read(data, "test", c["image_size"], 0, *columns, whole=not own or bool(c["val_data"]))
+        self.look(readers.without_copies(pictures), data)
         self.texts = [text for captions in self.pictures.captions for text in captions]
         self.owner = torch.tensor([i for i, captions in enumerate(self.pictures.captions) for _ in captions])
         number = {text: i for i, text in enumerate(dict.fromkeys(self.texts))}
@@ -319,23 +325,22 @@ def search(r, where, queries, k=8):
     """[(query, [(path, cosine)])], best first, for the pictures under a folder. Their vectors are kept in the cache; only what is
     new or changed is read again."""
     where = Path(where)
-    files = {str(p.relative_to(where)): [p.stat().st_mtime_ns, p.stat().st_size] for p in sorted(where.rglob("*"))
+    files = {str(p.relative_to(where)): [p.stat().st_mtime_ns, p.stat().st_ctime_ns, p.stat().st_size] for p in sorted(where.rglob("*"))
              if p.suffix.lower() in SUFFIXES and p.is_file()}
     if not files:
         raise BadInput(f"{where}: no folder with pictures (looked for {', '.join(SUFFIXES)})")
-    weights = hashlib.blake2b((r.folder / "checkpoint.pt").read_bytes(), digest_size=12)
-    weights.update(str(where.resolve()).encode())
-    kept = cache_dir() / "search" / f"{weights.hexdigest()}.pt"
-    known = load_tensors(kept) if kept.is_file() else {}
-    new = [name for name, stat in files.items() if name not in known or known[name][0] != stat]
-    if new:
-        pictures, unusable = readers.decode_some(new, where, r.cfg["image_size"])
-        known |= {name: [files[name], None] for name in new}  # what cannot be read is not tried again until it changes
-        known |= {name: [files[name], vector] for name, vector in zip(pictures.names, r.encode_pictures(pictures) if len(pictures) else [])}
-        for name, reason in unusable[:5]:
-            print(f"skipped {readers.printable(name)}: {readers.printable(reason)}", file=sys.stderr)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        save_tensors({name: known[name] for name in files}, kept)
+    what = hashlib.blake2b(r.weights.read_bytes() + str(where.resolve()).encode(), digest_size=12)
+    with locked(cache_dir() / "search") as folder:
+        kept = folder / f"{what.hexdigest()}.pt"
+        known = load_tensors(kept) if kept.is_file() else {}
+        new = [name for name, stat in files.items() if name not in known or known[name][0] != stat]
+        if new:
+            pictures, unusable = readers.decode_some(new, where, r.cfg["image_size"])
+            known |= {name: [files[name], None] for name in new}  # what cannot be read is not tried again until it changes
+            known |= {name: [files[name], vector] for name, vector in zip(pictures.names, r.encode_pictures(pictures) if len(pictures) else [])}
+            for name, reason in unusable[:5]:
+                print(f"skipped {readers.printable(name)}: {readers.printable(reason)}", file=sys.stderr)
+            save_tensors({name: known[name] for name in files}, kept)
     names = [name for name in files if known[name][1] is not None]
     if not names:
         raise BadInput(f"{where}: none of its {len(files)} pictures can be read")
@@ -382,7 +387,7 @@ def main():
     args = parser.parse_args()
     if args.report and not (Path(args.report).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and Path(args.report).parent.is_dir()):
         raise BadInput(f"--report {args.report}: name a .png, .jpg or .webp file in a folder that is there")
-    device, first = pick_device(args.device), Path(args.runs[0])
+    device, first = pick_device(args.device), Path(args.runs[0].removesuffix(".safetensors"))
     if args.search or args.classify:
         return use(args, device)
     target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / "report.png")
@@ -403,8 +408,8 @@ def main():
         raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.data}' for r in runs)}); name "
                        "one set for all with --data")
     results = [r.scores() for r in runs]
-    for folder, result in zip(args.runs, results):
-        (Path(folder) / name).write_text(json.dumps(result, indent=1))
+    for r, result in zip(runs, results):
+        (r.folder / name).write_text(json.dumps(result, indent=1))
     print(f"\n{results[0]['data']}: " + ", ".join(f"{n} {what}" for what, n in results[0]["counts"].items()) + "\n")
     print(table(results))
     report(runs, results, table(results), target)

@@ -410,6 +410,7 @@ METHODS = {
     "lift_cos": Method("scratch", LLMVectors, r"visual\.|image_head\.", mlp, none, cosine_loss),
     "supervised": Method("scratch", WordLabels, VISUAL, linear, none, label_loss),
     "lit": Method("pretrained", TextTransformer, TEXT, none, linear, info_nce),
+    "clip_pretrained": Method("pretrained", TextTransformer, r".*", linear, linear, info_nce, image_rate=0.1),
     "ape": Method("pretrained", LLMTokens, HEADS, none, ape, info_nce),
     "ape_transformer": Method("pretrained", LLMTokens, HEADS, none, ape_transformer, info_nce),
     "ape_lookup": Method("pretrained", TokenTable, TEXT, none, token_mean, info_nce),

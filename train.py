@@ -233,6 +233,8 @@ def train(cfg):
     look = Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
     batches = Batches(pictures, texts, inputs, look, cfg, device)
     content = (text_fingerprint + look.fingerprint + texts.fingerprint).encode() + pictures.digests.tobytes()
+    content += b"".join(vectors.numpy().tobytes() for vectors, given in ((inputs, cfg.text_features), (getattr(look, "vectors", None), cfg.image_features))
+                        if given)
     data_fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,

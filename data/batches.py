@@ -92,7 +92,7 @@ class Views:
         views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops all are the same
         for name, tensor in tower.state_dict().items():
             what.update(name.encode() + tensor.cpu().numpy().tobytes())
-        what.update(json.dumps([2, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode() + pictures.digests.tobytes())
+        what.update(json.dumps([3, cfg.model, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode() + pictures.digests.tobytes())
         self.fingerprint = what.hexdigest()
         shape, path = (len(pictures), views, tower.width), cache_dir() / "views" / f"{self.fingerprint}.f32"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -157,11 +157,12 @@ def from_objects(objects, path, keys, bad):
     for where, value in objects:
         if not isinstance(value, dict):
             raise BadInput(f"{path}: {where} is no object with {' or '.join(keys[0])} and {' or '.join(keys[1])}")
-        if image is None or image not in value or text not in value:  # (fields may differ from one to the next)
+        if image is None:  # the first says what the fields are called
             image, text = (column(path, list(value), *key, f" in {where}; its fields are {', '.join(value)}")
                            for key in zip(keys, ("--csv-img-key", "--csv-caption-key")))
-        if captions := clean(value[text]) if isinstance(value[image], str) and value[image].strip() else []:
-            yield [value[image].strip(), captions]
+        name, captions = value.get(image), clean(value.get(text))
+        if isinstance(name, str) and name.strip() and captions:
+            yield [name.strip(), captions]
         else:
             bad.append((f"{path} {where}", f"no {image} or no {text}"))
 
@@ -227,13 +228,15 @@ def find_root(path, name, image_root):
 
 def read_folder(path, bad):
     """A folder -> (what, records). Sub-folders count."""
-    pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("._"))
     if not pictures:
         raise BadInput(f"{path}: no pictures in this folder (looked for {', '.join(SUFFIXES)})")
     texts = {p.with_suffix(""): p for p in path.rglob("*") if p.suffix.lower() == ".txt"}
     if any(p.parent == path or p.with_suffix("") in texts for p in pictures):  # (an ImageFolder may have a README.txt)
         return "a folder of pictures with .txt files", folder_records(path, pictures, texts, bad)
     names = [p.relative_to(path) for p in pictures]
+    if {name.parts[0] for name in names} <= {"train", "val", "test"}:
+        raise BadInput(f"{path}: holds splits, not classes; name one of them, and another with --val-data")
     return (f"an ImageFolder of {len({name.parts[0] for name in names})} classes",
             ([str(name), [PROMPT.format(class_name(name.parts[0]))]] for name in names))
 
@@ -305,7 +308,7 @@ def tar_members(tar):
     for member in tar:
         if member.size < 0:
             raise tarfile.ReadError("a file of negative size")  # (which would lead back, for ever)
-        if not member.isdir():
+        if not member.isdir() and not Path(member.name).name.startswith("._"):  # (what macOS puts beside each file)
             yield member
 
 

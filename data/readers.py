@@ -159,6 +159,21 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
     return pictures
 
 
+def without_copies(pictures):
+    """Each picture once, with the captions of all its copies: a search that finds a copy is not wrong."""
+    _, first, group = np.unique(pictures.digests, return_index=True, return_inverse=True)
+    if len(first) == len(pictures):
+        return pictures
+    print(f"{len(pictures) - len(first)} pictures are copies of others; each is shown once", file=sys.stderr)
+    captions = [[] for _ in first]
+    for own, i in zip(pictures.captions, group):
+        captions[i] += own
+    order = np.argsort(first)
+    kept = pictures.take(first[order])
+    kept.captions = [captions[i] for i in order]
+    return kept
+
+
 def decode_some(names, root, image_size):
     """Files under `root` -> (Pictures, without captions, of those that can be read; [[name, why not]] of the others)."""
     records = gather([name, [""]] for name in dict.fromkeys(names))

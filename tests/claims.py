@@ -57,7 +57,8 @@ RUNS = {
     # LilT: what is trained, by the number of pictures
     **{f"many/lilt {u}": f"{LILT} --unlock {u}" for u in ("layernorm", "bitfit", "adapters+layernorm", "all")},
     **{f"few/lilt {u}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000" for u in ("layernorm", "adapters+layernorm", "all")},
-    # LLM2CLIP: raw and caption-tuned language model as the text tower
+    # LLM2CLIP: the text tower is CLIP's own, the raw and the caption-tuned language model
+    "llm2clip/own text": f"--method clip_pretrained --steps 150 --lr 3e-3 {FROM}",
     "llm2clip/raw": LLM2CLIP,
     "llm2clip/tuned": f"{LLM2CLIP} {ADAPTER}",
     "short/lift tuned": f"--method lift {ADAPTER}",
@@ -84,6 +85,12 @@ def recipe(name):
     return re.sub(r"{(\w+)}", lambda m: "{" + recipe(m[1]) + "}", flags)
 
 
+def commit():
+    """The commit of the code, with -dirty behind it where a .py file differs from it."""
+    name = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return name + "-dirty" * subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py"], cwd=ROOT).returncode
+
+
 class Runner:
     def __init__(self, out, work):
         self.out, self.work, self.lock, self.locks = out, work, Lock(), {}
@@ -97,7 +104,7 @@ class Runner:
         return done.stdout
 
     def keep(self, line):
-        line["commit"] = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        line["commit"] = commit()
         with self.lock:
             if self.known(line["name"], line["seed"], line["flags"]):  # made again, because others start from it
                 return
@@ -120,17 +127,21 @@ class Runner:
                 folder = folder.with_suffix(".safetensors")
             if self.known(name, seed, flags) and (folder.exists() or name not in STARTS):
                 return folder
-            shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
+            part = folder.with_name(f"part-{folder.name}")  # (renamed when it is whole: what is interrupted must not pass for done)
+            for left in (part, folder):
+                shutil.rmtree(left, ignore_errors=True)
             begun = time.time()
             if name == "adapter":
-                said = self.command("llm_text.py", *flags.split(), "--seed", str(seed), "--out", str(folder))
+                said = self.command("llm_text.py", *flags.split(), "--seed", str(seed), "--out", str(part))
+                part.rename(folder)
                 before, after = (re.search(rf"{w}: +([\d.]+)% of (\d+)", said).groups() for w in ("before", "after"))
                 return self.keep({"name": name, "seed": seed, "flags": flags, "pool": int(after[1]),
                                   "cra_before": float(before[0]) / 100, "cra_after": float(after[0]) / 100,
                                   "seconds": time.time() - begun}) or folder
             filled = [str(self.ensure(word[1:-1], seed)) if word[0] == "{" else word for word in RUNS[name].split()]
-            self.command("train.py", *filled, "--seed", str(seed), "--out", str(folder), "--device", "cpu")
-            self.command("eval.py", str(folder), "--device", "cpu")
+            self.command("train.py", *filled, "--seed", str(seed), "--out", str(part), "--device", "cpu")
+            self.command("eval.py", str(part), "--device", "cpu")
+            part.rename(folder)
             scores = json.loads((folder / "eval.json").read_text())
             log = [json.loads(x) for x in (folder / "log.jsonl").read_text().splitlines()]
             for key in ("run", "ci95", "chance"):

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from data import run
+from tests import claims
 
 ROOT, STYLE = Path(__file__).parent.parent, "openmoji"
 COMMON = "--image-size 64 --model micro/16 --crop-scale 0.6 --epochs 40 --lr 1e-3 --context-length 64"
@@ -33,11 +34,14 @@ SETS = {"unseen concepts, seen styles": ("concepts", ""), "the same, noto alone"
 
 def prepare(source, out):
     """Shards by what is seen: train, val, concepts, style, both."""
-    out.mkdir(parents=True, exist_ok=True)
+    part = out.with_suffix(".part")
+    part.mkdir(parents=True, exist_ok=True)
     for target, origin, held_out, captions in (("train", "train", False, ("caption", "long_caption")), ("val", "val", False, ("caption",)),
                                                ("concepts", "test", False, ("caption",)), ("style", "train", True, ("caption",)),
                                                ("both", "test", True, ("caption",))):
-        with tarfile.open(source / f"{origin}.tar") as shard, tarfile.open(out / f"{target}.tar", "w") as written:
+        if (source / f"{target}.tar").is_file():  # data.emoji keeps the held-out style apart, emoji64 does not
+            origin = target
+        with tarfile.open(source / f"{origin}.tar") as shard, tarfile.open(part / f"{target}.tar", "w") as written:
             files = {member.name: shard.extractfile(member).read() for member in shard}
             for name in sorted(files):
                 key, _, suffix = name.partition(".")
@@ -47,6 +51,7 @@ def prepare(source, out):
                         member = tarfile.TarInfo(f"{key}.{end}")
                         member.size = len(content)
                         written.addfile(member, io.BytesIO(content))
+    part.rename(out)
 
 
 def score(folder, data):
@@ -106,7 +111,7 @@ def main():
                 continue
             subprocess.run([sys.executable, "train.py", "--data", str(data / "train.tar"), "--val-data", str(data / "val.tar"), *flags.split(), "--seed",
                             str(seed), "--device", "cpu", "--out", str(folder)], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+            commit = claims.commit()
             final = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
             lines.append({"name": name, "seed": seed, "flags": flags, "commit": commit, "scores": score(folder, data), "final": final})
             with open(args.out, "a") as f:

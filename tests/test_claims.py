@@ -25,7 +25,7 @@ def runner(tmp_path, monkeypatch):
 
         def command(script, *argv):
             folder = Path(argv[argv.index("--out") + 1] if "--out" in argv else argv[0])
-            ran.append((script, folder.name))
+            ran.append((script, folder.name.removeprefix("part-")))
             if script == "llm_text.py":
                 folder.write_bytes(b"adapter")
                 return "before: 12.5% of 80 held\nafter:  50.0% of 80 held"
@@ -88,3 +88,22 @@ def test_the_table_has_mean_and_deviation_of_the_present_recipes(runner, capsys,
     claims.table([*one.lines, {**one.lines[1], "flags": "older", "compositional": {"mean": 9}}])
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| a |"))
     assert row.startswith("| a | 2 | 25.00% |") and "125.0 ± 70.7" in row  # 0.75 and 1.75
+
+
+def test_what_is_interrupted_does_not_pass_for_done(runner):
+    """A start that is known from another day, but was broken off when it had to be made again."""
+    runner().ensure("supervised", 7)
+    two = runner()
+    made = two.work / "supervised-7"
+    shutil.rmtree(made)
+
+    def broken(script, *argv):
+        Path(argv[argv.index("--out") + 1]).mkdir()
+        raise KeyboardInterrupt
+
+    whole, two.command = two.command, broken
+    with pytest.raises(KeyboardInterrupt):
+        two.ensure("supervised", 7)
+    assert not made.exists()
+    two.command = whole
+    assert (two.ensure("supervised", 7) / "checkpoint.pt").exists()
