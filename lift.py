@@ -17,19 +17,17 @@ trained run in three lines with open_clip's names:
 
 import math
 import re
-from array import array
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import BadInput, interpreting, pixels, readers
-from data.captions import CaptionCache, Ragged
+from data import BadInput, pixels, readers
+from data.captions import END, CaptionCache, TokenIds, parts
 from data.export import read_checkpoint
-from data.models import digest, fetch_default, load_vit, read_llm
+from data.models import load_vit
 from llm_text import load_llm, mean_token, whitening
 from vit import Block, ViT, init_linears
 
@@ -178,44 +176,10 @@ def image_tower(cfg):
 # Text towers. `tokenizer(cfg, device)` makes texts -> tensor (N, ...), which runs once, before training, on every
 # distinct caption. What a tower learns from those of the training captions, `fit`, are buffers, named in `fitted`.
 
-END, PAD = -1, -2  # beside the LLM's token ids; being in the training captions' ids, both get rows of their own
-
-
-class TokenIds:
-    """Texts -> (N, L) int64: the LLM's tokens, then END, then PAD. Of the LLM only the tokenizer is used."""
-
-    frozen_parameters = 0
-
-    def __init__(self, cfg, device):
-        self.context_length, self.path = cfg.context_length, Path(cfg.llm) if cfg.llm else fetch_default()
-        with interpreting(self.path):
-            self.tokenizer = read_llm(self.path)[1]
-            self.fingerprint = digest(self.path) + (digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else "")
-
-    def rows(self, texts):
-        values, lengths, cuts = array("i"), array("q"), 0
-        for i in range(0, len(texts), 10_000):  # (in parts: millions of captions are never all Python objects)
-            lists, cut = self.tokenizer.lists([texts[j] for j in range(i, min(i + 10_000, len(texts)))], max_length=self.context_length - 1)
-            cuts += sum(cut)
-            for ids in lists:
-                values.extend([*ids, END])
-                lengths.append(len(ids) + 1)
-        self.cut = cuts / len(lengths)
-        return Ragged(torch.frombuffer(values, dtype=torch.int32), torch.frombuffer(lengths, dtype=torch.int64), PAD)
-
-    def __call__(self, texts):
-        return self.rows(texts)[:]
-
-
 def find(vocab, ids):
     """Where ids stand in a sorted vocabulary (V,); V, the unknown word, for those that do not."""
     row = torch.searchsorted(vocab, ids).clamp_max(len(vocab) - 1)
     return torch.where(vocab[row] == ids, row, len(vocab))
-
-
-def parts(inputs, size=10_000):
-    """What `tokenizer` made of all captions, some at a time: it may be larger than memory."""
-    return (inputs[i:i + size] for i in range(0, len(inputs), size))
 
 
 class TextTower(nn.Module):

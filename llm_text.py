@@ -29,6 +29,7 @@ from torch import nn
 from tqdm import tqdm
 
 from data import BadInput, interpreting, pick_device, readers, run, shapes
+from data.captions import parts
 from data.models import digest, fetch_default, read_adapter, read_llm, write_adapter
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -409,14 +410,14 @@ def whitening(vectors, k):
     (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors`, a tensor or Rows (N, D).
     k = 0: the mean alone, the matrix is the identity. Pass training captions only.
     """
-    width, parts = vectors[:1].shape[1], range(0, len(vectors), 10_000)  # in parts: float64 is four times the cache
+    width = vectors[:1].shape[1]
     if k > min(width, len(vectors) - 1):
         raise BadInput(f"cannot whiten {len(vectors)} captions of width {width} to {k} directions; --whiten can be "
                        f"at most {min(width, len(vectors) - 1)} here")
-    mean = sum(vectors[i:i + 10_000].double().sum(0) for i in parts) / len(vectors)
+    mean = sum(part.double().sum(0) for part in parts(vectors)) / len(vectors)  # (float64 is four times the cache)
     if k == 0:
         return mean.float(), torch.eye(width)
-    moments = sum((part := vectors[i:i + 10_000].double()).T @ part for i in parts) / len(vectors)
+    moments = sum((x := part.double()).T @ x for part in parts(vectors)) / len(vectors)
     variance, directions = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
     variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
     return mean.float(), (directions / variance.clamp_min(1e-12).sqrt()).float()

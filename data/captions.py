@@ -1,16 +1,18 @@
-"""The caption cache: the frozen LLM reads each distinct caption once, ever."""
+"""Captions as the text towers take them: the cache, where the frozen LLM reads each distinct one once, ever; and token ids."""
 
 import fcntl
 import hashlib
 import json
 import os
+from array import array
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import BadInput, cache_dir
+from data import BadInput, cache_dir, interpreting
+from data.models import digest, fetch_default, read_llm
 
 
 class Rows:
@@ -42,6 +44,11 @@ class Ragged:
     def __getitem__(self, which):
         lengths, ends, column = self.lengths[which, None], self.ends[which, None], torch.arange(self.longest)  # (n, 1), (n, 1), (L,)
         return torch.where(column < lengths, self.values[(ends - lengths + column).clamp_max(len(self.values) - 1)], self.pad).long()
+
+
+def parts(rows, size=10_000):
+    """All rows of a tensor, Rows or Ragged, some at a time: they may be larger than memory."""
+    return (rows[i:i + size] for i in range(0, len(rows), size))
 
 
 class CaptionCache:
@@ -116,3 +123,32 @@ class CaptionCache:
             f.write(records.tobytes())
             f.flush()
             bar.update(len(batch))
+
+
+END, PAD = -1, -2  # beside the LLM's token ids; being in the training captions' ids, both get rows of their own
+
+
+class TokenIds:
+    """Texts -> (N, L) int64: the LLM's tokens, then END, then PAD. Of the LLM only the tokenizer is used."""
+
+    frozen_parameters = 0
+
+    def __init__(self, cfg, device):
+        self.context_length, self.path = cfg.context_length, Path(cfg.llm) if cfg.llm else fetch_default()
+        with interpreting(self.path):
+            self.tokenizer = read_llm(self.path)[1]
+            self.fingerprint = digest(self.path) + (digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else "")
+
+    def rows(self, texts):
+        values, lengths, cuts = array("i"), array("q"), 0
+        for i in range(0, len(texts), 10_000):  # (in parts: millions of captions are never all Python objects)
+            lists, cut = self.tokenizer.lists([texts[j] for j in range(i, min(i + 10_000, len(texts)))], max_length=self.context_length - 1)
+            cuts += sum(cut)
+            for ids in lists:
+                values.extend([*ids, END])
+                lengths.append(len(ids) + 1)
+        self.cut = cuts / len(lengths)
+        return Ragged(torch.frombuffer(values, dtype=torch.int32), torch.frombuffer(lengths, dtype=torch.int64), PAD)
+
+    def __call__(self, texts):
+        return self.rows(texts)[:]

@@ -25,6 +25,7 @@ import train
 import vit
 import data.export
 from data import BadInput, pixels
+from data.captions import END, PAD
 from data.models import load_vit
 from tests import flops
 
@@ -93,7 +94,7 @@ def test_label_loss_by_hand():
     assert lift.label_loss(image.expand(3, 3), none, torch.tensor(5.0)).item() == pytest.approx(wanted, abs=1e-5)
 
 
-IDS = torch.tensor([[7, 3, 9, lift.END, lift.PAD], [5, 3, 7, 11, lift.END]])
+IDS = torch.tensor([[7, 3, 9, END, PAD], [5, 3, 7, 11, END]])
 
 
 SMALL = dict(text_width=32, text_depth=2, text_heads=2, context_length=12, whiten=8, embed_dim=16, llm="", llm_adapter="", layer=0,
@@ -255,7 +256,7 @@ def test_adaptor_normalises_first_and_has_four_residual_blocks():
 
 
 def test_labels_are_tokens_and_neighbouring_pairs():
-    ids = torch.tensor([[7, 3, 9, 7, lift.END, lift.PAD], [5, 3, 7, 11, lift.END, lift.PAD], [3, 4, lift.END, *[lift.PAD] * 3]])
+    ids = torch.tensor([[7, 3, 9, 7, END, PAD], [5, 3, 7, 11, END, PAD], [3, 4, END, *[PAD] * 3]])
     tower = lift.WordLabels(None, *lift.WordLabels.fit(None, ids))
 
     def pair(a, b):
@@ -264,7 +265,7 @@ def test_labels_are_tokens_and_neighbouring_pairs():
     held = {4: 1, 5: 1, 7: 2, 9: 1, 11: 1, **{pair(*p): 1 for p in ((7, 3), (3, 9), (9, 7), (5, 3), (3, 7), (7, 11), (3, 4))}}
     assert dict(zip(tower.vocab.tolist(), tower.weight.tolist())) == pytest.approx({v: math.log(3 / n) for v, n in held.items()})
     assert tower.vocab.tolist() == sorted(held)  # without 3, which every caption holds
-    out = tower(torch.tensor([[7, 3, 11, 8, 7, lift.END, lift.PAD]]))[0]
+    out = tower(torch.tensor([[7, 3, 11, 8, 7, END, PAD]]))[0]
     assert {v: w for v, w in zip(tower.vocab.tolist(), out.tolist()) if w} == pytest.approx(
         {v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))})  # 8 is unknown
     assert lift.WordLabels.fit(None, ids, limit=1)[0].tolist() == [7]  # the commonest
@@ -274,11 +275,11 @@ def test_labels_are_tokens_and_neighbouring_pairs():
 
 def test_lookup_table_knows_words_only(model):
     m, ids = model("ape_lookup")
-    order = torch.tensor([[9, 3, 7, lift.END, lift.PAD]])
+    order = torch.tensor([[9, 3, 7, END, PAD]])
     assert torch.allclose(m.encode_text(order), m.encode_text(ids[:1]), atol=1e-6)
-    unknown = torch.tensor([[9, 3, 1234, 7, lift.END]])
+    unknown = torch.tensor([[9, 3, 1234, 7, END]])
     assert torch.allclose(m.encode_text(unknown), m.encode_text(ids[:1]), atol=1e-6)
-    assert m.text.vocab.tolist() == [lift.PAD, lift.END, 3, 5, 7, 9, 11] and m.text.token_embedding.weight.shape == (8, 16)
+    assert m.text.vocab.tolist() == [PAD, END, 3, 5, 7, 9, 11] and m.text.token_embedding.weight.shape == (8, 16)
     wanted = m.text_head.net(m.text.token_embedding(torch.tensor([4, 2, 5])).mean(0))  # 7, 3, 9
     assert torch.allclose(m.encode_text(ids[:1])[0], wanted, atol=1e-5)
 
@@ -316,7 +317,7 @@ def test_text_transformer_equals_transformers_clip():
     config = transformers.CLIPTextConfig(
         vocab_size=size + 1, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
         max_position_embeddings=12, hidden_act="gelu", layer_norm_eps=1e-6, bos_token_id=size, pad_token_id=0,
-        eos_token_id=tower.vocab.tolist().index(lift.END))
+        eos_token_id=tower.vocab.tolist().index(END))
     theirs = transformers.CLIPTextModel(config).eval()
     state = {"embeddings.token_embedding.weight": tower.token_embedding.weight,
              "embeddings.position_embedding.weight": tower.positional_embedding[0],
@@ -339,7 +340,7 @@ def test_text_transformer_equals_transformers_clip():
 
 def test_text_transformer_reads_up_to_its_end_and_knows_unknown_words():
     tower, ids = text_tower(lift.TextTransformer)
-    longer = F.pad(ids, (0, 3), value=lift.PAD)
+    longer = F.pad(ids, (0, 3), value=PAD)
     assert torch.allclose(tower(ids), tower(longer), atol=1e-6)  # padding changes nothing
     swapped = ids.clone()
     swapped[1, 0], swapped[1, 1] = 3, 5
