@@ -18,8 +18,6 @@ import hashlib
 import json
 import math
 import sys
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +30,7 @@ from data import BadInput, cache_dir, pick_device, pixels, protocols, readers, r
 from data.formats import COLUMNS, SUFFIXES
 from data.models import load_tensors, save_tensors
 from data.pack import locked
-from data.report import contact_sheet, report
+from data.report import contact_sheet, report, table
 
 RECALLS = (1, 5, 10)
 
@@ -294,29 +292,6 @@ def on_winoground(folder, device, where):
     return r
 
 
-def leaves(tree, path=()):
-    """The paths of a tree's numbers, in order."""
-    if not isinstance(tree, dict):
-        return [path]
-    return [leaf for key, below in tree.items() for leaf in leaves(below, (*path, key))]
-
-
-def table(results):
-    """The results of several runs as one Markdown table."""
-    def look_up(tree, path):
-        return reduce(getitem, path, tree)
-
-    lines = ["| score, in % [95 % interval] | chance | " + " | ".join(r["run"] for r in results) + " |",
-             "|---|---|" + "---|" * len(results)]
-    for path in leaves(results[0]["chance"]):
-        cells = []
-        for r in results:
-            ends = look_up(r["ci95"], path)
-            cells.append(f"{100 * look_up(r, path):.1f}" + (f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""))
-        lines.append(f"| {' '.join(path)} | {100 * look_up(results[0]['chance'], path):.1f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # A folder of anybody's pictures: search, and naming one picture.
 
@@ -412,7 +387,7 @@ def main():
         (r.folder / name).write_text(json.dumps(result, indent=1))
     print(f"\n{results[0]['data']}: " + ", ".join(f"{n} {what}" for what, n in results[0]["counts"].items()) + "\n")
     print(table(results))
-    report(runs, results, table(results), target)
+    report(runs, results, target)
     if len(runs[0].image) < 50:
         print("\nnote: so few test pictures say little; name more with --data, or train with --val-data")
     print(f"\nwrote {target} and {name} in each run")

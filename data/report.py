@@ -11,15 +11,34 @@ from data.page import COLOURS, FAINT, INK, LINE, MARGIN, THUMB, Page
 from data.pixels import to_square
 
 
-def report(runs, results, table, path, examples=6):
-    """Draw one page for several runs on the same pictures. runs: eval.Run; results: their scores; table: these as Markdown."""
+def flat(tree, path=""):
+    """{path: leaf} of a tree of dictionaries, in order."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {p: leaf for key, below in tree.items() for p, leaf in flat(below, f"{path} {key}".strip()).items()}
+
+
+def table(results):
+    """The results of several runs as one Markdown table."""
+    lines = ["| score, in % [95 % interval] | chance | " + " | ".join(r["run"] for r in results) + " |",
+             "|---|---|" + "---|" * len(results)]
+    scores = [(flat(r), flat(r["ci95"])) for r in results]
+    for path, chance in flat(results[0]["chance"]).items():
+        cells = [f"{100 * value[path]:.1f}" + (f" [{100 * ci95[path][0]:.1f}, {100 * ci95[path][1]:.1f}]" if ci95[path] else "")
+                 for value, ci95 in scores]
+        lines.append(f"| {path} | {100 * chance:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def report(runs, results, path, examples=6):
+    """Draw one page for several runs on the same pictures. runs: eval.Run; results: their scores."""
     names = [r["run"] if len(r["run"]) < 40 else "..." + r["run"][-36:] for r in results]
     page = Page(max(1400, 200 + 450 * len(runs)))
     page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(names), size=28, width=page.inside)
     page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} test pictures of {runs[0].data}. "
                        "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.", FAINT) + 10
     room = (page.inside - 330) // max(3, len(runs))
-    for i, row in enumerate(table.split("\n")):
+    for i, row in enumerate(table(results).split("\n")):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         colour = INK if i == 0 or cells[0].endswith(("R@1", "mean", "top1")) else FAINT
         page.y = max([page.text(MARGIN + x, page.y, cell, colour, width=room - 20) for x, cell in zip(
