@@ -14,7 +14,6 @@ embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chan
 """
 
 import argparse
-import hashlib
 import json
 import math
 import sys
@@ -26,10 +25,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 import lift
-from data import BadInput, cache_dir, pick_device, pixels, protocols, readers, run, shapes
-from data.formats import COLUMNS, SUFFIXES
-from data.models import load_tensors, save_tensors
-from data.pack import locked
+from data import BadInput, pick_device, pixels, protocols, readers, run, shapes
+from data.formats import COLUMNS
 from data.report import contact_sheet, report, table
 
 RECALLS = (1, 5, 10)
@@ -297,33 +294,10 @@ def on_winoground(folder, device, where):
 
 
 def search(r, where, queries, k=8):
-    """[(query, [(path, cosine)])], best first, for the pictures under a folder. Their vectors are kept in the cache; only what is
-    new or changed is read again."""
-    where = Path(where)
-    files = {str(p.relative_to(where)): [p.stat().st_mtime_ns, p.stat().st_ctime_ns, p.stat().st_size] for p in sorted(where.rglob("*"))
-             if p.suffix.lower() in SUFFIXES and p.is_file()}
-    if not files:
-        raise BadInput(f"{where}: no folder with pictures (looked for {', '.join(SUFFIXES)})")
-    what = hashlib.blake2b(r.weights.read_bytes() + str(where.resolve()).encode(), digest_size=12)
-    with locked(cache_dir() / "search") as folder:
-        kept = folder / f"{what.hexdigest()}.pt"
-        known = load_tensors(kept) if kept.is_file() else {}
-        new = [name for name, stat in files.items() if name not in known or known[name][0] != stat]
-        if new:
-            pictures, unusable = readers.decode_some(new, where, r.cfg["image_size"])
-            known |= {name: [files[name], None] for name in new}  # what cannot be read is not tried again until it changes
-            known |= {name: [files[name], vector] for name, vector in zip(pictures.names, r.encode_pictures(pictures) if len(pictures) else [])}
-            for name, reason in unusable[:5]:
-                print(f"skipped {readers.printable(name)}: {readers.printable(reason)}", file=sys.stderr)
-            save_tensors({name: known[name] for name in files}, kept)
-    names = [name for name in files if known[name][1] is not None]
-    if not names:
-        raise BadInput(f"{where}: none of its {len(files)} pictures can be read")
-    print(f"{where}: {len(names)} pictures, {len(files) - len(names)} more cannot be read; read now: {len(new)}", file=sys.stderr)
-    scores = r.encode_texts(queries) @ torch.stack([known[name][1] for name in names]).T  # (queries, pictures)
-    best = scores.topk(min(k, len(names)), dim=1)
-    return [(query, [(where / names[i], float(score)) for score, i in zip(*row)]) for query, *row in zip(
-        queries, best.values, best.indices.tolist())]
+    """[(query, [(path, cosine)])], best first, for the pictures under a folder."""
+    paths, vectors = readers.folder_vectors(Path(where), r.cfg["image_size"], r.encode_pictures, r.weights)
+    best = (r.encode_texts(queries) @ vectors.T).topk(min(k, len(paths)), dim=1)  # (queries, k)
+    return [(query, [(paths[i], score) for score, i in zip(*row)]) for query, *row in zip(queries, best.values.tolist(), best.indices.tolist())]
 
 
 def name_picture(r, path, names, templates):

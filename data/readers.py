@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from data import BadInput, cache_dir, interpreting, printable, run, shapes
 from data.formats import COLUMNS, SUFFIXES, open_spec
+from data.models import load_tensors, save_tensors
 from data.pack import decode_all, fingerprint, locked, open_folder
 from data.pixels import digest
 from data.records import Lines, gather, read_lines
 
 MAX_UNREADABLE = 0.05
-
 
 
 @dataclass
@@ -192,6 +192,34 @@ def decode_named(names, root, image_size):
         raise BadInput(f"{root / skipped[0][0]}: {skipped[0][1]} ({len(skipped)} such pictures); a score needs all of them")
     row = {name: i for i, name in enumerate(pictures.names)}
     return pictures.take([row[name] for name in names])
+
+
+def folder_vectors(folder, image_size, embed, model):
+    """(paths, vectors (N, D)) of the pictures under a folder, made by embed(Pictures) -> (n, D).
+
+    They are kept in the cache, by the bytes of the file `model`: only what is new or changed is read again.
+    """
+    files = {str(p.relative_to(folder)): [p.stat().st_mtime_ns, p.stat().st_ctime_ns, p.stat().st_size] for p in sorted(folder.rglob("*"))
+             if p.suffix.lower() in SUFFIXES and p.is_file()}
+    if not files:
+        raise BadInput(f"{folder}: no folder with pictures (looked for {', '.join(SUFFIXES)})")
+    key = hashlib.blake2b(model.read_bytes() + str(folder.resolve()).encode(), digest_size=12).hexdigest()
+    with locked(cache_dir() / "search") as place:
+        kept = place / f"{key}.pt"
+        known = load_tensors(kept) if kept.is_file() else {}
+        new = [name for name, stat in files.items() if name not in known or known[name][0] != stat]
+        if new:
+            pictures, unusable = decode_some(new, folder, image_size)
+            known |= {name: [files[name], None] for name in new}  # what cannot be read is not tried again until it changes
+            known |= {name: [files[name], vector] for name, vector in zip(pictures.names, embed(pictures) if len(pictures) else [])}
+            for name, reason in unusable[:5]:
+                print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
+            save_tensors({name: known[name] for name in files}, kept)
+    names = [name for name in files if known[name][1] is not None]
+    if not names:
+        raise BadInput(f"{folder}: none of its {len(files)} pictures can be read")
+    print(f"{folder}: {len(names)} pictures, {len(files) - len(names)} more cannot be read; read now: {len(new)}", file=sys.stderr)
+    return [folder / name for name in names], torch.stack([known[name][1] for name in names])
 
 
 def _hint(unusable, records):
