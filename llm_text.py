@@ -16,7 +16,6 @@ The default model is SmolLM2-135M-Instruct (Apache-2.0, 98 MB), fetched once fro
 """
 
 import argparse
-import hashlib
 import math
 import sys
 import time
@@ -30,7 +29,7 @@ from tqdm import tqdm
 
 from data import BadInput, interpreting, pick_device, readers, run, shapes
 from data.captions import parts
-from data.models import digest, fetch_default, read_adapter, read_llm, write_adapter
+from data.models import digest, fetch_default, merge_adapter, read_llm, write_adapter
 
 # ---------------------------------------------------------------------------------------------------------------
 # The transformer of the Llama family. Modules carry Hugging Face's names, so that those weights need no map.
@@ -309,34 +308,6 @@ def add_lora(llm, rank, alpha, layer):
     return loras
 
 
-def save_adapter(llm, loras, layer, path):
-    """Write an adapter file: what `merge_adapter` reads, for this model and to be read after block `layer`."""
-    products = {name: (lora.lora_A.weight, lora.lora_B.weight) for name, lora in loras.items()}
-    some = next(iter(loras.values()))
-    write_adapter(path, products, {"scale": str(some.scale), "llm": llm.digest, "layer": str(layer),
-                                   "bidirectional": str(llm.model.config.bidirectional)})
-
-
-@torch.no_grad()
-def merge_adapter(llm, path):
-    """Add an adapter's low-rank products to the weights of the model that it was made for."""
-    meta, products = read_adapter(path)
-    with interpreting(path):
-        if meta["llm"] != llm.digest:
-            raise BadInput("this adapter was tuned on another language model; tune one on this (--tune), or name its own "
-                           "with --llm")
-        llm.model.config.bidirectional = {"True": True, "False": False}[meta["bidirectional"]]
-        llm.tuned_layer = llm.pool_layer("mean", int(meta["layer"]))
-        for name, (a, b) in products.items():
-            weight = llm.model.get_submodule(name).weight
-            if (b.shape[:1] + a.shape[1:], b.shape[1:]) != (weight.shape, a.shape[:1]):
-                raise ValueError(f"{name}: {tuple(b.shape)} times {tuple(a.shape)} is no {tuple(weight.shape)}")
-            weight.copy_(weight.float() + float(meta["scale"]) * (b @ a))
-        if not all(bool(p.isfinite().all()) for p in llm.parameters()):
-            raise ValueError("numbers that are not finite")
-    llm.digest = hashlib.blake2b((llm.digest + digest(Path(path))).encode(), digest_size=16).hexdigest()
-
-
 def caption_loss(first, second, same=None, scale=50.0):
     """InfoNCE in one direction: find each first caption's partner among all second ones. (B, D) each, unit length.
 
@@ -400,7 +371,7 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
         optimizer.zero_grad()
         bar.set_postfix(loss=losses[-1])
         if step + 1 == steps or (step + 1) % 50 == 0:
-            save_adapter(llm, loras, layer, out)
+            write_adapter(out, llm, loras, layer)
     return losses
 
 

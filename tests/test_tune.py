@@ -37,7 +37,7 @@ def adapter(llm, tmp_path):
         for i, p in enumerate(p for x in loras.values() for p in (x.lora_A.weight, x.lora_B.weight)):
             torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(i))
         llm.model.config.bidirectional = bidirectional
-        llm_text.save_adapter(llm, loras, layer, tmp_path / "adapter.safetensors")
+        llm_text.write_adapter(tmp_path / "adapter.safetensors", llm, loras, layer)
         return tmp_path / "adapter.safetensors"
     return make
 
