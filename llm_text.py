@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from data import BadInput, interpreting, pick_device, readers, run, shapes
 from data.captions import parts
-from data.models import digest, fetch_default, merge_adapter, read_llm, write_adapter
+from data.models import digest, fetch_default, merge_adapter, misfits, read_llm, write_adapter
 
 # ---------------------------------------------------------------------------------------------------------------
 # The transformer of the Llama family. Modules carry Hugging Face's names, so that those weights need no map.
@@ -47,13 +47,6 @@ class RMSNorm(nn.Module):
         y = x.float()
         y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
         return y.to(x.dtype) * self.weight
-
-
-def rope_frequencies(c):
-    """Inverse wavelengths of the rotary embedding, (head_dim / 2,) float32; the divisors are Llama 3's for long texts."""
-    # (the device is given, so that numbers come out also where a model is made of shapes only)
-    inv = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float32, device="cpu") / c.head_dim)
-    return inv if c.rope_divisors is None else inv / c.rope_divisors
 
 
 def rotate(x, cos, sin):
@@ -125,7 +118,9 @@ class Llama(nn.Module):
         self.embed_tokens = nn.Embedding(c.vocab, c.width)
         self.layers = nn.ModuleList(Block(c) for _ in range(c.depth))
         self.norm = RMSNorm(c.width, c.eps)
-        self.register_buffer("inv_freq", rope_frequencies(c), persistent=False)
+        # inverse wavelengths of the rotary embedding, (d / 2,); on the CPU, or a model of shapes only would have no numbers
+        inv_freq = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float32, device="cpu") / c.head_dim)
+        self.register_buffer("inv_freq", inv_freq / c.rope_divisors, persistent=False)  # (the divisors are Llama 3's, for long texts)
 
     def forward(self, ids, mask, layer=None):
         """ids and mask (B, L), padded on the right. After `layer` blocks: the bare residual stream; after all of them
@@ -148,21 +143,20 @@ def last_token(h, mask):
     return h[torch.arange(len(h), device=h.device), mask.sum(1) - 1].float()
 
 
-def mean_token(h, mask):
-    """The mean over real tokens without the first, an attention sink whose huge norm says nothing of the caption.
+def all_tokens(h, mask):
+    """Every token's state, (B, L, D), with zeros at padded places: what APE trains on.
 
-    A caption of one token is that token.
+    Zero too, unless it is the only one, is the first token, an attention sink whose huge norm says nothing of the caption.
     """
     keep = mask.clone()
     keep[:, 0] = mask.sum(1) == 1
-    return (h.float() * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
-
-
-def all_tokens(h, mask):
-    """Every token's state, (B, L, D), with zeros at padded places and for the first (see mean_token): what APE trains on."""
-    keep = mask.clone()
-    keep[:, 0] = mask.sum(1) == 1
     return h.float() * keep[..., None]
+
+
+def mean_token(h, mask):
+    """The mean over the tokens that all_tokens keeps."""
+    n = mask.sum(1, keepdim=True)
+    return all_tokens(h, mask).sum(1) / torch.where(n > 1, n - 1, n)
 
 
 # Words put around the caption (before, after), a function, and the share of the blocks to read.
@@ -200,11 +194,7 @@ class FrozenLLM(nn.Module):
 
     @torch.no_grad()
     def forward(self, ids, mask, layer=None):
-        """ids (B, L), mask (B, L), padded on the right -> hidden states (B, L, width), every token's.
-
-        After the last block and the final norm, or after block `layer` (1..depth) of the residual stream. What
-        stands at padded places means nothing.
-        """
+        """Llama's hidden states (B, L, width), without gradients."""
         if bool((mask[:, 1:] > mask[:, :-1]).any()):
             raise ValueError("padding must be on the right: a caption starts at position 0")
         return self.model(ids, mask, layer)
@@ -251,10 +241,8 @@ class FrozenLLM(nn.Module):
 def load_llm(path=None, device="cpu", dtype=torch.float32, adapter=None):
     """Load a frozen language model: a GGUF file or a Hugging Face folder; None fetches the default once.
 
-    adapter is a file that `tune` wrote; it is merged into the weights.
-
-    The dtype does not follow the device: a run trained on a GPU must find the same vectors on a CPU.
-    Every tensor of the file is used and every parameter filled, or BadInput says which.
+    adapter is a file that `tune` wrote; it is merged into the weights. The dtype does not follow the device: a run
+    trained on a GPU must find the same vectors on a CPU. Every tensor of the file is used and every parameter filled.
     """
     path = Path(path) if path else fetch_default()
     with interpreting(path):
@@ -264,12 +252,8 @@ def load_llm(path=None, device="cpu", dtype=torch.float32, adapter=None):
             raise ValueError(f"{len(weights)} tensors and token ids up to {highest} do not fit {c}")
     with torch.device("meta"):  # shapes without memory
         model = Llama(c)
-    wanted = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    found = {name: stored.shape for name, stored in weights.items()}
-    if wrong := sorted({name for name, _ in wanted.items() ^ found.items()}):  # missing, unknown, of another shape
-        has, wants = (tensors.get(wrong[0], "none (no such tensor)") for tensors in (found, wanted))
-        raise BadInput(f"{path}: {wrong[0]} has shape {has}, its configuration wants {wants} ({len(wrong)} such "
-                       "tensors); fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model")
+    if wrong := misfits(weights, model, "its configuration wants"):
+        raise BadInput(f"{path}: {wrong}; fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model")
     model.load_state_dict({name: stored.decode().to(dtype) for name, stored in weights.items()}, assign=True)
     llm = FrozenLLM(model, tokenizer, digest(path))
     if adapter:
@@ -340,8 +324,7 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
             raise BadInput(f"--{name} {value} is out of range; it is at least {low}")
     if not 0 < lr <= 1:
         raise BadInput(f"--lr {lr} is out of range; it lies between 0 and 1")
-    captions = sorted({tuple(dict.fromkeys(own)) for own in captions} - {()})
-    captions = [own for own in captions if len(own) > 1]
+    captions = sorted({own for own in (tuple(dict.fromkeys(own)) for own in captions) if len(own) > 1})
     if len(captions) < 2:
         raise BadInput("tuning needs pictures that have two captions or more (built-in: --csv-caption-key paraphrase or mixed)")
     layer, rng = llm.pool_layer("mean", layer), np.random.default_rng(seed)

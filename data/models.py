@@ -93,7 +93,7 @@ def llama_config(c):
         raise ValueError(f"no model has such sizes: {sizes}")
     return SimpleNamespace(
         **sizes, eps=float(c["rms_norm_eps"]), rope_theta=float(rope["rope_theta"]),
-        rope_divisors=llama3_divisors(rope, head_dim) if rope_type == "llama3" else None,  # (head_dim / 2,)
+        rope_divisors=llama3_divisors(rope, head_dim) if rope_type == "llama3" else 1.0,  # (head_dim / 2,), or one for all
         bidirectional=False,  # an adapter file may ask for it
         qkv_bias=bias or kind == "qwen2", o_bias=bias, mlp_bias=c.get("mlp_bias", False), qk_norm=kind == "qwen3")
 
@@ -142,7 +142,7 @@ def _hf_model(folder):
         c = llama_config(json.loads(config.read_text(encoding="utf-8")))
     weights = {name.removeprefix("model."): stored for file in _hf_files(folder)
                for name, stored in read_safetensors(file)[1].items()
-               # (the head of a language model, which an encoder does not use, and what rope_frequencies computes)
+               # (the head of a language model, which an encoder does not use, and what Llama computes)
                if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq")}
     return c, hf_tokenizer(folder / "tokenizer.json"), weights
 
@@ -254,6 +254,14 @@ def timm_names(state):
     return {name: t for name, t in state.items() if not re.match(DROPPED, name)}
 
 
+def misfits(tensors, module, wants):
+    """In words, the first tensor that is missing, unknown, or of another shape than the module's; None where all fit."""
+    found, own = ({name: tuple(t.shape) for name, t in some.items()} for some in (tensors, module.state_dict()))
+    if wrong := sorted({name for name, _ in found.items() ^ own.items()}):
+        has, should = (shapes.get(wrong[0], "none (no such tensor)") for shapes in (found, own))
+        return f"{wrong[0]} has shape {has}, {wants} {should} ({len(wrong)} such tensors)"
+
+
 def load_tensors(path):
     """torch.load of plain tensors, numbers and strings; BadInput for anything else."""
     try:
@@ -315,11 +323,8 @@ def load_vit(tower, path, norm="clip"):
             grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
             grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
             state["pos_embed"] = torch.cat([state["pos_embed"][:, :extra], grid], dim=1)  # (1, extra + new * new, D)
-        found = {name: tuple(t.shape) for name, t in state.items()}
-        wants = {name: tuple(t.shape) for name, t in wanted.items()}
-        if wrong := sorted({name for name, _ in found.items() ^ wants.items()}):
-            raise BadInput(f"{wrong[0]} has shape {found.get(wrong[0], 'none')}, --model, --image-size and --image-pool "
-                           f"want {wants.get(wrong[0], 'none')} ({len(wrong)} such tensors)")
+        if wrong := misfits(state, tower, "--model, --image-size and --image-pool want"):
+            raise BadInput(wrong)
         if not all(bool(t.isfinite().all()) for t in state.values()):
             raise BadInput("some of its weights are not finite")
         (our_mean, our_std), (mean, std) = (torch.tensor(PIXEL_NORMS[name]).double() for name in ("clip", norm))

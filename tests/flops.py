@@ -44,7 +44,7 @@ def step(method, size, tokens):
 
 def reading(size, tokens):
     """Operations of the LLM for one caption."""
-    sizes = dict(eps=1e-5, rope_theta=1e4, rope_divisors=None, bidirectional=False, qkv_bias=False,
+    sizes = dict(eps=1e-5, rope_theta=1e4, rope_divisors=1.0, bidirectional=False, qkv_bias=False,
                  o_bias=False, mlp_bias=False, qk_norm=False)
     with torch.device("meta"):
         model = llm_text.Llama(SimpleNamespace(**LLMS[size], **sizes)).requires_grad_(False)
