@@ -48,7 +48,7 @@ class Config:
     """Everything that decides a run. The command line is made from it; names are open_clip's where it has them."""
 
     method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
-    data: str = flag("shapes", f"{', '.join(shapes.WORLDS)}, csv, tsv, jsonl, json, tar shards, a folder, a pack (see data/formats.py)")
+    data: str = flag("shapes", f"{', '.join(shapes.WORLDS)}, csv, tsv, jsonl, json, tar shards, a folder, a pack (data/formats.py)")
     val_data: str = flag("", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)")
     train_num_samples: int = flag(0, "at most the first so many training pictures (0: all; built-in: 20,000, 4 views of a scene)", low=0)
     csv_separator: str = flag("", "column separator (default: found in the header)")
@@ -87,8 +87,7 @@ class Config:
     wd: float = flag(0.2, "weight decay of matrices", low=0)
     warmup: int = flag(500, "steps of linear warm-up, a tenth of all at most; then cosine to 0", low=0)
     grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)", low=0)
-    crop_scale: float = flag(1.0,
-                             "random resized crops keep at least this share of the picture (1: no augmentation)", low=0.01, high=1)
+    crop_scale: float = flag(1.0, "random resized crops keep at least this share of the picture (1: no augmentation)", low=0.01, high=1)
     precision: str = flag("auto", "auto: bf16 autocast on CUDA, else fp32", choices=["auto", "amp_bf16", "fp32"])
     torchcompile: bool = flag(None, "compile the model (default: on CUDA only)")
     device: str = flag("auto", "auto, cpu, cuda")
@@ -134,20 +133,17 @@ def from_cli(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False,
                                      usage="python train.py [--flag value ...]   (--help lists the flags)")
     for f in fields(Config):
-        kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {
-            "type": f.type, "choices": f.metadata.get("choices")}
+        kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {"type": f.type, "choices": f.metadata.get("choices")}
         default = "" if f.default in ("", None) else f" (default: {f.default})"
-        parser.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS,
-                            help=f.metadata["help"] + default, **kind)
+        parser.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, help=f.metadata["help"] + default, **kind)
     given = vars(parser.parse_args(argv))
     if "resume" not in given:
         return Config(**given)
-    saved = lift.read_checkpoint(given["resume"])["config"]
-    return Config(**{**saved, "out": "", **given})
+    return Config(**{**lift.read_checkpoint(given["resume"])["config"], "out": "", **given})
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# The schedule.
+# The schedule, the optimizer's groups, memory, signals.
 
 
 def lr_at(step, total, cfg):
@@ -156,10 +152,6 @@ def lr_at(step, total, cfg):
     if step < warmup:
         return cfg.lr * (step + 1) / warmup
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Checkpoints, the log, the optimizer, signals.
 
 
 def memory_gb(device):
@@ -203,8 +195,7 @@ def train(cfg):
     """Train as the configuration says; returns the last log entry as a dict. Raises BadInput for what cannot go on."""
     device = pick_device(cfg.device)
     on_gpu = device.type == "cuda"
-    out, row = Path(cfg.out), lift.METHODS[cfg.method]
-    checkpoint = None
+    out, row, checkpoint = Path(cfg.out), lift.METHODS[cfg.method], None
     if cfg.resume:
         checkpoint = lift.read_checkpoint(out)
         for name, value in checkpoint["config"].items():
@@ -239,8 +230,7 @@ def train(cfg):
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
                                   fused=on_gpu)
-    total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
-    start = 0
+    total, start = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch), 0
     if checkpoint:
         if checkpoint["data_fingerprint"] != data_fingerprint:
             raise BadInput(f"{cfg.data}, the language model or the frozen image tower is not what it was when {out} was "
@@ -251,8 +241,7 @@ def train(cfg):
         if start >= total:
             raise BadInput(f"{out} is finished ({start} of {total} steps); for a longer run start a new one with another --out")
         print(f"going on after step {start} of {total}", file=sys.stderr)
-    compiled = on_gpu if cfg.torchcompile is None else cfg.torchcompile
-    if compiled:
+    if on_gpu if cfg.torchcompile is None else cfg.torchcompile:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
     parts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad), sum(p.numel() for p in part.parameters()))
@@ -261,9 +250,8 @@ def train(cfg):
     if cached:
         parts["the LLM behind the cached captions"] = 0, cached
     trained, everything = (sum(counts) for counts in zip(*parts.values()))
-    print(f"{cfg.method}: {len(pictures)} pictures, {len(texts)} distinct captions "
-          f"({cut:.1%} cut at {cfg.context_length} tokens), {total} steps of {batches.size} on {device}"
-          f"{' in bf16' if bf16 else ''}\ntrained parameters: "
+    print(f"{cfg.method}: {len(pictures)} pictures, {len(texts)} distinct captions ({cut:.1%} cut at {cfg.context_length} tokens), "
+          f"{total} steps of {batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: "
           + ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of)
           + f"; in all {trained:,} of {everything:,} ({trained / everything:.2%})", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
@@ -273,8 +261,8 @@ def train(cfg):
                           "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
                           "trained": trained, "parameters": everything, "skipped": pictures.skipped}) + "\n")
 
-    entry, begun = {"step": start}, time.time()
-    since, seen, waited = time.time(), 0, 0.0
+    begun = since = time.time()
+    seen, waited = 0, 0.0
     with stop_signals() as stop, ThreadPoolExecutor(1) as ahead, tqdm(total=total, initial=start, unit="step",
                                                               dynamic_ncols=True, disable=None) as bar:
         coming = ahead.submit(batches, start)  # the next batch, made in a thread while a step computes
@@ -327,8 +315,7 @@ def train(cfg):
                              "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
             if stop:
                 bar.close()
-                print(f"stopped after step {done} of {total}, saved; go on with: python train.py --resume {out}",
-                      file=sys.stderr)
+                print(f"stopped after step {done} of {total}, saved; go on with: python train.py --resume {out}", file=sys.stderr)
                 raise SystemExit(128 + stop[0])
     log.close()
     print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
