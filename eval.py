@@ -29,8 +29,6 @@ from data import BadInput, pick_device, pixels, protocols, readers, run, shapes
 from data.formats import COLUMNS
 from data.report import contact_sheet, report, table
 
-RECALLS = (1, 5, 10)
-
 
 # ---------------------------------------------------------------------------------------------------------------
 # Metrics.
@@ -90,7 +88,7 @@ def zeroshot(image_features, features, labels, k=1):
 
 
 def winoground(image_features, text_features):
-    """Three (E,) bool, text, image and group score, of 2 E pictures and 2 E captions; 2 i and 2 i + 1 are an example's. (Thrush et al. 2022)
+    """Text, image and group score, (E,) bool each, of 2 E pictures and captions; 2 i and 2 i + 1 are an example's. (Thrush et al. 2022)
 
     Text: each picture's own caption beats the other. Image: each caption's own picture does. Group: both.
     """
@@ -111,7 +109,7 @@ def interval(hits, groups=None, resamples=1000):
     for _ in range(resamples):
         drawn = rng.integers(0, len(total), len(total))
         means.append(total[drawn].sum() / count[drawn].sum())
-    return [float(q) for q in np.percentile(means, (2.5, 97.5))]
+    return np.percentile(means, (2.5, 97.5)).tolist()
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -142,21 +140,20 @@ class Scores:
         captions = torch.zeros(len(image), dtype=torch.int64).index_add_(0, picture, wording.bincount()[words])
         pictures = words.bincount()[wording]  # right answers: (N,) captions and (T,) pictures
         for way, ranks, right, n, groups in (("i2t", i2t, captions, len(text), None), ("t2i", t2i, pictures, len(image), owner)):
-            for k in RECALLS:  # chance: is any of c right ones among the k that are drawn of n?
+            for k in (1, 5, 10):  # chance: is any of c right ones among the k that are drawn of n?
                 draws = min(k, n)
                 blind = 1 - np.mean([math.comb(n - c, draws) / math.comb(n, draws) for c in right.tolist()])
                 self.add(f"{name} {way} R@{k}", ranks < k, blind, groups)
 
     def compositional(self, kinds, right):
         """Each kind's share of true captions that beat the false one, and the mean over kinds."""
-        kinds, right = np.array(kinds), np.asarray(right)
-        by_kind = [right[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds]
-        for kind, hits in zip([kind for kind in shapes.CATEGORIES if kind in kinds], by_kind):
+        kinds, right, rng = np.array(kinds), np.asarray(right), np.random.default_rng(0)
+        by_kind = {kind: right[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds}
+        for kind, hits in by_kind.items():
             self.add(f"compositional {kind}", hits, 0.5)
-        rng = np.random.default_rng(0)
-        means = [np.mean([rng.choice(hits, len(hits)).mean() for hits in by_kind]) for _ in range(1000)]
-        self.put("compositional mean", float(np.mean([hits.mean() for hits in by_kind])),
-                 [float(q) for q in np.percentile(means, (2.5, 97.5))], 0.5)
+        means = [np.mean([rng.choice(hits, len(hits)).mean() for hits in by_kind.values()]) for _ in range(1000)]
+        self.put("compositional mean", float(np.mean([hits.mean() for hits in by_kind.values()])),
+                 np.percentile(means, (2.5, 97.5)).tolist(), 0.5)
 
 
 class Run:
@@ -297,7 +294,8 @@ def search(r, where, queries, k=8):
     """[(query, [(path, cosine)])], best first, for the pictures under a folder."""
     paths, vectors = readers.folder_vectors(Path(where), r.cfg["image_size"], r.encode_pictures, r.weights)
     best = (r.encode_texts(queries) @ vectors.T).topk(min(k, len(paths)), dim=1)  # (queries, k)
-    return [(query, [(paths[i], score) for score, i in zip(*row)]) for query, *row in zip(queries, best.values.tolist(), best.indices.tolist())]
+    return [(query, [(paths[i], score) for score, i in zip(*row)])
+            for query, *row in zip(queries, best.values.tolist(), best.indices.tolist())]
 
 
 def name_picture(r, path, names, templates):
@@ -327,7 +325,8 @@ def main():
     what.add_argument("--search", nargs="+", metavar=("FOLDER", "QUERY"), help="find pictures by words; draws search.png")
     what.add_argument("--classify", nargs=2, metavar=("IMAGE", "A,B,C"), help="name one picture")
     parser.add_argument("--images", default="", help="COCO's val2017, for --sugarcrepe")
-    parser.add_argument("--classnames", default="", help="file of names for --zeroshot: a line each in the order of the sorted folders, or FOLDER<tab>NAME")
+    parser.add_argument("--classnames", default="", help="for --zeroshot: names, a line each in the order of the sorted folders, or "
+                        "FOLDER<tab>NAME")
     parser.add_argument("--templates", default="", help="file of prompts with {}, a line each (default: LIFT's single one)")
     for name in COLUMNS:
         parser.add_argument(name, default="", help="as in train.py, for --data")
@@ -341,18 +340,16 @@ def main():
         return use(args, device)
     target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / "report.png")
     columns = args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root
-    name = "eval.json"
-    for kind, where in (("", args.data), ("zeroshot", args.zeroshot), ("sugarcrepe", args.sugarcrepe), ("winoground", args.winoground)):
-        if where:  # never one for the other
-            name = "-".join(filter(None, ("eval", kind, Path(where).resolve().stem))) + ".json"
-    if args.zeroshot:
-        runs = [on_folder(folder, device, args.zeroshot, args.classnames, args.templates) for folder in args.runs]
-    elif args.sugarcrepe:
-        runs = [on_sugarcrepe(folder, device, args.sugarcrepe, args.images) for folder in args.runs]
-    elif args.winoground:
-        runs = [on_winoground(folder, device, args.winoground) for folder in args.runs]
+    if where := args.zeroshot:
+        kind, runs = "-zeroshot", [on_folder(folder, device, where, args.classnames, args.templates) for folder in args.runs]
+    elif where := args.sugarcrepe:
+        kind, runs = "-sugarcrepe", [on_sugarcrepe(folder, device, where, args.images) for folder in args.runs]
+    elif where := args.winoground:
+        kind, runs = "-winoground", [on_winoground(folder, device, where) for folder in args.runs]
     else:
-        runs = [Embedded(folder, args.data, device, columns) for folder in args.runs]
+        kind, where = "", args.data
+        runs = [Embedded(folder, where, device, columns) for folder in args.runs]
+    name = f"eval{kind}{f'-{Path(where).resolve().stem}' if where else ''}.json"  # never one for the other
     if any((list(r.pictures.names), r.texts) != (list(runs[0].pictures.names), runs[0].texts) for r in runs):
         raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.data}' for r in runs)}); name "
                        "one set for all with --data")

@@ -53,7 +53,7 @@ class Config:
     train_num_samples: int = flag(0, "at most the first so many training pictures (0: all; built-in: 20,000, 4 views of a scene)", low=0)
     csv_separator: str = flag("", "column separator (default: found in the header)")
     csv_img_key: str = flag("", "column of picture paths, or field (default: filepath, image or file_name)")
-    csv_caption_key: str = flag("", "column of captions, or field (default: title, caption or text; shapes: short, paraphrase, long, mixed)")
+    csv_caption_key: str = flag("", "column of captions or field (default: title, caption or text; shapes: short, paraphrase, long, mixed)")
     image_root: str = flag("", "folder that pictures' paths are relative to (default: that of the file)")
     model: str = flag("micro/8", "image tower", choices=[name + kind for kind in KINDS for name in SIZES])
     image_size: int = flag(40, "side of the pictures in pixels", low=1)
