@@ -173,8 +173,9 @@ def image_tower(cfg):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Text towers. `tokenizer(cfg, device)` makes texts -> tensor (N, ...), which runs once, before training, on every
-# distinct caption. What a tower learns from those of the training captions, `fit`, are buffers, named in `fitted`.
+# Text towers. `tokenizer(cfg, device)` gives texts -> tensor (N, ...) (data/captions.py), which runs once, before training,
+# on every distinct caption. What a tower learns from those of the training captions, `fit`, are buffers, named in `fitted`.
+
 
 def find(vocab, ids):
     """Where ids stand in a sorted vocabulary (V,); V, the unknown word, for those that do not."""

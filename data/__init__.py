@@ -1,4 +1,4 @@
-"""Data: the built-in world of shapes (shapes.py) and readers for a user's own pictures (readers.py).
+"""Data and files: pictures and captions, built in (shapes.py) or a user's own (readers.py), model files, caches, reports.
 
 This file holds what all parts share: the one exception that means "the input is at fault, not the program", the
 wrapper that turns it into one line and exit status 2 (every command ends in `sys.exit(data.run(main))`), and the

@@ -134,10 +134,10 @@ class TokenIds:
     frozen_parameters = 0
 
     def __init__(self, cfg, device):
-        self.context_length, self.path = cfg.context_length, Path(cfg.llm) if cfg.llm else fetch_default()
-        with interpreting(self.path):
-            self.tokenizer = read_llm(self.path)[1]
-            self.fingerprint = digest(self.path) + (digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else "")
+        self.context_length, path = cfg.context_length, Path(cfg.llm) if cfg.llm else fetch_default()
+        with interpreting(path):
+            self.tokenizer = read_llm(path)[1]
+            self.fingerprint = digest(path) + (digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else "")
 
     def rows(self, texts):
         values, lengths, cuts = array("i"), array("q"), 0

@@ -38,7 +38,7 @@ class Stored:
     raw: np.ndarray
     kind: str
     shape: tuple
-    interleaved: int = 0  # of so many heads the rows are in llama.cpp's order (see llm_text.py, _gguf_model)
+    interleaved: int = 0  # of so many heads the rows are in llama.cpp's order (see models.py, _gguf_model)
 
     @classmethod
     def at(cls, buffer, start, name, kind, shape):

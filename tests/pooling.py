@@ -61,7 +61,7 @@ def emoji_rows(llm, pool, layer, folder):
 
 
 def emoji_pairs(shard):
-    """Distinct (name, keywords) of a shard of emoji64."""
+    """Distinct (name, keywords) of a shard that data.emoji made."""
     pairs = {}
     with tarfile.open(shard) as tar:
         for member in tar:
@@ -73,7 +73,7 @@ def emoji_pairs(shard):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--emoji", type=Path, help="folder with train.tar and test.tar of emoji64")
+    parser.add_argument("--emoji", type=Path, help="folder that data.emoji made")
     args = parser.parse_args()
     llm = load_llm()
     settings = [("last", llm.depth), ("prompt", llm.depth)] + [("mean", n) for n in (5, 10, 15, llm.depth)]
