@@ -66,11 +66,10 @@ def score(folder, data, trial=False):
             continue
         r = ev.Embedded(folder, str(data / f"{shard}.tar"), "cpu")
         rows = [i for i, key in enumerate(r.pictures.names) if key.split("/")[-1].startswith(begins)]
-        names, which = np.unique([r.texts[i] for i in rows], return_inverse=True)  # one caption a picture
-        first = np.unique(which, return_index=True)[1]
-        scores = r.image[rows] @ r.text[rows][first].T  # (pictures, names)
-        own = torch.zeros_like(scores, dtype=torch.bool)
-        own[torch.arange(len(rows)), torch.from_numpy(which)] = True
+        names = list(dict.fromkeys(text for i in rows for text in r.pictures.captions[i]))
+        first = [r.texts.index(text) for text in names]
+        scores = r.image[rows] @ r.text[first].T  # (pictures, names)
+        own = torch.tensor([[text in r.pictures.captions[i] for text in names] for i in rows])  # (copies have several)
         found[name] = {"pictures": len(rows), "names": len(names)}
         for way, ranks in (("i2t", ev.rank_of_best(scores, own)), ("t2i", ev.rank_of_best(scores.T, own.T))):
             ranks = ranks.numpy()
