@@ -144,7 +144,8 @@ def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
 HEADS = ("image_head", "text_head", "logit_scale")
 PARTS = {"clip": ("visual", "text", *HEADS), "lift": ("visual", *HEADS), "lift_cos": ("visual", "image_head"),
          "supervised": ("visual", *HEADS), "lit": ("text", *HEADS), "ape": HEADS, "ape_transformer": HEADS,
-         "ape_lookup": ("text", *HEADS), "lilt": HEADS, "llm2clip": ("visual", *HEADS)}
+         "ape_lookup": ("text", *HEADS), "lilt": HEADS, "llm2clip": ("visual", *HEADS),
+         "clip_pretrained": ("visual", "text", *HEADS)}
 NORMS = (torch.nn.LayerNorm, llm_text.RMSNorm)
 INSIDE = {"": (lift.Adapter, *NORMS), "layernorm": NORMS, "bitfit": (), "adapters": (lift.Adapter,),
           "adapters+layernorm": (lift.Adapter, *NORMS), "all": (torch.nn.Module,)}

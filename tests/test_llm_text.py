@@ -371,7 +371,7 @@ def test_only_what_is_the_files_fault_is_blamed_on_it(error, says):
     assert str(caught.value) == says
 
 
-@pytest.mark.parametrize("kind", weights.BLOCKS)
+@pytest.mark.parametrize("kind", [kind for kind in weights.BLOCKS if kind != "I64"])  # (whole numbers: see the safetensors test)
 def test_decoding_is_bit_equal(kind):
     block, size = weights.BLOCKS[kind]
     raw = np.random.default_rng(6).integers(0, 256, (64, 6 * size), dtype=np.uint8)
@@ -386,12 +386,14 @@ def test_decoding_is_bit_equal(kind):
 def test_safetensors_equal_the_library(tmp_path):
     tensors = {f"{dtype} {shape}": torch.randn(shape).to(dtype) for shape in ((), (3,), (2, 5), (0, 4))
                for dtype in (torch.float32, torch.float16, torch.bfloat16)}
+    tensors["whole"] = torch.tensor([[1, -(1 << 62)], [0, 7]])
     file = tmp_path / "all.safetensors"
     safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
     ours, theirs = weights.read_safetensors(file)[1], safetensors.torch.load_file(file)
     assert ours.keys() == theirs.keys()
     for name, t in theirs.items():
-        assert torch.equal(ours[name].decode(), t.float()) and ours[name].shape == t.shape, name
+        wanted, got = t if t.dtype == torch.int64 else t.float(), ours[name].decode()
+        assert torch.equal(got, wanted) and got.dtype == wanted.dtype and ours[name].shape == t.shape, name
 
 
 def tensor(begin, end, shape=None, dtype="F32"):
