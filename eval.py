@@ -8,7 +8,7 @@
     python eval.py runs/lift --search FOLDER "a dog on a beach" "a red car"
     python eval.py runs/lift --classify picture.jpg dog,cat
 
-Scores go to a table, to eval.json (or eval-NAME.json) in each run, and into report.png. Every score is a function of
+Scores go to a table, to eval.json in each run, and into report.png (of other data: eval-NAME.json, report-NAME.png). Every score is a function of
 embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chance. Numbers in the json files are fractions in
 [0, 1]; ci95 and chance hold the same tree as the scores.
 """
@@ -166,7 +166,6 @@ class Run:
         self.weights = self.folder if self.folder.is_file() else self.folder / "checkpoint.pt"
         if self.folder.is_file():  # an exported run: what is written goes into a folder of its name
             self.folder = self.folder.with_suffix("")
-            self.folder.mkdir(exist_ok=True)
         self.texts, self.negatives, self.classes, self.examples = [], [], None, False
 
     def look(self, pictures, data):
@@ -338,7 +337,6 @@ def main():
     device, first = pick_device(args.device), Path(args.runs[0].removesuffix(".safetensors"))
     if args.search or args.classify:
         return use(args, device)
-    target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / "report.png")
     columns = args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root
     if where := args.zeroshot:
         kind, runs = "-zeroshot", [on_folder(folder, device, where, args.classnames, args.templates) for folder in args.runs]
@@ -349,18 +347,21 @@ def main():
     else:
         kind, where = "", args.data
         runs = [Embedded(folder, where, device, columns) for folder in args.runs]
-    name = f"eval{kind}{f'-{Path(where).resolve().stem}' if where else ''}.json"  # never one for the other
+    name = f"{kind}{f'-{Path(where).resolve().stem}' if where else ''}"  # never one for the other
+    target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / f"report{name}.png")
+    name = f"eval{name}.json"
     if any((list(r.pictures.names), r.texts) != (list(runs[0].pictures.names), runs[0].texts) for r in runs):
         raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.data}' for r in runs)}); name "
                        "one set for all with --data")
     results = [r.scores() for r in runs]
     for r, result in zip(runs, results):
+        r.folder.mkdir(exist_ok=True)
         (r.folder / name).write_text(json.dumps(result, indent=1))
     print(f"\n{results[0]['data']}: " + ", ".join(f"{n} {what}" for what, n in results[0]["counts"].items()) + "\n")
     print(table(results))
     report(runs, results, target)
     if len(runs[0].image) < 50:
-        print("\nnote: so few test pictures say little; name more with --data, or train with --val-data")
+        print("\nnote: so few test pictures say little")
     print(f"\nwrote {target} and {name} in each run")
 
 
@@ -383,6 +384,7 @@ def use(args, device):
             print(f"\n{readers.printable(query)}")
             for path, cosine in hits:
                 print(f"  {cosine:.3f}  {readers.printable(path)}")
+        r.folder.mkdir(exist_ok=True)
         target = Path(args.report or r.folder / "search.png")
         contact_sheet(found, target)
         print(f"\nwrote {target}")

@@ -250,7 +250,7 @@ def train(cfg):
     if cached:
         parts["the LLM behind the cached captions"] = 0, cached
     trained, everything = (sum(counts) for counts in zip(*parts.values()))
-    print(f"{cfg.method}: {len(pictures)} pictures, {len(texts)} distinct captions ({cut:.1%} cut at {cfg.context_length} tokens), "
+    print(f"{cfg.method}: {len(pictures)} training pictures, {len(texts)} distinct captions ({cut:.1%} cut at {cfg.context_length} tokens), "
           f"{total} steps of {batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: "
           + ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of)
           + f"; in all {trained:,} of {everything:,} ({trained / everything:.2%})", file=sys.stderr)

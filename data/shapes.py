@@ -393,7 +393,7 @@ def draw(scene, view=0, side=64):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or not sys.argv[1].endswith(".png"):
         raise BadInput("usage: python -m data.shapes OUT.png")
     sheet = Image.new("RGB", (1400, 12 * 225), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)

@@ -170,7 +170,7 @@ def test_sugarcrepe_from_the_command_line(trained, command, monkeypatch):
     result = json.loads(Path(trained, "eval-sugarcrepe-sc.json").read_text())
     assert set(result["compositional"]) == {*CATEGORIES, "mean"} and not Path(trained, "eval.json").exists()
     assert sum(pictures) == 2  # (another one lies in the folder)
-    looks_sane(Path(trained, "report.png"))
+    looks_sane(Path(trained, "report-sugarcrepe-sc.png"))
     fails(command(trained, "--sugarcrepe", "sc"), "--images", "val2017")  # not the current folder in its place
     fails(command(trained, "--sugarcrepe", "sc", "--images", "none"), "--images none")
     fails(command(trained, "--sugarcrepe", "none", "--images", "val2017"), "none/add_obj.json")
@@ -345,7 +345,7 @@ def test_zeroshot_from_the_command_line(trained, command):
     status, out, err = command(trained, "--zeroshot", "z", "--templates", "t.txt", "--classnames", "n.txt")
     assert status == 0 and "| zeroshot mean_per_class | 33.3 |" in out and "5 classified, 3 classes" in out and "so few" in out, err
     assert set(json.loads(Path(trained, "eval-zeroshot-z.json").read_text())["zeroshot"]) == {"top1", "top5", "mean_per_class"}
-    looks_sane(Path(trained, "report.png"))
+    looks_sane(Path(trained, "report-zeroshot-z.png"))
     os.chdir("z")
     assert command(trained, "--zeroshot", ".")[0] == 0  # the current folder has a name, too
     assert [p.name for p in Path(trained).glob("eval*.json")] == ["eval-zeroshot-z.json"]
@@ -420,7 +420,7 @@ def test_several_captions_from_the_command_line(small, command):
     assert status == 0 and "| one_caption t2i R@10 | 100.0 |" in out and "4 pictures, 11 captions" in out, err
     for folder in runs:
         assert {"retrieval", "one_caption", "counts"} < set(json.loads(Path(folder, "eval-a.json").read_text()))
-    looks_sane(Path("long" * 20, "report.png"), 200 + 450 * 3)
+    looks_sane(Path("long" * 20, "report-a.png"), 200 + 450 * 3)
     assert command(runs[0], "--data", captions_csv({1: [("one thing",)]}), "--report", "r.webp")[0] == 0  # one picture
     assert "one_caption" not in json.loads(Path(runs[0], "eval-a.json").read_text())
 
