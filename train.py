@@ -311,8 +311,8 @@ def train(cfg):
                                    "The last good checkpoint is kept; lower --lr, or look for extreme values in the data")
             if save:
                 save_tensors({"config": asdict(cfg), "step": done, "data_fingerprint": data_fingerprint,
-                             "text_fingerprint": text_fingerprint, "image_fingerprint": look.fingerprint, "model": model.state_dict(),
-                             "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
+                              "text_fingerprint": text_fingerprint, "image_fingerprint": look.fingerprint, "model": model.state_dict(),
+                              "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
             if stop:
                 bar.close()
                 print(f"stopped after step {done} of {total}, saved; go on with: python train.py --resume {out}", file=sys.stderr)

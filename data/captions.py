@@ -140,6 +140,7 @@ class TokenIds:
             self.fingerprint = digest(path) + (digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else "")
 
     def rows(self, texts):
+        """Texts -> Ragged, one row a text; the share of them that was cut is then in `cut`."""
         values, lengths, cuts = array("i"), array("q"), 0
         for i in range(0, len(texts), 10_000):  # (in parts: millions of captions are never all Python objects)
             lists, cut = self.tokenizer.lists([texts[j] for j in range(i, min(i + 10_000, len(texts)))], max_length=self.context_length - 1)
