@@ -314,7 +314,8 @@ def name_picture(r, path, names, templates):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+                                     usage="python eval.py RUN [RUN ...] [--flag value ...]   (--help lists the flags)")
     parser.add_argument("runs", nargs="+", help="run folders")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--data", default="", help="pictures with captions (default: the runs' own held-out ones)")

@@ -26,8 +26,7 @@ from torch import nn
 
 from data import BadInput, pixels, readers
 from data.captions import END, CaptionCache, TokenIds, parts
-from data.export import read_checkpoint
-from data.models import load_vit
+from data.models import load_vit, read_checkpoint
 from llm_text import load_llm, mean_token, whitening
 from vit import Block, ViT, init_linears
 

@@ -223,6 +223,8 @@ def train(cfg):
     frozen = not any(p.requires_grad for p in model.visual.parameters())
     look = Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
     batches = Batches(pictures, texts, inputs, look, cfg, device)
+    if batches.size < cfg.batch_size:
+        print(f"--batch-size {cfg.batch_size}: there are only {len(pictures)} pictures, so each step has all of them", file=sys.stderr)
     content = (text_fingerprint + look.fingerprint + texts.fingerprint).encode() + pictures.digests.tobytes()
     content += b"".join(vectors.numpy().tobytes() for vectors, given in ((inputs, cfg.text_features), (getattr(look, "vectors", None), cfg.image_features))
                         if given)

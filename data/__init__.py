@@ -39,8 +39,8 @@ def interpreting(path):
     except FileNotFoundError as error:
         raise BadInput(f"{error.filename}: no such file") from error
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error) as error:
-        raise BadInput(f"{path}: truncated, corrupt or incomplete ({type(error).__name__}: {error}); fetch it "
-                       "again") from error
+        raise BadInput(f"{path}: truncated, corrupt or of another kind ({type(error).__name__}: {error}); name the "
+                       "right file, or make or fetch it again") from error
 
 
 def run(main):

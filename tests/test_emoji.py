@@ -325,13 +325,13 @@ def test_packages_that_are_something_else(packages, tmp_path):
     pack(packages, "@iconify-json/twemoji", {k: v for k, v in rest.items() if k != "icons.json"})
     assert f"{path}: no icons.json in it" in refused(tmp_path, packages=packages)
     pack(packages, "@iconify-json/twemoji", {**rest, "icons.json": {"prefix": "twemoji"}})
-    assert f"{path}: truncated, corrupt or incomplete (KeyError: 'icons')" in refused(tmp_path, packages=packages)
+    assert f"{path}: truncated, corrupt or of another kind (KeyError: 'icons')" in refused(tmp_path, packages=packages)
     del rest["icons.json"]
     pack(packages, "@iconify-json/twemoji", rest, raw=[("package/icons.json", b'{"icons": ')])
     assert f"{path}: cannot be read as an npm package" in refused(tmp_path, packages=packages)
     pack(packages, "@iconify-json/twemoji", drawings("twemoji"))
     pack(packages, "emojibase-data", names(**{"en/data.json": [{"group": 1}]}))
-    assert "emojibase-data-1.0.7.tgz: truncated, corrupt or incomplete" in refused(tmp_path, packages=packages)
+    assert "emojibase-data-1.0.7.tgz: truncated, corrupt or of another kind" in refused(tmp_path, packages=packages)
 
 
 def test_names_in_a_package_do_no_harm(packages, tmp_path):

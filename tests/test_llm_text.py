@@ -363,7 +363,7 @@ def refused(path, says="", seconds=10):
 
 @pytest.mark.parametrize("error, says", [
     *((kind("why"), "why") for kind in (PermissionError, NotImplementedError, MemoryError, torch.OutOfMemoryError)),
-    (KeyError("why"), "x: truncated, corrupt or incomplete (KeyError: 'why'); fetch it again"),
+    (KeyError("why"), "x: truncated, corrupt or of another kind (KeyError: 'why'); name the right file, or make or fetch it again"),
     (BadInput("why"), "x: why"), (BadInput("x: why"), "x: why"), (BadInput("x/y: why"), "x/y: why")], ids=repr)
 def test_only_what_is_the_files_fault_is_blamed_on_it(error, says):
     with pytest.raises((type(error), BadInput)) as caught, data.interpreting("x"):
