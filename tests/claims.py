@@ -36,7 +36,7 @@ LILT = "--method lilt --layer 3 --context-length 32 --batch-size 64 --steps 150 
 LLM2CLIP = "--method llm2clip --steps 150 --lr 3e-3 " + FROM
 ADAPTER = "--llm-adapter {adapter}"
 
-# name: flags of train.py. {supervised} and {adapter} are made first, once a seed.
+# name: flags of train.py. What stands in {braces} is made first, once a seed.
 RUNS = {
     # LIFT: composition
     "pairs/lift": f"--method lift {PAIRS}",
@@ -57,6 +57,10 @@ RUNS = {
     # LilT: what is trained, by the number of pictures
     **{f"many/lilt {u}": f"{LILT} --unlock {u}" for u in ("layernorm", "bitfit", "adapters+layernorm", "all")},
     **{f"few/lilt {u}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000" for u in ("layernorm", "adapters+layernorm", "all")},
+    # and at other rates: full training may want a lower one than a few parameters do
+    **{f"many/lilt {u} {rate}": f"{LILT} --unlock {u} --lr {rate}" for u in ("layernorm", "bitfit", "adapters+layernorm", "all") for rate in ("3e-4", "3e-3")},
+    **{f"few/lilt {u} {rate}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000 --lr {rate}"
+       for u in ("layernorm", "adapters+layernorm", "all") for rate in ("3e-4", "3e-3")},
     # LLM2CLIP: the text tower is CLIP's own, the raw and the caption-tuned language model
     "llm2clip/own text": f"--method clip_pretrained --steps 150 --lr 3e-3 {FROM}",
     "llm2clip/raw": LLM2CLIP,
@@ -64,6 +68,7 @@ RUNS = {
     "short/lift tuned": f"--method lift {ADAPTER}",
     "short/lift not whitened": "--method lift --whiten 0",
     "short/lift last token": "--method lift --pool last --layer 10",
+    "short/lift sentence encoder": "--method lift --text-features {sentences}",
     # LIFT: larger batches for CLIP, at equal samples
     "pairs/clip batch 1024": f"--method clip {PAIRS} --batch-size 1024",
     # APE: its controls, and which augmentation matters
@@ -76,12 +81,13 @@ RUNS = {
 TUNE = "--tune shapes --layer 10 --steps 150"
 
 
-STARTS = ("supervised", "adapter")  # what other runs start from
+SENTENCES = "data.readers shapes --texts"  # what the sentence encoder reads (tests/sentences.py)
+STARTS = {"supervised": "", "adapter": ".safetensors", "sentences": ".npy"}  # what other runs start from; a folder or a file
 
 
 def recipe(name):
     """A run's flags, with those of what it starts from: two runs with one recipe are the same run."""
-    flags = TUNE if name == "adapter" else RUNS[name]
+    flags = {**RUNS, "adapter": TUNE, "sentences": SENTENCES}[name]
     return re.sub(r"{(\w+)}", lambda m: "{" + recipe(m[1]) + "}", flags)
 
 
@@ -96,8 +102,8 @@ class Runner:
         self.out, self.work, self.lock, self.locks = out, work, Lock(), {}
         self.lines = [json.loads(x) for x in out.read_text().splitlines()] if out.exists() else []
 
-    def command(self, *argv):
-        done = subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True,
+    def command(self, *argv, given=None):
+        done = subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, input=given,
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         if done.returncode:
             raise BadInput(f"{' '.join(argv)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
@@ -122,10 +128,12 @@ class Runner:
             lock = self.locks.setdefault((name, seed), Lock())
         with lock:
             flags = recipe(name)
-            folder = self.work / f"{name.replace('/', '-').replace(' ', '-')}-{seed}"
-            if name == "adapter":
-                folder = folder.with_suffix(".safetensors")
+            folder = self.work / f"{name.replace('/', '-').replace(' ', '-')}-{seed}{STARTS.get(name, '')}"
             if self.known(name, seed, flags) and (folder.exists() or name not in STARTS):
+                return folder
+            if name == "sentences":
+                if not folder.exists():
+                    self.command("-m", "tests.sentences", str(folder), given=self.command("-m", *SENTENCES.split()))
                 return folder
             part = folder.with_name(f"part-{folder.name}")  # (renamed when it is whole: what is interrupted must not pass for done)
             for left in (part, folder):

@@ -17,13 +17,17 @@ from tests import claims
 def runner(tmp_path, monkeypatch):
     """A runner whose commands only write what train.py, eval.py and llm_text.py leave."""
     monkeypatch.setattr(claims, "RUNS", {"supervised": "--method supervised", "a": "--method ape --image-weights {supervised}",
-                                         "b": "--method lift --llm-adapter {adapter}"})
+                                         "b": "--method lift --llm-adapter {adapter}",
+                                         "c": "--method lift --text-features {sentences}"})
     (tmp_path / "work").mkdir()
 
     def make():
         runner, ran = claims.Runner(tmp_path / "claims.jsonl", tmp_path / "work"), []
 
-        def command(script, *argv):
+        def command(script, *argv, given=None):
+            if script == "-m":
+                ran.append(argv[0])
+                return Path(argv[1]).write_text(given) if argv[0] == "tests.sentences" else "a text\n"
             folder = Path(argv[argv.index("--out") + 1] if "--out" in argv else argv[0])
             ran.append((script, folder.name.removeprefix("part-")))
             if script == "llm_text.py":
@@ -66,6 +70,15 @@ def test_a_start_that_is_gone_is_made_again_and_counted_once(runner):
     two = runner()
     two.ensure("supervised", 0)
     assert len(two.ran) == 2 and two.lines == one.lines == runner().lines
+
+
+def test_what_the_sentence_encoder_reads_is_what_the_readers_list(runner):
+    one = runner()
+    one.ensure("c", 0)
+    assert one.ran == ["data.readers", "tests.sentences", ("train.py", "c-0"), ("eval.py", "c-0")]
+    assert (one.work / "sentences-0.npy").read_text() == "a text\n" and one.lines[0]["flags"] == "--method lift --text-features {data.readers shapes --texts}"
+    one.ensure("sentences", 0)
+    assert len(one.ran) == 4 and len(one.lines) == 1
 
 
 def test_another_recipe_of_a_start_is_another_run(runner, monkeypatch):
