@@ -23,10 +23,9 @@ from data import run
 from tests import claims
 
 ROOT, STYLE = Path(__file__).parent.parent, "openmoji"
-COMMON = "--image-size 64 --model micro/16 --crop-scale 0.6 --epochs 30 --batch-size 128 --lr 1e-3 --context-length 64"
-RUNS = {  # which text space and which loss: by val.tar, one seed (docs/results/LOG.md)
+COMMON = "--image-size 64 --model micro/8 --crop-scale 0.6 --epochs 60 --batch-size 128 --lr 1e-3 --context-length 64"
+RUNS = {  # which text space, loss, tower and length: by val.tar, one seed (docs/results/LOG.md)
     "lift_cos": f"--method lift_cos --pool prompt --whiten 128 {COMMON}",
-    "lift": f"--method lift --pool prompt --whiten 128 {COMMON}",
     "clip": f"--method clip {COMMON}",
 }
 SETS = {"unseen concepts, seen styles": ("concepts", ""), "the same, noto alone": ("concepts", "noto_"),
