@@ -103,13 +103,9 @@ def interval(hits, groups=None, resamples=1000):
     """95 % bootstrap interval of mean(hits): percentiles over resampled groups (captions of one picture stay together)."""
     hits = np.asarray(hits, float)
     groups = np.arange(len(hits)) if groups is None else np.asarray(groups)
-    total, count = np.bincount(groups, hits), np.bincount(groups)
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(resamples):
-        drawn = rng.integers(0, len(total), len(total))
-        means.append(total[drawn].sum() / count[drawn].sum())
-    return np.percentile(means, (2.5, 97.5)).tolist()
+    total, count, rng = np.bincount(groups, hits), np.bincount(groups), np.random.default_rng(0)
+    draws = (rng.integers(0, len(total), len(total)) for _ in range(resamples))
+    return np.percentile([total[drawn].sum() / count[drawn].sum() for drawn in draws], (2.5, 97.5)).tolist()
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -161,7 +157,7 @@ class Run:
 
     def __init__(self, folder, device="cpu"):
         self.folder, self.device, checkpoint = Path(folder), device, lift.read_checkpoint(folder)
-        self.cfg, self.step = checkpoint["config"], checkpoint["step"]
+        self.cfg, self.step, self.seen = checkpoint["config"], checkpoint["step"], checkpoint.get("seen", torch.empty(0))
         self.model, self.transform, self.tokenize = lift.load(folder, device)
         self.weights = self.folder if self.folder.is_file() else self.folder / "checkpoint.pt"
         if self.folder.is_file():  # an exported run: what is written goes into a folder of its name
@@ -231,6 +227,8 @@ class Run:
             counts["examples"] = len(self.image) // 2
             for name, hits, chance in zip(("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)):
                 s.add(f"winoground {name}", hits, chance)
+        if known := int(np.isin(self.pictures.digests.view(np.int64), self.seen).sum()):
+            counts["or more of the pictures trained on"] = known
         value, ci95, chance = s.trees
         return {"run": str(self.folder), "method": self.cfg["method"], "data": self.data, "step": self.step, "counts": counts,
                 **value, "ci95": ci95, "chance": chance}
@@ -310,13 +308,10 @@ def name_picture(r, path, names, templates):
     return sorted(zip(names, shares.tolist()), key=lambda pair: -pair[1])
 
 
-# ---------------------------------------------------------------------------------------------------------------
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
                                      usage="python eval.py RUN [RUN ...] [--flag value ...]   (--help lists the flags)")
-    parser.add_argument("runs", nargs="+", help="run folders")
+    parser.add_argument("runs", nargs="+", help="run folders, or files of data.export")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--data", default="", help="pictures with captions (default: the runs' own held-out ones)")
     what.add_argument("--zeroshot", metavar="FOLDER", help="an ImageFolder")

@@ -91,6 +91,8 @@ class Residual(nn.Module):
 
 
 class Unit(nn.Module):
+    """To unit length, in float32."""
+
     def forward(self, x):
         return F.normalize(x.float(), dim=-1)
 
@@ -109,7 +111,7 @@ class TokenMean(nn.Module):
 
     def forward(self, tokens):
         real = (tokens != 0).any(-1, keepdim=True)  # (B, L, 1)
-        return (self.net(tokens.float()) * real).sum(1) / real.sum(1)
+        return (self.net(tokens.float()) * real).sum(1) / real.sum(1).clamp_min(1)  # (no known word: zeros)
 
 
 def ape(d_in, d_out, layers=4):
@@ -269,7 +271,7 @@ class TokenTable(TextTower):
 
     @staticmethod
     def fit(cfg, ids):
-        return torch.cat([part.unique() for part in parts(ids)]).unique(),
+        return (torch.cat([part.unique() for part in parts(ids)]).unique(),)
 
 
 class TextTransformer(TokenTable):
@@ -278,15 +280,13 @@ class TextTransformer(TokenTable):
     def __init__(self, cfg, vocab):
         super().__init__(cfg, vocab, cfg.text_width)
         self.positional_embedding = nn.Parameter(torch.randn(1, cfg.context_length, self.width) * 0.01)
-        self.blocks = nn.ModuleList(Block(self.width, cfg.text_heads, causal=True) for _ in range(cfg.text_depth))
+        self.blocks = nn.Sequential(*(Block(self.width, cfg.text_heads, causal=True) for _ in range(cfg.text_depth)))
         self.ln_final = nn.LayerNorm(self.width)
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, ids):  # (B, L)
-        x = self.token_embedding(find(self.vocab, ids)) + self.positional_embedding[:, :ids.shape[1]]  # (B, L, D)
-        for block in self.blocks:
-            x = block(x)
+        x = self.blocks(self.token_embedding(find(self.vocab, ids)) + self.positional_embedding[:, :ids.shape[1]])  # (B, L, D)
         end = (ids == END).int().argmax(1)  # (B,)
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, D)
 
@@ -316,9 +316,9 @@ class WordLabels(TextTower):
 
     @staticmethod
     def labels(ids):
-        """(B, L) -> (B, 2 L - 1): each token, and each pair as one number; -1 where there is none."""
+        """(B, L) -> (B, 2 L - 1): each token, and each pair as one number (above all tokens'); -1 where there is none."""
         a, b = ids[:, :-1], ids[:, 1:]
-        return torch.cat([ids.clamp_min(-1), torch.where((a >= 0) & (b >= 0), (a + 1 << 32) + b, -1)], dim=1)
+        return torch.cat([ids.clamp_min(-1), torch.where((a >= 0) & (b >= 0), ((a + 1) << 32) + b, -1)], dim=1)
 
     def forward(self, ids):
         hot = torch.zeros(len(ids), self.width + 1, device=ids.device)
@@ -361,7 +361,7 @@ class Method:
 HEADS = r"image_head\.|text_head\.|logit_scale"
 UNLOCK = {  # LilT's names for what is trained in the two towers, beside heads and scale
     "layernorm": rf"{HEADS}|.*(norm|ln_final)",
-    "bitfit": rf"{HEADS}|.*bias$",
+    "bitfit": rf"{HEADS}|.*bias$",  # (of the image tower: Llama's family has none)
     "adapters": rf"{HEADS}|.*\.adapter[12]\.",
     "adapters+layernorm": rf"{HEADS}|.*\.adapter[12]\.|.*(norm|ln_final)",
     "all": r".*",
@@ -436,6 +436,9 @@ def load(run, device="cpu"):
 
     transform   PIL image -> (3, S, S) float32
     tokenize    list of texts -> tensor for model.encode_text
+
+    run is a run folder, or a file that data.export wrote. BadInput where it is neither, or where the language model or the
+    vectors that it was trained with are others now.
     """
     checkpoint = read_checkpoint(run)
     cfg, state = SimpleNamespace(**checkpoint["config"]), checkpoint["model"]

@@ -213,6 +213,7 @@ class FrozenLLM(nn.Module):
     def settings(self, pool, layer, max_length):
         """All that decides a caption's vector, for the name of its cache."""
         before, after, _, _ = POOLS[pool]
+        # format: raised where other vectors are made of the same settings (2: tokens without the first)
         return {"format": 2 if pool == "tokens" else 1, "llm": self.digest, "pool": pool, "before": before, "after": after, "layer": layer,
                 "max_length": max_length, "dtype": str(self.dtype), "width": self.width,
                 "bidirectional": self.model.config.bidirectional}
@@ -284,9 +285,8 @@ class LoRA(nn.Module):
 
 def add_lora(llm, rank, alpha, layer):
     """Put a LoRA on every linear layer of the first `layer` blocks; returns {name of the linear layer: its LoRA}."""
-    found = [(f"layers.{i}.{name}", linear) for i, block in enumerate(llm.model.layers[:layer])
-             for name, linear in block.named_modules() if isinstance(linear, nn.Linear)]
-    loras = {name: LoRA(linear, rank, alpha) for name, linear in found}
+    loras = {f"layers.{i}.{name}": LoRA(linear, rank, alpha) for i, block in enumerate(llm.model.layers[:layer])
+             for name, linear in block.named_modules() if isinstance(linear, nn.Linear)}
     for name, lora in loras.items():
         llm.model.set_submodule(name, lora)
     return loras
@@ -295,7 +295,7 @@ def add_lora(llm, rank, alpha, layer):
 def caption_loss(first, second, same=None, scale=50.0):
     """InfoNCE in one direction: find each first caption's partner among all second ones. (B, D) each, unit length.
 
-    same (B, B) bool marks second captions that are true of the first's picture too; they are no negatives.
+    scale is one over the temperature. same (B, B) bool marks second captions that are true of the first's picture too; they are no negatives.
     """
     logits = scale * first @ second.T  # (B, B)
     if same is not None:
@@ -332,8 +332,8 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
     torch.manual_seed(seed)
     llm.model.config.bidirectional = bidirectional
     loras = add_lora(llm, rank, alpha, layer)
-    llm.to(llm.device)
-    weights = [p for lora in loras.values() for part in (lora.lora_A, lora.lora_B) for p in part.parameters()]
+    llm.to(llm.device)  # (the LoRAs, which are new)
+    weights = [p for p in llm.parameters() if p.requires_grad]
     optimizer, losses = torch.optim.AdamW(weights, lr=lr, weight_decay=0.0), []
 
     def read(texts):
@@ -343,8 +343,10 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
     for step in (bar := tqdm(range(steps), desc="tuning the language model", unit="step", dynamic_ncols=True, disable=None)):
         drawn = rng.choice(len(captions), min(batch_size, len(captions)), replace=False)
         pairs = [[captions[i][j] for j in rng.permutation(len(captions[i]))[:2]] for i in drawn]
+        # a tenth of warm-up, then linearly to zero
         optimizer.param_groups[0]["lr"] = lr * min(1, 10 * (step + 1) / steps) * (1 - step / steps)
-        same = torch.tensor([[second in captions[i] for _, second in pairs] for i in drawn], device=llm.device)
+        same = torch.tensor([[second in captions[i] or pair[0] in captions[j] for j, (_, second) in zip(drawn, pairs)]
+                             for i, pair in zip(drawn, pairs)], device=llm.device)
         loss = caption_loss(*(read(list(side)) for side in zip(*pairs)), same)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
@@ -367,17 +369,17 @@ def whitening(vectors, k):
     width = vectors[:1].shape[1]
     if k > min(width, len(vectors) - 1):
         raise BadInput(f"cannot whiten {len(vectors)} captions of width {width} to {k} directions; --whiten can be "
-                       f"at most {min(width, len(vectors) - 1)} here")
+                       f"at most {min(width, len(vectors) - 1)} here (better a quarter of the captions; 0 only centres)")
     mean = sum(part.double().sum(0) for part in parts(vectors)) / len(vectors)  # (float64 is four times the cache)
     if k == 0:
         return mean.float(), torch.eye(width)
     moments = sum((x := part.double()).T @ x for part in parts(vectors)) / len(vectors)
     variance, directions = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
     variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
-    return mean.float(), (directions / variance.clamp_min(1e-12).sqrt()).float()
-
-
-# ---------------------------------------------------------------------------------------------------------------
+    if not variance[-1] > 1e-9 * variance[0]:  # an empty direction would be made as large as the first, for captions to come
+        raise BadInput(f"the {len(vectors)} captions vary in {int((variance > 1e-9 * variance[0]).sum())} directions only (are many cut to the same "
+                       "words?); --whiten must be less, better a quarter of that")
+    return mean.float(), (directions / variance.sqrt()).float()
 
 
 def compare(llm, texts, pools, layer=None):

@@ -74,7 +74,7 @@ class Config:
     text_features: str = flag("", "in place of a frozen LLM, its vectors: FILE.npy, named by FILE.txt")
     llm_dtype: str = flag("float32", "precision of the language model (bfloat16: half the memory)", choices=["float32", "bfloat16"])
     pool: str = flag("mean", "how the LLM's hidden states become one vector", choices=[p for p in POOLS if p != "tokens"])
-    layer: int = flag(0, "pool after this block of the LLM (0: the pooling's own default)", low=0)
+    layer: int = flag(0, "read the LLM after this block (lilt: keep only so many; 0: the pooling's own default)", low=0)
     whiten: int = flag(128, "whiten LLM vectors to this many directions (0: only centre them)", low=0)
     long_share: float = flag(None, "draw a picture's longest caption this often (default: all its captions alike)", low=0, high=1)
     batch_size: int = flag(256, "pictures a step", low=1)
@@ -188,9 +188,6 @@ def stop_signals():
             signal.signal(number, handler)
 
 
-# ---------------------------------------------------------------------------------------------------------------
-
-
 def train(cfg):
     """Train as the configuration says; returns the last log entry as a dict. Raises BadInput for what cannot go on."""
     device = pick_device(cfg.device)
@@ -211,7 +208,7 @@ def train(cfg):
     bf16 = cfg.precision == "amp_bf16" or cfg.precision == "auto" and on_gpu
 
     columns = cfg.csv_separator, cfg.csv_img_key, cfg.csv_caption_key, cfg.image_root
-    if cfg.val_data:
+    if cfg.val_data:  # now, so that what is wrong with it shows before training
         readers.read(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
     pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data))
     tokenize = row.text.tokenizer(cfg, device)
@@ -226,8 +223,9 @@ def train(cfg):
     if batches.size < cfg.batch_size:
         print(f"--batch-size {cfg.batch_size}: there are only {len(pictures)} pictures, so each step has all of them", file=sys.stderr)
     content = (text_fingerprint + look.fingerprint + texts.fingerprint).encode() + pictures.digests.tobytes()
-    content += b"".join(vectors.numpy().tobytes() for vectors, given in ((inputs, cfg.text_features), (getattr(look, "vectors", None), cfg.image_features))
-                        if given)
+    content += inputs.numpy().tobytes() if cfg.text_features else b""  # (a Named's fingerprint covers its first 100 rows only)
+    content += look.vectors.numpy().tobytes() if cfg.image_features else b""
+    seen_digests = torch.from_numpy(np.sort(pictures.digests)[:10_000].view(np.int64))  # a sample, by which eval.py knows them again
     data_fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
@@ -248,9 +246,7 @@ def train(cfg):
 
     parts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad), sum(p.numel() for p in part.parameters()))
              for name, part in model.named_children()}
-    parts["logit_scale"] = int(model.logit_scale.requires_grad), 1
-    if cached:
-        parts["the LLM behind the cached captions"] = 0, cached
+    parts |= {"logit_scale": (int(model.logit_scale.requires_grad), 1), "the LLM behind the cached captions": (0, cached)}
     trained, everything = (sum(counts) for counts in zip(*parts.values()))
     print(f"{cfg.method}: {len(pictures)} training pictures, {len(texts)} distinct captions ({cut:.1%} cut at {cfg.context_length} tokens), "
           f"{total} steps of {batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: "
@@ -293,19 +289,17 @@ def train(cfg):
             save = done % cfg.save_frequency == 0 or done == total or stop
             if save or done % cfg.log_every_n_steps == 0 or done == start + 1:
                 with torch.no_grad():
-                    cosines = features["image_features"].float() @ features["text_features"].float().T
-                    best = cosines.argmax(1)
-                    right = duplicates[torch.arange(len(best), device=device), best].float().mean()
+                    best = (features["image_features"].float() @ features["text_features"].float().T).argmax(1, keepdim=True)  # (B, 1)
+                    right = duplicates.gather(1, best).float().mean()
                 now = time.time()
                 speed = seen / (now - since)
                 entry = {"step": done, "loss": loss.item(), "ln_batch": math.log(len(texts)), "accuracy": right.item(),
                          "scale": model.logit_scale.exp().item(), "lr": lr_at(step, total, cfg), "grad_norm": norm.item(),
                          "images_per_second": speed, "data_wait": waited / (now - since), "memory_gb": memory_gb(device),
                          "eta_seconds": (total - done) * len(texts) / speed, "seconds": now - begun}
-                bar.write(f"step {done}/{total} | loss {entry['loss']:.3f} (ln B {entry['ln_batch']:.2f}) | "
-                          f"acc {entry['accuracy']:.1%} | scale {entry['scale']:.1f} | lr {entry['lr']:.1e} | "
-                          f"grad {entry['grad_norm']:.2f} | {speed:.0f} img/s | wait {entry['data_wait']:.0%} | "
-                          f"{entry['memory_gb']:.1f} GB | eta {entry['eta_seconds']:.0f} s", file=sys.stderr)
+                bar.write("step {step}/{total} | loss {loss:.3f} (ln B {ln_batch:.2f}) | acc {accuracy:.1%} | scale {scale:.1f} | lr {lr:.1e} | "
+                          "grad {grad_norm:.2f} | {images_per_second:.0f} img/s | wait {data_wait:.0%} | {memory_gb:.1f} GB | "
+                          "eta {eta_seconds:.0f} s".format(total=total, **entry), file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
                 since, seen, waited = time.time(), 0, 0.0
                 if not math.isfinite(entry["loss"] + entry["grad_norm"]):  # the parameters are spoilt
@@ -313,7 +307,8 @@ def train(cfg):
                                    "The last good checkpoint is kept; lower --lr, or look for extreme values in the data")
             if save:
                 save_tensors({"config": asdict(cfg), "step": done, "data_fingerprint": data_fingerprint,
-                              "text_fingerprint": text_fingerprint, "image_fingerprint": look.fingerprint, "model": model.state_dict(),
+                              "text_fingerprint": text_fingerprint, "image_fingerprint": look.fingerprint, "seen": seen_digests,
+                              "model": model.state_dict(),
                               "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
             if stop:
                 bar.close()

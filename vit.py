@@ -1,8 +1,8 @@
 """A small Vision Transformer. (Dosovitskiy et al. 2021, arXiv 2010.11929)
 
-Modules carry timm's names (patch_embed.proj, blocks.0.attn.qkv, ...). One thing differs from the textbook: the
-position embeddings start at std 0.5 instead of 0.02: beside patch projections of std about 0.6 the usual start is
-invisible to the first blocks.
+Modules carry timm's names (patch_embed.proj, blocks.0.attn.qkv, ...). Two things differ from the textbook:
+the mean of the patches is the output, unless a class token is asked for; and position embeddings start at std 0.5 instead of
+0.02: beside patch projections of std about 0.6 the usual start is invisible to the first blocks.
 """
 
 import torch
@@ -23,7 +23,6 @@ SIZES = {
     "L/14": (14, 1024, 24, 16),
 }
 KINDS = ("", "-clip", "-quickgelu")
-POSITION_STD = 0.5
 
 
 def quick_gelu(x):
@@ -39,13 +38,12 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(3 * patch * patch, width)
 
     def forward(self, x):  # (B, 3, H, W)
-        B, C, H, W = x.shape
-        p = self.patch
-        x = x.reshape(B, C, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5)  # (B, H/p, W/p, C, p, p)
-        return self.proj(x.reshape(B, -1, C * p * p))  # (B, N, D)
+        return self.proj(F.pixel_unshuffle(x, self.patch).flatten(2).mT.contiguous())  # (B, N, 3 p p) -> (B, N, D)
 
 
 class Attention(nn.Module):
+    """Multi-head self-attention, (B, N, D) -> (B, N, D)."""
+
     def __init__(self, width, heads, causal):
         super().__init__()
         self.heads, self.causal = heads, causal
@@ -60,11 +58,13 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two linear layers, four times as wide between them, (B, N, D) -> (B, N, D)."""
+
     def __init__(self, width, activation):
         super().__init__()
         self.fc1, self.fc2, self.activation = nn.Linear(width, 4 * width), nn.Linear(4 * width, width), activation
 
-    def forward(self, x):  # (B, N, D)
+    def forward(self, x):
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -85,7 +85,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Pictures (B, 3, S, S), normalised -> features (B, width), or all tokens (B, N, width).
+    """Pictures (B, 3, S, S), normalised -> features (B, width).
 
     size        a key of SIZES, exactly, with one of KINDS behind it
     image_size  side S in pixels, a multiple of the patch side
@@ -107,22 +107,17 @@ class ViT(nn.Module):
         tokens = (image_size // patch) ** 2 + (pool == "tok")
         self.patch_embed = PatchEmbed(patch, width)
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02) if pool == "tok" else None
-        self.pos_embed = nn.Parameter(torch.randn(1, tokens, width) * POSITION_STD)
+        self.pos_embed = nn.Parameter(torch.randn(1, tokens, width) * 0.5)
         self.norm_pre = nn.LayerNorm(width, eps) if kind else nn.Identity()
-        self.blocks = nn.ModuleList(Block(width, heads, eps=eps, activation=activation) for _ in range(depth))
+        self.blocks = nn.Sequential(*(Block(width, heads, eps=eps, activation=activation) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps)
         init_linears(self)
 
-    def forward(self, images, tokens=False):
+    def forward(self, images):
         x = self.patch_embed(images)  # (B, N, D)
         if self.pool == "tok":
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
-        x = self.norm_pre(x + self.pos_embed)  # (B, N, D)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
-        if tokens:
-            return x
+        x = self.norm(self.blocks(self.norm_pre(x + self.pos_embed)))  # (B, N, D)
         return x[:, 0] if self.pool == "tok" else x.mean(1)
 
 

@@ -126,6 +126,8 @@ def random_crops(images, smallest, generator):
     area = smallest + (1 - smallest) * area
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
     w, h = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
+    w = torch.maximum(w, smallest / h).clamp_max(1)  # where one side was too long the other makes up for it
+    h = torch.maximum(h, smallest / w)
     theta = torch.zeros(B, 2, 3, device=device)  # output corner -> input position, in [-1, 1]
     theta[:, 0, 0], theta[:, 1, 1] = w, h
     theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - w), (2 * y - 1) * (1 - h)

@@ -26,7 +26,7 @@ def export(folder, path, tower_only=False):
         kernel = state["patch_embed.proj.weight"]
         side = math.isqrt(kernel.shape[1] // 3)
         state["patch_embed.proj.weight"] = kernel.unflatten(1, (3, side, side))  # a convolution's, (D, 3, p, p)
-    write_safetensors(path, state, {"format": "pt", "lift": json.dumps(said)})
+    write_safetensors(path, state, {"format": "pt"} if tower_only else {"format": "pt", "lift": json.dumps(said)})
 
 
 def main():

@@ -9,6 +9,7 @@ under the cache for pictures that nobody packed.
 """
 
 import argparse
+import errno
 import fcntl
 import hashlib
 import io
@@ -32,6 +33,7 @@ from data.records import gather, line
 
 CHUNK = 512  # pictures between two points from which packing can go on
 INDEX = np.dtype([("digest", np.uint64), ("width", np.uint32), ("height", np.uint32)])  # of the picture as it was; digest 0: skipped
+PASSING = errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT  # the machine's fault, not the picture's
 MAX_PIXELS = 100_000_000  # more is a mistake or a bomb: a small file can claim any size
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # (Pillow's own, for less than that)
 
@@ -50,12 +52,16 @@ def decode(record, root, size):
     except FileNotFoundError:
         return "no such file"
     except (OSError, ValueError) as error:  # (ValueError: a NUL in the path)
+        if getattr(error, "errno", None) in PASSING:
+            raise
         return f"cannot be read ({error})"
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS // 10**6} million"
             return to_square(image, size), digest(content) or 1, *image.size
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow raises a dozen types for a broken file; each is this picture's fault
         return f"cannot be read ({str(error).split(' <')[0]})"  # (not an object's address in memory: two packs would differ)
 

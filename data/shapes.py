@@ -49,7 +49,7 @@ BACKGROUNDS = {
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # y grows downwards
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 CATEGORIES = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")  # (val: no command reads it; for your own trials)
 
 # The dial of difficulty: numbers of colours, textures and backgrounds, and of objects in a scene. InfoNCE asks for
 # log2(batch) bits. The simple world has little more, so every fact counts; the rich one has plenty to tell scenes

@@ -4,7 +4,7 @@
     python -m tests.claims --only lift clip    # runs whose name begins so
     python -m tests.claims --table             # nothing run: the table of what is in the file
 
-A run is a command line of train.py and one of eval.py, as a user would type them. A run that is in the file already is
+A run is a command line of train.py and one of eval.py, as a user would type them, after those of what it starts from. A run that is in the file already is
 not run again; a change of its flags makes it another run.
 """
 
@@ -57,7 +57,7 @@ RUNS = {
     # LilT: what is trained, by the number of pictures
     **{f"many/lilt {u}": f"{LILT} --unlock {u}" for u in ("layernorm", "bitfit", "adapters+layernorm", "all")},
     **{f"few/lilt {u}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000" for u in ("layernorm", "adapters+layernorm", "all")},
-    # and at other rates: full training may want a lower one than a few parameters do
+    # and at other rates (the last --lr counts): full training may want a lower one than a few parameters do
     **{f"many/lilt {u} {rate}": f"{LILT} --unlock {u} --lr {rate}" for u in ("layernorm", "bitfit", "adapters+layernorm", "all") for rate in ("3e-4", "3e-3")},
     **{f"few/lilt {u} {rate}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000 --lr {rate}"
        for u in ("layernorm", "adapters+layernorm", "all") for rate in ("3e-4", "3e-3")},
@@ -79,8 +79,6 @@ RUNS = {
     "many/ape_transformer": f"--method ape_transformer {MANY} {APE} {FROM}",
 }
 TUNE = "--tune shapes --layer 10 --steps 150"
-
-
 SENTENCES = "data.readers shapes --texts"  # what the sentence encoder reads (tests/sentences.py)
 STARTS = {"supervised": "", "adapter": ".safetensors", "sentences": ".npy"}  # what other runs start from; a folder or a file
 
@@ -110,7 +108,6 @@ class Runner:
         return done.stdout
 
     def keep(self, line):
-        line["commit"] = commit()
         with self.lock:
             if self.known(line["name"], line["seed"], line["flags"]):  # made again, because others start from it
                 return
@@ -124,6 +121,7 @@ class Runner:
 
     def ensure(self, name, seed):
         """The folder or file that a run left, made if it is not there."""
+        seed = 0 if name == "sentences" else seed  # (nothing is drawn)
         with self.lock:
             lock = self.locks.setdefault((name, seed), Lock())
         with lock:
@@ -138,14 +136,14 @@ class Runner:
             part = folder.with_name(f"part-{folder.name}")  # (renamed when it is whole: what is interrupted must not pass for done)
             for left in (part, folder):
                 shutil.rmtree(left, ignore_errors=True)
-            begun = time.time()
+            begun, made = time.time(), commit()  # (of the code that runs now, not when it ends)
             if name == "adapter":
                 said = self.command("llm_text.py", *flags.split(), "--seed", str(seed), "--out", str(part))
                 part.rename(folder)
                 before, after = (re.search(rf"{w}: +([\d.]+)% of (\d+)", said).groups() for w in ("before", "after"))
-                return self.keep({"name": name, "seed": seed, "flags": flags, "pool": int(after[1]),
-                                  "cra_before": float(before[0]) / 100, "cra_after": float(after[0]) / 100,
-                                  "seconds": time.time() - begun}) or folder
+                self.keep({"name": name, "seed": seed, "flags": flags, "pool": int(after[1]), "cra_before": float(before[0]) / 100,
+                           "cra_after": float(after[0]) / 100, "seconds": time.time() - begun, "commit": made})
+                return folder
             filled = [str(self.ensure(word[1:-1], seed)) if word[0] == "{" else word for word in RUNS[name].split()]
             self.command("train.py", *filled, "--seed", str(seed), "--out", str(part), "--device", "cpu")
             self.command("eval.py", str(part), "--device", "cpu")
@@ -155,7 +153,7 @@ class Runner:
             for key in ("run", "ci95", "chance"):
                 del scores[key]
             self.keep({"name": name, "seed": seed, "flags": flags, **scores,
-                       "trained": log[0]["trained"], "parameters": log[0]["parameters"], "final": log[-1]})
+                       "trained": log[0]["trained"], "parameters": log[0]["parameters"], "final": log[-1], "commit": made})
             if name not in STARTS:
                 (folder / "checkpoint.pt").unlink()
             return folder

@@ -9,9 +9,12 @@ style, both unseen. Both methods have the same pictures, captions, samples, imag
 """
 
 import argparse
+import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import run
+from data import BadInput, readers, run
 from tests import claims
 
 ROOT, STYLE = Path(__file__).parent.parent, "openmoji"
@@ -28,8 +31,12 @@ RUNS = {  # which text space, loss, tower and length: by val.tar, one seed (docs
     "lift_cos": f"--method lift_cos --pool prompt --whiten 128 {COMMON}",
     "clip": f"--method clip {COMMON}",
 }
-SETS = {"unseen concepts, seen styles": ("concepts", ""), "the same, noto alone": ("concepts", "noto_"),
-        "seen concepts, unseen style": ("style", ""), "both unseen": ("both", ""), "validation: unseen concepts, seen styles": ("val", "")}
+SETS = {  # shard, how its pictures' names begin, whether training has every word of their captions (None: either)
+    "unseen concepts, seen styles": ("concepts", "", None), "the same, noto alone": ("concepts", "noto_", None),
+    "the same, all styles, every word of the name in training captions": ("concepts", "", True),
+    "the same, all styles, some word of the name in none": ("concepts", "", False),
+    "seen concepts, unseen style": ("style", "", None), "both unseen": ("both", "", None),
+    "validation: unseen concepts, seen styles": ("val", "", None)}
 
 
 def prepare(source, out):
@@ -39,7 +46,7 @@ def prepare(source, out):
     for target, origin, held_out, captions in (("train", "train", False, ("caption", "long_caption")), ("val", "val", False, ("caption",)),
                                                ("concepts", "test", False, ("caption",)), ("style", "train", True, ("caption",)),
                                                ("both", "test", True, ("caption",))):
-        if (source / f"{target}.tar").is_file():  # data.emoji keeps the held-out style apart, emoji64 does not
+        if (source / f"{target}.tar").is_file():  # data.emoji keeps the held-out style in shards of its own
             origin = target
         with tarfile.open(source / f"{origin}.tar") as shard, tarfile.open(part / f"{target}.tar", "w") as written:
             files = {member.name: shard.extractfile(member).read() for member in shard}
@@ -59,12 +66,19 @@ def score(folder, data, trial=False):
     import eval as ev
     import torch
 
-    found = {}
-    for name, (shard, begins) in SETS.items():
+    def words(captions):
+        return set(re.findall(r"\w+", " ".join(captions).lower()))
+
+    found, runs = {}, {}
+    seen = words(text for captions in readers.read(str(data / "train.tar"), "train", 64, whole=True).captions for text in captions)
+    for name, (shard, begins, known) in SETS.items():
         if trial and shard != "val":  # what is chosen must not see the tests
             continue
-        r = ev.Embedded(folder, str(data / f"{shard}.tar"), "cpu")
-        rows = [i for i, key in enumerate(r.pictures.names) if key.split("/")[-1].startswith(begins)]
+        if shard not in runs:
+            runs[shard] = ev.Embedded(folder, str(data / f"{shard}.tar"), "cpu")
+        r = runs[shard]
+        rows = [i for i, key in enumerate(r.pictures.names) if key.split("/")[-1].startswith(begins)
+                and known in (None, words(r.pictures.captions[i]) <= seen)]
         names = list(dict.fromkeys(text for i in rows for text in r.pictures.captions[i]))
         first = [r.texts.index(text) for text in names]
         scores = r.image[rows] @ r.text[first].T  # (pictures, names)
@@ -101,20 +115,25 @@ def main():
     parser.add_argument("--flags", default="", help="more flags of train.py, for a trial")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
+    if not (args.shards / "train.tar").is_file():
+        raise BadInput(f"{args.shards}: no train.tar in it; name the folder that python -m data.emoji made")
+    shards = hashlib.blake2b(b"".join(file.read_bytes() for file in sorted(args.shards.glob("*.tar"))), digest_size=6).hexdigest()
     lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
-    data = args.work / "data"
+    lines, data = [line for line in lines if line["shards"] == shards], args.work / f"data-{shards}"  # runs on other shards are not these
     if not args.table and not data.exists():
         prepare(args.shards, data)
     for seed in () if args.table else args.seeds:
         for name in args.only:
-            flags, folder = f"{RUNS[name]} {args.flags}".strip(), args.work / f"{name}{args.flags.replace(' ', '')}-{seed}"
+            flags, folder = f"{RUNS[name]} {args.flags}".strip(), args.work / f"{name}{re.sub(r'[ /]', '', args.flags)}-{seed}"
             if any((x["name"], x["seed"], x["flags"]) == (name, seed, flags) for x in lines):
                 continue
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted, or had other flags
+            commit = claims.commit()
             subprocess.run([sys.executable, "train.py", "--data", str(data / "train.tar"), "--val-data", str(data / "val.tar"), *flags.split(), "--seed",
                             str(seed), "--device", "cpu", "--out", str(folder)], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            commit = claims.commit()
             final = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-            lines.append({"name": name, "seed": seed, "flags": flags, "commit": commit, "scores": score(folder, data, bool(args.flags)), "final": final})
+            lines.append({"name": name, "seed": seed, "flags": flags, "commit": commit, "shards": shards,
+                          "scores": score(folder, data, bool(args.flags)), "final": final})
             with open(args.out, "a") as f:
                 f.write(json.dumps(lines[-1]) + "\n")
     table(lines)

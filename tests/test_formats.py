@@ -7,6 +7,7 @@ belong together.
 """
 
 import csv
+import errno
 import io
 import json
 import os
@@ -266,6 +267,26 @@ def stopped(many, tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="packing was not finished; run python -m data.pack again"):
         readers.read(str(tmp_path / "stopped"), "train", 8)
     return many, tmp_path / "stopped", contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", (errno.EIO, errno.EMFILE))
+def test_what_is_the_machines_fault_is_no_pictures_fault(many, tmp_path, monkeypatch, number):
+    """A read that fails in passing stops the packing, which then goes on; it does not leave the picture out for ever."""
+    real, failed = Path.read_bytes, []
+
+    def read(path):
+        if path.name == "7.png" and not failed:
+            failed.append(path)
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        pack.pack(many, tmp_path / "out", 8)
+    pack.pack(many, tmp_path / "out", 8)
+    monkeypatch.undo()
+    pack.pack(many, tmp_path / "whole", 8)
+    assert failed and contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_what_a_pack_leaves_out_is_listed(many, tmp_path):

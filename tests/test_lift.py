@@ -283,6 +283,8 @@ def test_lookup_table_knows_words_only(model):
     assert m.text.vocab.tolist() == [PAD, END, 3, 5, 7, 9, 11] and m.text.token_embedding.weight.shape == (8, 16)
     wanted = m.text_head.net(m.text.token_embedding(torch.tensor([4, 2, 5])).mean(0))  # 7, 3, 9
     assert torch.allclose(m.encode_text(ids[:1])[0], wanted, atol=1e-5)
+    nothing = m.encode_text(torch.tensor([[1234, 999, END]]), normalize=True)  # no word is known: no answer, but no NaN for all others
+    assert torch.equal(nothing, torch.zeros_like(nothing))
 
 
 def test_live_llm_is_the_mean_of_its_first_blocks(tiny_llm_folder):
@@ -458,6 +460,13 @@ def test_an_exported_tower_has_timms_names_and_loads_back(small, tmp_path):
     assert torch.equal(tower(images), ours(images))
     kernel = torch.nn.functional.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 16)
     assert torch.allclose(kernel.flatten(2).transpose(1, 2), ours.patch_embed(images), atol=1e-5)  # as a convolution, too
+
+
+def test_an_exported_tower_is_no_run(small, tmp_path):
+    train.train(train.Config(**small))
+    data.export.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
+    with pytest.raises(BadInput, match="tower.safetensors: .*'lift'"):
+        lift.load(tmp_path / "tower.safetensors")
 
 
 @pytest.mark.parametrize("content, says", [(b"", "truncated"), (b"x" * 99, "truncated"), (None, "no such file")])

@@ -622,6 +622,10 @@ def test_whitening():
     for few, k in ((x, 21), (x[:7], 7)):
         with pytest.raises(BadInput, match="--whiten"):
             llm_text.whitening(few, k)
+    twelve = x[:12].repeat(20, 1)  # of which the mean takes one direction away
+    assert llm_text.whitening(twelve, 11)[1].abs().max() < 10
+    with pytest.raises(BadInput, match="240 captions vary in 11 directions only"):
+        llm_text.whitening(twelve, 12)
 
 
 # ---------------------------------------------------------------------------------------------------------------

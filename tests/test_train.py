@@ -69,6 +69,17 @@ def test_crops_keep_what_they_say():
     assert torch.equal(out, same)
 
 
+@pytest.mark.parametrize("smallest", (0.6, 0.9, 0.99))
+def test_no_crop_is_smaller_than_was_asked_for(smallest):
+    sides = []
+    for shape in ((1, 1, 1, 64), (1, 1, 64, 1)):  # a gradient from left to right, then one from top to bottom
+        out = random_crops(torch.linspace(0, 1, 64).view(shape).expand(400, 3, 64, 64), smallest, torch.Generator().manual_seed(0))
+        sides.append(out[:, 0, -1, -1] - out[:, 0, 0, 0])
+    area = sides[0] * sides[1]
+    assert smallest - 1e-3 < area.min() < smallest + 0.03 and max(side.max() for side in sides) < 1 + 1e-4
+    assert area.max() > 0.97  # and none is larger than the picture
+
+
 def starts(method, small):
     """Flags for the rows that start from a pretrained tower: here a random one, in a file."""
     if lift.METHODS[method].image == "scratch":
