@@ -92,15 +92,16 @@ def retrieved(page, runs, names, examples):
                  "result. Above: the true caption. Below, for each run: the three captions it finds nearest among all of the test "
                  "set, with cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
     left, room = MARGIN + THUMB + 20, (page.inside - THUMB - 20) // len(runs)
+    once = list({text: t for t, text in enumerate(first.texts)}.values())  # (equal captions of several pictures)
     for i in range(0, len(first.image), -(-len(first.image) // examples)):
         page.thumb(MARGIN, page.y, first.pictures.pixels([i])[0])
         top = page.text(left, page.y, first.pictures.captions[i][0], size=17, width=page.inside - left, lines=2) + 4
         below = [page.y + THUMB]
         for x, r, name in zip(range(left, page.width, room), runs, names):
             y = page.text(x, top, name, FAINT, 13)
-            scores = r.image[i] @ r.text.T
-            for t in scores.topk(min(3, len(scores))).indices.tolist():
-                y = page.answer(x, y, r.texts[t] in r.pictures.captions[i], scores[t], r.texts[t], room - 20)
+            scores = r.image[i] @ r.text[once].T
+            for score, t in zip(*(got.tolist() for got in scores.topk(min(3, len(scores))))):
+                y = page.answer(x, y, r.texts[once[t]] in r.pictures.captions[i], score, r.texts[once[t]], room - 20)
             below.append(y)
         page.y = max(below) + 18
 

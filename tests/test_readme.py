@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 import train
-from tests import claims
+from tests import claims, emoji64
 
 ROOT = Path(train.__file__).parent
 README = (ROOT / "README.md").read_text()
@@ -37,9 +37,19 @@ def test_claims_are_the_runs_numbers(capsys):
     claims.table([json.loads(line) for line in (ROOT / "docs/results/claims.jsonl").read_text().splitlines()])
     table, file = capsys.readouterr().out, (ROOT / "docs/results/claims.md").read_text()
     assert table.strip() in file
-    section = README[README.index("## The claims, tested"):README.index("## By hand")]
+    section = README[README.index("## The claims, tested"):README.index("## Real pictures")]
     numbers = re.findall(r"\d+\.\d ± \d+\.\d", section)
     assert len(numbers) > 30 and all(number in table for number in numbers)
+
+
+def test_the_emoji_table_is_the_log_s(capsys):
+    emoji64.table([json.loads(line) for line in (ROOT / "docs/results/emoji64.jsonl").read_text().splitlines()])
+    table = capsys.readouterr().out
+    section = README[README.index("## Real pictures"):README.index("## By hand")]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) >= 12 and all(row in table.splitlines() for row in rows)
+    assert table.strip() in (ROOT / "docs/results/emoji64.md").read_text()
+    assert all(number in table for number in re.findall(r"\d+\.\d ± \d+\.\d", section))
 
 
 def test_operations_are_those_of_the_table():
