@@ -227,6 +227,8 @@ class Run:
             counts["examples"] = len(self.image) // 2
             for name, hits, chance in zip(("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)):
                 s.add(f"winoground {name}", hits, chance)
+        if self.pictures.skipped:
+            counts["skipped"] = len(self.pictures.skipped)
         if known := int(np.isin(self.pictures.digests.view(np.int64), self.seen).sum()):
             counts["or more of the pictures trained on"] = known
         value, ci95, chance = s.trees
@@ -366,15 +368,15 @@ def use(args, device):
     for folder in args.runs:
         r = Run(folder, device)
         if args.classify:
-            names = [name.strip() for name in args.classify[1].split(",") if name.strip()]
-            if not names:
-                raise BadInput(f"--classify {args.classify[0]} ...: give the names to choose from, separated by commas")
+            names = list(dict.fromkeys(name.strip() for name in args.classify[1].split(",") if name.strip()))
+            if len(names) < 2:
+                raise BadInput(f"--classify {args.classify[0]} {args.classify[1]!r}: give two names or more, separated by commas, in one pair of quotes")
             for name, share in name_picture(r, args.classify[0], names, protocols.read_templates(args.templates)):
                 print(f"{share:6.1%}  {name}")
             continue
         where, *queries = args.search
-        if not queries:
-            raise BadInput(f"--search {where} ...: say what to look for, in quotes")
+        if not queries or not all(query.strip() for query in queries):
+            raise BadInput(f"--search {where} {' '.join(map(repr, queries)) or '...'}: say what to look for, in quotes")
         found = search(r, where, queries)
         for query, hits in found:
             print(f"\n{readers.printable(query)}")

@@ -93,7 +93,8 @@ def column(path, found, wanted, flag, more):
     for name in found:
         if name.strip().lower() in [w.lower() for w in wanted]:
             return name
-    raise BadInput(f"{path}: no {'column' if 'column' in more else 'field'} {' or '.join(wanted)}{more}; name yours with {flag}")
+    raise BadInput(f"{path}: no {'column' if 'column' in more else 'field'} {' or '.join(wanted)}{more}; name yours with {flag}" + (
+        " (or is this the first row? Then put a line image,caption above it)" if any(Path(name).suffix.lower() in SUFFIXES for name in found) else ""))
 
 
 def csv_records(path, separator, image, text, bad):

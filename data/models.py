@@ -300,7 +300,7 @@ def read_checkpoint(folder):
         else:
             path /= "checkpoint.pt"
             checkpoint = load_tensors(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{path}: no such file; {folder} is not the folder of a trained run") from None
     if not isinstance(checkpoint, dict) or not {*RUN_KEYS, "model"} <= set(checkpoint):
         raise BadInput(f"{path}: a checkpoint of another program, or of an older version of this one; train again")

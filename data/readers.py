@@ -52,7 +52,7 @@ class Pictures:
             return values.take(which) if isinstance(values, Lines) else [values[i] for i in which]
 
         return Pictures(self.images, self.rows[which], pick(self.captions), pick(self.names), self.digests[which],
-                        self.scenes and pick(self.scenes))
+                        self.scenes and pick(self.scenes), self.skipped)
 
 
 class Named:
@@ -150,6 +150,8 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
     if not whole:
         held_out = pictures.digests % 10 == 0
         rows = np.flatnonzero(held_out if split == "test" else ~held_out)
+        if split == "train":
+            print(f"{spec}: {held_out.sum() or 'none'} of them held out for eval.py (a tenth, by a hash of the picture); others: --val-data", file=sys.stderr)
         if not len(rows):
             raise BadInput(f"{spec}: {len(pictures)} pictures are too few to hold a tenth out; train with --val-data")
         pictures = pictures.take(rows)

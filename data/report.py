@@ -93,7 +93,8 @@ def retrieved(page, runs, names, examples):
                  "set, with cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
     left, room = MARGIN + THUMB + 20, (page.inside - THUMB - 20) // len(runs)
     once = list({text: t for t, text in enumerate(first.texts)}.values())  # (equal captions of several pictures)
-    for i in range(0, len(first.image), -(-len(first.image) // examples)):
+    shown = min(examples, len(first.image))
+    for i in (j * len(first.image) // shown for j in range(shown)):
         page.thumb(MARGIN, page.y, first.pictures.pixels([i])[0])
         top = page.text(left, page.y, first.pictures.captions[i][0], size=17, width=page.inside - left, lines=2) + 4
         below = [page.y + THUMB]
@@ -158,8 +159,8 @@ def fooled(page, runs, names):
 
 def confusion_matrix(page, runs, names, most=30):
     """Classes that are taken for others, as a square; of many classes those with the most mistakes."""
-    page.heading("What is taken for what", "Rows: the right class. Columns: the guess, in the same order. Darker: a larger share of "
-                 f"the row. At most {most} classes, those with the most mistakes.")
+    page.heading("What is taken for what", "Rows: the right class. Columns: the guess, in the same order. Green: right, red: "
+                 f"wrong; deeper: a larger share of the row. At most {most} classes, those with the most mistakes.")
     for r, name in zip(runs, names):
         _, labels, classes, _, _ = r.classes
         n = len(classes)
@@ -214,7 +215,7 @@ def contact_sheet(found, path):
     """Draw what a search found: [(query, [(path of a picture, cosine)])]."""
     page = Page(2 * MARGIN + 8 * (THUMB + 14), 2 * MARGIN + 320 * len(found))
     for query, hits in found:
-        page.heading(query, "")
+        page.heading(query, f"the {len(hits)} nearest pictures; the numbers are cosines, to compare within this search only")
         bottom = page.y
         for i, (file, cosine) in enumerate(hits):
             x, y = MARGIN + i % 8 * (THUMB + 14), page.y + i // 8 * (THUMB + 50)
