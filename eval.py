@@ -370,7 +370,7 @@ def use(args, device):
         if args.classify:
             names = list(dict.fromkeys(name.strip() for name in args.classify[1].split(",") if name.strip()))
             if len(names) < 2:
-                raise BadInput(f"--classify {args.classify[0]} {args.classify[1]!r}: give two names or more, separated by commas, in one pair of quotes")
+                raise BadInput(f"--classify {args.classify[0]} {args.classify[1]!r}: two names or more are wanted, with commas, in one pair of quotes")
             for name, share in name_picture(r, args.classify[0], names, protocols.read_templates(args.templates)):
                 print(f"{share:6.1%}  {name}")
             continue
