@@ -1,7 +1,7 @@
 """Real pictures: LIFT against CLIP on captioned emoji, concepts and a drawing style held out.
 
     python -m tests.emoji64 SHARDS                    # three seeds each; SHARDS: train.tar, val.tar, test.tar (as data.emoji makes them)
-    python -m tests.emoji64 SHARDS --table            # nothing run: the table of what is in docs/results/emoji64.jsonl
+    python -m tests.emoji64 SHARDS --table            # nothing run: the table of these shards' runs in docs/results/emoji64.jsonl
 
 Trained on train.tar without the held-out style; a picture's captions are its name, and its name with keywords. Scored by
 names alone, each set with its own gallery: unseen concepts in seen styles (all, and noto alone), seen concepts in the unseen
@@ -38,7 +38,7 @@ SETS = {  # shard, whether training captions have every word of their names (Non
 
 
 def prepare(source, out):
-    """Shards by what is seen: train, val, concepts, style, both."""
+    """Shards by what is seen: train, val, concepts (and of these noto), style, both."""
     part = out.with_suffix(".part")
     part.mkdir(parents=True, exist_ok=True)
     seen, unseen = (lambda style: style != STYLE), (lambda style: style == STYLE)
