@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 import lift
-from data import BadInput, pick_device, pixels, protocols, readers, run, shapes
+from data import BadInput, pick_device, pixels, protocols, readers, run, search
 from data.formats import COLUMNS
-from data.report import contact_sheet, report, table
+from data.report import report, table, tree
+from data.shapes import CATEGORIES
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -74,12 +74,6 @@ def compositional(image_features, true_features, false_features):
     return (image_features * true_features).sum(-1) > (image_features * false_features).sum(-1)
 
 
-def class_features(encode, names, templates):
-    """(C, D): each class's prompts embedded, normalised, averaged, and normalised again. (CLIP, section 3.1.4)"""
-    prompts = encode([t.replace("{}", name) for name in names for t in templates]).view(len(names), len(templates), -1)
-    return F.normalize(F.normalize(prompts, dim=-1).mean(1), dim=-1)
-
-
 def zeroshot(image_features, features, labels, k=1):
     """(N,) bool: are fewer than k wrong classes' scores (of features (C, D)) at or above the right one's?"""
     scores = image_features @ features.T  # (N, C)
@@ -109,51 +103,47 @@ def interval(hits, groups=None, resamples=1000):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# One run.
+# Scores: {"retrieval i2t R@1": (share of hits, its 95 % interval, what a blind guess would score)}, and so on.
 
 
-class Scores:
-    """Three trees of one shape: the scores, their 95 % intervals, what a blind guess would score."""
+def score(hits, chance, groups=None):
+    return float(np.mean(np.asarray(hits, float))), interval(hits, groups), float(chance)
 
-    def __init__(self):
-        self.trees = {}, {}, {}
 
-    def add(self, path, hits, chance, groups=None):
-        """hits (n,), the mean of which is the score; path is like "retrieval i2t R@1"."""
-        self.put(path, float(np.mean(np.asarray(hits, float))), interval(hits, groups), float(chance))
+def retrieval_scores(name, image, text, owner, wording):
+    """R@K both ways. A picture's captions count together from picture to text, each for itself from text to picture."""
+    i2t, t2i = retrieval_ranks(image, text, owner, wording)
+    picture, words = torch.stack([owner, wording]).unique(dim=1)  # which picture owns which words
+    captions = torch.zeros(len(image), dtype=torch.int64).index_add_(0, picture, wording.bincount()[words])
+    pictures, scores = words.bincount()[wording], {}  # right answers: (N,) captions and (T,) pictures
+    for way, ranks, right, n, groups in (("i2t", i2t, captions, len(text), None), ("t2i", t2i, pictures, len(image), owner)):
+        for k in (1, 5, 10):  # chance: is any of c right ones among the k that are drawn of n?
+            draws = min(k, n)
+            blind = 1 - np.mean([math.comb(n - c, draws) / math.comb(n, draws) for c in right.tolist()])
+            scores[f"{name} {way} R@{k}"] = score(ranks < k, blind, groups)
+    return scores
 
-    def put(self, path, *leaves):
-        *parents, name = path.split()
-        for tree, leaf in zip(self.trees, leaves):
-            for key in parents:
-                tree = tree.setdefault(key, {})
-            tree[name] = leaf
 
-    def retrieval(self, name, image, text, owner, wording):
-        """R@K both ways. A picture's captions count together from picture to text, each for itself from text to picture."""
-        i2t, t2i = retrieval_ranks(image, text, owner, wording)
-        picture, words = torch.stack([owner, wording]).unique(dim=1)  # which picture owns which words
-        captions = torch.zeros(len(image), dtype=torch.int64).index_add_(0, picture, wording.bincount()[words])
-        pictures = words.bincount()[wording]  # right answers: (N,) captions and (T,) pictures
-        for way, ranks, right, n, groups in (("i2t", i2t, captions, len(text), None), ("t2i", t2i, pictures, len(image), owner)):
-            for k in (1, 5, 10):  # chance: is any of c right ones among the k that are drawn of n?
-                draws = min(k, n)
-                blind = 1 - np.mean([math.comb(n - c, draws) / math.comb(n, draws) for c in right.tolist()])
-                self.add(f"{name} {way} R@{k}", ranks < k, blind, groups)
+def compositional_scores(kinds, right):
+    """Each kind's share of true captions that beat the false one, and the mean over kinds."""
+    kinds, right, rng = np.array(kinds), np.asarray(right), np.random.default_rng(0)
+    hits = {kind: right[kinds == kind] for kind in CATEGORIES if kind in kinds}
+    means = [np.mean([rng.choice(own, len(own)).mean() for own in hits.values()]) for _ in range(1000)]
+    return {f"compositional {kind}": score(own, 0.5) for kind, own in hits.items()} | {
+        "compositional mean": (float(np.mean([own.mean() for own in hits.values()])), np.percentile(means, (2.5, 97.5)).tolist(), 0.5)}
 
-    def compositional(self, kinds, right):
-        """Each kind's share of true captions that beat the false one, and the mean over kinds."""
-        kinds, right, rng = np.array(kinds), np.asarray(right), np.random.default_rng(0)
-        by_kind = {kind: right[kinds == kind] for kind in shapes.CATEGORIES if kind in kinds}
-        for kind, hits in by_kind.items():
-            self.add(f"compositional {kind}", hits, 0.5)
-        means = [np.mean([rng.choice(hits, len(hits)).mean() for hits in by_kind.values()]) for _ in range(1000)]
-        self.put("compositional mean", float(np.mean([hits.mean() for hits in by_kind.values()])),
-                 np.percentile(means, (2.5, 97.5)).tolist(), 0.5)
+
+def zeroshot_scores(image, features, labels, ks):
+    """Top-k accuracy, and with more than one k the mean over classes, however many pictures each has."""
+    found = {f"zeroshot top{k}": score(zeroshot(image, features, labels, k), min(1.0, k / len(features))) for k in ks}
+    if len(ks) > 1:
+        hits, per_class = zeroshot(image, features, labels), torch.bincount(labels).float()
+        found["zeroshot mean_per_class"] = float((hits / per_class[labels]).sum() / (per_class > 0).sum()), None, 1 / len(features)
+    return found
 
 
 class Run:
-    """A trained run and what it made of pictures and texts; scores are read off these."""
+    """A trained run, and what it makes of a task (data/protocols.py): embeddings, of which every score is a function."""
 
     def __init__(self, folder, device="cpu"):
         self.folder, self.device, checkpoint = Path(folder), device, lift.read_checkpoint(folder)
@@ -162,30 +152,10 @@ class Run:
         self.weights = self.folder if self.folder.is_file() else self.folder / "checkpoint.pt"
         if self.folder.is_file():  # an exported run: what is written goes into a folder of its name
             self.folder = self.folder.with_suffix("")
-        self.texts, self.negatives, self.classes, self.examples = [], [], None, False
-
-    def look(self, pictures, data):
-        self.pictures, self.data, self.image = pictures, str(data), self.encode_pictures(pictures)
-        return self
-
-    def compare(self, negatives):
-        """negatives: (picture, category, true caption, false caption) each."""
-        self.negatives, self.shown = negatives, [i for i, *_ in negatives]
-        self.true, self.false = (self.encode_texts([n[side] for n in negatives]) for side in (2, 3))
-        return self
-
-    def classify(self, rows, labels, names, templates, ks):
-        """rows are pictures of one object each, labels the numbers of their classes' names."""
-        self.classes = list(rows), torch.as_tensor(labels), names, templates, ks
-        return self
-
-    @property
-    def right(self):
-        """(M,) bool: which of the negatives does the true caption beat?"""
-        return compositional(self.image[self.shown], self.true, self.false)
 
     @torch.no_grad()
     def encode_pictures(self, pictures, batch=256):
+        """Pictures -> (N, D), unit length, on the CPU."""
         if self.cfg["image_features"]:  # (N, D), or (N, V, D): the first view
             vectors = readers.Named(self.cfg["image_features"])(pictures.names)
             inputs = (vectors if vectors.ndim == 2 else vectors[:, 0]).split(batch)
@@ -196,118 +166,58 @@ class Run:
 
     @torch.no_grad()
     def encode_texts(self, texts, batch=1024):
+        """Texts -> (N, D), unit length, on the CPU."""
         inputs = self.tokenize.rows(texts)
         return torch.cat([self.model.encode_text(inputs[i:i + batch].to(self.device), normalize=True).cpu()
                           for i in range(0, len(texts), batch)])
 
+    def class_features(self, names, templates):
+        """(C, D): each class's prompts embedded, normalised, averaged, and normalised again. (CLIP, section 3.1.4)"""
+        prompts = self.encode_texts([t.replace("{}", name) for name in names for t in templates]).view(len(names), len(templates), -1)
+        return F.normalize(F.normalize(prompts, dim=-1).mean(1), dim=-1)
+
+    def take(self, task):
+        """Embed the task's pictures, image (N, D), its captions, text (T, D), and the true and false ones, (M, D) each."""
+        self.task, self.image = task, self.encode_pictures(task.pictures)
+        if texts := task.texts or task.examples:
+            self.text = self.encode_texts(texts)
+        if task.negatives:
+            self.true, self.false = (self.encode_texts([negative[side] for negative in task.negatives]) for side in (2, 3))
+        return self
+
+    @property
+    def right(self):
+        """(M,) bool: which false captions does the true one beat?"""
+        return compositional(self.image[[i for i, *_ in self.task.negatives]], self.true, self.false)
+
     def scores(self):
-        """The tree of eval.json: of everything that this run was shown."""
-        s, counts = Scores(), {"pictures": len(self.image)}
-        if self.texts:
-            counts["captions"] = len(self.texts)
-            s.retrieval("retrieval", self.image, self.text, self.owner, self.wording)
-            first = np.unique(self.owner, return_index=True)[1]
-            if len(first) < len(self.owner):  # LIFT's variant: one caption a picture
-                s.retrieval("one_caption", self.image, self.text[first], self.owner[first], self.wording[first])
-        if self.negatives:
-            counts["false captions"] = len(self.negatives)
-            s.compositional([kind for _, kind, *_ in self.negatives], self.right)
-        if self.classes:
-            rows, labels, names, templates, ks = self.classes
-            counts |= {"classified": len(rows), "classes": len(names)}
-            features = class_features(self.encode_texts, names, templates)
-            for k in ks:
-                s.add(f"zeroshot top{k}", zeroshot(self.image[rows], features, labels, k), min(1.0, k / len(names)))
-            self.guessed = (self.image[rows] @ features.T).argmax(1)
-            if len(ks) > 1:
-                hits, per_class = zeroshot(self.image[rows], features, labels), torch.bincount(labels).float()
-                weights = 1 / per_class[labels]
-                s.put("zeroshot mean_per_class", float((hits * weights).sum() / (per_class > 0).sum()), None, 1 / len(names))
-        if self.examples:
+        """The tree of eval.json: all that the task asks."""
+        task, found, counts = self.task, {}, {"pictures": len(self.image)}
+        if task.texts:
+            counts["captions"] = len(task.texts)
+            found |= retrieval_scores("retrieval", self.image, self.text, task.owner, task.wording)
+            first = np.unique(task.owner, return_index=True)[1]
+            if len(first) < len(task.texts):  # LIFT's variant: one caption a picture
+                found |= retrieval_scores("one_caption", self.image, self.text[first], task.owner[first], task.wording[first])
+        if task.negatives:
+            counts["false captions"] = len(task.negatives)
+            found |= compositional_scores([kind for _, kind, *_ in task.negatives], self.right)
+        if task.names:
+            counts |= {"classified": len(task.labels), "classes": len(task.names)}
+            image, features = self.image[task.rows], self.class_features(task.names, task.templates)
+            self.guessed = (image @ features.T).argmax(1)
+            found |= zeroshot_scores(image, features, task.labels, task.ks)
+        if task.examples:
             counts["examples"] = len(self.image) // 2
             for name, hits, chance in zip(("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)):
-                s.add(f"winoground {name}", hits, chance)
-        if self.pictures.skipped:
-            counts["skipped"] = len(self.pictures.skipped)
-        if known := int(np.isin(self.pictures.digests.view(np.int64), self.seen).sum()):
+                found[f"winoground {name}"] = score(hits, chance)
+        if task.pictures.skipped:
+            counts["skipped"] = len(task.pictures.skipped)
+        if known := int(np.isin(task.pictures.digests.view(np.int64), self.seen).sum()):
             counts["or more of the pictures trained on"] = known
-        value, ci95, chance = s.trees
-        return {"run": str(self.folder), "method": self.cfg["method"], "data": self.data, "step": self.step, "counts": counts,
+        value, ci95, chance = (tree({path: leaves[i] for path, leaves in found.items()}) for i in range(3))
+        return {"run": str(self.folder), "method": self.cfg["method"], "data": task.data, "step": self.step, "counts": counts,
                 **value, "ci95": ci95, "chance": chance}
-
-
-class Embedded(Run):
-    """A run on a data set: its own held-out pictures, or others."""
-
-    def __init__(self, folder, data="", device="cpu", columns=("",) * 4):
-        super().__init__(folder, device)
-        c = self.cfg
-        data = data or c["val_data"] or c["data"]
-        own = Path(data).resolve() == Path(c["data"]).resolve()  # then only its held-out part, unless all was trained on
-        if (own or data == c["val_data"]) and not any(columns) and data not in shapes.WORLDS:  # (train.py read both so)
-            columns = c["csv_separator"], c["csv_img_key"], c["csv_caption_key"], c["image_root"]
-        pictures = readers.read(data, "test", c["image_size"], 0, *columns, whole=not own or bool(c["val_data"]))
-        self.look(readers.without_copies(pictures), data)
-        self.texts = [text for captions in self.pictures.captions for text in captions]
-        self.owner = torch.tensor([i for i, captions in enumerate(self.pictures.captions) for _ in captions])
-        number = {text: i for i, text in enumerate(dict.fromkeys(self.texts))}
-        self.wording = torch.tensor([number[text] for text in self.texts])
-        self.text = self.encode_texts(self.texts)
-        scenes = self.pictures.scenes or []
-        if scenes:
-            self.compare([(i, kind, shapes.caption(scene), false) for i, scene in enumerate(scenes)
-                          for kind, false in shapes.negatives(scene).items()])
-        # name the object of a picture that shows one, by prompts; on this ground it never stood in training
-        if alone := [i for i, scene in enumerate(scenes) if len(scene.things) == 1]:
-            names, templates = shapes.classes(data)
-            things = [scenes[i].things[0] for i in alone]
-            self.classify(alone, [names.index(f"{thing.colour} {thing.shape}") for thing in things], names, templates, ks=(1,))
-
-
-def on_folder(folder, device, where, classnames="", templates=""):
-    """Zero-shot classification of an ImageFolder."""
-    r, prompts = Run(folder, device), protocols.read_templates(templates)
-    pictures, labels, names = protocols.imagefolder(where, r.cfg["image_size"], classnames)
-    return r.look(pictures, where).classify(range(len(labels)), labels, names, prompts, ks=(1, 5))
-
-
-def on_sugarcrepe(folder, device, where, images):
-    r = Run(folder, device)
-    pictures, items = protocols.sugarcrepe(where, images, r.cfg["image_size"])
-    return r.look(pictures, where).compare(items)
-
-
-def on_winoground(folder, device, where):
-    r = Run(folder, device)
-    pictures, captions = protocols.winoground(where, r.cfg["image_size"])
-    r.look(pictures, where)
-    r.text, r.examples = r.encode_texts(captions), True
-    return r
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# A folder of anybody's pictures: search, and naming one picture.
-
-
-def search(r, where, queries, k=8):
-    """[(query, [(path, cosine)])], best first, for the pictures under a folder."""
-    paths, vectors = readers.folder_vectors(Path(where), r.cfg["image_size"], r.encode_pictures, r.weights)
-    best = (r.encode_texts(queries) @ vectors.T).topk(min(k, len(paths)), dim=1)  # (queries, k)
-    return [(query, [(paths[i], score) for score, i in zip(*row)])
-            for query, *row in zip(queries, best.values.tolist(), best.indices.tolist())]
-
-
-def name_picture(r, path, names, templates):
-    """[(name, share)]: softmax over the scaled cosines of one picture to the names' prompts."""
-    try:
-        with Image.open(path) as picture:
-            seen = r.transform(picture)
-    except Exception as error:  # (Pillow raises a dozen types for a broken file)
-        raise BadInput(f"{path}: cannot be read as a picture ({error})") from None
-    with torch.no_grad():
-        image = r.model.encode_image(seen[None].to(r.device), normalize=True).cpu()
-        shares = (r.model.logit_scale.exp().cpu() * image @ class_features(r.encode_texts, names, templates).T)[0].softmax(0)
-    return sorted(zip(names, shares.tolist()), key=lambda pair: -pair[1])
 
 
 def main():
@@ -332,60 +242,38 @@ def main():
     args = parser.parse_args()
     if args.report and not (Path(args.report).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and Path(args.report).parent.is_dir()):
         raise BadInput(f"--report {args.report}: name a .png, .jpg or .webp file in a folder that is there")
-    device, first = pick_device(args.device), Path(args.runs[0].removesuffix(".safetensors"))
+    device = pick_device(args.device)
     if args.search or args.classify:
-        return use(args, device)
-    columns = args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root
-    if where := args.zeroshot:
-        kind, runs = "-zeroshot", [on_folder(folder, device, where, args.classnames, args.templates) for folder in args.runs]
-    elif where := args.sugarcrepe:
-        kind, runs = "-sugarcrepe", [on_sugarcrepe(folder, device, where, args.images) for folder in args.runs]
-    elif where := args.winoground:
-        kind, runs = "-winoground", [on_winoground(folder, device, where) for folder in args.runs]
-    else:
-        kind, where = "", args.data
-        runs = [Embedded(folder, where, device, columns) for folder in args.runs]
-    name = f"{kind}{f'-{Path(where).resolve().stem}' if where else ''}"  # never one for the other
-    target = Path(args.report or (first if len(args.runs) == 1 else first.parent) / f"report{name}.png")
-    name = f"eval{name}.json"
-    if any((list(r.pictures.names), r.texts) != (list(runs[0].pictures.names), runs[0].texts) for r in runs):
-        raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.data}' for r in runs)}); name "
+        for r in (Run(folder, device) for folder in args.runs):
+            if args.search:
+                search.show(r, *args.search[:1], args.search[1:], args.report)
+            else:
+                search.classify(r, *args.classify, args.templates)
+        return
+    kind = next((kind for kind in ("zeroshot", "sugarcrepe", "winoground") if getattr(args, kind)), "data")
+    where, runs, columns = getattr(args, kind), [], (args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root)
+    for r in (Run(folder, device) for folder in args.runs):
+        size = r.cfg["image_size"]
+        runs.append(r.take(protocols.imagefolder(where, size, args.classnames, args.templates) if kind == "zeroshot" else
+                           protocols.sugarcrepe(where, size, args.images) if kind == "sugarcrepe" else
+                           protocols.winoground(where, size) if kind == "winoground" else
+                           protocols.captions(r.cfg, where, columns)))
+    name = f"{f'-{kind}' if kind != 'data' else ''}{f'-{Path(where).resolve().stem}' if where else ''}"  # never one for the other
+    first = Path(args.runs[0].removesuffix(".safetensors"))
+    target = Path(args.report or (first if len(runs) == 1 else first.parent) / f"report{name}.png")
+    if any((list(r.task.pictures.names), r.task.texts) != (list(runs[0].task.pictures.names), runs[0].task.texts) for r in runs):
+        raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.task.data}' for r in runs)}); name "
                        "one set for all with --data")
     results = [r.scores() for r in runs]
     for r, result in zip(runs, results):
         r.folder.mkdir(exist_ok=True)
-        (r.folder / name).write_text(json.dumps(result, indent=1))
+        (r.folder / f"eval{name}.json").write_text(json.dumps(result, indent=1))
     print(f"\n{results[0]['data']}: " + ", ".join(f"{n} {what}" for what, n in results[0]["counts"].items()) + "\n")
     print(table(results))
     report(runs, results, target)
     if len(runs[0].image) < 50:
         print("\nnote: so few test pictures say little")
-    print(f"\nwrote {target} and {name} in each run")
-
-
-def use(args, device):
-    """--search and --classify, which use a run rather than score it."""
-    for folder in args.runs:
-        r = Run(folder, device)
-        if args.classify:
-            names = list(dict.fromkeys(name.strip() for name in args.classify[1].split(",") if name.strip()))
-            if len(names) < 2:
-                raise BadInput(f"--classify {args.classify[0]} {args.classify[1]!r}: two names or more are wanted, with commas, in one pair of quotes")
-            for name, share in name_picture(r, args.classify[0], names, protocols.read_templates(args.templates)):
-                print(f"{share:6.1%}  {name}")
-            continue
-        where, *queries = args.search
-        if not queries or not all(query.strip() for query in queries):
-            raise BadInput(f"--search {where} {' '.join(map(repr, queries)) or '...'}: say what to look for, in quotes")
-        found = search(r, where, queries)
-        for query, hits in found:
-            print(f"\n{readers.printable(query)}")
-            for path, cosine in hits:
-                print(f"  {cosine:.3f}  {readers.printable(path)}")
-        r.folder.mkdir(exist_ok=True)
-        target = Path(args.report or r.folder / "search.png")
-        contact_sheet(found, target)
-        print(f"\nwrote {target}")
+    print(f"\nwrote {target} and eval{name}.json in each run")
 
 
 if __name__ == "__main__":

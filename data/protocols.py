@@ -1,22 +1,63 @@
-"""Tests of the field, from their official files: which pictures, which texts, what is right.
+"""Tests of the field: which pictures, which texts, what is right.
 
+    captions      pictures with captions: retrieval; of the built-in world also false captions, and classes
     imagefolder   FOLDER/CLASS/picture: zero-shot classification
     sugarcrepe    seven json files and COCO's val2017: one true and one false caption a picture (arXiv 2306.14610)
     winoground    examples.jsonl and images/: two pictures, two captions of the same words (arXiv 2204.03162)
 
-Every picture is read once. One that is missing or broken is an error that names it: a score over what is left would be
-another test's.
+Of the last three, every picture is read once. One that is missing or broken is an error that names it: a score over what is
+left would be another test's.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import torch
 
-from data import BadInput, interpreting
+from data import BadInput, interpreting, readers, shapes
 from data.formats import PROMPT, SUFFIXES, class_name
 from data.readers import decode_named
-from data.shapes import CATEGORIES
+
+
+@dataclass
+class Task:
+    """Pictures and what is asked of them. What a task does not ask stays empty."""
+
+    data: str  # what they are, in words
+    pictures: readers.Pictures
+    texts: list = ()  # T captions, to retrieve,
+    owner: torch.Tensor = None  # (T,) int64, the picture of each,
+    wording: torch.Tensor = None  # (T,) int64, equal for equal captions
+    negatives: list = ()  # (picture, category, true caption, false caption) each
+    examples: list = ()  # Winoground's captions: 2 i and 2 i + 1 are those of pictures 2 i and 2 i + 1
+    rows: list = ()  # pictures of one object each, to be classified,
+    labels: torch.Tensor = None  # each by its number among
+    names: list = ()  # classes
+    templates: list = ()
+    ks: tuple = (1,)  # among the k best guesses
+
+
+def captions(cfg, data="", columns=("",) * 4):
+    """A run's own held-out pictures, or others. cfg is the run's configuration, a dict; columns as in formats.open_spec."""
+    data = data or cfg["val_data"] or cfg["data"]
+    own = Path(data).resolve() == Path(cfg["data"]).resolve()  # then only its held-out part, unless all was trained on
+    if (own or data == cfg["val_data"]) and not any(columns) and data not in shapes.WORLDS:  # (train.py read both so)
+        columns = cfg["csv_separator"], cfg["csv_img_key"], cfg["csv_caption_key"], cfg["image_root"]
+    pictures = readers.without_copies(readers.read(data, "test", cfg["image_size"], 0, *columns, whole=not own or bool(cfg["val_data"])))
+    texts = [text for captions in pictures.captions for text in captions]
+    number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    task = Task(data, pictures, texts, torch.tensor([i for i, captions in enumerate(pictures.captions) for _ in captions]),
+                torch.tensor([number[text] for text in texts]))
+    scenes = pictures.scenes or []
+    task.negatives = [(i, kind, shapes.caption(scene), false) for i, scene in enumerate(scenes)
+                      for kind, false in shapes.negatives(scene).items()]
+    # name the object of a picture that shows one, by prompts; on this ground it never stood in training
+    if alone := [i for i, scene in enumerate(scenes) if len(scene.things) == 1]:
+        task.names, task.templates = shapes.classes(data)
+        things = [scenes[i].things[0] for i in alone]
+        task.rows, task.labels = alone, torch.tensor([task.names.index(f"{thing.colour} {thing.shape}") for thing in things])
+    return task
 
 
 def lines_of(path):
@@ -39,12 +80,12 @@ def read_templates(path):
     return templates
 
 
-def imagefolder(folder, size, classnames=""):
-    """(Pictures, labels (N,), class names) of FOLDER/CLASS/..., classes in the order of their folders' sorted names.
+def imagefolder(folder, size, classnames="", templates=""):
+    """Zero-shot classification of FOLDER/CLASS/..., classes in the order of their folders' sorted names.
 
     classnames is a file: a name a line in that order, or FOLDER<tab>NAME a line, of which more may be there than are used.
     """
-    folder = Path(folder)
+    folder, templates = Path(folder), read_templates(templates)
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; zero-shot classification wants one with a folder of pictures for each class")
     found = {p.name: sorted(f for f in p.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
@@ -68,13 +109,14 @@ def imagefolder(folder, size, classnames=""):
     if len(set(names)) < len(names):
         raise BadInput(f"two classes have the name {max(names, key=names.count)!r}; tell them apart with --classnames")
     files = [str(file.relative_to(folder)) for name in classes for file in found[name]]
-    return decode_named(files, folder, size), np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes]), names
+    labels = torch.tensor([label for label, name in enumerate(classes) for _ in found[name]])
+    return Task(str(folder), decode_named(files, folder, size), rows=range(len(files)), labels=labels, names=names, templates=templates, ks=(1, 5))
 
 
-def sugarcrepe(folder, images, size):
-    """(Pictures, [(picture, category, true caption, false caption)]) of SugarCrepe's seven files, as they are."""
+def sugarcrepe(folder, size, images):
+    """SugarCrepe's seven files, as they are."""
     items = []
-    for kind in CATEGORIES:
+    for kind in shapes.CATEGORIES:
         path = Path(folder) / f"{kind}.json"
         with interpreting(path):
             content = json.loads(path.read_text("utf-8"))
@@ -88,12 +130,12 @@ def sugarcrepe(folder, images, size):
     if not images or not Path(images).is_dir():
         raise BadInput(f"--images {images or '(not given)'}: no such folder; SugarCrepe's pictures are those of COCO's val2017")
     place = {name: i for i, name in enumerate(files)}
-    return decode_named(files, Path(images), size), [(place[name], *rest) for name, *rest in items]
+    return Task(str(folder), decode_named(files, Path(images), size), negatives=[(place[name], *rest) for name, *rest in items])
 
 
 def winoground(folder, size):
-    """(Pictures, captions), 2 each an example: picture and caption 2 i belong together, 2 i + 1 too."""
-    folder = next((p for p in (Path(folder), Path(folder) / "data") if (p / "examples.jsonl").is_file()), Path(folder))
+    """Two pictures and two captions an example: picture and caption 2 i belong together, 2 i + 1 too."""
+    where, folder = folder, next((p for p in (Path(folder), Path(folder) / "data") if (p / "examples.jsonl").is_file()), Path(folder))
     path, files, captions = folder / "examples.jsonl", [], []
     with interpreting(path):
         for example in map(json.loads, lines_of(path)):
@@ -102,4 +144,4 @@ def winoground(folder, size):
         if not files:
             raise BadInput("no examples")
     endings = {p.stem: p.name for p in sorted((folder / "images").glob("*"))}
-    return decode_named([endings.get(name, name) for name in files], folder / "images", size), captions
+    return Task(str(where), decode_named([endings.get(name, name) for name in files], folder / "images", size), examples=captions)

@@ -1,14 +1,46 @@
-"""report.png: what runs scored and how they learned, captions found and false ones believed, confusions, a map."""
+"""Reports: what a language model thinks of captions, what is trained, what runs scored, and report.png, which shows it."""
 
 import json
+import time
 from contextlib import suppress
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from data.page import COLOURS, FAINT, INK, LINE, MARGIN, THUMB, Page
 from data.pixels import to_square
+
+
+LOG_LINE = ("step {step}/{total} | loss {loss:.3f} (ln B {ln_batch:.2f}) | acc {accuracy:.1%} | scale {scale:.1f} | lr {lr:.1e} | grad {grad_norm:.2f} | "
+            "{images_per_second:.0f} img/s | wait {data_wait:.0%} | {memory_gb:.1f} GB | eta {eta_seconds:.0f} s")
+
+
+def parameters(model, cached):
+    """(in words by part, how many are trained, how many there are) of a lift.TwoTower; cached: of the LLM behind cached captions."""
+    parts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad), sum(p.numel() for p in part.parameters()))
+             for name, part in model.named_children()}
+    parts |= {"logit_scale": (int(model.logit_scale.requires_grad), 1), "the LLM behind the cached captions": (0, cached)}
+    trained, everything = (sum(counts) for counts in zip(*parts.values()))
+    return (", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of)
+            + f"; in all {trained:,} of {everything:,} ({trained / everything:.2%})"), trained, everything
+
+
+def compare(llm, texts, pools, layer=None):
+    """Print tokens and cosines of some captions. llm: llm_text.FrozenLLM"""
+    for i, text in enumerate(texts):
+        ids = llm.tokenizer.lists([text])[0][0]
+        print(f"[{i + 1}] {text}\n    {len(ids)} tokens: {'|'.join(llm.tokenizer.token(j) for j in ids)}")
+    for pool in pools:
+        start = time.time()
+        v = F.normalize(llm.encode(texts, pool, layer), dim=1)
+        default = ", train.py's default" if pool == "mean" and layer is None else ""
+        print(f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, layer)}{default} "
+              f"({1000 * (time.time() - start) / len(texts):.0f} ms a caption)")
+        for i, row in enumerate(v @ v.T):
+            print(f"    [{i + 1}] " + " ".join(f"{c:6.3f}" for c in row))
+    print("\nRaw vectors lie in a narrow cone, so all cosines are high; training centres or whitens them first.")
 
 
 def flat(tree, path=""):
@@ -16,6 +48,17 @@ def flat(tree, path=""):
     if not isinstance(tree, dict):
         return {path: tree}
     return {p: leaf for key, below in tree.items() for p, leaf in flat(below, f"{path} {key}".strip()).items()}
+
+
+def tree(leaves):
+    """The tree that `flat` takes apart."""
+    root = {}
+    for path, leaf in leaves.items():
+        below, (*parents, name) = root, path.split()
+        for key in parents:
+            below = below.setdefault(key, {})
+        below[name] = leaf
+    return root
 
 
 def table(results):
@@ -31,11 +74,12 @@ def table(results):
 
 
 def report(runs, results, path, examples=6):
-    """Draw one page for several runs on the same pictures. runs: eval.Run; results: their scores."""
+    """Draw one page for several runs at the same task. runs: eval.Run; results: their scores."""
+    task = runs[0].task
     names = [r["run"] if len(r["run"]) < 40 else "..." + r["run"][-36:] for r in results]
     page = Page(max(1400, 200 + 450 * len(runs)))
     page.y = page.text(MARGIN, page.y, "What the runs learned: " + " and ".join(names), size=28, width=page.inside)
-    page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} test pictures of {runs[0].data}. "
+    page.y = page.text(MARGIN, page.y, f"{len(runs[0].image)} test pictures of {task.data}. "
                        "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.", FAINT) + 10
     room = (page.inside - 330) // max(3, len(runs))
     for i, row in enumerate(table(results).split("\n")):
@@ -44,14 +88,14 @@ def report(runs, results, path, examples=6):
         page.y = max([page.text(MARGIN + x, page.y, cell, colour, width=room - 20) for x, cell in zip(
             (0, 250, *range(330, page.inside, room)), cells)]) if i != 1 else page.y
     curves(page, runs, names)
-    if runs[0].texts:
+    if task.texts:
         retrieved(page, runs, names, examples)
         confusions(page, runs, names, examples)
-    if runs[0].negatives:
+    if task.negatives:
         fooled(page, runs, names)
-    if runs[0].classes and not runs[0].pictures.scenes:
+    if task.names and not task.pictures.scenes:
         confusion_matrix(page, runs, names)
-    if runs[0].texts:
+    if task.texts:
         chart(page, runs, names)
     page.save(path)
 
@@ -92,17 +136,17 @@ def retrieved(page, runs, names, examples):
                  "result. Above: the true caption. Below, for each run: the three captions it finds nearest among all of the test "
                  "set, with cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.")
     left, room = MARGIN + THUMB + 20, (page.inside - THUMB - 20) // len(runs)
-    once = list({text: t for t, text in enumerate(first.texts)}.values())  # (equal captions of several pictures)
+    once = list({text: t for t, text in enumerate(first.task.texts)}.values())  # (equal captions of several pictures)
     shown = min(examples, len(first.image))
     for i in (j * len(first.image) // shown for j in range(shown)):
-        page.thumb(MARGIN, page.y, first.pictures.pixels([i])[0])
-        top = page.text(left, page.y, first.pictures.captions[i][0], size=17, width=page.inside - left, lines=2) + 4
+        page.thumb(MARGIN, page.y, first.task.pictures.pixels([i])[0])
+        top = page.text(left, page.y, first.task.pictures.captions[i][0], size=17, width=page.inside - left, lines=2) + 4
         below = [page.y + THUMB]
         for x, r, name in zip(range(left, page.width, room), runs, names):
             y = page.text(x, top, name, FAINT, 13)
             scores = r.image[i] @ r.text[once].T
             for score, t in zip(*(got.tolist() for got in scores.topk(min(3, len(scores))))):
-                y = page.answer(x, y, r.texts[once[t]] in r.pictures.captions[i], score, r.texts[once[t]], room - 20)
+                y = page.answer(x, y, r.task.texts[once[t]] in r.task.pictures.captions[i], score, r.task.texts[once[t]], room - 20)
             below.append(y)
         page.y = max(below) + 18
 
@@ -118,19 +162,19 @@ def confusions(page, runs, names, examples):
             scores = r.image[start:start + 512] @ r.text.T  # (c, T)
             own = torch.zeros_like(scores, dtype=torch.bool)
             for i in range(len(scores)):
-                said = r.wording[r.owner == start + i]
-                own[i] = torch.isin(r.wording, said)
+                said = r.task.wording[r.task.owner == start + i]
+                own[i] = torch.isin(r.task.wording, said)
             wrong, best = scores.masked_fill(own, -2).max(1)
             right, mine = scores.masked_fill(~own, -2).max(1)
             found += zip((wrong - right).tolist(), range(start, start + len(scores)), mine.tolist(), best.tolist())
         for margin, i, mine, other in sorted(found, reverse=True)[:examples // 2]:
             if margin < 0:
                 break
-            page.thumb(x, y, r.pictures.pixels([i])[0])
-            page.thumb(x + THUMB + 6, y, r.pictures.pixels([int(r.owner[other])])[0])
+            page.thumb(x, y, r.task.pictures.pixels([i])[0])
+            page.thumb(x + THUMB + 6, y, r.task.pictures.pixels([int(r.task.owner[other])])[0])
             at, width, end = x + 2 * THUMB + 20, room - 2 * THUMB - 40, y + THUMB
             for good, t in ((True, mine), (False, other)):
-                y = page.answer(at, y, good, r.image[i] @ r.text[t], r.texts[t], width)
+                y = page.answer(at, y, good, r.image[i] @ r.text[t], r.task.texts[t], width)
             y = max(y, end) + 8
         below.append(y)
     page.y = max(below) + 6
@@ -140,7 +184,7 @@ def fooled(page, runs, names):
     page.heading("Hard negatives that fooled them", "For each category the first test picture where the run gives a "
                  "false caption (cross) at least the cosine of the true one (tick), and in what share of the category "
                  "that happened.")
-    room, kinds = page.inside // len(runs), np.array([kind for _, kind, *_ in runs[0].negatives])
+    room, kinds = page.inside // len(runs), np.array([kind for _, kind, *_ in runs[0].task.negatives])
     for kind in dict.fromkeys(kinds.tolist()):
         below = [page.y + LINE]
         for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
@@ -148,8 +192,8 @@ def fooled(page, runs, names):
             y = page.text(x, page.y, f"{kind}, {name}: fooled in {len(wrong) / (kinds == kind).sum():.1%}", FAINT,
                           width=room - 20)
             for m in wrong[:1]:
-                i, _, true, false = r.negatives[m]
-                page.thumb(x, y, r.pictures.pixels([i])[0])
+                i, _, true, false = r.task.negatives[m]
+                page.thumb(x, y, r.task.pictures.pixels([i])[0])
                 below.append(y + THUMB)
                 for good, words, other in ((True, true, r.true), (False, false, r.false)):
                     y = page.answer(x + THUMB + 15, y, good, r.image[i] @ other[m], words, room - THUMB - 35, digits=4)
@@ -162,7 +206,7 @@ def confusion_matrix(page, runs, names, most=30):
     page.heading("What is taken for what", "Rows: the right class. Columns: the guess, in the same order. Green: right, red: "
                  f"wrong; deeper: a larger share of the row. At most {most} classes, those with the most mistakes.")
     for r, name in zip(runs, names):
-        _, labels, classes, _, _ = r.classes
+        labels, classes = r.task.labels, r.task.names
         n = len(classes)
         counts = torch.bincount(labels * n + r.guessed, minlength=n * n).view(n, n).float()  # (right, guess)
         mistakes = counts.sum(1) - counts.diag() + counts.sum(0) - counts.diag()
@@ -194,7 +238,7 @@ def chart(page, runs, names, shown=70):
     room, size = page.inside // len(runs), min(page.inside // len(runs) - 20, 900)
     for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
         rows = torch.arange(len(r.image))[::max(1, len(r.image) // shown)][:shown]
-        texts = torch.tensor([int((r.owner == i).nonzero()[0]) for i in rows])
+        texts = torch.tensor([int((r.task.owner == i).nonzero()[0]) for i in rows])
         sides = [v - v.mean(0) for v in (r.image[rows], r.text[texts])]
         both = torch.cat(sides).nan_to_num()
         flat = both @ torch.linalg.svd(both, full_matrices=False)[2][:2].T  # (2 n, 2)
@@ -206,7 +250,7 @@ def chart(page, runs, names, shown=70):
             (px, py), (cx, cy) = ((x + u, page.y + 20 + v) for u, v in (picture, caption))
             page.pen.line([px, py, cx, cy], (190, 190, 200), 1)
             page.pen.ellipse([cx - 3, cy - 3, cx + 3, cy + 3], fill=COLOURS[0])
-            small = Image.fromarray(r.pictures.pixels([int(rows[i])])[0]).resize((32, 32), Image.LANCZOS)
+            small = Image.fromarray(r.task.pictures.pixels([int(rows[i])])[0]).resize((32, 32), Image.LANCZOS)
             page.picture.paste(small, (int(px) - 16, int(py) - 16))
     page.y += size + 30
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import eval as ev
-from data import readers, run, shapes
+from data import protocols, readers, run, shapes
 
 
 @torch.no_grad()
@@ -42,8 +42,8 @@ def probe(train, test, labels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="+")
-    runs = [ev.Embedded(folder) for folder in parser.parse_args().runs]
-    kinds = np.array([kind for _, kind, *_ in runs[0].negatives])
+    runs = [r.take(protocols.captions(r.cfg)) for r in map(ev.Run, parser.parse_args().runs)]
+    kinds = np.array([kind for _, kind, *_ in runs[0].task.negatives])
     print("| false caption | " + " | ".join(f"{r.folder.name}: cosine | right" for r in runs) + " |\n|---|" + "---|---|" * len(runs))
     for kind in shapes.CATEGORIES:
         cells = [f"{(r.true * r.false).sum(1)[kinds == kind].mean():.3f} | {r.right.numpy()[kinds == kind].mean():.1%}" for r in runs]

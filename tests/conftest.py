@@ -29,6 +29,15 @@ def llm():
     return llm_text.load_llm()
 
 
+def embedded(folder, data="", columns=("",) * 4):
+    """A run at its own held-out pictures, or others."""
+    import eval as ev
+    from data import protocols
+
+    r = ev.Run(folder)
+    return r.take(protocols.captions(r.cfg, data, columns))
+
+
 @pytest.fixture(scope="session")
 def tiny_llm_folder(tmp_path_factory):
     """A random two-layer Llama that reads single bytes, as a Hugging Face folder: to train on, not to read well."""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import BadInput, readers, run
+from data import BadInput, protocols, readers, run
 from tests import claims
 
 ROOT, STYLE = Path(__file__).parent.parent, "openmoji"
@@ -74,13 +74,14 @@ def score(folder, data, trial=False):
         if trial and shard != "val":  # what is chosen must not see the tests
             continue
         if shard not in runs:
-            runs[shard] = ev.Embedded(folder, str(data / f"{shard}.tar"), "cpu")
-        r = runs[shard]
-        rows = [i for i, own in enumerate(r.pictures.captions) if known in (None, words(own) <= seen)]
-        names = list(dict.fromkeys(text for i in rows for text in r.pictures.captions[i]))
-        first = [r.texts.index(text) for text in names]
+            r = runs[shard] = ev.Run(folder)
+            r.take(protocols.captions(r.cfg, str(data / f"{shard}.tar")))
+        r, task = runs[shard], runs[shard].task
+        rows = [i for i, own in enumerate(task.pictures.captions) if known in (None, words(own) <= seen)]
+        names = list(dict.fromkeys(text for i in rows for text in task.pictures.captions[i]))
+        first = [task.texts.index(text) for text in names]
         scores = r.image[rows] @ r.text[first].T  # (pictures, names)
-        own = torch.tensor([[text in r.pictures.captions[i] for text in names] for i in rows])  # (copies have several)
+        own = torch.tensor([[text in task.pictures.captions[i] for text in names] for i in rows])  # (copies have several)
         found[name] = {"pictures": len(rows), "names": len(names)}
         for way, ranks in (("i2t", ev.rank_of_best(scores, own)), ("t2i", ev.rank_of_best(scores.T, own.T))):
             ranks = ranks.numpy()

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 import eval as ev
 import train
 from data import shapes
+from tests.conftest import embedded
 
 
 def test_ranks_by_hand():
@@ -75,11 +77,8 @@ def test_compositional_is_strict():
 
 def test_zeroshot_normalises_averages_normalises():
     vectors = {"a x": [3.0, 0], "the x": [0, 1.0], "a y": [-1.0, 0], "the y": [-5.0, 0]}
-
-    def encode(prompts):
-        return torch.tensor([vectors[p] for p in prompts])
-
-    features = ev.class_features(encode, ["x", "y"], ["a {}", "the {}"])
+    r = SimpleNamespace(encode_texts=lambda prompts: torch.tensor([vectors[p] for p in prompts]))
+    features = ev.Run.class_features(r, ["x", "y"], ["a {}", "the {}"])
     assert torch.allclose(features, torch.tensor([[0.5 ** 0.5, 0.5 ** 0.5], [-1.0, 0.0]]))
     image = torch.tensor([[0.0, 1.0], [-1.0, 0.2]])
     assert ev.zeroshot(image, features, torch.tensor([0, 1])).tolist() == [True, True]
@@ -103,33 +102,33 @@ def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     Path("a.csv").write_text("image,caption\n" + "".join(f"p/{i}.png,number {i}\n" for i in range(120)) + "p/gone.png,gone\n")
     train.train(train.Config(**{**small, "data": "a.csv"}))
     train.train(train.Config(**{**small, "data": "a.csv", "out": "other", "image_size": 16}))
-    held_out = len(ev.Embedded(small["out"]).pictures)
+    held_out = len(embedded(small["out"]).task.pictures)
     assert 3 < held_out < 40
     for spelling in ("a.csv", "./a.csv", str(tmp_path / "a.csv")):
-        assert len(ev.Embedded(small["out"], spelling).pictures) == held_out
-    assert list(ev.Embedded("other").pictures.names) == list(ev.Embedded(small["out"]).pictures.names)
+        assert len(embedded(small["out"], spelling).task.pictures) == held_out
+    assert list(embedded("other").task.pictures.names) == list(embedded(small["out"]).task.pictures.names)
     Path("b.csv").write_text(Path("a.csv").read_text().replace("image,caption", "file,words"))
     columns = ("", "file", "words")
-    assert len(ev.Embedded(small["out"], "b.csv", "cpu", columns).pictures) == 120
+    assert len(embedded(small["out"], "b.csv", columns).task.pictures) == 120
     for data, known in (("a.csv", None), ("b.csv", small["train_num_samples"])):  # the same pictures by another name: said, at least
-        counts = ev.Embedded(small["out"], data, "cpu", columns if data == "b.csv" else ("",) * 4).scores()["counts"]
+        counts = embedded(small["out"], data, columns if data == "b.csv" else ("",) * 4).scores()["counts"]
         assert counts.get("or more of the pictures trained on") == known and counts["skipped"] == 1
 
 
 def test_a_model_that_knows_all_scores_all(small):
     """Embeddings that are one-hot in the class, the owner: every score must be 1, or labels and owners are mixed up."""
     train.train(train.Config(**small))
-    e = ev.Embedded(small["out"])
+    e = embedded(small["out"])
     names, _ = shapes.classes("shapes")
     e.image = e.text = torch.eye(len(e.image))
-    e.true, e.false = e.image[e.shown], torch.zeros(len(e.negatives), len(e.image))
+    e.true, e.false = e.image[[i for i, *_ in e.task.negatives]], torch.zeros(len(e.task.negatives), len(e.image))
     e.encode_texts = lambda prompts: torch.zeros(len(prompts), len(e.image))
     scores = e.scores()
     assert scores["retrieval"]["i2t"]["R@1"] == scores["retrieval"]["t2i"]["R@1"] == scores["compositional"]["mean"] == 1.0
     e.encode_texts = lambda prompts: torch.stack([torch.eye(len(names))[names.index(" ".join(p.split()[2:4]))] for p in prompts])
     e.image = torch.stack([torch.eye(len(names))[names.index(f"{s.things[0].colour} {s.things[0].shape}")]
-                           for s in e.pictures.scenes])
-    e.text, e.true, e.false = e.image, e.image[e.shown], e.image[e.shown]
+                           for s in e.task.pictures.scenes])
+    e.text, e.true, e.false = e.image, e.image[[i for i, *_ in e.task.negatives]], e.image[[i for i, *_ in e.task.negatives]]
     assert e.scores()["zeroshot"]["top1"] == 1.0 and e.scores()["compositional"]["mean"] == 0.0
 
 

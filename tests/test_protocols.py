@@ -22,9 +22,10 @@ from PIL import Image
 import eval as ev
 import lift
 import train
-from data import BadInput, page, protocols, run
+from data import BadInput, page, protocols, run, search
 from data.report import curves, report
 from data.shapes import CATEGORIES
+from tests.conftest import embedded
 
 
 def paint(path, number=0):
@@ -114,7 +115,7 @@ WORDS = {"left": [0.75, 0.25], "right": [0.25, 0.75], "even": [0.5, 0.5], "nan":
 def test_sugarcrepe_by_hand(trained, known):
     sugarcrepe(ITEMS)
     seen = known({1: [1.0, 0.0], 2: [0.0, 1.0]}, WORDS)
-    result = ev.on_sugarcrepe(trained, "cpu", "sc", "val2017").scores()
+    result = ev.Run(trained).take(protocols.sugarcrepe("sc", 32, "val2017")).scores()
     shares = [2 / 3, 1, 0, 0, 0, 0, 1 / 2]  # a tie is wrong, and so is NaN on either side
     assert [result["compositional"][kind] for kind in CATEGORIES] == pytest.approx(shares)
     assert result["compositional"]["mean"] == pytest.approx(sum(shares) / 7)  # of kinds, whatever their size
@@ -125,7 +126,7 @@ def test_sugarcrepe_by_hand(trained, known):
 def test_a_collapsed_model_scores_nothing(trained, known):
     sugarcrepe(ITEMS)
     known({1: [0.6, 0.8], 2: [0.6, 0.8]}, dict.fromkeys(WORDS, [0.1, 0.3]))
-    assert set(ev.on_sugarcrepe(trained, "cpu", "sc", "val2017").scores()["compositional"].values()) == {0.0}
+    assert set(ev.Run(trained).take(protocols.sugarcrepe("sc", 32, "val2017")).scores()["compositional"].values()) == {0.0}
 
 
 def change(kind, **fields):
@@ -156,7 +157,7 @@ def test_sugarcrepe_names_what_is_wrong(spoil, words):
     sugarcrepe(ITEMS)
     spoil()
     with pytest.raises(BadInput) as error:
-        protocols.sugarcrepe("sc", "val2017", 16)
+        protocols.sugarcrepe("sc", 16, "val2017")
     assert all(word in str(error.value) for word in words), error.value
 
 
@@ -215,7 +216,7 @@ def test_winoground_files_by_hand(folder, trained, known):
     texts = {words: vector for i, (first, second, *_) in enumerate(EXAMPLES)
              for words, vector in ((f"{i}\u2028some words", first), (f"{i} words some", second))}
     seen = known({1: [1.0, 0.0], 2: [0.0, 1.0]}, texts)
-    result = ev.on_winoground(trained, "cpu", "wino").scores()
+    result = ev.Run(trained).take(protocols.winoground("wino", 32)).scores()
     assert result["winoground"] == {"text": 3 / 8, "image": 3 / 8, "group": 1 / 8} and result["counts"]["examples"] == 8
     assert result["chance"]["winoground"] == {"text": 0.25, "image": 0.25, "group": 1 / 6}
     assert len(seen) == 16
@@ -225,9 +226,9 @@ def test_a_picture_may_come_again():
     winoground("wino", EXAMPLES[:2])
     path = Path("wino/examples.jsonl")
     path.write_text(path.read_text().replace("ex_1_img_0", "ex_0_img_1.png"))  # (with its ending, too)
-    pictures, captions = protocols.winoground("wino", 16)
-    assert list(pictures.names) == ["ex_0_img_0.png", "ex_0_img_1.png", "ex_0_img_1.png", "ex_1_img_1.png"]
-    assert pictures.pixels(range(4))[:, 0, 0, 0].tolist() == [10, 20, 20, 20] and captions[1::2] == ["0 words some", "1 words some"]
+    task = protocols.winoground("wino", 16)
+    assert list(task.pictures.names) == ["ex_0_img_0.png", "ex_0_img_1.png", "ex_0_img_1.png", "ex_1_img_1.png"]
+    assert task.pictures.pixels(range(4))[:, 0, 0, 0].tolist() == [10, 20, 20, 20] and task.examples[1::2] == ["0 words some", "1 words some"]
 
 
 @pytest.mark.parametrize("line, words", [
@@ -275,7 +276,7 @@ def test_zeroshot_by_hand(trained, known):
     seen = known({1: [0.9, 0, 0, 0, 0, 0], 2: [0.5, 0.4, 0.6, 0.7, 0, 0], 3: [0.9, 0.8, 0, 0, 0, 0], 4: [0.9, 0.8, 0.1, 0.7, 0.6, 0.5],
                   5: [0, 0.2, 0, 0, 0.2, 0], 6: [0.1, 0, 0.3, 0.5, 0.2, 0.4], 7: [nan] * 6, 8: [0, 0, 0, 0, 0.0, 0.1]},
                  {f"It is a photo of a {name}": row for name, row in zip(names, torch.eye(6).tolist())})
-    result = ev.on_folder(trained, "cpu", "z").scores()
+    result = ev.Run(trained).take(protocols.imagefolder("z", 32)).scores()
     # big dog 1 and 3 right, 2 third; cat last of six; c ties, so second; d right; e is NaN, so last; f right
     assert result["zeroshot"] == {"top1": 4 / 8, "top5": 6 / 8, "mean_per_class": pytest.approx((2 / 3 + 0 + 0 + 1 + 0 + 1) / 6)}
     assert result["chance"]["zeroshot"] == {"top1": 1 / 6, "top5": 5 / 6, "mean_per_class": 1 / 6}
@@ -286,13 +287,13 @@ def test_zeroshot_by_hand(trained, known):
 def test_class_names():
     folders(b__c=[1], a_=[2], Z=[3])
     names = Path("names.txt")
-    assert protocols.imagefolder("z", 16)[2] == ["Z", "a", "b c"]
+    assert protocols.imagefolder("z", 16).names == ["Z", "a", "b c"]
     names.write_text("\ufeffzebra\r\nan apple\n\nbee_c\n", encoding="utf-8")
-    assert protocols.imagefolder("z", 16, names)[2] == ["zebra", "an apple", "bee_c"]
+    assert protocols.imagefolder("z", 16, names).names == ["zebra", "an apple", "bee_c"]
     names.write_text("n0\tnobody\nb__c\tbee, or sea\nZ\tzebra\na_\tapple\n")  # ImageNet's list for a part of its folders
-    pictures, labels, found = protocols.imagefolder("z", 16, names)
-    assert found == ["zebra", "apple", "bee, or sea"] and labels.tolist() == [0, 1, 2]
-    assert list(pictures.names) == ["Z/3.png", "a_/2.png", "b__c/1.png"]
+    task = protocols.imagefolder("z", 16, names)
+    assert task.names == ["zebra", "apple", "bee, or sea"] and task.labels.tolist() == [0, 1, 2]
+    assert list(task.pictures.names) == ["Z/3.png", "a_/2.png", "b__c/1.png"]
 
 
 @pytest.mark.parametrize("content, words", [
@@ -322,8 +323,8 @@ def test_sub_folders_upper_case_and_a_folder_that_is_called_like_a_picture():
     paint("z/a/2.PNG", 2)
     paint("z/b/3.Tif", 3)
     Path("z/b/x.png").mkdir()
-    pictures, labels, names = protocols.imagefolder("z", 16)
-    assert list(pictures.names) == ["a/2.PNG", "a/deep/er/1.JPEG", "b/3.Tif"] and labels.tolist() == [0, 0, 1] and names == ["a", "b"]
+    task = protocols.imagefolder("z", 16)
+    assert list(task.pictures.names) == ["a/2.PNG", "a/deep/er/1.JPEG", "b/3.Tif"] and task.labels.tolist() == [0, 0, 1] and task.names == ["a", "b"]
 
 
 def test_templates():
@@ -334,7 +335,7 @@ def test_templates():
             protocols.read_templates(path)
     path.write_text("a {} {of} {x\n\na {}.\n")  # other braces are words
     asked = []
-    ev.class_features(lambda prompts: asked.extend(prompts) or torch.ones(len(prompts), 2), ["{0}", "b"], protocols.read_templates(path))
+    ev.Run.class_features(SimpleNamespace(encode_texts=lambda prompts: asked.extend(prompts) or torch.ones(len(prompts), 2)), ["{0}", "b"], protocols.read_templates(path))
     assert asked == ["a {0} {of} {x", "a {0}.", "a b {of} {x", "a b."]
 
 
@@ -383,8 +384,8 @@ def captions_csv(captions):
 def test_retrieval_by_hand(trained, known):
     texts = dict(pair for own in CAPTIONS.values() for pair in own)
     seen = known({number: row for number, row in zip(CAPTIONS, torch.eye(4).tolist())}, texts)
-    e = ev.Embedded(trained, captions_csv(CAPTIONS))
-    i2t, t2i = ev.retrieval_ranks(e.image, e.text, e.owner, e.wording)
+    e = embedded(trained, captions_csv(CAPTIONS))
+    i2t, t2i = ev.retrieval_ranks(e.image, e.text, e.task.owner, e.task.wording)
     # picture 1: its .9 comes after a, f (a tie) and nan; 2: f, nan; 3: nan; 4 has a NaN of its own, so it is after all eight others
     assert i2t.tolist() == [3, 2, 1, 8]
     # "same" is right for 1 and 4; ties in two and c
@@ -403,10 +404,10 @@ def test_retrieval_by_hand(trained, known):
 
 def test_chance_is_what_blind_embeddings_score(trained, known):
     known(dict.fromkeys(CAPTIONS, [0.0] * 4), dict.fromkeys("same one two a b c d e f nan".split(), [0.0] * 4))
-    e = ev.Embedded(trained, captions_csv(CAPTIONS))
+    e = embedded(trained, captions_csv(CAPTIONS))
     generator, hits, draws = torch.Generator().manual_seed(0), torch.zeros(3), 1500
     for _ in range(draws):  # scores in a random order
-        i2t, t2i = ev.retrieval_ranks(torch.eye(4), torch.rand(11, 4, generator=generator), e.owner, e.wording)
+        i2t, t2i = ev.retrieval_ranks(torch.eye(4), torch.rand(11, 4, generator=generator), e.task.owner, e.task.wording)
         hits += torch.stack([(i2t < 1).float().mean(), (i2t < 5).float().mean(), (t2i < 1).float().mean()])
     chance = e.scores()["chance"]["retrieval"]
     assert (hits / draws).tolist() == pytest.approx([chance["i2t"]["R@1"], chance["i2t"]["R@5"], chance["t2i"]["R@1"]], abs=0.02)
@@ -437,7 +438,7 @@ def test_curves_of_a_log_that_was_stopped_by_nan_resumed_and_killed():
 
 def test_a_model_of_nan_is_drawn_and_scores_nothing(trained, known):
     known({number: [nan] * 4 for number in CAPTIONS}, dict.fromkeys("same one two a b c d e f nan".split(), [nan] * 4))
-    e = ev.Embedded(trained, captions_csv(CAPTIONS))
+    e = embedded(trained, captions_csv(CAPTIONS))
     result = e.scores()
     assert result["retrieval"]["i2t"]["R@1"] == result["retrieval"]["t2i"]["R@1"] == 0
     report([e], [result], "r.png")
@@ -453,7 +454,7 @@ QUERIES = {"east": [1.0, 0.0], "north": [0.0, 1.0]}
 
 
 def found(r, k=8):
-    return {query: [(path.name, round(cosine, 4)) for path, cosine in hits] for query, hits in ev.search(r, "p", list(QUERIES), k)}
+    return {query: [(path.name, round(cosine, 4)) for path, cosine in hits] for query, hits in search.search(r, "p", list(QUERIES), k)}
 
 
 def test_search_finds_and_reads_only_what_is_new(trained, known, capsys):
@@ -467,7 +468,7 @@ def test_search_finds_and_reads_only_what_is_new(trained, known, capsys):
     answers = {"east": [("a.png", 1.0), ("b.PNG", 0.8), ("c.bmp", 0.0)], "north": [("c.bmp", 1.0), ("b.PNG", 0.6), ("a.png", 0.0)]}
     assert found(r) == answers and sorted(seen) == [1, 2, 3]
     assert "skipped broken.jpg" in (err := capsys.readouterr().err) and "3 pictures, 1 more cannot be read" in err
-    assert ev.search(r, "p", ["north"])[0][1][0][0] == Path("p/deep/c.bmp")
+    assert search.search(r, "p", ["north"])[0][1][0][0] == Path("p/deep/c.bmp")
     seen.clear()
     assert found(r) == found(ev.Run(trained)) == answers and not seen  # nor is the broken one tried again
     assert "read now: 0" in capsys.readouterr().err
@@ -492,7 +493,7 @@ def test_search_never_uses_another_runs_vectors(small):
         train.train(train.Config(method="clip", **{**small, "out": out, "seed": seed}))
         r = ev.Run(out)
         for folder in ("p", "q", "p"):
-            ((_, hits),) = ev.search(r, folder, ["a red circle"])
+            ((_, hits),) = search.search(r, folder, ["a red circle"])
             with torch.no_grad():
                 query = r.model.encode_text(r.tokenize(["a red circle"]), normalize=True)[0]
                 direct = {p: float(r.model.encode_image(r.transform(Image.open(p))[None], normalize=True)[0] @ query)
@@ -531,13 +532,13 @@ def test_classify(trained, command, known):
     shares = {line.split("  ")[-1]: float(line.split("%")[0]) for line in out.splitlines()}
     assert status == 0 and set(shares) == {"dog", "big cat", "{x}"} and list(shares.values()) == sorted(shares.values(), reverse=True), err
     r = ev.Run(trained)
-    pairs = ev.name_picture(r, "a.PNG", ["dog", "big cat", "bird"], ["a {}", "the {}"])
+    pairs = search.name_picture(r, "a.PNG", ["dog", "big cat", "bird"], ["a {}", "the {}"])
     assert sum(share for _, share in pairs) == pytest.approx(1) and [s for _, s in pairs] == sorted((s for _, s in pairs), reverse=True)
     # by hand: a softmax over the scaled cosines
     known({}, {"a x": [1.0, 0.0], "a y": [0.6, 0.8]})
     r.model.encode_image = lambda images, normalize: torch.tensor([[0.0, 1.0]])
     r.model.logit_scale.data.fill_(torch.tensor(10.0).log())
-    assert ev.name_picture(r, "a.PNG", ["x", "y"], ["a {}"]) == [("y", pytest.approx(1 / (1 + exp(-8)))),
+    assert search.name_picture(r, "a.PNG", ["x", "y"], ["a {}"]) == [("y", pytest.approx(1 / (1 + exp(-8)))),
                                                                  ("x", pytest.approx(1 / (1 + exp(8)), rel=1e-4))]
     Path("broken.jpg").write_bytes(b"none")
     for path, names, words in (("broken.jpg", "a,b", "broken.jpg: cannot be read"), ("none.jpg", "a,b", "none.jpg"),

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import eval as ev
 import lift
 import train
 from data import BadInput, pixels, readers
+from tests.conftest import embedded
 
 
 @pytest.fixture(autouse=True)
@@ -260,14 +260,14 @@ def test_the_list_holds_all_that_training_and_evaluation_ask_for(small, tmp_path
     del small["llm"]
     monkeypatch.setattr(lift, "load_llm", None)  # nobody calls it
     train.train(train.Config(**small, text_features=str(tmp_path / "text.npy")))
-    assert "zeroshot" in ev.Embedded(small["out"]).scores()
+    assert "zeroshot" in embedded(small["out"]).scores()
     monkeypatch.undo()
     small |= {"llm": "", "out": str(tmp_path / "ape"), "image_features": str(tmp_path / "image.npy")}
     np.save(tmp_path / "tokens.npy", np.load(tmp_path / "text.npy")[:, None].repeat(2, 1))
     shutil.copy(tmp_path / "text.txt", tmp_path / "tokens.txt")
     train.train(train.Config(method="ape", **small, text_features=str(tmp_path / "tokens.npy")))
-    e = ev.Embedded(small["out"])
-    vectors = readers.Named(tmp_path / "image.npy")(e.pictures.names)[:, 0]
+    e = embedded(small["out"])
+    vectors = readers.Named(tmp_path / "image.npy")(e.task.pictures.names)[:, 0]
     assert torch.allclose(e.image, torch.nn.functional.normalize(vectors, dim=1), atol=1e-6)  # used unchanged
     with pytest.raises(BadInput, match="cannot read another picture"):
         e.model.encode_image(torch.zeros(1, 3, 32, 32))

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-import eval as ev
 import lift
 import train
 import vit
@@ -25,6 +24,7 @@ from data import BadInput, pixels, readers, shapes
 from data.records import Texts
 from data.batches import Batches, Views, random_crops
 from llm_text import load_llm
+from tests.conftest import embedded
 
 COMMAND = [sys.executable, str(Path(train.__file__))]
 
@@ -394,7 +394,7 @@ def learn(small, pictures, monkeypatch, method, **changes):
     cfg = {**small, "batch_size": 64, "steps": 150, "lr": 2e-3, "warmup": 10, "crop_scale": 1.0, "save_frequency": 1000,
            "log_every_n_steps": 1000, "whiten": 30, **changes}
     train.train(train.Config(**cfg))
-    e = ev.Embedded(cfg["out"])
+    e = embedded(cfg["out"])
     return e.scores()["retrieval"]
 
 
@@ -422,5 +422,5 @@ def test_shuffled_captions_stay_at_chance_on_held_out_pictures(small, monkeypatc
     monkeypatch.setattr(readers, "read", lambda spec, split, *a, **k: shuffled if split == "train" else test_set)
     cfg = {**small, "batch_size": 64, "steps": 60, "lr": 2e-3, "whiten": 30, "log_every_n_steps": 1000}
     train.train(train.Config(**cfg))
-    r = ev.Embedded(cfg["out"]).scores()["retrieval"]["i2t"]
+    r = embedded(cfg["out"]).scores()["retrieval"]["i2t"]
     assert r["R@10"] < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)  # chance is 10 / 200; three standard errors
