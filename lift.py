@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import BadInput, pixels, readers
+from data import BadInput, labels, pixels, readers
 from data.captions import END, CaptionCache, TokenIds, parts
 from data.models import load_vit, read_checkpoint
 from llm_text import load_llm, mean_token, whitening
@@ -305,40 +305,18 @@ class LiveLLM(TextTower):
 
 
 class WordLabels(TextTower):
-    """Not a tower but labels: which tokens and pairs of neighbouring tokens (red circle) a caption holds.
-
-    A label weighs log(captions / captions that hold it). At most `limit` labels, the commonest.
-    (After SuperClass, Huang et al. 2024, arXiv 2411.03313, which has no pairs.)
-    """
+    """Not a tower but labels: which of the commonest tokens and pairs of tokens a caption holds (data/labels.py)."""
 
     fitted = ("vocab", "weight")  # (V,) int64, sorted; (V,)
     width = property(lambda self: len(self.vocab))
 
-    @staticmethod
-    def labels(ids):
-        """(B, L) -> (B, 2 L - 1): each token, and each pair as one number (above all tokens'); -1 where there is none."""
-        a, b = ids[:, :-1], ids[:, 1:]
-        return torch.cat([ids.clamp_min(-1), torch.where((a >= 0) & (b >= 0), ((a + 1) << 32) + b, -1)], dim=1)
-
     def forward(self, ids):
         hot = torch.zeros(len(ids), self.width + 1, device=ids.device)
-        return hot.scatter_(1, find(self.vocab, self.labels(ids)), 1.0)[:, :-1] * self.weight  # (B, V), without the unknown
+        return hot.scatter_(1, find(self.vocab, labels.of(ids)), 1.0)[:, :-1] * self.weight  # (B, V), without the unknown
 
-    @classmethod
-    def fit(cls, cfg, ids, limit=4096):
-        vocab, counts = torch.zeros(2, 0, dtype=torch.int64)
-        for part in parts(ids):
-            labels = cls.labels(part).sort(1).values
-            labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1  # count a label once a caption
-            new, more = labels.unique(return_counts=True)
-            vocab, row = torch.cat([vocab, new]).unique(return_inverse=True)
-            counts = torch.zeros(len(vocab), dtype=torch.int64).index_add_(0, row, torch.cat([counts, more]))
-        tells = (vocab >= 0) & (counts < len(ids))  # what is in every caption tells nothing
-        vocab, counts = vocab[tells], counts[tells]
-        if not len(vocab):
-            raise BadInput("the captions have no word that tells one from another; there is nothing to label pictures by")
-        kept = counts.argsort(descending=True, stable=True)[:limit].sort().values
-        return vocab[kept], (len(ids) / counts[kept]).log()
+    @staticmethod
+    def fit(cfg, ids):
+        return labels.commonest(ids)
 
 
 # ---------------------------------------------------------------------------------------------------------------

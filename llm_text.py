@@ -27,9 +27,10 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from data import BadInput, interpreting, pick_device, readers, run, shapes
+from data import BadInput, pick_device, readers, run, shapes
 from data.captions import parts
 from data.models import digest, fetch_default, merge_adapter, misfits, read_llm, write_adapter
+from data.report import compare
 
 # ---------------------------------------------------------------------------------------------------------------
 # The transformer of the Llama family. Modules carry Hugging Face's names, so that those weights need no map.
@@ -246,11 +247,7 @@ def load_llm(path=None, device="cpu", dtype=torch.float32, adapter=None):
     trained on a GPU must find the same vectors on a CPU. Every tensor of the file is used and every parameter filled.
     """
     path = Path(path) if path else fetch_default()
-    with interpreting(path):
-        c, tokenizer, weights = read_llm(path)
-        highest = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
-        if len(weights) < c.depth or highest >= c.vocab:  # (before a model of a million layers is made)
-            raise ValueError(f"{len(weights)} tensors and token ids up to {highest} do not fit {c}")
+    c, tokenizer, weights = read_llm(path)
     with torch.device("meta"):  # shapes without memory
         model = Llama(c)
     if wrong := misfits(weights, model, "its configuration wants"):
@@ -382,22 +379,6 @@ def whitening(vectors, k):
     return mean.float(), (directions / variance.sqrt()).float()
 
 
-def compare(llm, texts, pools, layer=None):
-    """Print tokens and cosines of some captions."""
-    for i, text in enumerate(texts):
-        ids = llm.tokenizer.lists([text])[0][0]
-        print(f"[{i + 1}] {text}\n    {len(ids)} tokens: {'|'.join(llm.tokenizer.token(j) for j in ids)}")
-    for pool in pools:
-        start = time.time()
-        v = F.normalize(llm.encode(texts, pool, layer), dim=1)
-        default = ", train.py's default" if pool == "mean" and layer is None else ""
-        print(f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, layer)}{default} "
-              f"({1000 * (time.time() - start) / len(texts):.0f} ms a caption)")
-        for i, row in enumerate(v @ v.T):
-            print(f"    [{i + 1}] " + " ".join(f"{c:6.3f}" for c in row))
-    print("\nRaw vectors lie in a narrow cone, so all cosines are high; training centres or whitens them first.")
-
-
 def main():
     pools = [pool for pool in POOLS if pool != "tokens"]
     parser = argparse.ArgumentParser(description="What the frozen LLM thinks of captions: cosines, tokens, timing. "
@@ -412,12 +393,9 @@ def main():
     parser.add_argument("--out", default="adapter.safetensors", help="the adapter's file (default: %(default)s)")
     parser.add_argument("--csv-caption-key", default="", help="as in train.py (default for the built-in world: paraphrase)")
     parser.add_argument("--bidirectional", action="store_true", help="let every token see the whole caption")
-    parser.add_argument("--steps", type=int, default=200, help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="pairs a step (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=2e-4, help="(default: %(default)s)")
-    parser.add_argument("--rank", type=int, default=16, help="of LoRA (default: %(default)s)")
-    parser.add_argument("--alpha", type=float, default=32, help="of LoRA (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    for name, default, what in (("steps", 200, "of the optimizer"), ("batch-size", 64, "pairs a step"), ("lr", 2e-4, "peak learning rate"),
+                                ("rank", 16, "of LoRA"), ("alpha", 32.0, "of LoRA"), ("seed", 0, "of LoRA's start and the pairs")):
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{what} (default: %(default)s)")
     args = parser.parse_args()
     if bool(args.texts) == bool(args.tune) or args.tune and args.llm_adapter:
         raise BadInput("give captions to compare, or --tune DATA (without --llm-adapter); --help says more")

@@ -11,18 +11,13 @@ one that was not, bit for bit on a CPU, and the checkpoint needs no state of any
 """
 
 import argparse
-import hashlib
 import json
 import math
-import platform
 import re
-import resource
-import signal
 import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -31,10 +26,11 @@ import torch
 from tqdm import tqdm
 
 import lift
-from data import BadInput, pick_device, pixels, readers, run, shapes
+from data import BadInput, machine, memory_gb, pick_device, pixels, readers, run, shapes, stop_signals
 from data.batches import Batches, Crops, Views
 from data.models import save_tensors
 from data.records import Texts
+from data.report import LOG_LINE, parameters
 from llm_text import POOLS
 from vit import KINDS, SIZES
 
@@ -143,7 +139,7 @@ def from_cli(argv=None):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# The schedule, the optimizer's groups, memory, signals.
+# The schedule, the optimizer's groups, the loop.
 
 
 def lr_at(step, total, cfg):
@@ -154,13 +150,6 @@ def lr_at(step, total, cfg):
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def memory_gb(device):
-    """Peak memory in GB: of the GPU's allocator, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-
-
 def parameter_groups(model, wd, image_rate=1.0):
     """Weight decay for matrices only: biases, norms and the scale have fewer dimensions, positions three. `rate` is the
     group's share of the learning rate: image_rate in the image tower, else 1."""
@@ -169,23 +158,6 @@ def parameter_groups(model, wd, image_rate=1.0):
         if p.requires_grad:
             groups[wd if p.ndim == 2 else 0.0, image_rate if name.startswith("visual.") else 1.0].append(p)
     return [{"params": params, "weight_decay": decay, "rate": rate} for (decay, rate), params in groups.items()]
-
-
-@contextmanager
-def stop_signals():
-    """Ctrl-C and SIGTERM, during the loop: collected, so that the step ends and is saved. A second one kills."""
-    caught = []
-
-    def catch(number, frame):
-        caught.append(number)
-        signal.signal(number, before[number])
-
-    before = {s: signal.signal(s, catch) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def train(cfg):
@@ -220,13 +192,8 @@ def train(cfg):
     frozen = not any(p.requires_grad for p in model.visual.parameters())
     look = Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
     batches = Batches(pictures, texts, inputs, look, cfg, device)
-    if batches.size < cfg.batch_size:
-        print(f"--batch-size {cfg.batch_size}: there are only {len(pictures)} pictures, so each step has all of them", file=sys.stderr)
-    content = (text_fingerprint + look.fingerprint + texts.fingerprint).encode() + pictures.digests.tobytes()
-    content += inputs.numpy().tobytes() if cfg.text_features else b""  # (a Named's fingerprint covers its first 100 rows only)
-    content += look.vectors.numpy().tobytes() if cfg.image_features else b""
+    data_fingerprint = batches.fingerprint(text_fingerprint)
     seen_digests = torch.from_numpy(np.sort(pictures.digests)[:10_000].view(np.int64))  # a sample, by which eval.py knows them again
-    data_fingerprint = hashlib.blake2b(content, digest_size=12).hexdigest()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
                                   fused=on_gpu)
@@ -244,20 +211,13 @@ def train(cfg):
     if on_gpu if cfg.torchcompile is None else cfg.torchcompile:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
-    parts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad), sum(p.numel() for p in part.parameters()))
-             for name, part in model.named_children()}
-    parts |= {"logit_scale": (int(model.logit_scale.requires_grad), 1), "the LLM behind the cached captions": (0, cached)}
-    trained, everything = (sum(counts) for counts in zip(*parts.values()))
+    by_part, trained, everything = parameters(model, cached)
     print(f"{cfg.method}: {len(pictures)} training pictures, {len(texts)} distinct captions ({cut:.1%} cut at {cfg.context_length} tokens), "
-          f"{total} steps of {batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: "
-          + ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of)
-          + f"; in all {trained:,} of {everything:,} ({trained / everything:.2%})", file=sys.stderr)
+          f"{total} steps of {batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: {by_part}", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     log = open(out / "log.jsonl", "a", buffering=1)
-    log.write(json.dumps({"config": asdict(cfg), "step": start, "torch": torch.__version__, "numpy": np.__version__,
-                          "python": platform.python_version(), "threads": torch.get_num_threads(),
-                          "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
-                          "trained": trained, "parameters": everything, "skipped": pictures.skipped}) + "\n")
+    log.write(json.dumps({"config": asdict(cfg), "step": start, **machine(device), "trained": trained, "parameters": everything,
+                          "skipped": pictures.skipped}) + "\n")
 
     begun = since = time.time()
     seen, waited = 0, 0.0
@@ -297,9 +257,7 @@ def train(cfg):
                          "scale": model.logit_scale.exp().item(), "lr": lr_at(step, total, cfg), "grad_norm": norm.item(),
                          "images_per_second": speed, "data_wait": waited / (now - since), "memory_gb": memory_gb(device),
                          "eta_seconds": (total - done) * len(texts) / speed, "seconds": now - begun}
-                bar.write("step {step}/{total} | loss {loss:.3f} (ln B {ln_batch:.2f}) | acc {accuracy:.1%} | scale {scale:.1f} | lr {lr:.1e} | "
-                          "grad {grad_norm:.2f} | {images_per_second:.0f} img/s | wait {data_wait:.0%} | {memory_gb:.1f} GB | "
-                          "eta {eta_seconds:.0f} s".format(total=total, **entry), file=sys.stderr)
+                bar.write(LOG_LINE.format(total=total, **entry), file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
                 since, seen, waited = time.time(), 0, 0.0
                 if not math.isfinite(entry["loss"] + entry["grad_norm"]):  # the parameters are spoilt

@@ -1,17 +1,21 @@
 """Data and files: pictures and captions, built in (shapes.py) or a user's own (readers.py), model files, caches, reports.
 
 This file holds what all parts share: the one exception that means "the input is at fault, not the program", the
-wrapper that turns it into one line and exit status 2 (every command ends in `sys.exit(data.run(main))`), and the
-place of the cache.
+wrapper that turns it into one line and exit status 2 (every command ends in `sys.exit(data.run(main))`), signals, the
+place of the cache, and the device.
 """
 
 import errno
 import os
+import platform
+import resource
+import signal
 import struct
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 
@@ -61,6 +65,23 @@ def run(main):
         return 130
 
 
+@contextmanager
+def stop_signals():
+    """Ctrl-C and SIGTERM, while training: collected, so that the step ends and is saved. A second one kills."""
+    caught = []
+
+    def catch(number, frame):
+        caught.append(number)
+        signal.signal(number, before[number])
+
+    before = {s: signal.signal(s, catch) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def cache_dir():
     """The folder for downloads, caption vectors and decoded pictures: $LIFT_CACHE, or ~/.cache/lift."""
     return Path(os.environ.get("LIFT_CACHE") or Path.home() / ".cache" / "lift")
@@ -75,3 +96,16 @@ def pick_device(name="auto"):
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"--device {name} cannot be used here ({reason}); try --device cpu") from error
+
+
+def machine(device):
+    """What a run is computed with, for its log."""
+    return {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()}
+
+
+def memory_gb(device):
+    """Peak memory in GB: of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9

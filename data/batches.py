@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import torch
@@ -22,25 +23,35 @@ class Batches:
     """
 
     def __init__(self, pictures, texts, inputs, look, cfg, device):
-        self.pictures, self.texts, self.inputs, self.look, self.device = pictures, texts, inputs, look, device
-        self.seed, self.long_share, self.number = cfg.seed, cfg.long_share, None
+        self.pictures, self.texts, self.inputs, self.look, self.cfg, self.device = pictures, texts, inputs, look, cfg, device
+        self.number = None  # of the epoch that is drawn
         self.size = min(cfg.batch_size, len(pictures))
+        if self.size < cfg.batch_size:
+            print(f"--batch-size {cfg.batch_size}: there are only {len(pictures)} pictures, so each step has all of them", file=sys.stderr)
         self.steps_per_epoch = len(pictures) // self.size  # a ragged last batch would be another task: fewer negatives
 
     def epoch(self, number):
         """The order of the pictures in one epoch, (N,), and a draw in [0, 1) for each picture's caption, (N,)."""
         if number != self.number:
-            rng = np.random.default_rng((self.seed, number))
+            rng = np.random.default_rng((self.cfg.seed, number))
             self.number, self.drawn = number, (rng.permutation(len(self.pictures)), rng.random(len(self.pictures)))
         return self.drawn
 
     def choose(self, captions, draw):
         """One of a picture's captions, the longest of which is last, by a draw in [0, 1)."""
-        if self.long_share is None or len(captions) == 1:
+        share = self.cfg.long_share
+        if share is None or len(captions) == 1:
             return captions[int(draw * len(captions))]
-        if draw < self.long_share:
+        if draw < share:
             return captions[-1]
-        return captions[int((draw - self.long_share) / (1 - self.long_share) * (len(captions) - 1))]
+        return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
+
+    def fingerprint(self, text_fingerprint):
+        """Hash of all that a run learns from; text_fingerprint is that of what made the inputs."""
+        content = (text_fingerprint + self.look.fingerprint + self.texts.fingerprint).encode() + self.pictures.digests.tobytes()
+        content += self.inputs.numpy().tobytes() if self.cfg.text_features else b""  # (a Named's fingerprint covers its first 100 rows only)
+        content += self.look.vectors.numpy().tobytes() if self.cfg.image_features else b""
+        return hashlib.blake2b(content, digest_size=12).hexdigest()
 
     def __call__(self, step):
         """images (B, ...) and texts (B, ...) as the towers take them, duplicates (B, B) bool; on the device."""

@@ -151,7 +151,12 @@ def _hf_model(folder):
 
 def read_llm(path):
     """(sizes and switches, tokenizer, {Hugging Face's name: Stored}) of a GGUF file or a Hugging Face folder."""
-    return _hf_model(path) if path.is_dir() else _gguf_model(path)
+    with interpreting(path):
+        c, tokenizer, weights = _hf_model(path) if path.is_dir() else _gguf_model(path)
+        highest = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
+        if len(weights) < c.depth or highest >= c.vocab:  # (before a model of a million layers is made)
+            raise ValueError(f"{len(weights)} tensors and token ids up to {highest} do not fit {c}")
+        return c, tokenizer, weights
 
 
 def digest(path):

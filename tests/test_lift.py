@@ -24,7 +24,7 @@ import llm_text
 import train
 import vit
 import data.export
-from data import BadInput, pixels
+from data import BadInput, labels, pixels
 from data.captions import END, PAD
 from data.models import load_vit
 from tests import flops
@@ -269,7 +269,7 @@ def test_labels_are_tokens_and_neighbouring_pairs():
     out = tower(torch.tensor([[7, 3, 11, 8, 7, END, PAD]]))[0]
     assert {v: w for v, w in zip(tower.vocab.tolist(), out.tolist()) if w} == pytest.approx(
         {v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))})  # 8 is unknown
-    assert lift.WordLabels.fit(None, ids, limit=1)[0].tolist() == [7]  # the commonest
+    assert labels.commonest(ids, limit=1)[0].tolist() == [7]  # the commonest
     with pytest.raises(BadInput, match="no word that tells"):
         lift.WordLabels.fit(None, ids[:1])
 
