@@ -26,6 +26,7 @@ import torch.nn.functional as F
 import lift
 from data import BadInput, pick_device, pixels, protocols, readers, run, search
 from data.formats import COLUMNS
+from data.models import read_checkpoint
 from data.report import report, table, tree
 from data.shapes import CATEGORIES
 
@@ -146,12 +147,11 @@ class Run:
     """A trained run, and what it makes of a task (data/protocols.py): embeddings, of which every score is a function."""
 
     def __init__(self, folder, device="cpu"):
-        self.folder, self.device, checkpoint = Path(folder), device, lift.read_checkpoint(folder)
+        path, self.device, checkpoint = Path(folder), device, read_checkpoint(folder)
+        # an exported run is a file: what is written goes into a folder of its name
+        self.folder, self.weights = (path.with_suffix(""), path) if path.is_file() else (path, path / "checkpoint.pt")
         self.cfg, self.step, self.seen = checkpoint["config"], checkpoint["step"], checkpoint.get("seen", torch.empty(0))
         self.model, self.transform, self.tokenize = lift.load(folder, device)
-        self.weights = self.folder if self.folder.is_file() else self.folder / "checkpoint.pt"
-        if self.folder.is_file():  # an exported run: what is written goes into a folder of its name
-            self.folder = self.folder.with_suffix("")
 
     @torch.no_grad()
     def encode_pictures(self, pictures, batch=256):
@@ -176,10 +176,10 @@ class Run:
         prompts = self.encode_texts([t.replace("{}", name) for name in names for t in templates]).view(len(names), len(templates), -1)
         return F.normalize(F.normalize(prompts, dim=-1).mean(1), dim=-1)
 
-    def take(self, task):
+    def embed(self, task):
         """Embed the task's pictures, image (N, D), its captions, text (T, D), and the true and false ones, (M, D) each."""
         self.task, self.image = task, self.encode_pictures(task.pictures)
-        if texts := task.texts or task.examples:
+        if texts := task.texts or task.couples:
             self.text = self.encode_texts(texts)
         if task.negatives:
             self.true, self.false = (self.encode_texts([negative[side] for negative in task.negatives]) for side in (2, 3))
@@ -192,27 +192,21 @@ class Run:
 
     def scores(self):
         """The tree of eval.json: all that the task asks."""
-        task, found, counts = self.task, {}, {"pictures": len(self.image)}
+        task, found, counts = self.task, {}, self.task.counts
         if task.texts:
-            counts["captions"] = len(task.texts)
             found |= retrieval_scores("retrieval", self.image, self.text, task.owner, task.wording)
             first = np.unique(task.owner, return_index=True)[1]
             if len(first) < len(task.texts):  # LIFT's variant: one caption a picture
                 found |= retrieval_scores("one_caption", self.image, self.text[first], task.owner[first], task.wording[first])
         if task.negatives:
-            counts["false captions"] = len(task.negatives)
             found |= compositional_scores([kind for _, kind, *_ in task.negatives], self.right)
         if task.names:
-            counts |= {"classified": len(task.labels), "classes": len(task.names)}
             image, features = self.image[task.rows], self.class_features(task.names, task.templates)
             self.guessed = (image @ features.T).argmax(1)
             found |= zeroshot_scores(image, features, task.labels, task.ks)
-        if task.examples:
-            counts["examples"] = len(self.image) // 2
+        if task.couples:
             for name, hits, chance in zip(("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)):
                 found[f"winoground {name}"] = score(hits, chance)
-        if task.pictures.skipped:
-            counts["skipped"] = len(task.pictures.skipped)
         if known := int(np.isin(task.pictures.digests.view(np.int64), self.seen).sum()):
             counts["or more of the pictures trained on"] = known
         value, ci95, chance = (tree({path: leaves[i] for path, leaves in found.items()}) for i in range(3))
@@ -232,8 +226,7 @@ def main():
     what.add_argument("--search", nargs="+", metavar=("FOLDER", "QUERY"), help="find pictures by words; draws search.png")
     what.add_argument("--classify", nargs=2, metavar=("IMAGE", "A,B,C"), help="name one picture")
     parser.add_argument("--images", default="", help="COCO's val2017, for --sugarcrepe")
-    parser.add_argument("--classnames", default="", help="for --zeroshot: names, a line each in the order of the sorted folders, or "
-                        "FOLDER<tab>NAME")
+    parser.add_argument("--classnames", default="", help="for --zeroshot: names, a line each in the order of the sorted folders, or FOLDER<tab>NAME")
     parser.add_argument("--templates", default="", help="file of prompts with {}, a line each (default: LIFT's single one)")
     for name in COLUMNS:
         parser.add_argument(name, default="", help="as in train.py, for --data")
@@ -244,23 +237,14 @@ def main():
         raise BadInput(f"--report {args.report}: name a .png, .jpg or .webp file in a folder that is there")
     device = pick_device(args.device)
     if args.search or args.classify:
-        for r in (Run(folder, device) for folder in args.runs):
-            if args.search:
-                search.show(r, *args.search[:1], args.search[1:], args.report)
-            else:
-                search.classify(r, *args.classify, args.templates)
+        for folder in args.runs:
+            search.use(Run(folder, device), args)
         return
-    kind = next((kind for kind in ("zeroshot", "sugarcrepe", "winoground") if getattr(args, kind)), "data")
-    where, runs, columns = getattr(args, kind), [], (args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root)
-    for r in (Run(folder, device) for folder in args.runs):
-        size = r.cfg["image_size"]
-        runs.append(r.take(protocols.imagefolder(where, size, args.classnames, args.templates) if kind == "zeroshot" else
-                           protocols.sugarcrepe(where, size, args.images) if kind == "sugarcrepe" else
-                           protocols.winoground(where, size) if kind == "winoground" else
-                           protocols.captions(r.cfg, where, columns)))
-    name = f"{f'-{kind}' if kind != 'data' else ''}{f'-{Path(where).resolve().stem}' if where else ''}"  # never one for the other
-    first = Path(args.runs[0].removesuffix(".safetensors"))
-    target = Path(args.report or (first if len(runs) == 1 else first.parent) / f"report{name}.png")
+    runs = [r.embed(protocols.asked(args, r.cfg)) for r in (Run(folder, device) for folder in args.runs)]
+    kind = next((f"-{kind}" for kind in ("zeroshot", "sugarcrepe", "winoground") if getattr(args, kind)), "")
+    where = args.zeroshot or args.sugarcrepe or args.winoground or args.data
+    name = kind + (f"-{Path(where).resolve().stem}" if where else "")  # never one for the other
+    target = Path(args.report or (runs[0].folder if len(runs) == 1 else runs[0].folder.parent) / f"report{name}.png")
     if any((list(r.task.pictures.names), r.task.texts) != (list(runs[0].task.pictures.names), runs[0].task.texts) for r in runs):
         raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.task.data}' for r in runs)}); name "
                        "one set for all with --data")

@@ -26,7 +26,7 @@ from torch import nn
 
 from data import BadInput, labels, pixels, readers
 from data.captions import END, CaptionCache, TokenIds, parts
-from data.models import load_vit, read_checkpoint
+from data.models import Elsewhere, load_vit, read_checkpoint
 from llm_text import load_llm, mean_token, whitening
 from vit import Block, ViT, init_linears
 
@@ -150,17 +150,6 @@ class Adapter(nn.Module):
 
 # ---------------------------------------------------------------------------------------------------------------
 # The image tower.
-
-
-class Elsewhere(nn.Module):
-    """Stands for somebody else's image tower, known by the vectors that it made (--image-features)."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.width = width
-
-    def forward(self, images):
-        raise BadInput("this run knows pictures by --image-features only; it cannot read another picture")
 
 
 def image_tower(cfg):
@@ -389,7 +378,7 @@ class TwoTower(nn.Module):
     def train(self, mode=True):
         """Like nn.Module.train, but a part without a trainable parameter stays in eval mode."""
         super().train(mode)
-        for part in (self.visual, self.text, self.image_head, self.text_head):
+        for part in self.children():
             part.train(mode and any(p.requires_grad for p in part.parameters()))
         return self
 

@@ -5,6 +5,7 @@ offline; from then on a caption *is* its vector. data/models.py reads the files;
 
     Llama         the transformer of Llama, Qwen2, Qwen3         (ids -> hidden states)
     POOLS         last token, mean, one-word prompt, all tokens  (hidden states -> one vector, or one a token)
+    whitening     what opens the cone in which these vectors lie
     FrozenLLM     file, tokenizer, transformer and pooling together; data/captions.py keeps what it says
     tune          the first stage of LLM2CLIP: LoRA teaches the LLM to tell captions apart
 
@@ -169,6 +170,28 @@ POOLS = {
 }
 
 
+def whitening(vectors, k):
+    """Statistics that open the cone in which raw LLM vectors lie: (mean (D,), matrix (D, k)), both float32.
+
+    (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors`, a tensor or Rows (N, D).
+    k = 0: the mean alone, the matrix is the identity. Pass training captions only.
+    """
+    width = vectors[:1].shape[1]
+    if k > min(width, len(vectors) - 1):
+        raise BadInput(f"cannot whiten {len(vectors)} captions of width {width} to {k} directions; --whiten can be "
+                       f"at most {min(width, len(vectors) - 1)} here (better a quarter of the captions; 0 only centres)")
+    mean = sum(part.double().sum(0) for part in parts(vectors)) / len(vectors)  # (float64 is four times the cache)
+    if k == 0:
+        return mean.float(), torch.eye(width)
+    moments = sum((x := part.double()).T @ x for part in parts(vectors)) / len(vectors)
+    variance, directions = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
+    variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
+    if not variance[-1] > 1e-9 * variance[0]:  # an empty direction would be made as large as the first, for captions to come
+        raise BadInput(f"the {len(vectors)} captions vary in {int((variance > 1e-9 * variance[0]).sum())} directions only (are many cut to the same "
+                       "words?); --whiten must be less, better a quarter of that")
+    return mean.float(), (directions / variance.sqrt()).float()
+
+
 class FrozenLLM(nn.Module):
     """A language model that reads captions and is not trained (but for `tune`): transformer, tokenizer, the hash of their files."""
 
@@ -223,8 +246,7 @@ class FrozenLLM(nn.Module):
         """Read texts in batches of similar length. Yields (indices into texts, vectors (n, ...) float32, which were cut)."""
         layer, (before, after, function, _) = self.pool_layer(pool, layer), POOLS[pool]
         lists, cut = self.tokenizer.lists(texts, before, after, max_length)
-        order = sorted(range(len(lists)), key=lambda i: len(lists[i]))
-        start = 0
+        order, start = sorted(range(len(lists)), key=lambda i: len(lists[i])), 0
         for end in range(1, len(order) + 1):
             if end < len(order) and (end + 1 - start) * len(lists[order[end]]) <= tokens_per_batch:
                 continue  # one more has room (lengths rise, so the newcomer's length is the batch's)
@@ -357,28 +379,6 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
     return losses
 
 
-def whitening(vectors, k):
-    """Statistics that open the cone in which raw LLM vectors lie: (mean (D,), matrix (D, k)), both float32.
-
-    (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors`, a tensor or Rows (N, D).
-    k = 0: the mean alone, the matrix is the identity. Pass training captions only.
-    """
-    width = vectors[:1].shape[1]
-    if k > min(width, len(vectors) - 1):
-        raise BadInput(f"cannot whiten {len(vectors)} captions of width {width} to {k} directions; --whiten can be "
-                       f"at most {min(width, len(vectors) - 1)} here (better a quarter of the captions; 0 only centres)")
-    mean = sum(part.double().sum(0) for part in parts(vectors)) / len(vectors)  # (float64 is four times the cache)
-    if k == 0:
-        return mean.float(), torch.eye(width)
-    moments = sum((x := part.double()).T @ x for part in parts(vectors)) / len(vectors)
-    variance, directions = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
-    variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
-    if not variance[-1] > 1e-9 * variance[0]:  # an empty direction would be made as large as the first, for captions to come
-        raise BadInput(f"the {len(vectors)} captions vary in {int((variance > 1e-9 * variance[0]).sum())} directions only (are many cut to the same "
-                       "words?); --whiten must be less, better a quarter of that")
-    return mean.float(), (directions / variance.sqrt()).float()
-
-
 def main():
     pools = [pool for pool in POOLS if pool != "tokens"]
     parser = argparse.ArgumentParser(description="What the frozen LLM thinks of captions: cosines, tokens, timing. "
@@ -404,8 +404,7 @@ def main():
     llm = load_llm(args.llm, device, adapter=args.llm_adapter)
     print(f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, {llm.device}\n")
     if args.texts:
-        compare(llm, args.texts, [args.pool] if args.pool else pools, args.layer)
-        return
+        return compare(llm, args.texts, [args.pool] if args.pool else pools, args.layer)
     kind = args.csv_caption_key or ("paraphrase" if args.tune in shapes.WORLDS else "")
     own, other = (readers.read(args.tune, split, 8, caption_key=kind).captions for split in ("train", "test"))
     pairs = [captions[:2] for captions in other if len(captions) > 1][:2000]  # (all against all)

@@ -17,7 +17,6 @@ import re
 import sys
 import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -26,11 +25,11 @@ import torch
 from tqdm import tqdm
 
 import lift
-from data import BadInput, machine, memory_gb, pick_device, pixels, readers, run, shapes, stop_signals
+from data import BadInput, pick_device, pixels, readers, run, shapes, stop_signals
 from data.batches import Batches, Crops, Views
-from data.models import save_tensors
+from data.models import read_checkpoint, save_tensors
 from data.records import Texts
-from data.report import LOG_LINE, parameters
+from data.report import log_line, machine, memory_gb, parameters
 from llm_text import POOLS
 from vit import KINDS, SIZES
 
@@ -133,9 +132,8 @@ def from_cli(argv=None):
         default = "" if f.default in ("", None) else f" (default: {f.default})"
         parser.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, help=f.metadata["help"] + default, **kind)
     given = vars(parser.parse_args(argv))
-    if "resume" not in given:
-        return Config(**given)
-    return Config(**{**lift.read_checkpoint(given["resume"])["config"], "out": "", **given})
+    before = read_checkpoint(given["resume"])["config"] | {"out": ""} if "resume" in given else {}
+    return Config(**before | given)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -166,7 +164,7 @@ def train(cfg):
     on_gpu = device.type == "cuda"
     out, row, checkpoint = Path(cfg.out), lift.METHODS[cfg.method], None
     if cfg.resume:
-        checkpoint = lift.read_checkpoint(out)
+        checkpoint = read_checkpoint(out)
         for name, value in checkpoint["config"].items():
             if name not in FREE_ON_RESUME and getattr(cfg, name) != value:
                 raise BadInput(f"{out} was made with --{name.replace('_', '-')} {value}, not {getattr(cfg, name)}; leave "
@@ -184,19 +182,18 @@ def train(cfg):
         readers.read(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
     pictures = readers.read(cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data))
     tokenize = row.text.tokenizer(cfg, device)
-    texts = Texts(pictures.captions)
-    inputs = tokenize.rows(texts)  # (distinct captions, ...)
+    captions = Texts(pictures.captions)
+    inputs = tokenize.rows(captions)  # (distinct captions, ...)
     text_fingerprint, cut, cached = tokenize.fingerprint, tokenize.cut, tokenize.frozen_parameters
     del tokenize  # and with it the language model: every caption has been read
     model = lift.TwoTower(cfg, row.text.fit(cfg, inputs)).to(device).train()
     frozen = not any(p.requires_grad for p in model.visual.parameters())
     look = Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
-    batches = Batches(pictures, texts, inputs, look, cfg, device)
-    data_fingerprint = batches.fingerprint(text_fingerprint)
+    batches = Batches(pictures, captions, inputs, look, cfg, device)
+    data_fingerprint = batches.data_fingerprint(text_fingerprint)
     seen_digests = torch.from_numpy(np.sort(pictures.digests)[:10_000].view(np.int64))  # a sample, by which eval.py knows them again
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; not earlier, or it would change the captions
-    optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps,
-                                  fused=on_gpu)
+    optimizer = torch.optim.AdamW(parameter_groups(model, cfg.wd, row.image_rate), lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps, fused=on_gpu)
     total, start = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch), 0
     if checkpoint:
         if checkpoint["data_fingerprint"] != data_fingerprint:
@@ -212,7 +209,7 @@ def train(cfg):
         model.compile()  # in place, so names in the checkpoint stay as they are
 
     by_part, trained, everything = parameters(model, cached)
-    print(f"{cfg.method}: {len(pictures)} training pictures, {len(texts)} distinct captions ({cut:.1%} cut at {cfg.context_length} tokens), "
+    print(f"{cfg.method}: {len(pictures)} training pictures, {len(captions)} distinct captions ({cut:.1%} cut at {cfg.context_length} tokens), "
           f"{total} steps of {batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: {by_part}", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     log = open(out / "log.jsonl", "a", buffering=1)
@@ -220,15 +217,9 @@ def train(cfg):
                           "skipped": pictures.skipped}) + "\n")
 
     begun = since = time.time()
-    seen, waited = 0, 0.0
-    with stop_signals() as stop, ThreadPoolExecutor(1) as ahead, tqdm(total=total, initial=start, unit="step",
-                                                              dynamic_ncols=True, disable=None) as bar:
-        coming = ahead.submit(batches, start)  # the next batch, made in a thread while a step computes
-        for step in range(start, total):
-            asked = time.time()
-            images, texts, duplicates = coming.result()
-            coming = ahead.submit(batches, step + 1)
-            waited += time.time() - asked
+    seen = 0
+    with stop_signals() as stop, tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=None) as bar:
+        for step, (images, texts, duplicates) in batches.ahead(start, total):
 
             # ---- the training step ---------------------------------------------------------------------------
             for group in optimizer.param_groups:
@@ -248,26 +239,24 @@ def train(cfg):
             bar.update()
             save = done % cfg.save_frequency == 0 or done == total or stop
             if save or done % cfg.log_every_n_steps == 0 or done == start + 1:
-                with torch.no_grad():
-                    best = (features["image_features"].float() @ features["text_features"].float().T).argmax(1, keepdim=True)  # (B, 1)
-                    right = duplicates.gather(1, best).float().mean()
+                best = (features["image_features"].float() @ features["text_features"].float().T).argmax(1, keepdim=True)  # (B, 1)
+                right = duplicates.gather(1, best).float().mean()
                 now = time.time()
                 speed = seen / (now - since)
                 entry = {"step": done, "loss": loss.item(), "ln_batch": math.log(len(texts)), "accuracy": right.item(),
                          "scale": model.logit_scale.exp().item(), "lr": lr_at(step, total, cfg), "grad_norm": norm.item(),
-                         "images_per_second": speed, "data_wait": waited / (now - since), "memory_gb": memory_gb(device),
+                         "images_per_second": speed, "data_wait": batches.waited / (now - since), "memory_gb": memory_gb(device),
                          "eta_seconds": (total - done) * len(texts) / speed, "seconds": now - begun}
-                bar.write(LOG_LINE.format(total=total, **entry), file=sys.stderr)
+                bar.write(log_line(entry, total), file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
-                since, seen, waited = time.time(), 0, 0.0
+                since, seen, batches.waited = time.time(), 0, 0.0
                 if not math.isfinite(entry["loss"] + entry["grad_norm"]):  # the parameters are spoilt
                     raise BadInput(f"the loss is {entry['loss']} and its gradient's norm {entry['grad_norm']} at step {done}; stopped. "
                                    "The last good checkpoint is kept; lower --lr, or look for extreme values in the data")
             if save:
                 save_tensors({"config": asdict(cfg), "step": done, "data_fingerprint": data_fingerprint,
                               "text_fingerprint": text_fingerprint, "image_fingerprint": look.fingerprint, "seen": seen_digests,
-                              "model": model.state_dict(),
-                              "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
+                              "model": model.state_dict(), "optimizer": optimizer.state_dict()}, out / "checkpoint.pt")
             if stop:
                 bar.close()
                 print(f"stopped after step {done} of {total}, saved; go on with: python train.py --resume {out}", file=sys.stderr)

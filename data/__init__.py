@@ -7,15 +7,12 @@ place of the cache, and the device.
 
 import errno
 import os
-import platform
-import resource
 import signal
 import struct
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 
 
@@ -96,16 +93,3 @@ def pick_device(name="auto"):
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"--device {name} cannot be used here ({reason}); try --device cpu") from error
-
-
-def machine(device):
-    """What a run is computed with, for its log."""
-    return {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()}
-
-
-def memory_gb(device):
-    """Peak memory in GB: of the GPU's allocator, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9

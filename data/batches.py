@@ -5,6 +5,8 @@ import json
 import math
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ class Batches:
 
     def __init__(self, pictures, texts, inputs, look, cfg, device):
         self.pictures, self.texts, self.inputs, self.look, self.cfg, self.device = pictures, texts, inputs, look, cfg, device
-        self.number = None  # of the epoch that is drawn
+        self.number, self.waited = None, 0.0  # of the epoch that is drawn; seconds for which training waited
         self.size = min(cfg.batch_size, len(pictures))
         if self.size < cfg.batch_size:
             print(f"--batch-size {cfg.batch_size}: there are only {len(pictures)} pictures, so each step has all of them", file=sys.stderr)
@@ -46,7 +48,7 @@ class Batches:
             return captions[-1]
         return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
 
-    def fingerprint(self, text_fingerprint):
+    def data_fingerprint(self, text_fingerprint):
         """Hash of all that a run learns from; text_fingerprint is that of what made the inputs."""
         content = (text_fingerprint + self.look.fingerprint + self.texts.fingerprint).encode() + self.pictures.digests.tobytes()
         content += self.inputs.numpy().tobytes() if self.cfg.text_features else b""  # (a Named's fingerprint covers its first 100 rows only)
@@ -65,6 +67,17 @@ class Batches:
         fits = (theirs[:, :, None] == captions).any(1)  # (B, B): does j's caption describe picture i too?
         duplicates = fits | fits.T | (same[:, None] == same)
         return self.look(which, step), *(on_device(t, self.device) for t in (self.inputs[captions], duplicates))
+
+    def ahead(self, start, end):
+        """(step, its batch) for each step; the next one is made in a thread while a step computes."""
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(self, start)
+            for step in range(start, end):
+                asked = time.time()
+                batch = coming.result()
+                coming = thread.submit(self, step + 1)
+                self.waited += time.time() - asked
+                yield step, batch
 
 
 def on_device(tensor, device):

@@ -154,7 +154,7 @@ def read_llm(path):
     with interpreting(path):
         c, tokenizer, weights = _hf_model(path) if path.is_dir() else _gguf_model(path)
         highest = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
-        if len(weights) < c.depth or highest >= c.vocab:  # (before a model of a million layers is made)
+        if len(weights) < c.depth or highest >= c.vocab:  # (a few bytes may ask for a million layers)
             raise ValueError(f"{len(weights)} tensors and token ids up to {highest} do not fit {c}")
         return c, tokenizer, weights
 
@@ -267,6 +267,17 @@ def misfits(tensors, module, wants):
     if wrong := sorted({name for name, _ in found.items() ^ own.items()}):
         has, should = (shapes.get(wrong[0], "none (no such tensor)") for shapes in (found, own))
         return f"{wrong[0]} has shape {has}, {wants} {should} ({len(wrong)} such tensors)"
+
+
+class Elsewhere(torch.nn.Module):
+    """Stands for somebody else's image tower, known by the vectors that it made (--image-features)."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, images):
+        raise BadInput("this run knows pictures by --image-features only; it cannot read another picture")
 
 
 def load_tensors(path):

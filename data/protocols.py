@@ -24,18 +24,25 @@ from data.readers import decode_named
 class Task:
     """Pictures and what is asked of them. What a task does not ask stays empty."""
 
-    data: str  # what they are, in words
+    data: str  # where they come from
     pictures: readers.Pictures
-    texts: list = ()  # T captions, to retrieve,
-    owner: torch.Tensor = None  # (T,) int64, the picture of each,
+    texts: list = ()  # retrieval: T captions
+    owner: torch.Tensor = None  # (T,) int64, the picture that each belongs to
     wording: torch.Tensor = None  # (T,) int64, equal for equal captions
-    negatives: list = ()  # (picture, category, true caption, false caption) each
-    examples: list = ()  # Winoground's captions: 2 i and 2 i + 1 are those of pictures 2 i and 2 i + 1
-    rows: list = ()  # pictures of one object each, to be classified,
-    labels: torch.Tensor = None  # each by its number among
-    names: list = ()  # classes
-    templates: list = ()
-    ks: tuple = (1,)  # among the k best guesses
+    negatives: list = ()  # composition: (picture, category, true caption, false caption) each
+    rows: list = ()  # classification: C pictures of one object
+    labels: torch.Tensor = None  # (C,) int64, numbers of their names
+    names: list = ()  # of the classes
+    templates: list = ()  # prompts, with {} for the name
+    ks: tuple = (1,)  # a guess is right among the best k
+    couples: list = ()  # Winoground: a caption a picture, two an example
+
+    @property
+    def counts(self):
+        """{in words: how many}, of what there is."""
+        of = {"pictures": self.pictures, "captions": self.texts, "false captions": self.negatives, "classified": self.rows,
+              "classes": self.names, "examples": self.couples[::2], "skipped": self.pictures.skipped}
+        return {what: len(these) for what, these in of.items() if len(these)}
 
 
 def captions(cfg, data="", columns=("",) * 4):
@@ -60,6 +67,18 @@ def captions(cfg, data="", columns=("",) * 4):
     return task
 
 
+def asked(args, cfg):
+    """The Task that eval.py's command line asks of a run. cfg as in `captions`."""
+    size = cfg["image_size"]
+    if args.zeroshot:
+        return imagefolder(args.zeroshot, size, args.classnames, args.templates)
+    if args.sugarcrepe:
+        return sugarcrepe(args.sugarcrepe, size, args.images)
+    if args.winoground:
+        return winoground(args.winoground, size)
+    return captions(cfg, args.data, (args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root))
+
+
 def lines_of(path):
     with interpreting(path):
         return [line.strip() for line in Path(path).read_text("utf-8-sig").split("\n") if line.strip()]
@@ -80,12 +99,12 @@ def read_templates(path):
     return templates
 
 
-def imagefolder(folder, size, classnames="", templates=""):
+def imagefolder(where, size, classnames="", templates=""):
     """Zero-shot classification of FOLDER/CLASS/..., classes in the order of their folders' sorted names.
 
     classnames is a file: a name a line in that order, or FOLDER<tab>NAME a line, of which more may be there than are used.
     """
-    folder, templates = Path(folder), read_templates(templates)
+    folder, templates = Path(where), read_templates(templates)
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; zero-shot classification wants one with a folder of pictures for each class")
     found = {p.name: sorted(f for f in p.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
@@ -110,7 +129,7 @@ def imagefolder(folder, size, classnames="", templates=""):
         raise BadInput(f"two classes have the name {max(names, key=names.count)!r}; tell them apart with --classnames")
     files = [str(file.relative_to(folder)) for name in classes for file in found[name]]
     labels = torch.tensor([label for label, name in enumerate(classes) for _ in found[name]])
-    return Task(str(folder), decode_named(files, folder, size), rows=range(len(files)), labels=labels, names=names, templates=templates, ks=(1, 5))
+    return Task(str(where), decode_named(files, folder, size), rows=range(len(files)), labels=labels, names=names, templates=templates, ks=(1, 5))
 
 
 def sugarcrepe(folder, size, images):
@@ -133,9 +152,9 @@ def sugarcrepe(folder, size, images):
     return Task(str(folder), decode_named(files, Path(images), size), negatives=[(place[name], *rest) for name, *rest in items])
 
 
-def winoground(folder, size):
+def winoground(where, size):
     """Two pictures and two captions an example: picture and caption 2 i belong together, 2 i + 1 too."""
-    where, folder = folder, next((p for p in (Path(folder), Path(folder) / "data") if (p / "examples.jsonl").is_file()), Path(folder))
+    folder = next((p for p in (Path(where), Path(where) / "data") if (p / "examples.jsonl").is_file()), Path(where))
     path, files, captions = folder / "examples.jsonl", [], []
     with interpreting(path):
         for example in map(json.loads, lines_of(path)):
@@ -144,4 +163,4 @@ def winoground(folder, size):
         if not files:
             raise BadInput("no examples")
     endings = {p.stem: p.name for p in sorted((folder / "images").glob("*"))}
-    return Task(str(where), decode_named([endings.get(name, name) for name in files], folder / "images", size), examples=captions)
+    return Task(str(where), decode_named([endings.get(name, name) for name in files], folder / "images", size), couples=captions)

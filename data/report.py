@@ -1,6 +1,9 @@
 """Reports: what a language model thinks of captions, what is trained, what runs scored, and report.png, which shows it."""
 
 import json
+import platform
+import resource
+import sys
 import time
 from contextlib import suppress
 
@@ -13,10 +16,6 @@ from data.page import COLOURS, FAINT, INK, LINE, MARGIN, THUMB, Page
 from data.pixels import to_square
 
 
-LOG_LINE = ("step {step}/{total} | loss {loss:.3f} (ln B {ln_batch:.2f}) | acc {accuracy:.1%} | scale {scale:.1f} | lr {lr:.1e} | grad {grad_norm:.2f} | "
-            "{images_per_second:.0f} img/s | wait {data_wait:.0%} | {memory_gb:.1f} GB | eta {eta_seconds:.0f} s")
-
-
 def parameters(model, cached):
     """(in words by part, how many are trained, how many there are) of a lift.TwoTower; cached: of the LLM behind cached captions."""
     parts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad), sum(p.numel() for p in part.parameters()))
@@ -25,6 +24,25 @@ def parameters(model, cached):
     trained, everything = (sum(counts) for counts in zip(*parts.values()))
     return (", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of)
             + f"; in all {trained:,} of {everything:,} ({trained / everything:.2%})"), trained, everything
+
+
+def machine(device):
+    """What a run is computed with, for its log."""
+    return {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()}
+
+
+def memory_gb(device):
+    """Peak memory in GB: of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def log_line(entry, total):
+    return ("step {step}/{total} | loss {loss:.3f} (ln B {ln_batch:.2f}) | acc {accuracy:.1%} | scale {scale:.1f} | lr {lr:.1e} | "
+            "grad {grad_norm:.2f} | {images_per_second:.0f} img/s | wait {data_wait:.0%} | {memory_gb:.1f} GB | "
+            "eta {eta_seconds:.0f} s").format(total=total, **entry)
 
 
 def compare(llm, texts, pools, layer=None):
@@ -43,11 +61,11 @@ def compare(llm, texts, pools, layer=None):
     print("\nRaw vectors lie in a narrow cone, so all cosines are high; training centres or whitens them first.")
 
 
-def flat(tree, path=""):
+def flat(nested, path=""):
     """{path: leaf} of a tree of dictionaries, in order."""
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {p: leaf for key, below in tree.items() for p, leaf in flat(below, f"{path} {key}".strip()).items()}
+    if not isinstance(nested, dict):
+        return {path: nested}
+    return {p: leaf for key, below in nested.items() for p, leaf in flat(below, f"{path} {key}".strip()).items()}
 
 
 def tree(leaves):
@@ -241,9 +259,9 @@ def chart(page, runs, names, shown=70):
         texts = torch.tensor([int((r.task.owner == i).nonzero()[0]) for i in rows])
         sides = [v - v.mean(0) for v in (r.image[rows], r.text[texts])]
         both = torch.cat(sides).nan_to_num()
-        flat = both @ torch.linalg.svd(both, full_matrices=False)[2][:2].T  # (2 n, 2)
-        low, high = flat.amin(0), flat.amax(0)
-        at = ((flat - low) / (high - low).clamp_min(1e-9) * (size - 60) + 30).tolist()
+        plane = both @ torch.linalg.svd(both, full_matrices=False)[2][:2].T  # (2 n, 2)
+        low, high = plane.amin(0), plane.amax(0)
+        at = ((plane - low) / (high - low).clamp_min(1e-9) * (size - 60) + 30).tolist()
         page.text(x, page.y, name, FAINT, 13)
         page.pen.rectangle([x, page.y + 20, x + size, page.y + 20 + size], outline=FAINT)
         for i, (picture, caption) in enumerate(zip(at[:len(rows)], at[len(rows):])):

@@ -9,7 +9,7 @@ from data import BadInput, printable, protocols, readers
 from data.report import contact_sheet
 
 
-def search(r, where, queries, k=8):
+def nearest(r, where, queries, k=8):
     """[(query, [(path, cosine)])], best first, for the pictures under a folder. r: eval.Run"""
     paths, vectors = readers.folder_vectors(Path(where), r.cfg["image_size"], r.encode_pictures, r.weights)
     best = (r.encode_texts(queries) @ vectors.T).topk(min(k, len(paths)), dim=1)  # (queries, k)
@@ -17,11 +17,20 @@ def search(r, where, queries, k=8):
             for query, *row in zip(queries, best.values.tolist(), best.indices.tolist())]
 
 
+def use(r, args):
+    """What eval.py's --search or --classify asks of a run."""
+    if args.search:
+        where, *queries = args.search
+        show(r, where, queries, args.report)
+    else:
+        classify(r, *args.classify, args.templates)
+
+
 def show(r, where, queries, target):
     """Print what was found, and draw it."""
     if not queries or not all(query.strip() for query in queries):
         raise BadInput(f"--search {where} {' '.join(map(repr, queries)) or '...'}: say what to look for, in quotes")
-    found = search(r, where, queries)
+    found = nearest(r, where, queries)
     for query, hits in found:
         print(f"\n{printable(query)}")
         for path, cosine in hits:

@@ -42,7 +42,7 @@ def probe(train, test, labels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="+")
-    runs = [r.take(protocols.captions(r.cfg)) for r in map(ev.Run, parser.parse_args().runs)]
+    runs = [r.embed(protocols.captions(r.cfg)) for r in map(ev.Run, parser.parse_args().runs)]
     kinds = np.array([kind for _, kind, *_ in runs[0].task.negatives])
     print("| false caption | " + " | ".join(f"{r.folder.name}: cosine | right" for r in runs) + " |\n|---|" + "---|---|" * len(runs))
     for kind in shapes.CATEGORIES:

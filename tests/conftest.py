@@ -35,7 +35,7 @@ def embedded(folder, data="", columns=("",) * 4):
     from data import protocols
 
     r = ev.Run(folder)
-    return r.take(protocols.captions(r.cfg, data, columns))
+    return r.embed(protocols.captions(r.cfg, data, columns))
 
 
 @pytest.fixture(scope="session")

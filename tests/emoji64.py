@@ -75,7 +75,7 @@ def score(folder, data, trial=False):
             continue
         if shard not in runs:
             r = runs[shard] = ev.Run(folder)
-            r.take(protocols.captions(r.cfg, str(data / f"{shard}.tar")))
+            r.embed(protocols.captions(r.cfg, str(data / f"{shard}.tar")))
         r, task = runs[shard], runs[shard].task
         rows = [i for i, own in enumerate(task.pictures.captions) if known in (None, words(own) <= seen)]
         names = list(dict.fromkeys(text for i in rows for text in task.pictures.captions[i]))

@@ -115,7 +115,7 @@ WORDS = {"left": [0.75, 0.25], "right": [0.25, 0.75], "even": [0.5, 0.5], "nan":
 def test_sugarcrepe_by_hand(trained, known):
     sugarcrepe(ITEMS)
     seen = known({1: [1.0, 0.0], 2: [0.0, 1.0]}, WORDS)
-    result = ev.Run(trained).take(protocols.sugarcrepe("sc", 32, "val2017")).scores()
+    result = ev.Run(trained).embed(protocols.sugarcrepe("sc", 32, "val2017")).scores()
     shares = [2 / 3, 1, 0, 0, 0, 0, 1 / 2]  # a tie is wrong, and so is NaN on either side
     assert [result["compositional"][kind] for kind in CATEGORIES] == pytest.approx(shares)
     assert result["compositional"]["mean"] == pytest.approx(sum(shares) / 7)  # of kinds, whatever their size
@@ -126,7 +126,7 @@ def test_sugarcrepe_by_hand(trained, known):
 def test_a_collapsed_model_scores_nothing(trained, known):
     sugarcrepe(ITEMS)
     known({1: [0.6, 0.8], 2: [0.6, 0.8]}, dict.fromkeys(WORDS, [0.1, 0.3]))
-    assert set(ev.Run(trained).take(protocols.sugarcrepe("sc", 32, "val2017")).scores()["compositional"].values()) == {0.0}
+    assert set(ev.Run(trained).embed(protocols.sugarcrepe("sc", 32, "val2017")).scores()["compositional"].values()) == {0.0}
 
 
 def change(kind, **fields):
@@ -216,7 +216,7 @@ def test_winoground_files_by_hand(folder, trained, known):
     texts = {words: vector for i, (first, second, *_) in enumerate(EXAMPLES)
              for words, vector in ((f"{i}\u2028some words", first), (f"{i} words some", second))}
     seen = known({1: [1.0, 0.0], 2: [0.0, 1.0]}, texts)
-    result = ev.Run(trained).take(protocols.winoground("wino", 32)).scores()
+    result = ev.Run(trained).embed(protocols.winoground("wino", 32)).scores()
     assert result["winoground"] == {"text": 3 / 8, "image": 3 / 8, "group": 1 / 8} and result["counts"]["examples"] == 8
     assert result["chance"]["winoground"] == {"text": 0.25, "image": 0.25, "group": 1 / 6}
     assert len(seen) == 16
@@ -228,7 +228,7 @@ def test_a_picture_may_come_again():
     path.write_text(path.read_text().replace("ex_1_img_0", "ex_0_img_1.png"))  # (with its ending, too)
     task = protocols.winoground("wino", 16)
     assert list(task.pictures.names) == ["ex_0_img_0.png", "ex_0_img_1.png", "ex_0_img_1.png", "ex_1_img_1.png"]
-    assert task.pictures.pixels(range(4))[:, 0, 0, 0].tolist() == [10, 20, 20, 20] and task.examples[1::2] == ["0 words some", "1 words some"]
+    assert task.pictures.pixels(range(4))[:, 0, 0, 0].tolist() == [10, 20, 20, 20] and task.couples[1::2] == ["0 words some", "1 words some"]
 
 
 @pytest.mark.parametrize("line, words", [
@@ -276,7 +276,7 @@ def test_zeroshot_by_hand(trained, known):
     seen = known({1: [0.9, 0, 0, 0, 0, 0], 2: [0.5, 0.4, 0.6, 0.7, 0, 0], 3: [0.9, 0.8, 0, 0, 0, 0], 4: [0.9, 0.8, 0.1, 0.7, 0.6, 0.5],
                   5: [0, 0.2, 0, 0, 0.2, 0], 6: [0.1, 0, 0.3, 0.5, 0.2, 0.4], 7: [nan] * 6, 8: [0, 0, 0, 0, 0.0, 0.1]},
                  {f"It is a photo of a {name}": row for name, row in zip(names, torch.eye(6).tolist())})
-    result = ev.Run(trained).take(protocols.imagefolder("z", 32)).scores()
+    result = ev.Run(trained).embed(protocols.imagefolder("z", 32)).scores()
     # big dog 1 and 3 right, 2 third; cat last of six; c ties, so second; d right; e is NaN, so last; f right
     assert result["zeroshot"] == {"top1": 4 / 8, "top5": 6 / 8, "mean_per_class": pytest.approx((2 / 3 + 0 + 0 + 1 + 0 + 1) / 6)}
     assert result["chance"]["zeroshot"] == {"top1": 1 / 6, "top5": 5 / 6, "mean_per_class": 1 / 6}
@@ -454,7 +454,7 @@ QUERIES = {"east": [1.0, 0.0], "north": [0.0, 1.0]}
 
 
 def found(r, k=8):
-    return {query: [(path.name, round(cosine, 4)) for path, cosine in hits] for query, hits in search.search(r, "p", list(QUERIES), k)}
+    return {query: [(path.name, round(cosine, 4)) for path, cosine in hits] for query, hits in search.nearest(r, "p", list(QUERIES), k)}
 
 
 def test_search_finds_and_reads_only_what_is_new(trained, known, capsys):
@@ -468,7 +468,7 @@ def test_search_finds_and_reads_only_what_is_new(trained, known, capsys):
     answers = {"east": [("a.png", 1.0), ("b.PNG", 0.8), ("c.bmp", 0.0)], "north": [("c.bmp", 1.0), ("b.PNG", 0.6), ("a.png", 0.0)]}
     assert found(r) == answers and sorted(seen) == [1, 2, 3]
     assert "skipped broken.jpg" in (err := capsys.readouterr().err) and "3 pictures, 1 more cannot be read" in err
-    assert search.search(r, "p", ["north"])[0][1][0][0] == Path("p/deep/c.bmp")
+    assert search.nearest(r, "p", ["north"])[0][1][0][0] == Path("p/deep/c.bmp")
     seen.clear()
     assert found(r) == found(ev.Run(trained)) == answers and not seen  # nor is the broken one tried again
     assert "read now: 0" in capsys.readouterr().err
@@ -493,7 +493,7 @@ def test_search_never_uses_another_runs_vectors(small):
         train.train(train.Config(method="clip", **{**small, "out": out, "seed": seed}))
         r = ev.Run(out)
         for folder in ("p", "q", "p"):
-            ((_, hits),) = search.search(r, folder, ["a red circle"])
+            ((_, hits),) = search.nearest(r, folder, ["a red circle"])
             with torch.no_grad():
                 query = r.model.encode_text(r.tokenize(["a red circle"]), normalize=True)[0]
                 direct = {p: float(r.model.encode_image(r.transform(Image.open(p))[None], normalize=True)[0] @ query)
