@@ -151,7 +151,8 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
         held_out = pictures.digests % 10 == 0
         rows = np.flatnonzero(held_out if split == "test" else ~held_out)
         if split == "train":
-            print(f"{spec}: {held_out.sum() or 'none'} of them held out for eval.py (a tenth, by a hash of the picture); others: --val-data", file=sys.stderr)
+            print(f"{spec}: {held_out.sum() or 'none'} of them held out for eval.py (a tenth, by a hash of the picture); others: --val-data",
+                  file=sys.stderr)
         if not len(rows):
             raise BadInput(f"{spec}: {len(pictures)} pictures are too few to hold a tenth out; train with --val-data")
         pictures = pictures.take(rows)

@@ -1,4 +1,4 @@
-"""Reports: what a language model thinks of captions, what is trained, what runs scored, and report.png, which shows it."""
+"""Reports: what is trained and on what machine, what a language model thinks of captions, what runs scored, and report.png."""
 
 import json
 import platform
