@@ -235,6 +235,8 @@ def main():
     args = parser.parse_args()
     if args.report and not (Path(args.report).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and Path(args.report).parent.is_dir()):
         raise BadInput(f"--report {args.report}: name a .png, .jpg or .webp file in a folder that is there")
+    if args.search and args.report and len(args.runs) > 1:
+        raise BadInput(f"--report {args.report} would hold the last run's search only; leave it out (search.png in each run)")
     device = pick_device(args.device)
     if args.search or args.classify:
         for folder in args.runs:

@@ -88,7 +88,7 @@ def pick_device(name="auto"):
     """A device's name, or "auto" -> torch.device; BadInput for one that is not there."""
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # (the device of shapes only has no numbers)
         return device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -546,6 +546,45 @@ def test_classify(trained, command, known):
         fails(command(trained, "--classify", path, names), words)
 
 
+def test_flags_reach_what_they_are_for(trained, command):
+    captions_csv({n: [(f"number {n}",)] for n in range(1, 9)})
+    Path("a.csv").write_text(Path("a.csv").read_text().replace("filepath,title", "file,words").replace(",", ";"))
+    fails(command(trained, "--data", "a.csv"), "a.csv")
+    flags = "--csv-separator", ";", "--csv-img-key", "file", "--csv-caption-key", "words", "--image-root", "."
+    status, out, err = command(trained, "--data", "a.csv", *flags)
+    assert status == 0 and "8 pictures, 8 captions" in out, err
+    Path("bad.txt").write_text("no place for a name\n")
+    fails(command(trained, "--classify", "1.png", "dog,cat", "--templates", "bad.txt"), "bad.txt", "no place")
+    fails(command(trained, trained, "--search", ".", "x", "--report", "x.png"), "--report x.png")
+    fails(command(trained, "--device", "meta"), "--device meta cannot be used")
+
+
+def test_copies_are_shown_once_with_the_captions_of_all(trained):
+    captions_csv({n: [(f"number {n}",)] for n in range(1, 5)})
+    paint("copy.png", 2)
+    Path("a.csv").write_text(Path("a.csv").read_text() + "copy.png,the second once more\n")
+    task = embedded(trained, "a.csv").task
+    assert len(task.pictures) == 4 and task.texts == ["number 1", "number 2", "the second once more", "number 3", "number 4"]
+    assert task.owner.tolist() == [0, 1, 1, 2, 3]
+
+
+def test_runs_that_hold_out_different_pictures_are_not_compared(small, command):
+    for name in ("a", "b"):
+        Path(f"{name}.csv").write_text("filepath,title\n" + "".join(f"{paint(f'{name}/{i}.png', i)},{i}\n" for i in range(1, 9)))
+        train.train(train.Config(method="clip", **{**small, "data": f"{name}.csv", "val_data": f"{name}.csv", "out": f"run_{name}"}))
+    fails(command("run_a", "run_b"), "hold out different pictures", "run_a: a.csv", "run_b: b.csv")
+    assert command("run_a", "run_b", "--data", "a.csv")[0] == 0
+
+
+def test_own_data_in_another_column(small):
+    captions_csv({n: [(f"number {n}",)] for n in range(1, 9)})
+    lines = Path("a.csv").read_text().splitlines()
+    Path("a.csv").write_text("\n".join(["filepath,title,other", *(f"{line},word {i}" for i, line in enumerate(lines[1:]))]) + "\n")
+    train.train(train.Config(method="clip", **{**small, "data": "a.csv", "val_data": "a.csv", "csv_caption_key": "title"}))
+    assert embedded(small["out"]).task.texts[0] == "number 1"
+    assert embedded(small["out"], "a.csv", ("", "", "other", "")).task.texts[0] == "word 0"
+
+
 def test_runs_that_know_no_other_pictures(small, command):
     """--image-features: vectors by name, so a picture without one is an error, not a guess."""
     names = captions_csv({n: [(f"number {n}",)] for n in range(1, 21)}) and [f"{n}.png" for n in range(1, 21)]

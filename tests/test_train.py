@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import torch
 import lift
 import train
 import vit
-from data import BadInput, pixels, readers, shapes
+from data import BadInput, pixels, readers, shapes, stop_signals
 from data.records import Texts
 from data.batches import Batches, Views, random_crops
 from llm_text import load_llm
@@ -124,6 +125,35 @@ def test_batches_are_a_function_of_seed_and_step():
             said.setdefault(int(picture), set()).add(caption)
     assert min(map(len, said.values())) >= 2 and all(said[i] <= set(texts.of(i).tolist()) for i in said)
     assert not torch.equal(one(0)[1], batches(seed=1)(0)[1])
+
+
+def test_the_fingerprint_covers_all_that_a_run_learns_from():
+    def fingerprint(text="t", look="v", captions="c", digest=1, inputs=0.0, views=0.0, **foreign):
+        cfg = SimpleNamespace(**{"text_features": "", "image_features": ""} | foreign)
+        return Batches.data_fingerprint(SimpleNamespace(
+            look=SimpleNamespace(fingerprint=look, vectors=torch.tensor([views])), texts=SimpleNamespace(fingerprint=captions),
+            pictures=SimpleNamespace(digests=np.array([digest], np.uint64)), inputs=torch.tensor([inputs]), cfg=cfg), text)
+
+    assert fingerprint() == fingerprint(inputs=1.0, views=1.0)  # (the cache's content: its own fingerprint says it)
+    others = [fingerprint(**one) for one in ({}, {"text": "x"}, {"look": "x"}, {"captions": "x"}, {"digest": 2},
+                                             {"text_features": "f", "inputs": 1.0}, {"text_features": "f", "inputs": 2.0},
+                                             {"image_features": "f", "views": 3.0}, {"image_features": "f", "views": 4.0})]
+    assert len(set(others)) == len(others)
+
+
+def test_the_first_signal_is_collected_and_the_second_gets_through():
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop == [signal.SIGTERM] and not got
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert got == [signal.SIGTERM] and stop == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(got) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_long_captions_are_drawn_in_the_share_asked_for():
