@@ -8,9 +8,9 @@
     python eval.py runs/lift --search FOLDER "a dog on a beach" "a red car"
     python eval.py runs/lift --classify picture.jpg dog,cat
 
-Scores go to a table, to eval.json in each run, and into report.png (of other data: eval-NAME.json, report-NAME.png). Every score is a function of
-embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chance. Numbers in the json files are fractions in
-[0, 1]; ci95 and chance hold the same tree as the scores.
+Scores go to a table, to eval.json in each run, and into report.png (of another test or other data: eval[-TEST]-NAME.json, report[-TEST]-NAME.png).
+Every score is a function of embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chance. Numbers in the json
+files are fractions in [0, 1]; ci95 and chance hold the same tree as the scores.
 """
 
 import argparse

@@ -38,8 +38,9 @@ from vit import Block, ViT, init_linears
 def info_nce(image_features, text_features, logit_scale, duplicates=None):
     """Symmetric cross-entropy of every picture against all captions of the batch and the reverse. (CLIP, Fig. 3)
 
-    logit_scale is 1 / temperature, already exponentiated. duplicates (B, B) bool, symmetric, marks pairs with the same
-    caption or the same picture: true pairs by accident, so they are no negatives (its diagonal is ignored). Random
+    logit_scale is 1 / temperature, already exponentiated. duplicates (B, B) bool, symmetric, marks pairs of which
+    one's caption is among all the other picture's, or the pictures are equal: true pairs by accident, so they are no negatives
+    (its diagonal is ignored). Random
     features of dimension D begin near ln B + scale^2 / 2D. Computed in float32 also under autocast: at scale 100 the bfloat16
     grid of the logits is 0.5 wide.
     """
@@ -163,8 +164,9 @@ def image_tower(cfg):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Text towers. `tokenizer(cfg, device)` gives texts -> tensor (N, ...) (data/captions.py), which runs once, before training,
-# on every distinct caption. What a tower learns from those of the training captions, `fit`, are buffers, named in `fitted`.
+# Text towers. `tokenizer(cfg, device)` gives texts -> tensor (N, ...) (data/captions.py), which runs once, before training, on every
+# distinct caption. Its `rows(texts)` are the same, read on demand; `fingerprint` names what made them, `cut` is the share of texts that
+# were too long, `frozen_parameters` the LLM's size. What a tower learns from the training captions, `fit`, are buffers, named in `fitted`.
 
 
 def find(vocab, ids):
@@ -220,12 +222,12 @@ class RawVectors(LLMVectors):
 
 
 class LLMTokens(LLMVectors):
-    """APE's: every token's last hidden state, cached; scaled to unit variance, for a few dimensions dwarf the rest."""
+    """APE's: every token's last hidden state, cached; centred and scaled to unit variance, for a few dimensions dwarf the rest."""
 
     fitted, pool, ndim = ("mean", "std"), "tokens", 3  # (llm_width,) each
     width = property(lambda self: len(self.mean))
 
-    def forward(self, tokens):  # (B, L, llm_width), zeros are padding, before and after
+    def forward(self, tokens):  # (B, L, llm_width); zeros (padding, and the first token) stay zeros
         real = (tokens != 0).any(-1, keepdim=True)
         return torch.where(real, (tokens.float() - self.mean) / self.std, 0.0)
 
@@ -256,7 +258,7 @@ class TokenTable(TextTower):
         nn.init.zeros_(self.token_embedding.weight[-1])  # the unknown word: no part of a mean
 
     def forward(self, ids):  # (B, L)
-        return self.token_embedding(find(self.vocab, ids)) * (ids >= 0)[..., None]  # (B, L, D), zeros are padding
+        return self.token_embedding(find(self.vocab, ids)) * (ids >= 0)[..., None]  # (B, L, D); zeros: END and padding
 
     @staticmethod
     def fit(cfg, ids):
@@ -328,7 +330,7 @@ class Method:
 HEADS = r"image_head\.|text_head\.|logit_scale"
 UNLOCK = {  # LilT's names for what is trained in the two towers, beside heads and scale
     "layernorm": rf"{HEADS}|.*(norm|ln_final)",
-    "bitfit": rf"{HEADS}|.*bias$",  # (of the image tower: Llama's family has none)
+    "bitfit": rf"{HEADS}|.*bias$",  # (SmolLM2 has none: there, of the image tower)
     "adapters": rf"{HEADS}|.*\.adapter[12]\.",
     "adapters+layernorm": rf"{HEADS}|.*\.adapter[12]\.|.*(norm|ln_final)",
     "all": r".*",

@@ -173,7 +173,7 @@ POOLS = {
 def whitening(vectors, k):
     """Statistics that open the cone in which raw LLM vectors lie: (mean (D,), matrix (D, k)), both float32.
 
-    (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors`, a tensor or Rows (N, D).
+    (x - mean) @ matrix has variance 1 along each of the top k principal directions of `vectors`, a tensor or captions.Rows (N, D).
     k = 0: the mean alone, the matrix is the identity. Pass training captions only.
     """
     width = vectors[:1].shape[1]
@@ -314,7 +314,7 @@ def add_lora(llm, rank, alpha, layer):
 def caption_loss(first, second, same=None, scale=50.0):
     """InfoNCE in one direction: find each first caption's partner among all second ones. (B, D) each, unit length.
 
-    scale is one over the temperature. same (B, B) bool marks second captions that are true of the first's picture too; they are no negatives.
+    scale is one over the temperature. same (B, B) bool marks pairs of which one's caption is among all the other picture's; they are no negatives.
     """
     logits = scale * first @ second.T  # (B, B)
     if same is not None:

@@ -56,10 +56,10 @@ class Config:
     image_weights: str = flag("", "pretrained image tower: a run folder, or a timm or Hugging Face ViT (.safetensors, .pth)")
     image_norm: str = flag("clip", "pixel mean and std that those weights expect: CLIP's, ImageNet's (DeiT), or 0.5 (most of "
                            "timm's and Hugging Face's ViTs)", choices=list(pixels.PIXEL_NORMS))
-    image_features: str = flag("", "in place of a frozen image tower, its vectors: FILE.npy, named by FILE.txt (lit, ape)")
+    image_features: str = flag("", "in place of a frozen image tower, its vectors: FILE.npy, named by FILE.txt (lit, ape rows)")
     image_views: int = flag(4, "with --crop-scale < 1: random crops that a frozen image tower reads of each picture", low=1)
     unlock: str = flag("", "train these parts of both towers, with heads and scale, in place of the row's", choices=["", *lift.UNLOCK])
-    embed_dim: int = flag(128, "shared dimension of two trained towers (lift: the dimension is --whiten)", low=1)
+    embed_dim: int = flag(128, "shared dimension where both towers have a head (lift: --whiten; lit, ape: the image tower's width)", low=1)
     text_width: int = flag(64, "width of a text transformer from scratch", low=1)
     text_depth: int = flag(4, "blocks of that text transformer", low=1)
     text_heads: int = flag(2, "attention heads of that text transformer", low=1)
@@ -109,10 +109,10 @@ class Config:
                            "with --method supervised)" if row.image == "pretrained" else
                            f"--method {self.method} starts from scratch; leave --image-weights and --image-features out")
         if self.image_features and (self.image_weights or self.unlock or re.match(row.trains, "visual.norm.weight")):
-            raise BadInput("--image-features stands for a frozen image tower, so it goes with --method lit or ape and without "
+            raise BadInput("--image-features stands for a frozen image tower, so it goes with --method lit or an ape row and without "
                            "--image-weights and --unlock")
         if self.text_features and (not issubclass(row.text, lift.LLMVectors) or self.llm or self.llm_adapter):
-            raise BadInput("--text-features stands for a frozen LLM, so it goes with --method lift, lift_cos, llm2clip or ape, "
+            raise BadInput("--text-features stands for a frozen LLM, so it goes with --method lift, lift_cos, llm2clip, ape or ape_transformer, "
                            "and without --llm and --llm-adapter")
         if self.llm_adapter and not issubclass(row.text, (lift.LLMVectors, lift.LiveLLM)):
             raise BadInput(f"--llm-adapter changes a language model, of which --method {self.method} uses the tokenizer only")
@@ -188,7 +188,7 @@ def train(cfg):
     del tokenize  # and with it the language model: every caption has been read
     model = lift.TwoTower(cfg, row.text.fit(cfg, inputs)).to(device).train()
     frozen = not any(p.requires_grad for p in model.visual.parameters())
-    look = Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
+    look = Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)  # what the image tower takes
     batches = Batches(pictures, captions, inputs, look, cfg, device)
     data_fingerprint = batches.data_fingerprint(text_fingerprint)
     seen_digests = torch.from_numpy(np.sort(pictures.digests)[:10_000].view(np.int64))  # a sample, by which eval.py knows them again

@@ -75,7 +75,7 @@ class Batches:
             for step in range(start, end):
                 asked = time.time()
                 batch = coming.result()
-                coming = thread.submit(self, step + 1)
+                coming = thread.submit(self, step + 1) if step + 1 < end else None
                 self.waited += time.time() - asked
                 yield step, batch
 

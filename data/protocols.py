@@ -30,8 +30,8 @@ class Task:
     owner: torch.Tensor = None  # (T,) int64, the picture that each belongs to
     wording: torch.Tensor = None  # (T,) int64, equal for equal captions
     negatives: list = ()  # composition: (picture, category, true caption, false caption) each
-    rows: list = ()  # classification: C pictures of one object
-    labels: torch.Tensor = None  # (C,) int64, numbers of their names
+    rows: list = ()  # classification: n pictures
+    labels: torch.Tensor = None  # (n,) int64, their places in names
     names: list = ()  # of the classes
     templates: list = ()  # prompts, with {} for the name
     ks: tuple = (1,)  # a guess is right among the best k

@@ -5,7 +5,7 @@
 
 Trained on train.tar without the held-out style; a picture's captions are its name, and its name with keywords. Scored by
 names alone, each set with its own gallery: unseen concepts in seen styles (all, and noto alone), seen concepts in the unseen
-style, both unseen. Both methods have the same pictures, captions, samples, image tower, crops and rate.
+style, both unseen. Both methods have the same pictures, captions, samples, image tower and crops; `clip 3e-3` has a rate of its own.
 """
 
 import argparse
