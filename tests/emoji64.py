@@ -30,7 +30,7 @@ COMMON = "--image-size 64 --model micro/8 --crop-scale 0.6 --epochs 60 --batch-s
 RUNS = {  # text space, loss, tower and length are LIFT's best by val.tar, one seed (docs/results/LOG.md); CLIP has the same where it can
     "lift_cos": f"--method lift_cos --pool prompt --whiten 128 {COMMON}",
     "clip": f"--method clip {COMMON}",
-    "clip 3e-3": f"--method clip {COMMON} --lr 3e-3",  # (the last --lr counts) CLIP's own best by val.tar
+    "clip 3e-3": f"--method clip {COMMON} --lr 3e-3",  # (the last --lr counts) is a higher rate better for CLIP?
 }
 SETS = {  # shard, whether training captions have every word of their names (None: either)
     "unseen concepts, seen styles": ("concepts", None), "of these, noto": ("noto", None),
