@@ -216,7 +216,7 @@ def test_views_of_a_frozen_tower_are_its_vectors_of_crops_read_once(monkeypatch,
 @pytest.mark.parametrize("flags, says", [
     ({"method": "lit"}, "starts from a pretrained image tower; name one with --image-weights"),
     ({"method": "clip", "image_weights": "x"}, "starts from scratch"), ({"method": "lift", "image_features": "x"}, "starts from scratch"),
-    ({"method": "llm2clip", "image_features": "x"}, "goes with --method lit or ape"),
+    ({"method": "llm2clip", "image_features": "x"}, "goes with --method lit or an ape row"),
     ({"method": "ape", "image_features": "x", "image_weights": "y"}, "without --image-weights"),
     ({"method": "ape", "image_features": "x", "unlock": "all"}, "and --unlock"), ({"method": "lit", "image_weights": "x", "llm_adapter": "x"}, "tokenizer only"),
     ({"method": "x"}, "--method 'x' is unknown"), ({"method": "clip", "text_features": "x"}, "goes with --method lift"), ({"text_features": "x", "llm": "y"}, "without --llm"),
