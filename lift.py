@@ -38,11 +38,10 @@ from vit import Block, ViT, init_linears
 def info_nce(image_features, text_features, logit_scale, duplicates=None):
     """Symmetric cross-entropy of every picture against all captions of the batch and the reverse. (CLIP, Fig. 3)
 
-    logit_scale is 1 / temperature, already exponentiated. duplicates (B, B) bool, symmetric, marks pairs of which
-    one's caption is among all the other picture's, or the pictures are equal: true pairs by accident, so they are no negatives
-    (its diagonal is ignored). Random
-    features of dimension D begin near ln B + scale^2 / 2D. Computed in float32 also under autocast: at scale 100 the bfloat16
-    grid of the logits is 0.5 wide.
+    logit_scale is 1 / temperature, already exponentiated. duplicates (B, B) bool, symmetric, marks pairs of which one's
+    caption is among all the other picture's, or the pictures are equal: true pairs by accident, so they are no negatives (its
+    diagonal is ignored). Random features of dimension D begin near ln B + scale^2 / 2D. Computed in float32 also under
+    autocast: at scale 100 the bfloat16 grid of the logits is 0.5 wide.
     """
     with torch.autocast(image_features.device.type, enabled=False):
         logits = logit_scale.float() * image_features.float() @ text_features.float().T  # (B, B)
