@@ -56,15 +56,17 @@ def retrieval_ranks(image_features, text_features, owner, wording=None, chunk=51
     wording = torch.arange(len(owner)) if wording is None else wording
     i2t, t2i = [], []
     for start in range(0, len(image_features), chunk):
-        scores = image_features[start:start + chunk] @ text_features.T  # (c, T)
-        said = torch.zeros(len(scores), int(wording.max()) + 1, dtype=torch.bool)  # which words each picture owns
+        scores = image_features[start : start + chunk] @ text_features.T  # (c, T)
+        said = torch.zeros(
+            len(scores), int(wording.max()) + 1, dtype=torch.bool
+        )  # which words each picture owns
         mine = (owner >= start) & (owner < start + len(scores))
         said[owner[mine] - start, wording[mine]] = True
         i2t.append(rank_of_best(scores, said[:, wording]))
     for start in range(0, len(text_features), chunk):
-        scores = text_features[start:start + chunk] @ image_features.T  # (c, N)
+        scores = text_features[start : start + chunk] @ image_features.T  # (c, N)
         own = torch.zeros_like(scores, dtype=torch.bool)
-        row, other = (wording[start:start + chunk, None] == wording).nonzero(as_tuple=True)
+        row, other = (wording[start : start + chunk, None] == wording).nonzero(as_tuple=True)
         own[row, owner[other]] = True
         t2i.append(rank_of_best(scores, own))
     return torch.cat(i2t), torch.cat(t2i)
@@ -87,10 +89,15 @@ def winoground(image_features, text_features):
 
     Text: each picture's own caption beats the other. Image: each caption's own picture does. Group: both.
     """
-    image, text = (features.unflatten(0, (-1, 2)) for features in (image_features, text_features))  # (E, 2, D)
+    image, text = (
+        features.unflatten(0, (-1, 2)) for features in (image_features, text_features)
+    )  # (E, 2, D)
     scores = image @ text.transpose(1, 2)  # (E, pictures, captions)
     own = scores.diagonal(dim1=1, dim2=2)  # (E, 2)
-    by_text, by_image = (own > scores.flip(2).diagonal(dim1=1, dim2=2)).all(1), (own > scores.flip(1).diagonal(dim1=1, dim2=2)).all(1)
+    by_text, by_image = (
+        (own > scores.flip(2).diagonal(dim1=1, dim2=2)).all(1),
+        (own > scores.flip(1).diagonal(dim1=1, dim2=2)).all(1),
+    )
     return by_text, by_image, by_text & by_image
 
 
@@ -100,7 +107,9 @@ def interval(hits, groups=None, resamples=1000):
     groups = np.arange(len(hits)) if groups is None else np.asarray(groups)
     total, count, rng = np.bincount(groups, hits), np.bincount(groups), np.random.default_rng(0)
     draws = (rng.integers(0, len(total), len(total)) for _ in range(resamples))
-    return np.percentile([total[drawn].sum() / count[drawn].sum() for drawn in draws], (2.5, 97.5)).tolist()
+    return np.percentile(
+        [total[drawn].sum() / count[drawn].sum() for drawn in draws], (2.5, 97.5)
+    ).tolist()
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -115,12 +124,22 @@ def retrieval_scores(name, image, text, owner, wording):
     """R@K both ways. A picture's captions count together from picture to text, each for itself from text to picture."""
     i2t, t2i = retrieval_ranks(image, text, owner, wording)
     picture, words = torch.stack([owner, wording]).unique(dim=1)  # which picture owns which words
-    captions = torch.zeros(len(image), dtype=torch.int64).index_add_(0, picture, wording.bincount()[words])
-    pictures, scores = words.bincount()[wording], {}  # right answers: (N,) captions and (T,) pictures
-    for way, ranks, right, n, groups in (("i2t", i2t, captions, len(text), None), ("t2i", t2i, pictures, len(image), owner)):
+    captions = torch.zeros(len(image), dtype=torch.int64).index_add_(
+        0, picture, wording.bincount()[words]
+    )
+    pictures, scores = (
+        words.bincount()[wording],
+        {},
+    )  # right answers: (N,) captions and (T,) pictures
+    for way, ranks, right, n, groups in (
+        ("i2t", i2t, captions, len(text), None),
+        ("t2i", t2i, pictures, len(image), owner),
+    ):
         for k in (1, 5, 10):  # chance: is any of c right ones among the k that are drawn of n?
             draws = min(k, n)
-            blind = 1 - np.mean([math.comb(n - c, draws) / math.comb(n, draws) for c in right.tolist()])
+            blind = 1 - np.mean(
+                [math.comb(n - c, draws) / math.comb(n, draws) for c in right.tolist()]
+            )
             scores[f"{name} {way} R@{k}"] = score(ranks < k, blind, groups)
     return scores
 
@@ -129,17 +148,31 @@ def compositional_scores(kinds, right):
     """Each kind's share of true captions that beat the false one, and the mean over kinds."""
     kinds, right, rng = np.array(kinds), np.asarray(right), np.random.default_rng(0)
     hits = {kind: right[kinds == kind] for kind in CATEGORIES if kind in kinds}
-    means = [np.mean([rng.choice(own, len(own)).mean() for own in hits.values()]) for _ in range(1000)]
+    means = [
+        np.mean([rng.choice(own, len(own)).mean() for own in hits.values()]) for _ in range(1000)
+    ]
     return {f"compositional {kind}": score(own, 0.5) for kind, own in hits.items()} | {
-        "compositional mean": (float(np.mean([own.mean() for own in hits.values()])), np.percentile(means, (2.5, 97.5)).tolist(), 0.5)}
+        "compositional mean": (
+            float(np.mean([own.mean() for own in hits.values()])),
+            np.percentile(means, (2.5, 97.5)).tolist(),
+            0.5,
+        )
+    }
 
 
 def zeroshot_scores(image, features, labels, ks):
     """Top-k accuracy, and with more than one k the mean over classes, however many pictures each has."""
-    found = {f"zeroshot top{k}": score(zeroshot(image, features, labels, k), min(1.0, k / len(features))) for k in ks}
+    found = {
+        f"zeroshot top{k}": score(zeroshot(image, features, labels, k), min(1.0, k / len(features)))
+        for k in ks
+    }
     if len(ks) > 1:
         hits, per_class = zeroshot(image, features, labels), torch.bincount(labels).float()
-        found["zeroshot mean_per_class"] = float((hits / per_class[labels]).sum() / (per_class > 0).sum()), None, 1 / len(features)
+        found["zeroshot mean_per_class"] = (
+            float((hits / per_class[labels]).sum() / (per_class > 0).sum()),
+            None,
+            1 / len(features),
+        )
     return found
 
 
@@ -149,8 +182,14 @@ class Run:
     def __init__(self, folder, device="cpu"):
         path, self.device, checkpoint = Path(folder), device, read_checkpoint(folder)
         # an exported run is a file: what is written goes into a folder of its name
-        self.folder, self.weights = (path.with_suffix(""), path) if path.is_file() else (path, path / "checkpoint.pt")
-        self.cfg, self.step, self.seen = checkpoint["config"], checkpoint["step"], checkpoint.get("seen", torch.empty(0))
+        self.folder, self.weights = (
+            (path.with_suffix(""), path) if path.is_file() else (path, path / "checkpoint.pt")
+        )
+        self.cfg, self.step, self.seen = (
+            checkpoint["config"],
+            checkpoint["step"],
+            checkpoint.get("seen", torch.empty(0)),
+        )
         self.model, self.transform, self.tokenize = lift.load(folder, device)
 
     @torch.no_grad()
@@ -160,20 +199,32 @@ class Run:
             vectors = readers.Named(self.cfg["image_features"])(pictures.names)
             inputs = (vectors if vectors.ndim == 2 else vectors[:, 0]).split(batch)
         else:
-            rows = [np.arange(i, min(i + batch, len(pictures))) for i in range(0, len(pictures), batch)]
-            inputs = (pixels.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows)
-        return torch.cat([self.model.encode_image(part.to(self.device), normalize=True).cpu() for part in inputs])
+            rows = [
+                np.arange(i, min(i + batch, len(pictures))) for i in range(0, len(pictures), batch)
+            ]
+            inputs = (
+                pixels.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows
+            )
+        return torch.cat(
+            [self.model.encode_image(part.to(self.device), normalize=True).cpu() for part in inputs]
+        )
 
     @torch.no_grad()
     def encode_texts(self, texts, batch=1024):
         """Texts -> (N, D), unit length, on the CPU."""
         inputs = self.tokenize.rows(texts)
-        return torch.cat([self.model.encode_text(inputs[i:i + batch].to(self.device), normalize=True).cpu()
-                          for i in range(0, len(texts), batch)])
+        return torch.cat(
+            [
+                self.model.encode_text(inputs[i : i + batch].to(self.device), normalize=True).cpu()
+                for i in range(0, len(texts), batch)
+            ]
+        )
 
     def class_features(self, names, templates):
         """(C, D): each class's prompts embedded, normalised, averaged, and normalised again. (CLIP, section 3.1.4)"""
-        prompts = self.encode_texts([t.replace("{}", name) for name in names for t in templates]).view(len(names), len(templates), -1)
+        prompts = self.encode_texts(
+            [t.replace("{}", name) for name in names for t in templates]
+        ).view(len(names), len(templates), -1)
         return F.normalize(F.normalize(prompts, dim=-1).mean(1), dim=-1)
 
     def embed(self, task):
@@ -182,13 +233,18 @@ class Run:
         if texts := task.texts or task.couples:
             self.text = self.encode_texts(texts)
         if task.negatives:
-            self.true, self.false = (self.encode_texts([negative[side] for negative in task.negatives]) for side in (2, 3))
+            self.true, self.false = (
+                self.encode_texts([negative[side] for negative in task.negatives])
+                for side in (2, 3)
+            )
         return self
 
     @property
     def right(self):
         """(M,) bool: which false captions does the true one beat?"""
-        return compositional(self.image[[i for i, *_ in self.task.negatives]], self.true, self.false)
+        return compositional(
+            self.image[[i for i, *_ in self.task.negatives]], self.true, self.false
+        )
 
     def scores(self):
         """The tree of eval.json: all that the task asks."""
@@ -197,7 +253,13 @@ class Run:
             found |= retrieval_scores("retrieval", self.image, self.text, task.owner, task.wording)
             first = np.unique(task.owner, return_index=True)[1]
             if len(first) < len(task.texts):  # LIFT's variant: one caption a picture
-                found |= retrieval_scores("one_caption", self.image, self.text[first], task.owner[first], task.wording[first])
+                found |= retrieval_scores(
+                    "one_caption",
+                    self.image,
+                    self.text[first],
+                    task.owner[first],
+                    task.wording[first],
+                )
         if task.negatives:
             found |= compositional_scores([kind for _, kind, *_ in task.negatives], self.right)
         if task.names:
@@ -205,56 +267,119 @@ class Run:
             self.guessed = (image @ features.T).argmax(1)
             found |= zeroshot_scores(image, features, task.labels, task.ks)
         if task.couples:
-            for name, hits, chance in zip(("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)):
+            for name, hits, chance in zip(
+                ("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)
+            ):
                 found[f"winoground {name}"] = score(hits, chance)
         if known := int(np.isin(task.pictures.digests.view(np.int64), self.seen).sum()):
             counts["or more of the pictures trained on"] = known
-        value, ci95, chance = (tree({path: leaves[i] for path, leaves in found.items()}) for i in range(3))
-        return {"run": str(self.folder), "method": self.cfg["method"], "data": task.data, "step": self.step, "counts": counts,
-                **value, "ci95": ci95, "chance": chance}
+        value, ci95, chance = (
+            tree({path: leaves[i] for path, leaves in found.items()}) for i in range(3)
+        )
+        return {
+            "run": str(self.folder),
+            "method": self.cfg["method"],
+            "data": task.data,
+            "step": self.step,
+            "counts": counts,
+            **value,
+            "ci95": ci95,
+            "chance": chance,
+        }
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-                                     usage="python eval.py RUN [RUN ...] [--flag value ...]   (--help lists the flags)")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        usage="python eval.py RUN [RUN ...] [--flag value ...]   (--help lists the flags)",
+    )
     parser.add_argument("runs", nargs="+", help="run folders, or files of data.export")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--data", default="", help="pictures with captions (default: the runs' own held-out ones)")
+    what.add_argument(
+        "--data", default="", help="pictures with captions (default: the runs' own held-out ones)"
+    )
     what.add_argument("--zeroshot", metavar="FOLDER", help="an ImageFolder")
-    what.add_argument("--sugarcrepe", metavar="JSON_DIR", help="folder of SugarCrepe's seven json files; needs --images")
-    what.add_argument("--winoground", metavar="FOLDER", help="folder with examples.jsonl and images/")
-    what.add_argument("--search", nargs="+", metavar=("FOLDER", "QUERY"), help="find pictures by words; draws search.png")
+    what.add_argument(
+        "--sugarcrepe",
+        metavar="JSON_DIR",
+        help="folder of SugarCrepe's seven json files; needs --images",
+    )
+    what.add_argument(
+        "--winoground", metavar="FOLDER", help="folder with examples.jsonl and images/"
+    )
+    what.add_argument(
+        "--search",
+        nargs="+",
+        metavar=("FOLDER", "QUERY"),
+        help="find pictures by words; draws search.png",
+    )
     what.add_argument("--classify", nargs=2, metavar=("IMAGE", "A,B,C"), help="name one picture")
     parser.add_argument("--images", default="", help="COCO's val2017, for --sugarcrepe")
-    parser.add_argument("--classnames", default="", help="for --zeroshot: names, a line each in the order of the sorted folders, or FOLDER<tab>NAME")
-    parser.add_argument("--templates", default="", help="file of prompts with {}, a line each (default: LIFT's single one)")
+    parser.add_argument(
+        "--classnames",
+        default="",
+        help="for --zeroshot: names, a line each in the order of the sorted folders, or FOLDER<tab>NAME",
+    )
+    parser.add_argument(
+        "--templates",
+        default="",
+        help="file of prompts with {}, a line each (default: LIFT's single one)",
+    )
     for name in COLUMNS:
         parser.add_argument(name, default="", help="as in train.py, for --data")
-    parser.add_argument("--report", help="where the picture goes (default: report.png in the run, or above several)")
+    parser.add_argument(
+        "--report", help="where the picture goes (default: report.png in the run, or above several)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     args = parser.parse_args()
-    if args.report and not (Path(args.report).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and Path(args.report).parent.is_dir()):
-        raise BadInput(f"--report {args.report}: name a .png, .jpg or .webp file in a folder that is there")
+    if args.report and not (
+        Path(args.report).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+        and Path(args.report).parent.is_dir()
+    ):
+        raise BadInput(
+            f"--report {args.report}: name a .png, .jpg or .webp file in a folder that is there"
+        )
     if args.search and args.report and len(args.runs) > 1:
-        raise BadInput(f"--report {args.report} would hold the last run's search only; leave it out (search.png in each run)")
+        raise BadInput(
+            f"--report {args.report} would hold the last run's search only; leave it out (search.png in each run)"
+        )
     device = pick_device(args.device)
     if args.search or args.classify:
         for folder in args.runs:
             search.use(Run(folder, device), args)
         return
-    runs = [r.embed(protocols.asked(args, r.cfg)) for r in (Run(folder, device) for folder in args.runs)]
-    kind = next((f"-{kind}" for kind in ("zeroshot", "sugarcrepe", "winoground") if getattr(args, kind)), "")
+    runs = [
+        r.embed(protocols.asked(args, r.cfg)) for r in (Run(folder, device) for folder in args.runs)
+    ]
+    kind = next(
+        (f"-{kind}" for kind in ("zeroshot", "sugarcrepe", "winoground") if getattr(args, kind)), ""
+    )
     where = args.zeroshot or args.sugarcrepe or args.winoground or args.data
     name = kind + (f"-{Path(where).resolve().stem}" if where else "")  # never one for the other
-    target = Path(args.report or (runs[0].folder if len(runs) == 1 else runs[0].folder.parent) / f"report{name}.png")
-    if any((list(r.task.pictures.names), r.task.texts) != (list(runs[0].task.pictures.names), runs[0].task.texts) for r in runs):
-        raise BadInput(f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.task.data}' for r in runs)}); name "
-                       "one set for all with --data")
+    target = Path(
+        args.report
+        or (runs[0].folder if len(runs) == 1 else runs[0].folder.parent) / f"report{name}.png"
+    )
+    if any(
+        (list(r.task.pictures.names), r.task.texts)
+        != (list(runs[0].task.pictures.names), runs[0].task.texts)
+        for r in runs
+    ):
+        raise BadInput(
+            f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.task.data}' for r in runs)}); name "
+            "one set for all with --data"
+        )
     results = [r.scores() for r in runs]
     for r, result in zip(runs, results):
         r.folder.mkdir(exist_ok=True)
         (r.folder / f"eval{name}.json").write_text(json.dumps(result, indent=1))
-    print(f"\n{results[0]['data']}: " + ", ".join(f"{n} {what}" for what, n in results[0]["counts"].items()) + "\n")
+    print(
+        f"\n{results[0]['data']}: "
+        + ", ".join(f"{n} {what}" for what, n in results[0]["counts"].items())
+        + "\n"
+    )
     print(table(results))
     report(runs, results, target)
     if len(runs[0].image) < 50:

@@ -59,7 +59,9 @@ def cosine_loss(image_features, text_features, logit_scale=None, duplicates=None
 
 def label_loss(image_features, text_features, logit_scale, duplicates=None):
     """Softmax cross-entropy against several labels at once, each a share of the target by its weight. (text_features: WordLabels)"""
-    weight = text_features.float().sum(-1, keepdim=True)  # (B, 1); 0 where a caption has no label at all
+    weight = text_features.float().sum(
+        -1, keepdim=True
+    )  # (B, 1); 0 where a caption has no label at all
     target = text_features.float() / weight.clamp_min(1e-12)  # (B, V)
     loss = -(target * F.log_softmax(logit_scale.float() * image_features.float(), dim=-1)).sum()
     return loss / (weight > 0).sum().clamp_min(1)
@@ -84,7 +86,9 @@ class Residual(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.net = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x):
         return x + self.net(x)
@@ -99,7 +103,9 @@ class Unit(nn.Module):
 
 def adaptor(d_in, d_out):
     """LLM2CLIP's adaptor on the frozen LLM's vector."""
-    return nn.Sequential(Unit(), *(Residual(d_in) for _ in range(4)), nn.LayerNorm(d_in), nn.Linear(d_in, d_out))
+    return nn.Sequential(
+        Unit(), *(Residual(d_in) for _ in range(4)), nn.LayerNorm(d_in), nn.Linear(d_in, d_out)
+    )
 
 
 class TokenMean(nn.Module):
@@ -111,7 +117,9 @@ class TokenMean(nn.Module):
 
     def forward(self, tokens):
         real = (tokens != 0).any(-1, keepdim=True)  # (B, L, 1)
-        return (self.net(tokens.float()) * real).sum(1) / real.sum(1).clamp_min(1)  # (no known word: zeros)
+        return (self.net(tokens.float()) * real).sum(1) / real.sum(1).clamp_min(
+            1
+        )  # (no known word: zeros)
 
 
 def ape(d_in, d_out, layers=4):
@@ -124,7 +132,9 @@ def ape_transformer(d_in, d_out):
     """Its control: tokens may look at those before them. A block of half the width has the weights of three MLP layers."""
     half = d_in // 2
     block = Block(half, math.gcd(half, 8), causal=True)
-    return TokenMean(nn.Sequential(nn.Linear(d_in, half), block, nn.LayerNorm(half), nn.Linear(half, d_out)))
+    return TokenMean(
+        nn.Sequential(nn.Linear(d_in, half), block, nn.LayerNorm(half), nn.Linear(half, d_out))
+    )
 
 
 def token_mean(d_in, d_out):
@@ -196,7 +206,9 @@ class LLMVectors(TextTower):
     width = property(lambda self: self.matrix.shape[-1])
 
     def forward(self, vectors):  # (B, llm_width)
-        with torch.autocast(vectors.device.type, enabled=False):  # whitening enlarges what bfloat16 would round away
+        with torch.autocast(
+            vectors.device.type, enabled=False
+        ):  # whitening enlarges what bfloat16 would round away
             return (vectors.float() - self.mean) @ self.matrix  # (B, width)
 
     @classmethod
@@ -257,7 +269,9 @@ class TokenTable(TextTower):
         nn.init.zeros_(self.token_embedding.weight[-1])  # the unknown word: no part of a mean
 
     def forward(self, ids):  # (B, L)
-        return self.token_embedding(find(self.vocab, ids)) * (ids >= 0)[..., None]  # (B, L, D); zeros: END and padding
+        return (
+            self.token_embedding(find(self.vocab, ids)) * (ids >= 0)[..., None]
+        )  # (B, L, D); zeros: END and padding
 
     @staticmethod
     def fit(cfg, ids):
@@ -269,14 +283,21 @@ class TextTransformer(TokenTable):
 
     def __init__(self, cfg, vocab):
         super().__init__(cfg, vocab, cfg.text_width)
-        self.positional_embedding = nn.Parameter(torch.randn(1, cfg.context_length, self.width) * 0.01)
-        self.blocks = nn.Sequential(*(Block(self.width, cfg.text_heads, causal=True) for _ in range(cfg.text_depth)))
+        self.positional_embedding = nn.Parameter(
+            torch.randn(1, cfg.context_length, self.width) * 0.01
+        )
+        self.blocks = nn.Sequential(
+            *(Block(self.width, cfg.text_heads, causal=True) for _ in range(cfg.text_depth))
+        )
         self.ln_final = nn.LayerNorm(self.width)
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, ids):  # (B, L)
-        x = self.blocks(self.token_embedding(find(self.vocab, ids)) + self.positional_embedding[:, :ids.shape[1]])  # (B, L, D)
+        x = self.blocks(
+            self.token_embedding(find(self.vocab, ids))
+            + self.positional_embedding[:, : ids.shape[1]]
+        )  # (B, L, D)
         end = (ids == END).int().argmax(1)  # (B,)
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, D)
 
@@ -288,7 +309,7 @@ class LiveLLM(TextTower):
         super().__init__(cfg)
         llm = load_llm(cfg.llm, adapter=cfg.llm_adapter)
         self.width, self.llm = llm.width, llm.model
-        del self.llm.layers[llm.pool_layer("mean", cfg.layer or None):]
+        del self.llm.layers[llm.pool_layer("mean", cfg.layer or None) :]
 
     def forward(self, ids):  # (B, L)
         return mean_token(self.llm(ids.clamp_min(0), ids >= 0), ids >= 0)  # (B, D)
@@ -302,7 +323,9 @@ class WordLabels(TextTower):
 
     def forward(self, ids):
         hot = torch.zeros(len(ids), self.width + 1, device=ids.device)
-        return hot.scatter_(1, find(self.vocab, labels.of(ids)), 1.0)[:, :-1] * self.weight  # (B, V), without the unknown
+        return (
+            hot.scatter_(1, find(self.vocab, labels.of(ids)), 1.0)[:, :-1] * self.weight
+        )  # (B, V), without the unknown
 
     @staticmethod
     def fit(cfg, ids):
@@ -335,18 +358,26 @@ UNLOCK = {  # LilT's names for what is trained in the two towers, beside heads a
     "all": r".*",
 }
 # Optimizer, schedule, crops and the scale's limits are one for all rows, and the command line's; each paper has its own.
-VISUAL, TEXT, none = rf"visual\.|{HEADS}", rf"text\.|{HEADS}", nn.Identity  # (no head: that tower's space is the shared one)
+VISUAL, TEXT, none = (
+    rf"visual\.|{HEADS}",
+    rf"text\.|{HEADS}",
+    nn.Identity,
+)  # (no head: that tower's space is the shared one)
 METHODS = {
     "clip": Method("scratch", TextTransformer, r".*", linear, linear, info_nce),
     "lift": Method("scratch", LLMVectors, VISUAL, mlp, none, info_nce),
     "lift_cos": Method("scratch", LLMVectors, r"visual\.|image_head\.", mlp, none, cosine_loss),
     "supervised": Method("scratch", WordLabels, VISUAL, linear, none, label_loss),
     "lit": Method("pretrained", TextTransformer, TEXT, none, linear, info_nce),
-    "clip_pretrained": Method("pretrained", TextTransformer, r".*", linear, linear, info_nce, image_rate=0.1),
+    "clip_pretrained": Method(
+        "pretrained", TextTransformer, r".*", linear, linear, info_nce, image_rate=0.1
+    ),
     "ape": Method("pretrained", LLMTokens, HEADS, none, ape, info_nce),
     "ape_transformer": Method("pretrained", LLMTokens, HEADS, none, ape_transformer, info_nce),
     "ape_lookup": Method("pretrained", TokenTable, TEXT, none, token_mean, info_nce),
-    "lilt": Method("pretrained", LiveLLM, UNLOCK["adapters+layernorm"], nn.Linear, nn.Linear, info_nce),
+    "lilt": Method(
+        "pretrained", LiveLLM, UNLOCK["adapters+layernorm"], nn.Linear, nn.Linear, info_nce
+    ),
     "llm2clip": Method("pretrained", RawVectors, VISUAL, linear, adaptor, info_nce, image_rate=0.1),
 }
 
@@ -361,9 +392,17 @@ class TwoTower(nn.Module):
         super().__init__()
         row = METHODS[cfg.method]
         trains = UNLOCK[cfg.unlock] if cfg.unlock else row.trains
-        visual = image_tower(cfg)  # first: with one seed, rows that train it from scratch begin with the same weights
+        visual = image_tower(
+            cfg
+        )  # first: with one seed, rows that train it from scratch begin with the same weights
         text = row.text(cfg, *fitted)
-        embed_dim = visual.width if row.image_head is none else text.width if row.text_head is none else cfg.embed_dim
+        embed_dim = (
+            visual.width
+            if row.image_head is none
+            else text.width
+            if row.text_head is none
+            else cfg.embed_dim
+        )
         self.visual, self.image_head = visual, row.image_head(visual.width, embed_dim)
         self.text, self.text_head = text, row.text_head(text.width, embed_dim)
         init_linears(self.image_head)
@@ -394,9 +433,11 @@ class TwoTower(nn.Module):
         return F.normalize(features.float(), dim=-1) if normalize else features
 
     def forward(self, images, texts):
-        return {"image_features": self.encode_image(images, normalize=True),
-                "text_features": self.encode_text(texts, normalize=True),
-                "logit_scale": self.logit_scale.exp()}
+        return {
+            "image_features": self.encode_image(images, normalize=True),
+            "text_features": self.encode_text(texts, normalize=True),
+            "logit_scale": self.logit_scale.exp(),
+        }
 
 
 def load(run, device="cpu"):
@@ -416,10 +457,21 @@ def load(run, device="cpu"):
     model.load_state_dict(state)
     tokenize = row.text.tokenizer(cfg, device)
     if tokenize.fingerprint != checkpoint["text_fingerprint"]:
-        raise BadInput(f"{run} was trained with another language model than {cfg.text_features or cfg.llm or 'the default one'} "
-                       "is now; bring that one back")
-    if cfg.image_features and readers.Named(cfg.image_features).fingerprint != checkpoint["image_fingerprint"]:
-        raise BadInput(f"{run} was trained with other vectors than {cfg.image_features} has now; bring those back")
-    return (model.to(device).eval(),
-            lambda image: pixels.normalize_pixels(torch.from_numpy(pixels.to_square(image, cfg.image_size))[None])[0],
-            tokenize)
+        raise BadInput(
+            f"{run} was trained with another language model than {cfg.text_features or cfg.llm or 'the default one'} "
+            "is now; bring that one back"
+        )
+    if (
+        cfg.image_features
+        and readers.Named(cfg.image_features).fingerprint != checkpoint["image_fingerprint"]
+    ):
+        raise BadInput(
+            f"{run} was trained with other vectors than {cfg.image_features} has now; bring those back"
+        )
+    return (
+        model.to(device).eval(),
+        lambda image: pixels.normalize_pixels(
+            torch.from_numpy(pixels.to_square(image, cfg.image_size))[None]
+        )[0],
+        tokenize,
+    )

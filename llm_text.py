@@ -75,12 +75,18 @@ class Attention(nn.Module):
 
     def forward(self, x, cos, sin, seen):
         B, L, _ = x.shape
-        q = self.q_norm(self.q_proj(x).view(B, L, self.heads, self.head_dim)).transpose(1, 2)  # (B, H, L, d)
-        k = self.k_norm(self.k_proj(x).view(B, L, self.kv_heads, self.head_dim)).transpose(1, 2)  # (B, KV, L, d)
+        q = self.q_norm(self.q_proj(x).view(B, L, self.heads, self.head_dim)).transpose(
+            1, 2
+        )  # (B, H, L, d)
+        k = self.k_norm(self.k_proj(x).view(B, L, self.kv_heads, self.head_dim)).transpose(
+            1, 2
+        )  # (B, KV, L, d)
         v = self.v_proj(x).view(B, L, self.kv_heads, self.head_dim).transpose(1, 2)  # (B, KV, L, d)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         # Captions are padded on the right, so causality alone hides the padding from every real token.
-        y = F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, enable_gqa=True)  # (B, H, L, d)
+        y = F.scaled_dot_product_attention(
+            q, k, v, seen, is_causal=seen is None, enable_gqa=True
+        )  # (B, H, L, d)
         return self.o_proj(y.transpose(1, 2).reshape(B, L, -1))  # (B, L, D)
 
 
@@ -121,15 +127,23 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Block(c) for _ in range(c.depth))
         self.norm = RMSNorm(c.width, c.eps)
         # inverse wavelengths of the rotary embedding, (d / 2,); on the CPU, or a model of shapes only would have no numbers
-        inv_freq = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float32, device="cpu") / c.head_dim)
-        self.register_buffer("inv_freq", inv_freq / c.rope_divisors, persistent=False)  # (the divisors are Llama 3's, for long texts)
+        inv_freq = 1.0 / c.rope_theta ** (
+            torch.arange(0, c.head_dim, 2, dtype=torch.float32, device="cpu") / c.head_dim
+        )
+        self.register_buffer(
+            "inv_freq", inv_freq / c.rope_divisors, persistent=False
+        )  # (the divisors are Llama 3's, for long texts)
 
     def forward(self, ids, mask, layer=None):
         """ids and mask (B, L), padded on the right. After `layer` blocks: the bare residual stream; after all of them
         (None): through the final norm. What stands at padded places means nothing."""
-        seen = mask[:, None, None, :] if self.config.bidirectional else None  # (B, 1, 1, L): keys that all may see
+        seen = (
+            mask[:, None, None, :] if self.config.bidirectional else None
+        )  # (B, 1, 1, L): keys that all may see
         x = self.embed_tokens(ids)  # (B, L, D)
-        angles = torch.outer(torch.arange(ids.shape[1], device=ids.device).float(), self.inv_freq).repeat(1, 2)
+        angles = torch.outer(
+            torch.arange(ids.shape[1], device=ids.device).float(), self.inv_freq
+        ).repeat(1, 2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # (L, d)
         for block in self.layers[:layer]:
             x = block(x, cos, sin, seen)
@@ -164,8 +178,18 @@ def mean_token(h, mask):
 # Words put around the caption (before, after), a function, and the share of the blocks to read.
 POOLS = {
     "last": ("", "", last_token, 1.0),
-    "mean": ("", "", mean_token, 1 / 3),  # the better target by docs/results/pooling.md; "prompt" judges meaning better
-    "prompt": ('This sentence: "', '" means in one word: "', last_token, 1.0),  # (Jiang et al. 2023, arXiv 2307.16645)
+    "mean": (
+        "",
+        "",
+        mean_token,
+        1 / 3,
+    ),  # the better target by docs/results/pooling.md; "prompt" judges meaning better
+    "prompt": (
+        'This sentence: "',
+        '" means in one word: "',
+        last_token,
+        1.0,
+    ),  # (Jiang et al. 2023, arXiv 2307.16645)
     "tokens": ("", "", all_tokens, 1.0),
 }
 
@@ -178,17 +202,25 @@ def whitening(vectors, k):
     """
     width = vectors[:1].shape[1]
     if k > min(width, len(vectors) - 1):
-        raise BadInput(f"cannot whiten {len(vectors)} captions of width {width} to {k} directions; --whiten can be "
-                       f"at most {min(width, len(vectors) - 1)} here (better a quarter of the captions; 0 only centres)")
-    mean = sum(part.double().sum(0) for part in parts(vectors)) / len(vectors)  # (float64 is four times the cache)
+        raise BadInput(
+            f"cannot whiten {len(vectors)} captions of width {width} to {k} directions; --whiten can be "
+            f"at most {min(width, len(vectors) - 1)} here (better a quarter of the captions; 0 only centres)"
+        )
+    mean = sum(part.double().sum(0) for part in parts(vectors)) / len(
+        vectors
+    )  # (float64 is four times the cache)
     if k == 0:
         return mean.float(), torch.eye(width)
     moments = sum((x := part.double()).T @ x for part in parts(vectors)) / len(vectors)
     variance, directions = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
     variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
-    if not variance[-1] > 1e-9 * variance[0]:  # an empty direction would be made as large as the first, for captions to come
-        raise BadInput(f"the {len(vectors)} captions vary in {int((variance > 1e-9 * variance[0]).sum())} directions only (are many cut to the same "
-                       "words?); --whiten must be less, better a quarter of that")
+    if (
+        not variance[-1] > 1e-9 * variance[0]
+    ):  # an empty direction would be made as large as the first, for captions to come
+        raise BadInput(
+            f"the {len(vectors)} captions vary in {int((variance > 1e-9 * variance[0]).sum())} directions only (are many cut to the same "
+            "words?); --whiten must be less, better a quarter of that"
+        )
     return mean.float(), (directions / variance.sqrt()).float()
 
 
@@ -213,7 +245,9 @@ class FrozenLLM(nn.Module):
         return self._pad(self.tokenizer.lists(texts, max_length=max_length)[0])
 
     def _pad(self, lists):
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(own) for own in lists], True, -1).to(self.device)  # (B, L)
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(own) for own in lists], True, -1).to(
+            self.device
+        )  # (B, L)
         return ids.clamp_min(0), ids >= 0
 
     @torch.no_grad()
@@ -230,17 +264,28 @@ class FrozenLLM(nn.Module):
         if layer is not None and not 1 <= layer <= self.depth:
             raise BadInput(f"layer {layer} does not exist: this model has layers 1 to {self.depth}")
         if layer and self.tuned_layer and layer != self.tuned_layer:
-            raise BadInput(f"the adapter was tuned to be read after block {self.tuned_layer}, not {layer}; leave --layer out, or "
-                           f"tune another with --layer {layer}")
+            raise BadInput(
+                f"the adapter was tuned to be read after block {self.tuned_layer}, not {layer}; leave --layer out, or "
+                f"tune another with --layer {layer}"
+            )
         return layer or self.tuned_layer or max(1, round(POOLS[pool][-1] * self.depth))
 
     def settings(self, pool, layer, max_length):
         """All that decides a caption's vector, for the name of its cache."""
         before, after, _, _ = POOLS[pool]
         # format: raised where other vectors are made of the same settings (2: tokens without the first)
-        return {"format": 2 if pool == "tokens" else 1, "llm": self.digest, "pool": pool, "before": before, "after": after, "layer": layer,
-                "max_length": max_length, "dtype": str(self.dtype), "width": self.width,
-                "bidirectional": self.model.config.bidirectional}
+        return {
+            "format": 2 if pool == "tokens" else 1,
+            "llm": self.digest,
+            "pool": pool,
+            "before": before,
+            "after": after,
+            "layer": layer,
+            "max_length": max_length,
+            "dtype": str(self.dtype),
+            "width": self.width,
+            "bidirectional": self.model.config.bidirectional,
+        }
 
     def batches(self, texts, pool, layer=None, max_length=None, tokens_per_batch=2048):
         """Read texts in batches of similar length. Yields (indices into texts, vectors (n, ...) float32, which were cut)."""
@@ -273,8 +318,12 @@ def load_llm(path=None, device="cpu", dtype=torch.float32, adapter=None):
     with torch.device("meta"):  # shapes without memory
         model = Llama(c)
     if wrong := misfits(weights, model, "its configuration wants"):
-        raise BadInput(f"{path}: {wrong}; fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model")
-    model.load_state_dict({name: stored.decode().to(dtype) for name, stored in weights.items()}, assign=True)
+        raise BadInput(
+            f"{path}: {wrong}; fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model"
+        )
+    model.load_state_dict(
+        {name: stored.decode().to(dtype) for name, stored in weights.items()}, assign=True
+    )
     llm = FrozenLLM(model, tokenizer, digest(path))
     if adapter:
         merge_adapter(llm, adapter)
@@ -304,8 +353,12 @@ class LoRA(nn.Module):
 
 def add_lora(llm, rank, alpha, layer):
     """Put a LoRA on every linear layer of the first `layer` blocks; returns {name of the linear layer: its LoRA}."""
-    loras = {f"layers.{i}.{name}": LoRA(linear, rank, alpha) for i, block in enumerate(llm.model.layers[:layer])
-             for name, linear in block.named_modules() if isinstance(linear, nn.Linear)}
+    loras = {
+        f"layers.{i}.{name}": LoRA(linear, rank, alpha)
+        for i, block in enumerate(llm.model.layers[:layer])
+        for name, linear in block.named_modules()
+        if isinstance(linear, nn.Linear)
+    }
     for name, lora in loras.items():
         llm.model.set_submodule(name, lora)
     return loras
@@ -318,7 +371,9 @@ def caption_loss(first, second, same=None, scale=50.0):
     """
     logits = scale * first @ second.T  # (B, B)
     if same is not None:
-        logits = logits.masked_fill(same & ~torch.eye(len(first), dtype=torch.bool, device=first.device), -torch.inf)
+        logits = logits.masked_fill(
+            same & ~torch.eye(len(first), dtype=torch.bool, device=first.device), -torch.inf
+        )
     return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
 
 
@@ -331,21 +386,42 @@ def caption_retrieval(first, second):
     return ((scores >= scores.diag()[:, None]).sum(1) == 1).float().mean().item()
 
 
-def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank=16, alpha=32, bidirectional=False, seed=0):
+def tune(
+    llm,
+    captions,
+    out,
+    layer=None,
+    steps=200,
+    batch_size=64,
+    lr=2e-4,
+    rank=16,
+    alpha=32,
+    bidirectional=False,
+    seed=0,
+):
     """Train LoRA on pairs of captions of one picture, mean-pooled after block `layer`; write the adapter to `out`.
 
     captions  lists of two or more captions a picture. Each step draws two of each of `batch_size` pictures.
     Returns the losses. The model is left with its LoRA; load it anew with the adapter to have it merged.
     (The paper has dropout in LoRA, one more negative a pair, instructions, and reads the last block.)
     """
-    for name, value, low in (("steps", steps, 1), ("batch-size", batch_size, 2), ("rank", rank, 1), ("seed", seed, 0)):
+    for name, value, low in (
+        ("steps", steps, 1),
+        ("batch-size", batch_size, 2),
+        ("rank", rank, 1),
+        ("seed", seed, 0),
+    ):
         if value < low:
             raise BadInput(f"--{name} {value} is out of range; it is at least {low}")
     if not 0 < lr <= 1:
         raise BadInput(f"--lr {lr} is out of range; it lies between 0 and 1")
-    captions = sorted({own for own in (tuple(dict.fromkeys(own)) for own in captions) if len(own) > 1})
+    captions = sorted(
+        {own for own in (tuple(dict.fromkeys(own)) for own in captions) if len(own) > 1}
+    )
     if len(captions) < 2:
-        raise BadInput("tuning needs pictures that have two captions or more (built-in: --csv-caption-key paraphrase or mixed)")
+        raise BadInput(
+            "tuning needs pictures that have two captions or more (built-in: --csv-caption-key paraphrase or mixed)"
+        )
     layer, rng = llm.pool_layer("mean", layer), np.random.default_rng(seed)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -359,13 +435,29 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
         ids, mask = llm.tokenize(texts, 512)
         return F.normalize(mean_token(llm.model(ids, mask, layer), mask), dim=1)
 
-    for step in (bar := tqdm(range(steps), desc="tuning the language model", unit="step", dynamic_ncols=True, disable=None)):
+    for step in (
+        bar := tqdm(
+            range(steps),
+            desc="tuning the language model",
+            unit="step",
+            dynamic_ncols=True,
+            disable=None,
+        )
+    ):
         drawn = rng.choice(len(captions), min(batch_size, len(captions)), replace=False)
         pairs = [[captions[i][j] for j in rng.permutation(len(captions[i]))[:2]] for i in drawn]
         # a tenth of warm-up, then linearly to zero
         optimizer.param_groups[0]["lr"] = lr * min(1, 10 * (step + 1) / steps) * (1 - step / steps)
-        same = torch.tensor([[second in captions[i] or pair[0] in captions[j] for j, (_, second) in zip(drawn, pairs)]
-                             for i, pair in zip(drawn, pairs)], device=llm.device)
+        same = torch.tensor(
+            [
+                [
+                    second in captions[i] or pair[0] in captions[j]
+                    for j, (_, second) in zip(drawn, pairs)
+                ]
+                for i, pair in zip(drawn, pairs)
+            ],
+            device=llm.device,
+        )
         loss = caption_loss(*(read(list(side)) for side in zip(*pairs)), same)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
@@ -381,32 +473,64 @@ def tune(llm, captions, out, layer=None, steps=200, batch_size=64, lr=2e-4, rank
 
 def main():
     pools = [pool for pool in POOLS if pool != "tokens"]
-    parser = argparse.ArgumentParser(description="What the frozen LLM thinks of captions: cosines, tokens, timing. "
-                                     "With --tune: teach it to tell captions apart (LLM2CLIP's first stage).")
+    parser = argparse.ArgumentParser(
+        description="What the frozen LLM thinks of captions: cosines, tokens, timing. "
+        "With --tune: teach it to tell captions apart (LLM2CLIP's first stage)."
+    )
     parser.add_argument("texts", nargs="*", help="captions to compare")
-    parser.add_argument("--llm", help="GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)")
+    parser.add_argument(
+        "--llm", help="GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)"
+    )
     parser.add_argument("--llm-adapter", help="adapter that --tune wrote, to compare captions with")
     parser.add_argument("--pool", choices=pools, help="only this pooling (default: all)")
-    parser.add_argument("--layer", type=int, help="read, or tune, up to this block (default: the pooling's own)")
+    parser.add_argument(
+        "--layer", type=int, help="read, or tune, up to this block (default: the pooling's own)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--tune", metavar="DATA", help="pictures with several captions each; a specification as train.py takes it")
-    parser.add_argument("--out", default="adapter.safetensors", help="the adapter's file (default: %(default)s)")
-    parser.add_argument("--csv-caption-key", default="", help="as in train.py (default for the built-in world: paraphrase)")
-    parser.add_argument("--bidirectional", action="store_true", help="let every token see the whole caption")
-    for name, default, what in (("steps", 200, "of the optimizer"), ("batch-size", 64, "pairs a step"), ("lr", 2e-4, "peak learning rate"),
-                                ("rank", 16, "of LoRA"), ("alpha", 32.0, "of LoRA"), ("seed", 0, "of LoRA's start and the pairs")):
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{what} (default: %(default)s)")
+    parser.add_argument(
+        "--tune",
+        metavar="DATA",
+        help="pictures with several captions each; a specification as train.py takes it",
+    )
+    parser.add_argument(
+        "--out", default="adapter.safetensors", help="the adapter's file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--csv-caption-key",
+        default="",
+        help="as in train.py (default for the built-in world: paraphrase)",
+    )
+    parser.add_argument(
+        "--bidirectional", action="store_true", help="let every token see the whole caption"
+    )
+    for name, default, what in (
+        ("steps", 200, "of the optimizer"),
+        ("batch-size", 64, "pairs a step"),
+        ("lr", 2e-4, "peak learning rate"),
+        ("rank", 16, "of LoRA"),
+        ("alpha", 32.0, "of LoRA"),
+        ("seed", 0, "of LoRA's start and the pairs"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=type(default), default=default, help=f"{what} (default: %(default)s)"
+        )
     args = parser.parse_args()
     if bool(args.texts) == bool(args.tune) or args.tune and args.llm_adapter:
-        raise BadInput("give captions to compare, or --tune DATA (without --llm-adapter); --help says more")
+        raise BadInput(
+            "give captions to compare, or --tune DATA (without --llm-adapter); --help says more"
+        )
     start = time.time()
     device = pick_device(args.device)
     llm = load_llm(args.llm, device, adapter=args.llm_adapter)
-    print(f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, {llm.device}\n")
+    print(
+        f"loaded in {time.time() - start:.1f} s: {llm.depth} layers of width {llm.width}, {llm.dtype}, {llm.device}\n"
+    )
     if args.texts:
         return compare(llm, args.texts, [args.pool] if args.pool else pools, args.layer)
     kind = args.csv_caption_key or ("paraphrase" if args.tune in shapes.WORLDS else "")
-    own, other = (readers.read(args.tune, split, 8, caption_key=kind).captions for split in ("train", "test"))
+    own, other = (
+        readers.read(args.tune, split, 8, caption_key=kind).captions for split in ("train", "test")
+    )
     pairs = [captions[:2] for captions in other if len(captions) > 1][:2000]  # (all against all)
 
     def accuracy(model):
@@ -414,9 +538,23 @@ def main():
         return f"{caption_retrieval(first, second):.1%} of {len(pairs)} held-out captions find their second caption"
 
     before = accuracy(llm) if pairs else "no held-out picture has two captions"
-    tune(llm, own, args.out, args.layer, args.steps, args.batch_size, args.lr, args.rank, args.alpha, args.bidirectional, args.seed)
+    tune(
+        llm,
+        own,
+        args.out,
+        args.layer,
+        args.steps,
+        args.batch_size,
+        args.lr,
+        args.rank,
+        args.alpha,
+        args.bidirectional,
+        args.seed,
+    )
     after = accuracy(load_llm(args.llm, device, adapter=args.out)) if pairs else ""
-    print(f"before: {before}\nafter:  {after}\nwrote {args.out}; next: python train.py --llm-adapter {args.out}")
+    print(
+        f"before: {before}\nafter:  {after}\nwrote {args.out}; next: python train.py --llm-adapter {args.out}"
+    )
 
 
 if __name__ == "__main__":

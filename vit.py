@@ -38,7 +38,9 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(3 * patch * patch, width)
 
     def forward(self, x):  # (B, 3, H, W)
-        return self.proj(F.pixel_unshuffle(x, self.patch).flatten(2).mT.contiguous())  # (B, N, 3 p p) -> (B, N, D)
+        return self.proj(
+            F.pixel_unshuffle(x, self.patch).flatten(2).mT.contiguous()
+        )  # (B, N, 3 p p) -> (B, N, D)
 
 
 class Attention(nn.Module):
@@ -52,7 +54,9 @@ class Attention(nn.Module):
 
     def forward(self, x):
         B, N, D = x.shape
-        q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # 3 x (B, H, N, d)
+        q, k, v = (
+            self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        )  # 3 x (B, H, N, d)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.proj(y.transpose(1, 2).reshape(B, N, D))
 
@@ -62,7 +66,11 @@ class MLP(nn.Module):
 
     def __init__(self, width, activation):
         super().__init__()
-        self.fc1, self.fc2, self.activation = nn.Linear(width, 4 * width), nn.Linear(4 * width, width), activation
+        self.fc1, self.fc2, self.activation = (
+            nn.Linear(width, 4 * width),
+            nn.Linear(4 * width, width),
+            activation,
+        )
 
     def forward(self, x):
         return self.fc2(self.activation(self.fc1(x)))
@@ -95,21 +103,27 @@ class ViT(nn.Module):
     def __init__(self, size="micro/8", image_size=64, pool="avg"):
         super().__init__()
         name, *kind = size.split("-", 1)
-        if name not in SIZES or size[len(name):] not in KINDS:
-            raise BadInput(f"model {size!r} is unknown; choose one of {', '.join(SIZES)}, for CLIP's weights with {' or '.join(KINDS[1:])}")
+        if name not in SIZES or size[len(name) :] not in KINDS:
+            raise BadInput(
+                f"model {size!r} is unknown; choose one of {', '.join(SIZES)}, for CLIP's weights with {' or '.join(KINDS[1:])}"
+            )
         if pool not in ("avg", "tok"):
             raise BadInput(f"pool {pool!r} is unknown; choose avg or tok")
         patch, width, depth, heads = SIZES[name]
         eps, activation = 1e-5 if kind else 1e-6, quick_gelu if kind == ["quickgelu"] else F.gelu
         if image_size % patch:
-            raise BadInput(f"image size {image_size} is not a multiple of the patch side {patch} of {size}")
+            raise BadInput(
+                f"image size {image_size} is not a multiple of the patch side {patch} of {size}"
+            )
         self.width, self.pool = width, pool
         tokens = (image_size // patch) ** 2 + (pool == "tok")
         self.patch_embed = PatchEmbed(patch, width)
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02) if pool == "tok" else None
         self.pos_embed = nn.Parameter(torch.randn(1, tokens, width) * 0.5)
         self.norm_pre = nn.LayerNorm(width, eps) if kind else nn.Identity()
-        self.blocks = nn.Sequential(*(Block(width, heads, eps=eps, activation=activation) for _ in range(depth)))
+        self.blocks = nn.Sequential(
+            *(Block(width, heads, eps=eps, activation=activation) for _ in range(depth))
+        )
         self.norm = nn.LayerNorm(width, eps)
         init_linears(self)
 

@@ -34,14 +34,26 @@ def interpreting(path):
     try:
         yield
     except BadInput as error:
-        if str(error).startswith((f"{path}:", f"{path}/")):  # said already, or by a file in this folder
+        if str(error).startswith(
+            (f"{path}:", f"{path}/")
+        ):  # said already, or by a file in this folder
             raise
         raise BadInput(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise BadInput(f"{error.filename}: no such file") from error
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error) as error:
-        raise BadInput(f"{path}: truncated, corrupt or of another kind ({type(error).__name__}: {error}); name the "
-                       "right file, or make or fetch it again") from error
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        raise BadInput(
+            f"{path}: truncated, corrupt or of another kind ({type(error).__name__}: {error}); name the "
+            "right file, or make or fetch it again"
+        ) from error
 
 
 def run(main):
@@ -53,9 +65,17 @@ def run(main):
         return main() or 0
     except (BadInput, OSError) as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        print("error: " + " ".join(str(error).split()) + (
-            f"; free some space for the run folder and for the cache in {cache_dir()} (or set LIFT_CACHE), then run "
-            "again or --resume: what was finished is kept" if full else ""), file=sys.stderr)
+        print(
+            "error: "
+            + " ".join(str(error).split())
+            + (
+                f"; free some space for the run folder and for the cache in {cache_dir()} (or set LIFT_CACHE), then run "
+                "again or --resume: what was finished is kept"
+                if full
+                else ""
+            ),
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -87,9 +107,13 @@ def cache_dir():
 def pick_device(name="auto"):
     """A device's name, or "auto" -> torch.device; BadInput for one that is not there."""
     try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        device = torch.device(
+            ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+        )
         torch.zeros(1, device=device).item()  # (the device of shapes only has no numbers)
         return device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise BadInput(f"--device {name} cannot be used here ({reason}); try --device cpu") from error
+        raise BadInput(
+            f"--device {name} cannot be used here ({reason}); try --device cpu"
+        ) from error

@@ -25,18 +25,36 @@ class Batches:
     """
 
     def __init__(self, pictures, texts, inputs, look, cfg, device):
-        self.pictures, self.texts, self.inputs, self.look, self.cfg, self.device = pictures, texts, inputs, look, cfg, device
-        self.number, self.waited = None, 0.0  # of the epoch that is drawn; seconds for which training waited
+        self.pictures, self.texts, self.inputs, self.look, self.cfg, self.device = (
+            pictures,
+            texts,
+            inputs,
+            look,
+            cfg,
+            device,
+        )
+        self.number, self.waited = (
+            None,
+            0.0,
+        )  # of the epoch that is drawn; seconds for which training waited
         self.size = min(cfg.batch_size, len(pictures))
         if self.size < cfg.batch_size:
-            print(f"--batch-size {cfg.batch_size}: there are only {len(pictures)} pictures, so each step has all of them", file=sys.stderr)
-        self.steps_per_epoch = len(pictures) // self.size  # a ragged last batch would be another task: fewer negatives
+            print(
+                f"--batch-size {cfg.batch_size}: there are only {len(pictures)} pictures, so each step has all of them",
+                file=sys.stderr,
+            )
+        self.steps_per_epoch = (
+            len(pictures) // self.size
+        )  # a ragged last batch would be another task: fewer negatives
 
     def epoch(self, number):
         """The order of the pictures in one epoch, (N,), and a draw in [0, 1) for each picture's caption, (N,)."""
         if number != self.number:
             rng = np.random.default_rng((self.cfg.seed, number))
-            self.number, self.drawn = number, (rng.permutation(len(self.pictures)), rng.random(len(self.pictures)))
+            self.number, self.drawn = (
+                number,
+                (rng.permutation(len(self.pictures)), rng.random(len(self.pictures))),
+            )
         return self.drawn
 
     def choose(self, captions, draw):
@@ -50,8 +68,12 @@ class Batches:
 
     def data_fingerprint(self, text_fingerprint):
         """Hash of all that a run learns from; text_fingerprint is that of what made the inputs."""
-        content = (text_fingerprint + self.look.fingerprint + self.texts.fingerprint).encode() + self.pictures.digests.tobytes()
-        content += self.inputs.numpy().tobytes() if self.cfg.text_features else b""  # (a Named's fingerprint covers its first 100 rows only)
+        content = (
+            text_fingerprint + self.look.fingerprint + self.texts.fingerprint
+        ).encode() + self.pictures.digests.tobytes()
+        content += (
+            self.inputs.numpy().tobytes() if self.cfg.text_features else b""
+        )  # (a Named's fingerprint covers its first 100 rows only)
         content += self.look.vectors.numpy().tobytes() if self.cfg.image_features else b""
         return hashlib.blake2b(content, digest_size=12).hexdigest()
 
@@ -59,14 +81,20 @@ class Batches:
         """images (B, ...) and texts (B, ...) as the towers take them, duplicates (B, B) bool; on the device."""
         number, i = divmod(step, self.steps_per_epoch)
         order, draw = self.epoch(number)
-        which = order[i * self.size:(i + 1) * self.size]
+        which = order[i * self.size : (i + 1) * self.size]
         choices = [torch.from_numpy(self.texts.of(j)) for j in which]
         theirs = nn.utils.rnn.pad_sequence(choices, True, -1)  # (B, C)
-        captions = torch.stack([self.choose(own, draw[j]) for own, j in zip(choices, which)])  # (B,)
+        captions = torch.stack(
+            [self.choose(own, draw[j]) for own, j in zip(choices, which)]
+        )  # (B,)
         same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
-        fits = (theirs[:, :, None] == captions).any(1)  # (B, B): does j's caption describe picture i too?
+        fits = (theirs[:, :, None] == captions).any(
+            1
+        )  # (B, B): does j's caption describe picture i too?
         duplicates = fits | fits.T | (same[:, None] == same)
-        return self.look(which, step), *(on_device(t, self.device) for t in (self.inputs[captions], duplicates))
+        return self.look(which, step), *(
+            on_device(t, self.device) for t in (self.inputs[captions], duplicates)
+        )
 
     def ahead(self, start, end):
         """(step, its batch) for each step; the next one is made in a thread while a step computes."""
@@ -93,10 +121,16 @@ class Crops:
         self.pictures, self.cfg, self.device = pictures, cfg, device
 
     def __call__(self, which, step):
-        images = pixels.normalize_pixels(on_device(torch.from_numpy(self.pictures.pixels(which)), self.device))
+        images = pixels.normalize_pixels(
+            on_device(torch.from_numpy(self.pictures.pixels(which)), self.device)
+        )
         if self.cfg.crop_scale == 1:
             return images
-        return random_crops(images, self.cfg.crop_scale, torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + step))
+        return random_crops(
+            images,
+            self.cfg.crop_scale,
+            torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + step),
+        )
 
 
 class Views:
@@ -116,18 +150,35 @@ class Views:
         views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops all are the same
         for name, tensor in tower.state_dict().items():
             what.update(name.encode() + tensor.cpu().numpy().tobytes())
-        what.update(json.dumps([3, cfg.model, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode() + pictures.digests.tobytes())
+        what.update(
+            json.dumps([3, cfg.model, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode()
+            + pictures.digests.tobytes()
+        )
         self.fingerprint = what.hexdigest()
-        shape, path = (len(pictures), views, tower.width), cache_dir() / "views" / f"{self.fingerprint}.f32"
+        shape, path = (
+            (len(pictures), views, tower.width),
+            cache_dir() / "views" / f"{self.fingerprint}.f32",
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             look, part = Crops(pictures, cfg, device), path.with_suffix(f".{os.getpid()}.part")
             try:
-                with open(part, "wb") as f:  # (not through a memory map: a full disk would kill the process)
-                    for i in tqdm(range(0, len(pictures), 256), desc="reading pictures", unit="batch", dynamic_ncols=True, disable=None):
+                with open(
+                    part, "wb"
+                ) as f:  # (not through a memory map: a full disk would kill the process)
+                    for i in tqdm(
+                        range(0, len(pictures), 256),
+                        desc="reading pictures",
+                        unit="batch",
+                        dynamic_ncols=True,
+                        disable=None,
+                    ):
                         which = np.arange(i, min(i + 256, len(pictures)))
                         with torch.no_grad():
-                            seen = [tower(look(which, i * views + v)).float().cpu() for v in range(views)]
+                            seen = [
+                                tower(look(which, i * views + v)).float().cpu()
+                                for v in range(views)
+                            ]
                         f.write(torch.stack(seen, dim=1).numpy().tobytes())
                 os.replace(part, path)
             finally:
@@ -135,7 +186,9 @@ class Views:
         self.vectors = torch.from_numpy(np.memmap(path, np.float32, "c", shape=shape))
 
     def __call__(self, which, step):
-        view = np.random.default_rng((self.seed, step, 1)).integers(self.vectors.shape[1], size=len(which))
+        view = np.random.default_rng((self.seed, step, 1)).integers(
+            self.vectors.shape[1], size=len(which)
+        )
         return on_device(self.vectors[which, view], self.device)  # (B, D)
 
 
@@ -150,7 +203,9 @@ def random_crops(images, smallest, generator):
     area = smallest + (1 - smallest) * area
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
     w, h = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
-    w = torch.maximum(w, smallest / h).clamp_max(1)  # where one side was too long the other makes up for it
+    w = torch.maximum(w, smallest / h).clamp_max(
+        1
+    )  # where one side was too long the other makes up for it
     h = torch.maximum(h, smallest / w)
     theta = torch.zeros(B, 2, 3, device=device)  # output corner -> input position, in [-1, 1]
     theta[:, 0, 0], theta[:, 1, 1] = w, h

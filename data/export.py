@@ -1,7 +1,7 @@
 """A trained run as one file: its weights and its configuration, or its image tower by timm's names.
 
-    python -m data.export runs/lift model.safetensors           # lift.load("model.safetensors") takes it like the run's folder
-    python -m data.export runs/lift tower.safetensors --tower   # for timm, or for --image-weights
+python -m data.export runs/lift model.safetensors           # lift.load("model.safetensors") takes it like the run's folder
+python -m data.export runs/lift tower.safetensors --tower   # for timm, or for --image-weights
 """
 
 import argparse
@@ -22,18 +22,30 @@ def export(folder, path, tower_only=False):
     checkpoint = read_checkpoint(folder)
     said, state = {key: checkpoint[key] for key in RUN_KEYS}, checkpoint["model"]
     if tower_only:
-        state = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
+        state = {
+            name.removeprefix("visual."): tensor
+            for name, tensor in state.items()
+            if name.startswith("visual.")
+        }
         kernel = state["patch_embed.proj.weight"]
         side = math.isqrt(kernel.shape[1] // 3)
-        state["patch_embed.proj.weight"] = kernel.unflatten(1, (3, side, side))  # a convolution's, (D, 3, p, p)
-    write_safetensors(path, state, {"format": "pt"} if tower_only else {"format": "pt", "lift": json.dumps(said)})
+        state["patch_embed.proj.weight"] = kernel.unflatten(
+            1, (3, side, side)
+        )  # a convolution's, (D, 3, p, p)
+    write_safetensors(
+        path, state, {"format": "pt"} if tower_only else {"format": "pt", "lift": json.dumps(said)}
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Export a run to one file, which lift.load takes like the run's folder.")
+    parser = argparse.ArgumentParser(
+        description="Export a run to one file, which lift.load takes like the run's folder."
+    )
     parser.add_argument("run", help="run folder")
     parser.add_argument("out", help="file to write, .safetensors")
-    parser.add_argument("--tower", action="store_true", help="the image tower alone, by timm's names")
+    parser.add_argument(
+        "--tower", action="store_true", help="the image tower alone, by timm's names"
+    )
     args = parser.parse_args()
     if not args.out.endswith(".safetensors"):
         raise BadInput(f"{args.out}: name a .safetensors file")

@@ -12,7 +12,9 @@ from data.captions import parts
 def of(ids):
     """Token ids (B, L) -> labels (B, 2 L - 1): each token, and each pair as one number (above all tokens'); -1 where there is none."""
     a, b = ids[:, :-1], ids[:, 1:]
-    return torch.cat([ids.clamp_min(-1), torch.where((a >= 0) & (b >= 0), ((a + 1) << 32) + b, -1)], dim=1)
+    return torch.cat(
+        [ids.clamp_min(-1), torch.where((a >= 0) & (b >= 0), ((a + 1) << 32) + b, -1)], dim=1
+    )
 
 
 def commonest(ids, limit=4096):
@@ -26,10 +28,14 @@ def commonest(ids, limit=4096):
         labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1  # count a label once a caption
         new, more = labels.unique(return_counts=True)
         vocab, row = torch.cat([vocab, new]).unique(return_inverse=True)
-        counts = torch.zeros(len(vocab), dtype=torch.int64).index_add_(0, row, torch.cat([counts, more]))
+        counts = torch.zeros(len(vocab), dtype=torch.int64).index_add_(
+            0, row, torch.cat([counts, more])
+        )
     tells = (vocab >= 0) & (counts < len(ids))
     vocab, counts = vocab[tells], counts[tells]
     if not len(vocab):
-        raise BadInput("the captions have no word that tells one from another; there is nothing to label pictures by")
+        raise BadInput(
+            "the captions have no word that tells one from another; there is nothing to label pictures by"
+        )
     kept = counts.argsort(descending=True, stable=True)[:limit].sort().values
     return vocab[kept], (len(ids) / counts[kept]).log()

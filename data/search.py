@@ -11,10 +11,14 @@ from data.report import contact_sheet
 
 def nearest(r, where, queries, k=8):
     """[(query, [(path, cosine)])], best first, for the pictures under a folder. r: eval.Run"""
-    paths, vectors = readers.folder_vectors(Path(where), r.cfg["image_size"], r.encode_pictures, r.weights)
+    paths, vectors = readers.folder_vectors(
+        Path(where), r.cfg["image_size"], r.encode_pictures, r.weights
+    )
     best = (r.encode_texts(queries) @ vectors.T).topk(min(k, len(paths)), dim=1)  # (queries, k)
-    return [(query, [(paths[i], score) for score, i in zip(*row)])
-            for query, *row in zip(queries, best.values.tolist(), best.indices.tolist())]
+    return [
+        (query, [(paths[i], score) for score, i in zip(*row)])
+        for query, *row in zip(queries, best.values.tolist(), best.indices.tolist())
+    ]
 
 
 def use(r, args):
@@ -29,7 +33,9 @@ def use(r, args):
 def show(r, where, queries, target):
     """Print what was found, and draw it."""
     if not queries or not all(query.strip() for query in queries):
-        raise BadInput(f"--search {where} {' '.join(map(repr, queries)) or '...'}: say what to look for, in quotes")
+        raise BadInput(
+            f"--search {where} {' '.join(map(repr, queries)) or '...'}: say what to look for, in quotes"
+        )
     found = nearest(r, where, queries)
     for query, hits in found:
         print(f"\n{printable(query)}")
@@ -50,7 +56,9 @@ def name_picture(r, path, names, templates):
         raise BadInput(f"{path}: cannot be read as a picture ({error})") from None
     with torch.no_grad():
         image = r.model.encode_image(seen[None].to(r.device), normalize=True).cpu()
-        shares = (r.model.logit_scale.exp().cpu() * image @ r.class_features(names, templates).T)[0].softmax(0)
+        shares = (r.model.logit_scale.exp().cpu() * image @ r.class_features(names, templates).T)[
+            0
+        ].softmax(0)
     return sorted(zip(names, shares.tolist()), key=lambda pair: -pair[1])
 
 
@@ -58,6 +66,8 @@ def classify(r, path, names, templates):
     """Print the shares of names, given in one text with commas; templates is a file of prompts, or empty."""
     given = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if len(given) < 2:
-        raise BadInput(f"--classify {path} {names!r}: two names or more are wanted, with commas, in one pair of quotes")
+        raise BadInput(
+            f"--classify {path} {names!r}: two names or more are wanted, with commas, in one pair of quotes"
+        )
     for name, share in name_picture(r, path, given, protocols.read_templates(templates)):
         print(f"{share:6.1%}  {name}")

@@ -30,32 +30,84 @@ from PIL import Image, ImageDraw, ImageFont
 from data import BadInput, run
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "diamond", "ring")
-COLOURS = {"red": (220, 35, 35), "yellow": (250, 220, 30), "green": (25, 130, 45), "blue": (40, 70, 220),
-           "purple": (130, 50, 170), "white": (250, 250, 250), "black": (20, 20, 20), "brown": (125, 75, 35),
-           "orange": (255, 140, 0), "cyan": (40, 205, 215), "pink": (255, 135, 190), "grey": (130, 130, 130)}
+COLOURS = {
+    "red": (220, 35, 35),
+    "yellow": (250, 220, 30),
+    "green": (25, 130, 45),
+    "blue": (40, 70, 220),
+    "purple": (130, 50, 170),
+    "white": (250, 250, 250),
+    "black": (20, 20, 20),
+    "brown": (125, 75, 35),
+    "orange": (255, 140, 0),
+    "cyan": (40, 205, 215),
+    "pink": (255, 135, 190),
+    "grey": (130, 130, 130),
+}
 TEXTURES = ("plain", "striped", "dotted", "checkered")
 SIZES = {"large": 14.5, "medium": 10.5, "small": 7.5}  # radius in pixels of a picture of side 64
 # name: (ground colour, colour of its pattern, pattern as boxes (x, y, width, height) in a cell of 16 x 16)
 BACKGROUNDS = {
     "plain": ((190, 190, 200), (190, 190, 200), []),
-    "grass": ((120, 190, 90), (85, 160, 60), [(2, 3, 1, 4), (7, 9, 1, 4), (12, 2, 1, 4), (4, 12, 1, 3), (14, 11, 1, 3)]),
-    "sand": ((228, 205, 150), (200, 170, 110), [(1, 2, 1, 1), (6, 5, 1, 1), (11, 1, 1, 1), (3, 10, 1, 1), (9, 12, 1, 1)]),
-    "water": ((150, 190, 235), (105, 150, 215), [(0, 3, 5, 1), (8, 5, 5, 1), (3, 9, 5, 1), (11, 13, 5, 1)]),
-    "brick": ((190, 110, 90), (225, 205, 190), [(0, 0, 16, 1), (0, 8, 16, 1), (0, 0, 1, 8), (8, 8, 1, 8)]),
+    "grass": (
+        (120, 190, 90),
+        (85, 160, 60),
+        [(2, 3, 1, 4), (7, 9, 1, 4), (12, 2, 1, 4), (4, 12, 1, 3), (14, 11, 1, 3)],
+    ),
+    "sand": (
+        (228, 205, 150),
+        (200, 170, 110),
+        [(1, 2, 1, 1), (6, 5, 1, 1), (11, 1, 1, 1), (3, 10, 1, 1), (9, 12, 1, 1)],
+    ),
+    "water": (
+        (150, 190, 235),
+        (105, 150, 215),
+        [(0, 3, 5, 1), (8, 5, 5, 1), (3, 9, 5, 1), (11, 13, 5, 1)],
+    ),
+    "brick": (
+        (190, 110, 90),
+        (225, 205, 190),
+        [(0, 0, 16, 1), (0, 8, 16, 1), (0, 0, 1, 8), (8, 8, 1, 8)],
+    ),
     "wood": ((190, 150, 105), (150, 108, 70), [(3, 0, 1, 16), (8, 0, 1, 16), (14, 0, 1, 16)]),
-    "velvet": ((55, 50, 95), (110, 100, 165), [(3, 4, 1, 1), (11, 2, 1, 1), (7, 11, 1, 1), (14, 13, 1, 1)]),
-    "snow": ((226, 236, 246), (185, 202, 225), [(3, 1, 1, 3), (2, 2, 3, 1), (11, 9, 1, 3), (10, 10, 3, 1)]),
+    "velvet": (
+        (55, 50, 95),
+        (110, 100, 165),
+        [(3, 4, 1, 1), (11, 2, 1, 1), (7, 11, 1, 1), (14, 13, 1, 1)],
+    ),
+    "snow": (
+        (226, 236, 246),
+        (185, 202, 225),
+        [(3, 1, 1, 3), (2, 2, 3, 1), (11, 9, 1, 3), (10, 10, 3, 1)],
+    ),
 }
-RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # y grows downwards
+RELATIONS = {
+    "left of": (-1, 0),
+    "right of": (1, 0),
+    "above": (0, -1),
+    "below": (0, 1),
+}  # y grows downwards
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-CATEGORIES = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
+CATEGORIES = (
+    "add_obj",
+    "add_att",
+    "replace_obj",
+    "replace_att",
+    "replace_rel",
+    "swap_obj",
+    "swap_att",
+)
 SPLITS = ("train", "val", "test")  # (val: no command reads it; for your own trials)
 
 # The dial of difficulty: numbers of colours, textures and backgrounds, and of objects in a scene. InfoNCE asks for
 # log2(batch) bits. The simple world has little more, so every fact counts; the rich one has plenty to tell scenes
 # apart by, and a model may never need to look at shapes and relations.
-WORLDS = {"shapes": (6, 2, 4, (1, 2, 2, 2, 2, 3)), "shapes-simple": (8, 1, 1, (2,)),
-          "shapes-rich": (12, 4, 8, (1, 2, 2, 2, 2, 3)), "shapes-pairs": (12, 4, 8, (2,))}
+WORLDS = {
+    "shapes": (6, 2, 4, (1, 2, 2, 2, 2, 3)),
+    "shapes-simple": (8, 1, 1, (2,)),
+    "shapes-rich": (12, 4, 8, (1, 2, 2, 2, 2, 3)),
+    "shapes-pairs": (12, 4, 8, (2,)),
+}
 
 
 @dataclass(frozen=True)
@@ -99,8 +151,10 @@ def classes(world):
     """(names, templates) to classify single objects by: "red circle", ..., and prompts with every size and ground."""
     n_colours, _, n_backgrounds, _ = WORLDS[world]
     grounds = ["" if g == "plain" else f" on {g}" for g in list(BACKGROUNDS)[:n_backgrounds]]
-    return ([f"{colour} {shape}" for colour, shape in KINDS[:n_colours * len(SHAPES)]],
-            [f"a {size} {{}}{ground}" for size in SIZES for ground in grounds])
+    return (
+        [f"{colour} {shape}" for colour, shape in KINDS[: n_colours * len(SHAPES)]],
+        [f"a {size} {{}}{ground}" for size in SIZES for ground in grounds],
+    )
 
 
 def make_scene(split, seed, index, world="shapes"):
@@ -114,15 +168,25 @@ def make_scene(split, seed, index, world="shapes"):
     while True:  # draw objects one by one, each meeting those before only in pairs of this split; restart if stuck
         kinds = []
         while len(kinds) < count:
-            choices = [k for k in range(n_kinds) if (count > 1 or allowed[k, len(KINDS) + ground]) and all(
-                allowed[k, j] and KINDS[k][0] != KINDS[j][0] and KINDS[k][1] != KINDS[j][1] for j in kinds)]
+            choices = [
+                k
+                for k in range(n_kinds)
+                if (count > 1 or allowed[k, len(KINDS) + ground])
+                and all(
+                    allowed[k, j] and KINDS[k][0] != KINDS[j][0] and KINDS[k][1] != KINDS[j][1]
+                    for j in kinds
+                )
+            ]
             if not choices:
                 break
             kinds.append(rng.choice(choices))
         if len(kinds) == count:
             break
     sizes = sorted(rng.sample(list(SIZES), count), key=list(SIZES).index)
-    things = tuple(Thing(size, rng.choice(TEXTURES[:n_textures]), *KINDS[kind]) for size, kind in zip(sizes, kinds))
+    things = tuple(
+        Thing(size, rng.choice(TEXTURES[:n_textures]), *KINDS[kind])
+        for size, kind in zip(sizes, kinds)
+    )
     relations = []
     for _ in range(count - 1):
         relations.append(rng.choice(turns(relations)))
@@ -131,14 +195,18 @@ def make_scene(split, seed, index, world="shapes"):
 
 def turns(relations):
     """What the next relation may be: any at first, then across the last one, so that three objects form a corner."""
-    return [r for r in RELATIONS if not relations or r not in (relations[-1], OPPOSITE[relations[-1]])]
+    return [
+        r for r in RELATIONS if not relations or r not in (relations[-1], OPPOSITE[relations[-1]])
+    ]
 
 
 def make_scenes(split, count, seed=0, world="shapes"):
     """The first `count` scenes of a split with distinct captions, in order of their index."""
     if world not in WORLDS or split not in SPLITS:
-        raise BadInput(f"world {world!r} or split {split!r} is unknown; choose from {', '.join(WORLDS)} and "
-                       f"{', '.join(SPLITS)}")
+        raise BadInput(
+            f"world {world!r} or split {split!r} is unknown; choose from {', '.join(WORLDS)} and "
+            f"{', '.join(SPLITS)}"
+        )
     scenes, seen, index, found = [], set(), 0, 0
     while len(scenes) < count:
         scene = make_scene(split, seed, index, world)
@@ -147,8 +215,10 @@ def make_scenes(split, count, seed=0, world="shapes"):
             scenes.append(scene)
             found = index
         elif index > found + 50_000:
-            raise BadInput(f"{world} has about {len(scenes)} distinct captions in its {split} split, not {count}; ask for "
-                           "fewer pictures")
+            raise BadInput(
+                f"{world} has about {len(scenes)} distinct captions in its {split} split, not {count}; ask for "
+                "fewer pictures"
+            )
         index += 1
     return scenes
 
@@ -158,7 +228,9 @@ def make_scenes(split, count, seed=0, world="shapes"):
 
 
 def phrase(thing, article="a "):
-    return article + " ".join(w for w in (thing.size, thing.texture, thing.colour, thing.shape) if w != "plain")
+    return article + " ".join(
+        w for w in (thing.size, thing.texture, thing.colour, thing.shape) if w != "plain"
+    )
 
 
 def caption(scene):
@@ -171,48 +243,104 @@ def caption(scene):
 
 def paraphrases(scene):
     """Other ways to say the same, all true: the things in reverse order (the hard one), then in other words."""
-    far = {"left of": "to the left of", "right of": "to the right of", "above": "over", "below": "under"}
+    far = {
+        "left of": "to the left of",
+        "right of": "to the right of",
+        "above": "over",
+        "below": "under",
+    }
     other = {"large": "big", "medium": "mid-sized", "small": "little"}
     things, relations, plain = scene.things, scene.relations, scene.background == "plain"
 
     def loosely(t):
-        return f"a {other[t.size]} {t.shape}, {t.colour}" + (f" and {t.texture}" if t.texture != "plain" else "")
+        return f"a {other[t.size]} {t.shape}, {t.colour}" + (
+            f" and {t.texture}" if t.texture != "plain" else ""
+        )
 
     texts = []
     if relations:
-        back = replace(scene, things=things[::-1], relations=tuple(OPPOSITE[r] for r in relations[::-1]))
+        back = replace(
+            scene, things=things[::-1], relations=tuple(OPPOSITE[r] for r in relations[::-1])
+        )
         texts.append(caption(back))
-    texts.append(("" if plain else f"on {scene.background}, ") + "there is " + phrase(things[0])
-                 + "".join(f" {far[r]} {phrase(t)}" for r, t in zip(relations, things[1:])))
-    texts.append(loosely(things[0]) + "".join(f", {far[r]} {loosely(t)}" for r, t in zip(relations, things[1:]))
-                 + ("" if plain else f", seen on {scene.background}"))
-    texts.append(" ".join([phrase(t) + "." for t in things]
-                          + [f"the {a.shape} is {r} the {b.shape}." for a, r, b in zip(things, relations, things[1:])]
-                          + ([] if plain else [f"{scene.background} all around."])))
+    texts.append(
+        ("" if plain else f"on {scene.background}, ")
+        + "there is "
+        + phrase(things[0])
+        + "".join(f" {far[r]} {phrase(t)}" for r, t in zip(relations, things[1:]))
+    )
+    texts.append(
+        loosely(things[0])
+        + "".join(f", {far[r]} {loosely(t)}" for r, t in zip(relations, things[1:]))
+        + ("" if plain else f", seen on {scene.background}")
+    )
+    texts.append(
+        " ".join(
+            [phrase(t) + "." for t in things]
+            + [
+                f"the {a.shape} is {r} the {b.shape}."
+                for a, r, b in zip(things, relations, things[1:])
+            ]
+            + ([] if plain else [f"{scene.background} all around."])
+        )
+    )
     return texts
 
 
 def long_caption(scene):
     """A dense caption of 60 to 150 words: every fact of the scene, each said in a sentence of its own."""
     rng = Random(scene.key + "/long")
-    things, count = scene.things, ("one object", "two objects", "three objects")[len(scene.things) - 1]
+    things, count = (
+        scene.things,
+        ("one object", "two objects", "three objects")[len(scene.things) - 1],
+    )
     verb = "is" if len(things) == 1 else "are"
-    ground = "a plain background without any pattern" if scene.background == "plain" else scene.background
-    text = [rng.choice([f"This picture shows {count}, drawn on {ground}.", f"There {verb} {count} here, on {ground}."])]
+    ground = (
+        "a plain background without any pattern"
+        if scene.background == "plain"
+        else scene.background
+    )
+    text = [
+        rng.choice(
+            [
+                f"This picture shows {count}, drawn on {ground}.",
+                f"There {verb} {count} here, on {ground}.",
+            ]
+        )
+    ]
     for i, t in enumerate(things):
-        rank = ("The first and largest of them", "The next in size", "The last and smallest")[i] \
-            if len(things) > 1 else "The only thing to be seen"
-        surface = "its surface is plain, without any pattern" if t.texture == "plain" else f"its surface is {t.texture}"
-        text.append(rng.choice([f"{rank} is a {t.size} {t.shape}; its colour is {t.colour} and {surface}.",
-                                f"{rank} is a {t.shape} of {t.size} size, coloured {t.colour}, and {surface}."]))
+        rank = (
+            ("The first and largest of them", "The next in size", "The last and smallest")[i]
+            if len(things) > 1
+            else "The only thing to be seen"
+        )
+        surface = (
+            "its surface is plain, without any pattern"
+            if t.texture == "plain"
+            else f"its surface is {t.texture}"
+        )
+        text.append(
+            rng.choice(
+                [
+                    f"{rank} is a {t.size} {t.shape}; its colour is {t.colour} and {surface}.",
+                    f"{rank} is a {t.shape} of {t.size} size, coloured {t.colour}, and {surface}.",
+                ]
+            )
+        )
     for a, relation, b in zip(things, scene.relations, things[1:]):
-        text.append(f"The {a.colour} {a.shape} stands {relation} the {b.colour} {b.shape}, so that, seen the other way "
-                    f"round, the {b.shape} is {OPPOSITE[relation]} the {a.shape}.")
+        text.append(
+            f"The {a.colour} {a.shape} stands {relation} the {b.colour} {b.shape}, so that, seen the other way "
+            f"round, the {b.shape} is {OPPOSITE[relation]} the {a.shape}."
+        )
     if len(things) == 1:
-        text.append(f"Nothing stands beside it, neither left nor right of it, and nothing is above or below the "
-                    f"{things[0].colour} {things[0].shape}.")
-    text.append(f"Everything around {'it' if len(things) == 1 else 'them'} is {ground}, and apart from what was named "
-                "there is nothing else in the whole picture.")
+        text.append(
+            f"Nothing stands beside it, neither left nor right of it, and nothing is above or below the "
+            f"{things[0].colour} {things[0].shape}."
+        )
+    text.append(
+        f"Everything around {'it' if len(things) == 1 else 'them'} is {ground}, and apart from what was named "
+        "there is nothing else in the whole picture."
+    )
     return " ".join(text)
 
 
@@ -227,15 +355,20 @@ def is_true(claim, scene):
     cells = scene.positions()
 
     def fits(said, seen):
-        return (said.size, said.colour, said.shape) == (seen.size, seen.colour, seen.shape) \
-            and said.texture in ("plain", seen.texture)
+        return (said.size, said.colour, said.shape) == (
+            seen.size,
+            seen.colour,
+            seen.shape,
+        ) and said.texture in ("plain", seen.texture)
 
     def holds(relation, a, b):  # a and b are indices of the scene's things
         return sum(v * (p - q) for v, p, q in zip(RELATIONS[relation], cells[a], cells[b])) > 0
 
-    return any(all(fits(said, scene.things[i]) for said, i in zip(claim.things, match))
-               and all(holds(r, a, b) for r, a, b in zip(claim.relations, match, match[1:]))
-               for match in permutations(range(len(scene.things)), len(claim.things)))
+    return any(
+        all(fits(said, scene.things[i]) for said, i in zip(claim.things, match))
+        and all(holds(r, a, b) for r, a, b in zip(claim.relations, match, match[1:]))
+        for match in permutations(range(len(scene.things)), len(claim.things))
+    )
 
 
 def negatives(scene):
@@ -254,35 +387,60 @@ def negatives(scene):
     new_shapes = [s for s in SHAPES if s not in {t.shape for t in things}]
 
     def edit(i, **changes):
-        return replace(scene, things=(*things[:i], replace(things[i], **changes), *things[i + 1:]))
+        return replace(scene, things=(*things[:i], replace(things[i], **changes), *things[i + 1 :]))
 
     def swap(i, what):  # things i and i + 1 exchange one attribute
         a, b = getattr(things[i], what), getattr(things[i + 1], what)
         swapped = edit(i, **{what: b})
-        return replace(swapped, things=(*swapped.things[:i + 1], replace(things[i + 1], **{what: a}), *things[i + 2:]))
+        return replace(
+            swapped,
+            things=(
+                *swapped.things[: i + 1],
+                replace(things[i + 1], **{what: a}),
+                *things[i + 2 :],
+            ),
+        )
 
     edits = {category: [] for category in CATEGORIES}
     for size in SIZES:
         if n < 3 and size not in {t.size for t in things}:
-            new = Thing(size, rng.choice(TEXTURES[:n_textures]), rng.choice(new_colours), rng.choice(new_shapes))
+            new = Thing(
+                size,
+                rng.choice(TEXTURES[:n_textures]),
+                rng.choice(new_colours),
+                rng.choice(new_shapes),
+            )
             more = tuple(sorted((*things, new), key=lambda t: list(SIZES).index(t.size)))
-            edits["add_obj"].append(replace(scene, things=more,
-                                            relations=(*scene.relations, rng.choice(turns(scene.relations)))))
-    edits["add_att"] += [edit(i, texture=t) for i in range(n) if things[i].texture == "plain" for t in textures]
-    edits["add_att"] += [replace(scene, background=g) for g in grounds if scene.background == "plain"]
+            edits["add_obj"].append(
+                replace(
+                    scene,
+                    things=more,
+                    relations=(*scene.relations, rng.choice(turns(scene.relations))),
+                )
+            )
+    edits["add_att"] += [
+        edit(i, texture=t) for i in range(n) if things[i].texture == "plain" for t in textures
+    ]
+    edits["add_att"] += [
+        replace(scene, background=g) for g in grounds if scene.background == "plain"
+    ]
     for i in range(n):
         edits["replace_obj"] += [edit(i, shape=s) for s in new_shapes]
         edits["replace_att"] += [edit(i, colour=c) for c in new_colours]
-        edits["replace_att"] += [edit(i, texture=t) for t in textures if things[i].texture not in ("plain", t)]
+        edits["replace_att"] += [
+            edit(i, texture=t) for t in textures if things[i].texture not in ("plain", t)
+        ]
     for i, relation in enumerate(scene.relations):
-        turned = (*scene.relations[:i], OPPOSITE[relation], *scene.relations[i + 1:])
+        turned = (*scene.relations[:i], OPPOSITE[relation], *scene.relations[i + 1 :])
         edits["replace_rel"].append(replace(scene, relations=turned))
         edits["swap_obj"].append(swap(i, "shape"))
         edits["swap_att"].append(swap(i, "colour"))
         if things[i].texture != things[i + 1].texture:
             edits["swap_att"].append(swap(i, "texture"))
     chosen = {category: rng.choice(some) for category, some in edits.items() if some}
-    return {category: caption(false) for category, false in chosen.items() if not is_true(false, scene)}
+    return {
+        category: caption(false) for category, false in chosen.items() if not is_true(false, scene)
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -292,21 +450,43 @@ def negatives(scene):
 def _outline(shape, r):
     """Corners of a shape of radius r around (0, 0), for those that are polygons."""
     if shape == "square":
-        return [(-0.85 * r, -0.85 * r), (0.85 * r, -0.85 * r), (0.85 * r, 0.85 * r), (-0.85 * r, 0.85 * r)]
+        return [
+            (-0.85 * r, -0.85 * r),
+            (0.85 * r, -0.85 * r),
+            (0.85 * r, 0.85 * r),
+            (-0.85 * r, 0.85 * r),
+        ]
     if shape == "triangle":
         return [(0, -r), (r, 0.8 * r), (-r, 0.8 * r)]
     if shape == "diamond":
         return [(0, -r), (0.7 * r, 0), (0, r), (-0.7 * r, 0)]
     if shape == "cross":
         a, b = r / 3, 0.95 * r
-        return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        return [
+            (-a, -b),
+            (a, -b),
+            (a, -a),
+            (b, -a),
+            (b, a),
+            (a, a),
+            (a, b),
+            (-a, b),
+            (-a, a),
+            (-b, a),
+            (-b, -a),
+            (-a, -a),
+        ]
     if shape == "star":
         angles = np.arange(10) * np.pi / 5
         radii = np.where(np.arange(10) % 2, 0.45 * r, 1.05 * r)
         return list(zip(radii * np.sin(angles), -radii * np.cos(angles)))
     t = np.linspace(0, 2 * np.pi, 40)  # heart
-    return list(zip(r / 16.5 * 16 * np.sin(t) ** 3,
-                    -r / 16 * (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))))
+    return list(
+        zip(
+            r / 16.5 * 16 * np.sin(t) ** 3,
+            -r / 16 * (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)),
+        )
+    )
 
 
 FINE = 4  # sprites are drawn this many times larger and shrunk, which smooths their edges
@@ -330,7 +510,9 @@ def _sprite(thing, side):
         draw.polygon([(centre + x, centre + y) for x, y in _outline(thing.shape, r)], fill=255)
     colour = np.array(COLOURS[thing.colour])
     light = colour @ (0.3, 0.6, 0.1) > 105
-    mark = tuple(int(c) for c in (colour * 0.35 if light else colour * 0.35 + 165))  # dark on light, light on dark
+    mark = tuple(
+        int(c) for c in (colour * 0.35 if light else colour * 0.35 + 165)
+    )  # dark on light, light on dark
     face = Image.new("RGB", (box, box), COLOURS[thing.colour])
     draw = ImageDraw.Draw(face)
     step = 4 * unit
@@ -340,7 +522,9 @@ def _sprite(thing, side):
             draw.rectangle([0, y - step / 4, box, y + step / 4 - 1], fill=mark)
         for j, x in enumerate(lines):
             if thing.texture == "dotted":
-                draw.ellipse([x - 0.3 * step, y - 0.3 * step, x + 0.3 * step, y + 0.3 * step], fill=mark)
+                draw.ellipse(
+                    [x - 0.3 * step, y - 0.3 * step, x + 0.3 * step, y + 0.3 * step], fill=mark
+                )
             if thing.texture == "checkered" and (i + j) % 2:
                 draw.rectangle([x, y, x + step - 1, y + step - 1], fill=mark)
     face.putalpha(mask)
@@ -370,7 +554,9 @@ def layout(scene, view=0):
         gap = radii[i] + radii[i + 1] + rng.uniform(1, 3)
         aside = rng.uniform(-2, 2)
         x, y = centres[-1]
-        centres.append((x - dx * gap + (aside if dx == 0 else 0), y - dy * gap + (aside if dy == 0 else 0)))
+        centres.append(
+            (x - dx * gap + (aside if dx == 0 else 0), y - dy * gap + (aside if dy == 0 else 0))
+        )
     out = []
     for axis in (0, 1):  # shift the whole group to a random place where all of it is inside
         low = min(c[axis] - r for c, r in zip(centres, radii))
@@ -400,10 +586,16 @@ def main():
     for row, scene in enumerate(make_scenes("test", 12)):
         sheet.paste(draw(scene, 0, 192), (10, 225 * row + 10))
         sheet.paste(draw(scene, 1), (210, 225 * row + 10))
-        lines = [caption(scene), *(f"= {p}" for p in paraphrases(scene)), *(f"{k}: {v}" for k, v in negatives(scene).items())]
+        lines = [
+            caption(scene),
+            *(f"= {p}" for p in paraphrases(scene)),
+            *(f"{k}: {v}" for k, v in negatives(scene).items()),
+        ]
         pen.text((290, 225 * row + 10), "\n".join(lines), fill="black", font=font)
     sheet.save(sys.argv[1])
-    print(f"wrote {sys.argv[1]}: twelve test scenes in two views; = marks other true captions, the rest are false ones by kind")
+    print(
+        f"wrote {sys.argv[1]}: twelve test scenes in two views; = marks other true captions, the rest are false ones by kind"
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from data import BadInput, interpreting
 PATTERNS = {
     "gpt-2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
     "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-                 r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
     # Single digits are split off first, GPT-2's pattern runs on what is left: here both in one pass. White space
     # before a digit ends its part, hence the arm `\s+(?=\p{N})`.
     "smollm": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
@@ -52,7 +52,9 @@ class Tokenizer:
                 ids.append(vocab[left + right])
         self.ids = np.array(ids)
         self.nfc, self.prefix, self.suffix = nfc, list(prefix), list(suffix)
-        self.encoding = tiktoken.Encoding("lift", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={})
+        self.encoding = tiktoken.Encoding(
+            "lift", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={}
+        )
         self._bytes = {i: token for token, rank in ranks.items() if (i := ids[rank]) >= 0}
 
     def encode(self, text):
@@ -66,12 +68,16 @@ class Tokenizer:
         head, tail = self.prefix + self.encode(before), self.encode(after) + self.suffix
         room = None if max_length is None else max_length - len(head) - len(tail)
         if room is not None and room < 1:
-            raise BadInput(f"a context of {max_length} tokens has no room for a caption beside the prompt")
+            raise BadInput(
+                f"a context of {max_length} tokens has no room for a caption beside the prompt"
+            )
         captions = [self.encode(text) for text in texts]
         for text, ids in zip(texts, captions):
             if not head + ids + tail:
                 raise BadInput(f"the caption {text!r} has no tokens; leave it out")
-        return [head + ids[:room] + tail for ids in captions], [room is not None and len(ids) > room for ids in captions]
+        return [head + ids[:room] + tail for ids in captions], [
+            room is not None and len(ids) > room for ids in captions
+        ]
 
     def token(self, i):
         """How token i reads, for people."""
@@ -82,14 +88,20 @@ def gguf_tokenizer(meta):
     """The tokenizer in a GGUF file's metadata."""
     model, pattern = meta["tokenizer.ggml.model"], meta["tokenizer.ggml.pre"]
     if model != "gpt2" or pattern not in PATTERNS:
-        raise BadInput(f"tokenizer {model}/{pattern} is not supported, only byte-level BPE of {', '.join(PATTERNS)}")
+        raise BadInput(
+            f"tokenizer {model}/{pattern} is not supported, only byte-level BPE of {', '.join(PATTERNS)}"
+        )
     tokens = zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"], strict=True)
     begin = meta.get("tokenizer.ggml.add_bos_token", pattern == "llama-bpe")
     end = meta.get("tokenizer.ggml.add_eos_token", False)
-    return Tokenizer({t: i for i, (t, kind) in enumerate(tokens) if kind == 1},  # 1: a normal token
-                     [tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]], pattern, nfc=pattern == "qwen2",
-                     prefix=[meta["tokenizer.ggml.bos_token_id"]] if begin else [],
-                     suffix=[meta["tokenizer.ggml.eos_token_id"]] if end else [])
+    return Tokenizer(
+        {t: i for i, (t, kind) in enumerate(tokens) if kind == 1},  # 1: a normal token
+        [tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]],
+        pattern,
+        nfc=pattern == "qwen2",
+        prefix=[meta["tokenizer.ggml.bos_token_id"]] if begin else [],
+        suffix=[meta["tokenizer.ggml.eos_token_id"]] if end else [],
+    )
 
 
 def hf_tokenizer(path):
@@ -107,20 +119,43 @@ def hf_tokenizer(path):
         special = {t["content"] for t in file.get("added_tokens", [])}
         merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
         prefix, suffix = _template(file.get("post_processor"))
-        return Tokenizer({t: i for t, i in model["vocab"].items() if t not in special}, merges, pattern,
-                         normalizer is not None, prefix, suffix)
+        return Tokenizer(
+            {t: i for t, i in model["vocab"].items() if t not in special},
+            merges,
+            pattern,
+            normalizer is not None,
+            prefix,
+            suffix,
+        )
 
 
 def _recognise(pre):
     """The key of PATTERNS that a tokenizer.json's pre_tokenizer stands for, or None."""
     *steps, last = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
-    found = (last["type"], last.get("add_prefix_space", False), last.get("use_regex", True),
-             [(s["type"], s.get("individual_digits"), s.get("behavior"), s.get("pattern")) for s in steps])
+    found = (
+        last["type"],
+        last.get("add_prefix_space", False),
+        last.get("use_regex", True),
+        [
+            (s["type"], s.get("individual_digits"), s.get("behavior"), s.get("pattern"))
+            for s in steps
+        ],
+    )
     known = {  # the last step (whether it cuts by its own regex, GPT-2's) and those before it
         "gpt-2": ("ByteLevel", False, True, []),
         "smollm": ("ByteLevel", False, True, [("Digits", True, None, None)]),
-        "llama-bpe": ("ByteLevel", False, False, [("Split", None, "Isolated", {"Regex": PATTERNS["llama-bpe"]})]),
-        "qwen2": ("ByteLevel", False, False, [("Split", None, "Isolated", {"Regex": PATTERNS["qwen2"]})]),
+        "llama-bpe": (
+            "ByteLevel",
+            False,
+            False,
+            [("Split", None, "Isolated", {"Regex": PATTERNS["llama-bpe"]})],
+        ),
+        "qwen2": (
+            "ByteLevel",
+            False,
+            False,
+            [("Split", None, "Isolated", {"Regex": PATTERNS["qwen2"]})],
+        ),
     }
     return next((name for name, how in known.items() if how == found), None)
 
@@ -137,5 +172,7 @@ def _template(post):
                 else:
                     side += step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
         elif step["type"] != "ByteLevel":
-            raise BadInput(f"post-processor {step['type']} is not supported, only TemplateProcessing and ByteLevel")
+            raise BadInput(
+                f"post-processor {step['type']} is not supported, only TemplateProcessing and ByteLevel"
+            )
     return before, after

@@ -24,11 +24,40 @@ def _map_file(path):
 
 
 # How numbers are stored: elements a block, bytes a block. The first four are ggml's names and safetensors' too.
-BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "I64": (1, 8), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34),
-          "Q6_K": (256, 210)}
-GGML_KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 8: "Q8_0", 14: "Q6_K", 27: "I64", 30: "BF16"}
+BLOCKS = {
+    "F32": (1, 4),
+    "F16": (1, 2),
+    "BF16": (1, 2),
+    "I64": (1, 8),
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q8_0": (32, 34),
+    "Q6_K": (256, 210),
+}
+GGML_KINDS = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    8: "Q8_0",
+    14: "Q6_K",
+    27: "I64",
+    30: "BF16",
+}
 # GGUF value types -> struct codes; 8 is a string, 9 an array. (ggml's docs/gguf.md)
-GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+GGUF_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 
 
 @dataclass
@@ -38,17 +67,25 @@ class Stored:
     raw: np.ndarray
     kind: str
     shape: tuple
-    interleaved: int = 0  # of so many heads the rows are in llama.cpp's order (see models.py, _gguf_model)
+    interleaved: int = (
+        0  # of so many heads the rows are in llama.cpp's order (see models.py, _gguf_model)
+    )
 
     @classmethod
     def at(cls, buffer, start, name, kind, shape):
         """The tensor whose bytes begin at `start`. BadInput, ValueError: of another kind, or it does not fit."""
         if kind not in BLOCKS:
-            raise BadInput(f"tensor {name} has type {kind}, which is not supported (only {', '.join(BLOCKS)})")
+            raise BadInput(
+                f"tensor {name} has type {kind}, which is not supported (only {', '.join(BLOCKS)})"
+            )
         block, size = BLOCKS[kind]
         if not all(isinstance(n, int) and n >= 0 for n in shape) or [1, *shape][-1] % block:
-            raise ValueError(f"tensor {name} of shape {shape} does not divide into {kind} blocks of {block}")
-        raw = np.frombuffer(buffer, np.uint8, math.prod(shape) // block * size, start)  # (ValueError past the end)
+            raise ValueError(
+                f"tensor {name} of shape {shape} does not divide into {kind} blocks of {block}"
+            )
+        raw = np.frombuffer(
+            buffer, np.uint8, math.prod(shape) // block * size, start
+        )  # (ValueError past the end)
         return cls(raw, kind, tuple(shape))
 
     def decode(self):
@@ -61,10 +98,10 @@ class Stored:
         blocks = raw.reshape(-1, BLOCKS[kind][1])  # (n, bytes)
 
         def half(a):  # the float16 at byte a of each block, as (n, 1) float32
-            return blocks[:, a:a + 2].copy().view(np.float16).astype(np.float32)
+            return blocks[:, a : a + 2].copy().view(np.float16).astype(np.float32)
 
         def nibbles(a):  # 16 bytes from a -> (n, 32) of 0..15
-            return np.concatenate([blocks[:, a:a + 16] & 15, blocks[:, a:a + 16] >> 4], axis=1)
+            return np.concatenate([blocks[:, a : a + 16] & 15, blocks[:, a : a + 16] >> 4], axis=1)
 
         if kind in ("F32", "I64"):
             out = raw.view(np.float32 if kind == "F32" else np.int64).copy()
@@ -79,11 +116,17 @@ class Stored:
         elif kind == "Q4_1":
             out = nibbles(4).astype(np.float32) * half(0) + half(2)
         else:  # Q6_K: 128 bytes of low nibbles, 64 of high bit pairs, 16 int8 scales, d; two halves of 128 elements
-            low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([[0], [4]], np.uint8)  # (n, 2, 2, 64)
-            high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([[0], [2], [4], [6]], np.uint8)  # (n, 2, 4, 32)
+            low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array(
+                [[0], [4]], np.uint8
+            )  # (n, 2, 2, 64)
+            high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array(
+                [[0], [2], [4], [6]], np.uint8
+            )  # (n, 2, 4, 32)
             q = (low & 15).reshape(-1, 256) | ((high & 3) << 4).reshape(-1, 256)
             scales = blocks[:, 192:208].view(np.int8).astype(np.float32) * half(208)  # (n, 16)
-            out = (q.astype(np.int8) - 32).reshape(-1, 16, 16).astype(np.float32) * scales[:, :, None]
+            out = (q.astype(np.int8) - 32).reshape(-1, 16, 16).astype(np.float32) * scales[
+                :, :, None
+            ]
         if self.interleaved:
             out = out.reshape(self.interleaved, -1, 2, *self.shape[1:]).swapaxes(1, 2)
         return torch.from_numpy(out.reshape(self.shape))
@@ -108,7 +151,7 @@ def read_gguf(path):
             if kind == 8:
                 size = take("Q")
                 at += size  # (past the end of the file, the next `take` stops)
-                return buffer[at - size:at].decode("utf-8")
+                return buffer[at - size : at].decode("utf-8")
             if kind == 9:
                 kind, count = take("I"), take("Q")
                 if count > len(buffer) - at:
@@ -121,13 +164,21 @@ def read_gguf(path):
         if (version := take("I")) != 3:
             raise BadInput(f"GGUF version {version} is not supported, only 3; convert it again")
         n_tensors, n_meta = take("Q"), take("Q")
-        meta = {value(8): value(take("I")) for _ in range(n_meta)}  # (Python evaluates the key first)
-        entries = [(value(8), [take("Q") for _ in range(take("I"))][::-1], take("I"), take("Q"))
-                   for _ in range(n_tensors)]  # name, shape (GGUF's order is the reverse of torch's), kind, offset
+        meta = {
+            value(8): value(take("I")) for _ in range(n_meta)
+        }  # (Python evaluates the key first)
+        entries = [
+            (value(8), [take("Q") for _ in range(take("I"))][::-1], take("I"), take("Q"))
+            for _ in range(n_tensors)
+        ]  # name, shape (GGUF's order is the reverse of torch's), kind, offset
         align = meta.get("general.alignment", 32)
         start = (at + align - 1) // align * align
-        return meta, {name: Stored.at(buffer, start + offset, name, GGML_KINDS.get(kind, f"ggml type {kind}"), shape)
-                      for name, shape, kind, offset in entries}
+        return meta, {
+            name: Stored.at(
+                buffer, start + offset, name, GGML_KINDS.get(kind, f"ggml type {kind}"), shape
+            )
+            for name, shape, kind, offset in entries
+        }
 
 
 def read_safetensors(path):
@@ -139,14 +190,16 @@ def read_safetensors(path):
     with interpreting(path):
         buffer = _map_file(path)
         (size,) = struct.unpack_from("<Q", buffer)
-        header = json.loads(buffer[8:8 + size])
+        header = json.loads(buffer[8 : 8 + size])
         meta = header.pop("__metadata__", {})
         tensors, start, at = {}, 8 + size, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             tensors[name] = Stored.at(buffer, start + at, name, entry["dtype"], entry["shape"])
             begin, at = at, at + len(tensors[name].raw)
             if entry["data_offsets"] != [begin, at]:
-                raise ValueError(f"tensor {name}: its offsets do not fit its shape {entry['shape']} or its neighbours")
+                raise ValueError(
+                    f"tensor {name}: its offsets do not fit its shape {entry['shape']} or its neighbours"
+                )
         if start + at != len(buffer):
             raise ValueError(f"its tensors end at byte {start + at}, the file at {len(buffer)}")
         return meta, tensors
@@ -158,7 +211,10 @@ def write_safetensors(path, tensors, metadata):
     for name, tensor in tensors.items():
         kind = {torch.float32: "F32", torch.int64: "I64"}[tensor.dtype]
         end = at + BLOCKS[kind][1] * tensor.numel()
-        header[name], at = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, end]}, end
+        header[name], at = (
+            {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, end]},
+            end,
+        )
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
     part = Path(path).with_suffix(".part")

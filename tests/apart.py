@@ -24,7 +24,9 @@ def features(r, split, count):
     pictures = readers.read(r.cfg["data"], split, r.cfg["image_size"], count)
     rows = [i for i, scene in enumerate(pictures.scenes) if len(scene.things) > 1]
     head, r.model.image_head = r.model.image_head, torch.nn.Identity()
-    made = torch.cat([r.encode_pictures(pictures.take(rows[i:i + 256])) for i in range(0, len(rows), 256)])
+    made = torch.cat(
+        [r.encode_pictures(pictures.take(rows[i : i + 256])) for i in range(0, len(rows), 256)]
+    )
     r.model.image_head = head
     return made, [pictures.scenes[i] for i in rows]
 
@@ -36,7 +38,9 @@ def probe(train, test, labels):
     mean, x, y = train.mean(0), train - train.mean(0), hot - hot.mean(0)
     weights = torch.linalg.solve(x.T @ x + 1e-3 * len(x) * x.var() * torch.eye(x.shape[1]), x.T @ y)
     guess = ((test - mean) @ weights + hot.mean(0)).argmax(1)
-    return np.mean([kinds[g] == label for g, label in zip(guess, labels[1])]), max(map(labels[1].count, kinds)) / len(labels[1])
+    return np.mean([kinds[g] == label for g, label in zip(guess, labels[1])]), max(
+        map(labels[1].count, kinds)
+    ) / len(labels[1])
 
 
 def main():
@@ -44,17 +48,40 @@ def main():
     parser.add_argument("runs", nargs="+")
     runs = [r.embed(protocols.captions(r.cfg)) for r in map(ev.Run, parser.parse_args().runs)]
     kinds = np.array([kind for _, kind, *_ in runs[0].task.negatives])
-    print("| false caption | " + " | ".join(f"{r.folder.name}: cosine | right" for r in runs) + " |\n|---|" + "---|---|" * len(runs))
+    print(
+        "| false caption | "
+        + " | ".join(f"{r.folder.name}: cosine | right" for r in runs)
+        + " |\n|---|"
+        + "---|---|" * len(runs)
+    )
     for kind in shapes.CATEGORIES:
-        cells = [f"{(r.true * r.false).sum(1)[kinds == kind].mean():.3f} | {r.right.numpy()[kinds == kind].mean():.1%}" for r in runs]
+        cells = [
+            f"{(r.true * r.false).sum(1)[kinds == kind].mean():.3f} | {r.right.numpy()[kinds == kind].mean():.1%}"
+            for r in runs
+        ]
         print(f"| {kind} | {' | '.join(cells)} |")
-    asked = {"shape": lambda s: s.things[0].shape, "colour": lambda s: s.things[0].colour, "size": lambda s: s.things[0].size,
-             "relation": lambda s: s.relations[0]}
-    both = [[features(r, split, count) for split, count in (("train", 4000), ("test", 0))] for r in runs]
-    print("\n| probe of the image tower | always the commonest | " + " | ".join(r.folder.name for r in runs) + " |\n|---|---|" + "---|" * len(runs))
+    asked = {
+        "shape": lambda s: s.things[0].shape,
+        "colour": lambda s: s.things[0].colour,
+        "size": lambda s: s.things[0].size,
+        "relation": lambda s: s.relations[0],
+    }
+    both = [
+        [features(r, split, count) for split, count in (("train", 4000), ("test", 0))] for r in runs
+    ]
+    print(
+        "\n| probe of the image tower | always the commonest | "
+        + " | ".join(r.folder.name for r in runs)
+        + " |\n|---|---|"
+        + "---|" * len(runs)
+    )
     for name, ask in asked.items():
-        found = [probe(a, b, [[ask(s) for s in scenes] for scenes in (p, q)]) for (a, p), (b, q) in both]
-        print(f"| first {'object: ' * (name != 'relation')}{name} | {found[0][1]:.1%} | {' | '.join(f'{x:.1%}' for x, _ in found)} |")
+        found = [
+            probe(a, b, [[ask(s) for s in scenes] for scenes in (p, q)]) for (a, p), (b, q) in both
+        ]
+        print(
+            f"| first {'object: ' * (name != 'relation')}{name} | {found[0][1]:.1%} | {' | '.join(f'{x:.1%}' for x, _ in found)} |"
+        )
 
 
 if __name__ == "__main__":

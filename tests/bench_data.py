@@ -48,7 +48,9 @@ PACK = """
 pictures = readers.read(sys.argv[1], "train", 8, whole=True)
 assert len(pictures) == int(sys.argv[2])
 """
-TRAIN = PACK + """
+TRAIN = (
+    PACK
+    + """
 cfg = train.Config(method="clip", image_size=8, batch_size=1024)
 texts = Texts(pictures.captions)
 inputs = lift.TokenIds(cfg, "cpu").rows(texts)
@@ -56,12 +58,18 @@ batches = Batches(pictures, texts, inputs, Crops(pictures, cfg, torch.device("cp
 for step in range(20):
     batches(step)
 """
+)
 
 
 def process(code, *argv):
     """(GB of its own, GB with mapped pages of files, both at their peak; seconds) of a Python process."""
     begun = time.time()
-    done = subprocess.run([sys.executable, "-c", BEGIN + code + END, *map(str, argv)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + code + END, *map(str, argv)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     return *map(float, done.stdout.split()), time.time() - begun
@@ -87,17 +95,29 @@ def memory(folder, rows):
     with open(pack / "images.u8", "wb") as f:
         f.truncate(rows * 8 * 8 * 3)
     from data.pack import INDEX
+
     index = np.zeros(rows, INDEX)
     index["digest"], index["width"], index["height"] = np.arange(1, rows + 1), 640, 480
     index.tofile(pack / "index")
     (pack / "skipped.jsonl").write_text("")
-    (pack / "pack.json").write_text(json.dumps({"format": 1, "size": 8, "pictures": rows, "records": rows}))
+    (pack / "pack.json").write_text(
+        json.dumps({"format": 1, "size": 8, "pictures": rows, "records": rows})
+    )
     del index
     own, whole, _ = process("")
-    print(f"\n| {rows:,} captions, all different | GB above the {own:.2f} of the imports | with files' pages, above {whole:.2f} | seconds |\n"
-          "|---|---|---|---|")
-    for what, code, path in ((f"a csv of {table.stat().st_size / 1e9:.2f} GB, 1,000 pictures, read and grouped", CSV, table),
-                             ("a pack of as many pictures, opened", PACK, pack), ("the same, all captions as CLIP's tokens, 20 batches", TRAIN, pack)):
+    print(
+        f"\n| {rows:,} captions, all different | GB above the {own:.2f} of the imports | with files' pages, above {whole:.2f} | seconds |\n"
+        "|---|---|---|---|"
+    )
+    for what, code, path in (
+        (
+            f"a csv of {table.stat().st_size / 1e9:.2f} GB, 1,000 pictures, read and grouped",
+            CSV,
+            table,
+        ),
+        ("a pack of as many pictures, opened", PACK, pack),
+        ("the same, all captions as CLIP's tokens, 20 batches", TRAIN, pack),
+    ):
         peak, mapped, seconds = process(code, path, rows)
         print(f"| {what} | {peak - own:.2f} | {mapped - whole:.2f} | {seconds:.0f} |", flush=True)
 
@@ -106,21 +126,36 @@ def speed(folder, count):
     rng, pictures = np.random.default_rng(0), folder / "jpeg"
     pictures.mkdir(parents=True, exist_ok=True)
     for i in range(count):
-        noise = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))  # blurred noise compresses like a photo
-        noise.resize((640, 480), Image.BICUBIC).effect_spread(3).save(pictures / f"{i}.jpg", quality=90)
-    (folder / "jpeg.csv").write_text("filepath,title\n" + "".join(f"jpeg/{i}.jpg,picture {i}\n" for i in range(count)))
+        noise = Image.fromarray(
+            rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        )  # blurred noise compresses like a photo
+        noise.resize((640, 480), Image.BICUBIC).effect_spread(3).save(
+            pictures / f"{i}.jpg", quality=90
+        )
+    (folder / "jpeg.csv").write_text(
+        "filepath,title\n" + "".join(f"jpeg/{i}.jpg,picture {i}\n" for i in range(count))
+    )
     with tarfile.open(folder / "jpeg.tar", "w") as tar:
         for i in range(count):
             (folder / "text").write_text(f"picture {i}")
             tar.add(pictures / f"{i}.jpg", f"{i:05d}.jpg")
             tar.add(folder / "text", f"{i:05d}.txt")
     from data import pack, readers
-    print(f"\n| {count} JPEG pictures of 640 x 480 (mean {sum(p.stat().st_size for p in pictures.iterdir()) / count / 1e3:.0f} kB), read at 224 "
-          "| pictures a second |\n|---|---|")
-    for what, spec in (("csv and JPEG files, decoded", folder / "jpeg.csv"), ("tar shard, decoded", folder / "jpeg.tar")):
+
+    print(
+        f"\n| {count} JPEG pictures of 640 x 480 (mean {sum(p.stat().st_size for p in pictures.iterdir()) / count / 1e3:.0f} kB), read at 224 "
+        "| pictures a second |\n|---|---|"
+    )
+    for what, spec in (
+        ("csv and JPEG files, decoded", folder / "jpeg.csv"),
+        ("tar shard, decoded", folder / "jpeg.tar"),
+    ):
         begun = time.time()
         pack.pack(str(spec), folder / f"packed-{spec.suffix[1:]}", 224)
-        print(f"| {what}, {os.cpu_count()} threads | {count / (time.time() - begun):.0f} |", flush=True)
+        print(
+            f"| {what}, {os.cpu_count()} threads | {count / (time.time() - begun):.0f} |",
+            flush=True,
+        )
     packed = readers.read(str(folder / "packed-csv"), "train", 224, whole=True)
     begun, steps = time.time(), 20
     for _ in range(steps):

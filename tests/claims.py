@@ -55,12 +55,25 @@ RUNS = {
     **{f"many/{m}": f"--method {m} {MANY} {APE} {FROM}" for m in ("ape", "lit", "ape_lookup")},
     "many/clip": f"--method clip {MANY} {APE}",
     # LilT: what is trained, by the number of pictures
-    **{f"many/lilt {u}": f"{LILT} --unlock {u}" for u in ("layernorm", "bitfit", "adapters+layernorm", "all")},
-    **{f"few/lilt {u}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000" for u in ("layernorm", "adapters+layernorm", "all")},
+    **{
+        f"many/lilt {u}": f"{LILT} --unlock {u}"
+        for u in ("layernorm", "bitfit", "adapters+layernorm", "all")
+    },
+    **{
+        f"few/lilt {u}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000"
+        for u in ("layernorm", "adapters+layernorm", "all")
+    },
     # and at other rates (the last --lr counts): full training may want a lower one than a few parameters do
-    **{f"many/lilt {u} {rate}": f"{LILT} --unlock {u} --lr {rate}" for u in ("layernorm", "bitfit", "adapters+layernorm", "all") for rate in ("3e-4", "3e-3")},
-    **{f"few/lilt {u} {rate}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000 --lr {rate}"
-       for u in ("layernorm", "adapters+layernorm", "all") for rate in ("3e-4", "3e-3")},
+    **{
+        f"many/lilt {u} {rate}": f"{LILT} --unlock {u} --lr {rate}"
+        for u in ("layernorm", "bitfit", "adapters+layernorm", "all")
+        for rate in ("3e-4", "3e-3")
+    },
+    **{
+        f"few/lilt {u} {rate}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000 --lr {rate}"
+        for u in ("layernorm", "adapters+layernorm", "all")
+        for rate in ("3e-4", "3e-3")
+    },
     # LLM2CLIP: the text tower is CLIP's own, the raw and the caption-tuned language model
     "llm2clip/own text": f"--method clip_pretrained --steps 150 --lr 3e-3 {FROM}",
     "llm2clip/raw": LLM2CLIP,
@@ -80,7 +93,11 @@ RUNS = {
 }
 TUNE = "--tune shapes --layer 10 --steps 150"
 SENTENCES = "data.readers shapes --texts"  # what the sentence encoder reads (tests/sentences.py)
-STARTS = {"supervised": "", "adapter": ".safetensors", "sentences": ".npy"}  # what other runs start from; a folder or a file
+STARTS = {
+    "supervised": "",
+    "adapter": ".safetensors",
+    "sentences": ".npy",
+}  # what other runs start from; a folder or a file
 
 
 def recipe(name):
@@ -91,8 +108,14 @@ def recipe(name):
 
 def commit():
     """The commit of the code, with -dirty behind it where a .py file differs from it."""
-    name = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return name + "-dirty" * subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py"], cwd=ROOT).returncode
+    name = subprocess.run(
+        ["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return (
+        name
+        + "-dirty"
+        * subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py"], cwd=ROOT).returncode
+    )
 
 
 class Runner:
@@ -101,15 +124,25 @@ class Runner:
         self.lines = [json.loads(x) for x in out.read_text().splitlines()] if out.exists() else []
 
     def command(self, *argv, given=None):
-        done = subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, input=given,
-                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = subprocess.run(
+            [sys.executable, *argv],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            input=given,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         if done.returncode:
-            raise BadInput(f"{' '.join(argv)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+            raise BadInput(
+                f"{' '.join(argv)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}"
+            )
         return done.stdout
 
     def keep(self, line):
         with self.lock:
-            if self.known(line["name"], line["seed"], line["flags"]):  # made again, because others start from it
+            if self.known(
+                line["name"], line["seed"], line["flags"]
+            ):  # made again, because others start from it
                 return
             self.lines.append(line)
             with open(self.out, "a") as f:
@@ -126,46 +159,96 @@ class Runner:
             lock = self.locks.setdefault((name, seed), Lock())
         with lock:
             flags = recipe(name)
-            folder = self.work / f"{name.replace('/', '-').replace(' ', '-')}-{seed}{STARTS.get(name, '')}"
+            folder = (
+                self.work
+                / f"{name.replace('/', '-').replace(' ', '-')}-{seed}{STARTS.get(name, '')}"
+            )
             if self.known(name, seed, flags) and (folder.exists() or name not in STARTS):
                 return folder
             if name == "sentences":
                 if not folder.exists():
-                    self.command("-m", "tests.sentences", str(folder), given=self.command("-m", *SENTENCES.split()))
+                    self.command(
+                        "-m",
+                        "tests.sentences",
+                        str(folder),
+                        given=self.command("-m", *SENTENCES.split()),
+                    )
                 return folder
-            part = folder.with_name(f"part-{folder.name}")  # (renamed when it is whole: what is interrupted must not pass for done)
+            part = folder.with_name(
+                f"part-{folder.name}"
+            )  # (renamed when it is whole: what is interrupted must not pass for done)
             for left in (part, folder):
                 shutil.rmtree(left, ignore_errors=True)
             begun, made = time.time(), commit()  # (of the code that runs now, not when it ends)
             if name == "adapter":
-                said = self.command("llm_text.py", *flags.split(), "--seed", str(seed), "--out", str(part))
+                said = self.command(
+                    "llm_text.py", *flags.split(), "--seed", str(seed), "--out", str(part)
+                )
                 part.rename(folder)
-                before, after = (re.search(rf"{w}: +([\d.]+)% of (\d+)", said).groups() for w in ("before", "after"))
-                self.keep({"name": name, "seed": seed, "flags": flags, "pool": int(after[1]), "cra_before": float(before[0]) / 100,
-                           "cra_after": float(after[0]) / 100, "seconds": time.time() - begun, "commit": made})
+                before, after = (
+                    re.search(rf"{w}: +([\d.]+)% of (\d+)", said).groups()
+                    for w in ("before", "after")
+                )
+                self.keep(
+                    {
+                        "name": name,
+                        "seed": seed,
+                        "flags": flags,
+                        "pool": int(after[1]),
+                        "cra_before": float(before[0]) / 100,
+                        "cra_after": float(after[0]) / 100,
+                        "seconds": time.time() - begun,
+                        "commit": made,
+                    }
+                )
                 return folder
-            filled = [str(self.ensure(word[1:-1], seed)) if word[0] == "{" else word for word in RUNS[name].split()]
-            self.command("train.py", *filled, "--seed", str(seed), "--out", str(part), "--device", "cpu")
+            filled = [
+                str(self.ensure(word[1:-1], seed)) if word[0] == "{" else word
+                for word in RUNS[name].split()
+            ]
+            self.command(
+                "train.py", *filled, "--seed", str(seed), "--out", str(part), "--device", "cpu"
+            )
             self.command("eval.py", str(part), "--device", "cpu")
             part.rename(folder)
             scores = json.loads((folder / "eval.json").read_text())
             log = [json.loads(x) for x in (folder / "log.jsonl").read_text().splitlines()]
             for key in ("run", "ci95", "chance"):
                 del scores[key]
-            self.keep({"name": name, "seed": seed, "flags": flags, **scores,
-                       "trained": log[0]["trained"], "parameters": log[0]["parameters"], "final": log[-1], "commit": made})
+            self.keep(
+                {
+                    "name": name,
+                    "seed": seed,
+                    "flags": flags,
+                    **scores,
+                    "trained": log[0]["trained"],
+                    "parameters": log[0]["parameters"],
+                    "final": log[-1],
+                    "commit": made,
+                }
+            )
             if name not in STARTS:
                 (folder / "checkpoint.pt").unlink()
             return folder
 
 
-COLUMNS = {"i2t R@1": ("retrieval", "i2t", "R@1"), "t2i R@1": ("retrieval", "t2i", "R@1"), "mean of 7": ("compositional", "mean"),
-           **{k: ("compositional", k) for k in ("replace_obj", "replace_rel", "swap_obj", "swap_att")}, "zero-shot": ("zeroshot", "top1")}
+COLUMNS = {
+    "i2t R@1": ("retrieval", "i2t", "R@1"),
+    "t2i R@1": ("retrieval", "t2i", "R@1"),
+    "mean of 7": ("compositional", "mean"),
+    **{k: ("compositional", k) for k in ("replace_obj", "replace_rel", "swap_obj", "swap_att")},
+    "zero-shot": ("zeroshot", "top1"),
+}
 
 
 def table(lines):
     """Mean and standard deviation over seeds, a row a run."""
-    print("| run | seeds | trained | " + " | ".join(COLUMNS) + " |\n|---|---|---|" + "---|" * len(COLUMNS))
+    print(
+        "| run | seeds | trained | "
+        + " | ".join(COLUMNS)
+        + " |\n|---|---|---|"
+        + "---|" * len(COLUMNS)
+    )
     for name in RUNS:
         mine = [x for x in lines if x["name"] == name and x["flags"] == recipe(name)]
         if not mine:
@@ -179,23 +262,36 @@ def table(lines):
                 values += [] if value == {} else [100 * value]
             spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.1f}{spread}" if values else "")
-        print(f"| {name} | {len(mine)} | {mine[0]['trained'] / mine[0]['parameters']:.2%} | {' | '.join(cells)} |")
+        print(
+            f"| {name} | {len(mine)} | {mine[0]['trained'] / mine[0]['parameters']:.2%} | {' | '.join(cells)} |"
+        )
     tuned = [x for x in lines if x["name"] == "adapter" and x["flags"] == TUNE]
     if tuned:
         before, after = ([100 * x[f"cra_{when}"] for x in tuned] for when in ("before", "after"))
         spread = f" ± {np.std(after, ddof=1):.1f}" if len(after) > 1 else ""
-        print(f"\nCaption retrieval accuracy, %, pool of {tuned[0]['pool']}, seeds: {len(tuned)}: {np.mean(before):.1f} raw, "
-              f"{np.mean(after):.1f}{spread} after `llm_text.py {TUNE}`")
+        print(
+            f"\nCaption retrieval accuracy, %, pool of {tuned[0]['pool']}, seeds: {len(tuned)}: {np.mean(before):.1f} raw, "
+            f"{np.mean(after):.1f}{spread} after `llm_text.py {TUNE}`"
+        )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", nargs="+", default=[""], help="names of runs begin with one of these")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="names of runs begin with one of these"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/results/claims.jsonl")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/claims", help="where runs are kept that others start from")
-    parser.add_argument("--table", action="store_true", help="print the table of what is in the file, run nothing")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=ROOT / "runs/claims",
+        help="where runs are kept that others start from",
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of what is in the file, run nothing"
+    )
     args = parser.parse_args()
     runner = Runner(args.out, args.work)
     if not args.table:
@@ -203,7 +299,9 @@ def main():
         names = [name for name in (*RUNS, "adapter") if name.startswith(tuple(args.only))]
         with ThreadPoolExecutor(args.jobs) as pool:
             try:
-                for done in [pool.submit(runner.ensure, name, seed) for name in names for seed in args.seeds]:
+                for done in [
+                    pool.submit(runner.ensure, name, seed) for name in names for seed in args.seeds
+                ]:
                     done.result()
             finally:  # after an error, what has not begun would only fail too
                 pool.shutdown(cancel_futures=True)

@@ -33,9 +33,14 @@ RUNS = {  # text space, loss, tower and length are LIFT's best by val.tar, one s
     "clip 3e-3": f"--method clip {COMMON} --lr 3e-3",  # (the last --lr counts) is a higher rate better for CLIP?
 }
 SETS = {  # shard, whether training captions have every word of their names (None: either)
-    "unseen concepts, seen styles": ("concepts", None), "of these, noto": ("noto", None),
-    "of these, every word seen": ("concepts", True), "of these, some word never seen": ("concepts", False),
-    "seen concepts, unseen style": ("style", None), "both unseen": ("both", None), "validation, as the first": ("val", None)}
+    "unseen concepts, seen styles": ("concepts", None),
+    "of these, noto": ("noto", None),
+    "of these, every word seen": ("concepts", True),
+    "of these, some word never seen": ("concepts", False),
+    "seen concepts, unseen style": ("style", None),
+    "both unseen": ("both", None),
+    "validation, as the first": ("val", None),
+}
 
 
 def prepare(source, out):
@@ -43,18 +48,31 @@ def prepare(source, out):
     part = out.with_suffix(".part")
     part.mkdir(parents=True, exist_ok=True)
     seen, unseen = (lambda style: style != STYLE), (lambda style: style == STYLE)
-    for target, origin, drawn, captions in (("train", "train", seen, ("caption", "long_caption")), ("val", "val", seen, ("caption",)),
-                                            ("concepts", "test", seen, ("caption",)), ("noto", "test", lambda style: style == "noto", ("caption",)),
-                                            ("style", "train", unseen, ("caption",)), ("both", "test", unseen, ("caption",))):
-        if (source / f"{target}.tar").is_file():  # data.emoji keeps the held-out style in shards of its own
+    for target, origin, drawn, captions in (
+        ("train", "train", seen, ("caption", "long_caption")),
+        ("val", "val", seen, ("caption",)),
+        ("concepts", "test", seen, ("caption",)),
+        ("noto", "test", lambda style: style == "noto", ("caption",)),
+        ("style", "train", unseen, ("caption",)),
+        ("both", "test", unseen, ("caption",)),
+    ):
+        if (
+            source / f"{target}.tar"
+        ).is_file():  # data.emoji keeps the held-out style in shards of its own
             origin = target
-        with tarfile.open(source / f"{origin}.tar") as shard, tarfile.open(part / f"{target}.tar", "w") as written:
+        with (
+            tarfile.open(source / f"{origin}.tar") as shard,
+            tarfile.open(part / f"{target}.tar", "w") as written,
+        ):
             files = {member.name: shard.extractfile(member).read() for member in shard}
             for name in sorted(files):
                 key, _, suffix = name.partition(".")
                 if suffix == "json" and drawn(json.loads(files[name])["style"]):
                     value = json.loads(files[name])
-                    for end, content in (("png", files[f"{key}.png"]), ("txt", "\n".join(value[c] for c in captions).encode())):
+                    for end, content in (
+                        ("png", files[f"{key}.png"]),
+                        ("txt", "\n".join(value[c] for c in captions).encode()),
+                    ):
                         member = tarfile.TarInfo(f"{key}.{end}")
                         member.size = len(content)
                         written.addfile(member, io.BytesIO(content))
@@ -70,7 +88,11 @@ def score(folder, data, trial=False):
         return set(re.findall(r"\w+", " ".join(captions).lower()))
 
     found, runs = {}, {}
-    seen = words(text for captions in readers.read(str(data / "train.tar"), "train", 64, whole=True).captions for text in captions)
+    seen = words(
+        text
+        for captions in readers.read(str(data / "train.tar"), "train", 64, whole=True).captions
+        for text in captions
+    )
     for name, (shard, known) in SETS.items():
         if trial and shard != "val":  # what is chosen must not see the tests
             continue
@@ -78,28 +100,48 @@ def score(folder, data, trial=False):
             r = runs[shard] = ev.Run(folder)
             r.embed(protocols.captions(r.cfg, str(data / f"{shard}.tar")))
         r, task = runs[shard], runs[shard].task
-        rows = [i for i, own in enumerate(task.pictures.captions) if known in (None, words(own) <= seen)]
+        rows = [
+            i for i, own in enumerate(task.pictures.captions) if known in (None, words(own) <= seen)
+        ]
         names = list(dict.fromkeys(text for i in rows for text in task.pictures.captions[i]))
         first = [task.texts.index(text) for text in names]
         scores = r.image[rows] @ r.text[first].T  # (pictures, names)
-        own = torch.tensor([[text in task.pictures.captions[i] for text in names] for i in rows])  # (copies have several)
+        own = torch.tensor(
+            [[text in task.pictures.captions[i] for text in names] for i in rows]
+        )  # (copies have several)
         found[name] = {"pictures": len(rows), "names": len(names)}
-        for way, ranks in (("i2t", ev.rank_of_best(scores, own)), ("t2i", ev.rank_of_best(scores.T, own.T))):
+        for way, ranks in (
+            ("i2t", ev.rank_of_best(scores, own)),
+            ("t2i", ev.rank_of_best(scores.T, own.T)),
+        ):
             ranks = ranks.numpy()
-            found[name][way] = [float((ranks < 1).mean()), float((ranks < 10).mean()), float(np.median(ranks) + 1)]
+            found[name][way] = [
+                float((ranks < 1).mean()),
+                float((ranks < 10).mean()),
+                float(np.median(ranks) + 1),
+            ]
     return found
 
 
 def table(lines):
-    print("| test set: pictures, names | run | seeds | i2t R@1 | R@10 | median rank | t2i R@1 | R@10 | median rank |\n|" + "---|" * 9)
+    print(
+        "| test set: pictures, names | run | seeds | i2t R@1 | R@10 | median rank | t2i R@1 | R@10 | median rank |\n|"
+        + "---|" * 9
+    )
     for name in SETS:
         for run_name, flags in RUNS.items():
-            mine = [x["scores"][name] for x in lines if (x["name"], x["flags"]) == (run_name, flags)]
+            mine = [
+                x["scores"][name] for x in lines if (x["name"], x["flags"]) == (run_name, flags)
+            ]
             if mine:
                 values = np.array([[*x["i2t"], *x["t2i"]] for x in mine]) * ([100, 100, 1] * 2)
-                spread = [f" ± {s:.1f}" for s in values.std(0, ddof=1)] if len(mine) > 1 else [""] * 6
+                spread = (
+                    [f" ± {s:.1f}" for s in values.std(0, ddof=1)] if len(mine) > 1 else [""] * 6
+                )
                 cells = " | ".join(f"{m:.1f}{s}" for m, s in zip(values.mean(0), spread))
-                print(f"| {name}: {mine[0]['pictures']}, {mine[0]['names']} | {run_name} | {len(mine)} | {cells} |")
+                print(
+                    f"| {name}: {mine[0]['pictures']}, {mine[0]['names']} | {run_name} | {len(mine)} | {cells} |"
+                )
 
 
 def main():
@@ -113,24 +155,67 @@ def main():
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if not (args.shards / "train.tar").is_file():
-        raise BadInput(f"{args.shards}: no train.tar in it; name the folder that python -m data.emoji made")
-    shards = hashlib.blake2b(b"".join(file.read_bytes() for file in sorted(args.shards.glob("*.tar"))), digest_size=6).hexdigest()
-    lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
-    lines, data = [line for line in lines if line["shards"] == shards], args.work / f"data-{shards}"  # runs on other shards are not these
+        raise BadInput(
+            f"{args.shards}: no train.tar in it; name the folder that python -m data.emoji made"
+        )
+    shards = hashlib.blake2b(
+        b"".join(file.read_bytes() for file in sorted(args.shards.glob("*.tar"))), digest_size=6
+    ).hexdigest()
+    lines = (
+        [json.loads(line) for line in args.out.read_text().splitlines()]
+        if args.out.exists()
+        else []
+    )
+    lines, data = (
+        [line for line in lines if line["shards"] == shards],
+        args.work / f"data-{shards}",
+    )  # runs on other shards are not these
     if not args.table and not data.exists():
         prepare(args.shards, data)
     for seed in () if args.table else args.seeds:
         for name in args.only:
-            flags, folder = f"{RUNS[name]} {args.flags}".strip(), args.work / f"{name}{re.sub(r'[ /]', '', args.flags)}-{seed}"
+            flags, folder = (
+                f"{RUNS[name]} {args.flags}".strip(),
+                args.work / f"{name}{re.sub(r'[ /]', '', args.flags)}-{seed}",
+            )
             if any((x["name"], x["seed"], x["flags"]) == (name, seed, flags) for x in lines):
                 continue
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted, or had other flags
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # of a run that was interrupted, or had other flags
             commit = claims.commit()
-            subprocess.run([sys.executable, "train.py", "--data", str(data / "train.tar"), "--val-data", str(data / "val.tar"), *flags.split(), "--seed",
-                            str(seed), "--device", "cpu", "--out", str(folder)], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            subprocess.run(
+                [
+                    sys.executable,
+                    "train.py",
+                    "--data",
+                    str(data / "train.tar"),
+                    "--val-data",
+                    str(data / "val.tar"),
+                    *flags.split(),
+                    "--seed",
+                    str(seed),
+                    "--device",
+                    "cpu",
+                    "--out",
+                    str(folder),
+                ],
+                cwd=ROOT,
+                check=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
             final = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-            lines.append({"name": name, "seed": seed, "flags": flags, "commit": commit, "shards": shards,
-                          "scores": score(folder, data, bool(args.flags)), "final": final})
+            lines.append(
+                {
+                    "name": name,
+                    "seed": seed,
+                    "flags": flags,
+                    "commit": commit,
+                    "shards": shards,
+                    "scores": score(folder, data, bool(args.flags)),
+                    "final": final,
+                }
+            )
             with open(args.out, "a") as f:
                 f.write(json.dumps(lines[-1]) + "\n")
             print(name, seed, lines[-1]["scores"])

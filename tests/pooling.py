@@ -25,15 +25,20 @@ from llm_text import load_llm, whitening
 def spaces(train, k=128):
     """{name: function from raw vectors to unit vectors}"""
     centre, (mean, matrix) = train.mean(0), whitening(train, k)
-    return {"raw": lambda v: F.normalize(v, dim=-1), "centred": lambda v: F.normalize(v - centre, dim=-1),
-            f"whitened to {k}": lambda v: F.normalize((v - mean) @ matrix, dim=-1)}
+    return {
+        "raw": lambda v: F.normalize(v, dim=-1),
+        "centred": lambda v: F.normalize(v - centre, dim=-1),
+        f"whitened to {k}": lambda v: F.normalize((v - mean) @ matrix, dim=-1),
+    }
 
 
 def shapes_rows(llm, pool, layer):
     train = llm.encode([shapes.caption(s) for s in shapes.make_scenes("train", 600)], pool, layer)
     scenes = shapes.make_scenes("test", 100)
     said = [(i, p) for i, s in enumerate(scenes) for p in shapes.paraphrases(s)]
-    false = [(i, kind, text) for i, s in enumerate(scenes) for kind, text in shapes.negatives(s).items()]
+    false = [
+        (i, kind, text) for i, s in enumerate(scenes) for kind, text in shapes.negatives(s).items()
+    ]
     captions = llm.encode([shapes.caption(s) for s in scenes], pool, layer)
     paraphrases = llm.encode([p for _, p in said], pool, layer)
     negatives = llm.encode([text for _, _, text in false], pool, layer)
@@ -48,7 +53,13 @@ def shapes_rows(llm, pool, layer):
         for j, (i, kind, _) in enumerate(false):
             wins.setdefault(kind, []).append((near_p[owner == i] > near_n[j]).float().mean())
         score = {kind: float(torch.stack(w).mean()) for kind, w in wins.items()}
-        yield name, float(own), sum(score.values()) / len(score), score["replace_rel"], score["swap_att"]
+        yield (
+            name,
+            float(own),
+            sum(score.values()) / len(score),
+            score["replace_rel"],
+            score["swap_att"],
+        )
 
 
 def emoji_rows(llm, pool, layer, folder):
@@ -57,7 +68,14 @@ def emoji_rows(llm, pool, layer, folder):
     names, words = zip(*emoji_pairs(folder / "test.tar"))
     names, words = llm.encode(names, pool, layer), llm.encode(words, pool, layer)
     for name, space in spaces(llm.encode(train, pool, layer)).items():
-        yield name, float(((space(names) @ space(words).T).argmax(1) == torch.arange(len(names))).float().mean())
+        yield (
+            name,
+            float(
+                ((space(names) @ space(words).T).argmax(1) == torch.arange(len(names)))
+                .float()
+                .mean()
+            ),
+        )
 
 
 def emoji_pairs(shard):
@@ -67,7 +85,9 @@ def emoji_pairs(shard):
         for member in tar:
             if member.name.endswith(".json"):
                 entry = json.load(tar.extractfile(member))
-                pairs[entry["caption"]] = entry["long_caption"].removeprefix(entry["caption"]).lstrip(" :")
+                pairs[entry["caption"]] = (
+                    entry["long_caption"].removeprefix(entry["caption"]).lstrip(" :")
+                )
     return [(name, words) for name, words in pairs.items() if words]
 
 
@@ -76,16 +96,25 @@ def main():
     parser.add_argument("--emoji", type=Path, help="folder that data.emoji made")
     args = parser.parse_args()
     llm = load_llm()
-    settings = [("last", llm.depth), ("prompt", llm.depth)] + [("mean", n) for n in (5, 10, 15, llm.depth)]
+    settings = [("last", llm.depth), ("prompt", llm.depth)] + [
+        ("mean", n) for n in (5, 10, 15, llm.depth)
+    ]
     if args.emoji:
         print(f"{len(emoji_pairs(args.emoji / 'test.tar'))} emoji in the pool\n")
-    print("| pooling | layer | space | own | true > false | relation reversed | attributes swapped | emoji keywords |")
+    print(
+        "| pooling | layer | space | own | true > false | relation reversed | attributes swapped | emoji keywords |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for pool, layer in settings:
         emoji = dict(emoji_rows(llm, pool, layer, args.emoji)) if args.emoji else {}
         for name, *values in shapes_rows(llm, pool, layer):
             extra = f"{emoji[name]:.3f}" if name in emoji else ""
-            print(f"| {pool} | {layer} | {name} | " + " | ".join(f"{v:.3f}" for v in values) + f" | {extra} |", flush=True)
+            print(
+                f"| {pool} | {layer} | {name} | "
+                + " | ".join(f"{v:.3f}" for v in values)
+                + f" | {extra} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

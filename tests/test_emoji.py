@@ -21,20 +21,51 @@ from data import BadInput, emoji, run
 pytest.importorskip("resvg_py")
 
 THINGS = [(f"1F4{i:02X}", f"thing number {i}", 3, 30) for i in range(64)]
-PEOPLE = [("1F33E", "sheaf of rice", 3, 30), ("1F468-200D-1F33E", "man farmer", 1, 20),
-          ("1F469-200D-1F33E", "woman farmer", 1, 20),
-          ("1F9DC", "merperson", 1, 20), ("1F9DC-200D-2640-FE0F", "mermaid", 1, 20), ("1F9DC-200D-2642-FE0F", "merman", 1, 20),
-          ("1F468", "man", 1, 20), ("1F469-200D-1F9B0", "woman: red hair", 1, 20), ("1F475", "old woman", 1, 20),
-          ("1F468-200D-1F466", "family: man, boy", 1, 20), ("1F469-200D-1F467", "family: woman, girl", 1, 20),
-          ("1F6B6", "person walking", 1, 20), ("1F6B6-200D-2642-FE0F-200D-27A1-FE0F", "man walking: facing right", 1, 20),
-          ("1F9BD", "manual wheelchair", 3, 30), ("1F466", "boy", 1, 20),
-          ("1F469-200D-1F9BD-200D-27A1-FE0F", "woman in manual wheelchair: facing right", 1, 20),
-          ("1F934", "prince", 1, 20), ("1F478", "princess", 1, 20)]
-TURNED = [("2B05-FE0F", "left arrow", 8, 31), ("2197-FE0F", "up-right arrow", 8, 31), ("1F550", "one o’clock", 8, 31),
-          ("1F566", "eleven-thirty", 8, 31), ("0031-FE0F-20E3", "keycap: 1", 8, 31), ("0032-FE0F-20E3", "keycap: 2", 8, 31)]
+PEOPLE = [
+    ("1F33E", "sheaf of rice", 3, 30),
+    ("1F468-200D-1F33E", "man farmer", 1, 20),
+    ("1F469-200D-1F33E", "woman farmer", 1, 20),
+    ("1F9DC", "merperson", 1, 20),
+    ("1F9DC-200D-2640-FE0F", "mermaid", 1, 20),
+    ("1F9DC-200D-2642-FE0F", "merman", 1, 20),
+    ("1F468", "man", 1, 20),
+    ("1F469-200D-1F9B0", "woman: red hair", 1, 20),
+    ("1F475", "old woman", 1, 20),
+    ("1F468-200D-1F466", "family: man, boy", 1, 20),
+    ("1F469-200D-1F467", "family: woman, girl", 1, 20),
+    ("1F6B6", "person walking", 1, 20),
+    ("1F6B6-200D-2642-FE0F-200D-27A1-FE0F", "man walking: facing right", 1, 20),
+    ("1F9BD", "manual wheelchair", 3, 30),
+    ("1F466", "boy", 1, 20),
+    ("1F469-200D-1F9BD-200D-27A1-FE0F", "woman in manual wheelchair: facing right", 1, 20),
+    ("1F934", "prince", 1, 20),
+    ("1F478", "princess", 1, 20),
+]
+TURNED = [
+    ("2B05-FE0F", "left arrow", 8, 31),
+    ("2197-FE0F", "up-right arrow", 8, 31),
+    ("1F550", "one o’clock", 8, 31),
+    ("1F566", "eleven-thirty", 8, 31),
+    ("0031-FE0F-20E3", "keycap: 1", 8, 31),
+    ("0032-FE0F-20E3", "keycap: 2", 8, 31),
+]
 NOT_SHOWN = [("1F3FB", "light skin tone", 2, 21), ("1F1EE-1F1F6", "flag: Iraq", 9, 98)]
-GROUPS = {"groups": {"1": "people-body", "2": "component", "3": "animals-nature", "8": "symbols", "9": "flags"},
-          "subgroups": {"20": "person", "21": "skin-tone", "30": "animal", "31": "sign", "98": "country-flag"}}
+GROUPS = {
+    "groups": {
+        "1": "people-body",
+        "2": "component",
+        "3": "animals-nature",
+        "8": "symbols",
+        "9": "flags",
+    },
+    "subgroups": {
+        "20": "person",
+        "21": "skin-tone",
+        "30": "animal",
+        "31": "sign",
+        "98": "country-flag",
+    },
+}
 SKIN = "1f468-1f3fb-200d-1f33e"
 
 
@@ -55,7 +86,9 @@ def pack(folder, name, files, version="1.0.7", raw=()):
     files = {"package.json": {"name": name, "version": version, "license": "MIT"}, **files}
     path = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
     with tarfile.open(path, "w:gz") as tar:
-        for file, content in [(f"package/{k}", json.dumps(v).encode()) for k, v in files.items()] + list(raw):
+        for file, content in [
+            (f"package/{k}", json.dumps(v).encode()) for k, v in files.items()
+        ] + list(raw):
             member = tarfile.TarInfo(file)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -66,9 +99,23 @@ def names(**changes):
     """emojibase-data's files."""
     entries = [{"label": "regional indicator I", "hexcode": "1F1EE", "version": 0}]
     for hexcode, label, group, subgroup in THINGS + PEOPLE + TURNED + NOT_SHOWN:
-        entries.append({"label": label, "hexcode": hexcode, "group": group, "subgroup": subgroup,
-                        "tags": ["beast", label.upper(), f"no {hexcode}"]})
-    entries[-1]["skins"] = [{"label": "man farmer: light skin tone", "hexcode": SKIN.upper(), "group": 1, "subgroup": 20}]
+        entries.append(
+            {
+                "label": label,
+                "hexcode": hexcode,
+                "group": group,
+                "subgroup": subgroup,
+                "tags": ["beast", label.upper(), f"no {hexcode}"],
+            }
+        )
+    entries[-1]["skins"] = [
+        {
+            "label": "man farmer: light skin tone",
+            "hexcode": SKIN.upper(),
+            "group": 1,
+            "subgroup": 20,
+        }
+    ]
     return {"en/data.json": entries, "meta/groups.json": GROUPS, **changes}
 
 
@@ -77,11 +124,26 @@ def drawings(style, icons=(), chars=(), **changes):
     codes = [code_of(e[0]) for e in THINGS + PEOPLE + TURNED + NOT_SHOWN] + [SKIN, "1f1ee"]
     drawn = {code: icon(style, code) for code in codes} | dict(icons)
     drawn = {f"icon-{code}": body for code, body in drawn.items() if body}
-    return {"icons.json": {"prefix": style, "width": 32, "height": 32, "icons": drawn,
-                           "aliases": {"another-name": {"parent": "icon-1f400"}}},
-            "chars.json": {code: f"icon-{code}" for code in codes} | dict(chars),
-            "info.json": {"name": style, "author": {"name": f"{style}'s authors", "url": f"https://example.org/{style}"},
-                          "license": {"title": "?", "spdx": f"{style}-licence", "url": "https://example.org/licence"}}, **changes}
+    return {
+        "icons.json": {
+            "prefix": style,
+            "width": 32,
+            "height": 32,
+            "icons": drawn,
+            "aliases": {"another-name": {"parent": "icon-1f400"}},
+        },
+        "chars.json": {code: f"icon-{code}" for code in codes} | dict(chars),
+        "info.json": {
+            "name": style,
+            "author": {"name": f"{style}'s authors", "url": f"https://example.org/{style}"},
+            "license": {
+                "title": "?",
+                "spdx": f"{style}-licence",
+                "url": "https://example.org/licence",
+            },
+        },
+        **changes,
+    }
 
 
 @pytest.fixture
@@ -91,7 +153,9 @@ def packages(tmp_path):
     pack(folder, "emojibase-data", names())
     for style, (name, _) in emoji.STYLES.items():
         pack(folder, name, drawings(style))
-    pack(folder, "@iconify-json/noto-v1", {"icons.json": {}})  # not asked for, though its name begins as noto's
+    pack(
+        folder, "@iconify-json/noto-v1", {"icons.json": {}}
+    )  # not asked for, though its name begins as noto's
     return folder
 
 
@@ -102,7 +166,10 @@ def read(path):
         for member in tar:
             key, _, suffix = member.name.partition(".")
             samples.setdefault(key, {})[suffix] = tar.extractfile(member).read()
-    return {key: (Image.open(io.BytesIO(s["png"])), s["txt"].decode(), json.loads(s["json"])) for key, s in samples.items()}
+    return {
+        key: (Image.open(io.BytesIO(s["png"])), s["txt"].decode(), json.loads(s["json"]))
+        for key, s in samples.items()
+    }
 
 
 @pytest.fixture
@@ -117,7 +184,10 @@ def concepts(samples):
 
 
 def test_every_sample_is_of_its_concept(built):
-    labels = {code_of(hexcode): (hexcode, label, group) for hexcode, label, group, _ in THINGS + PEOPLE + TURNED}
+    labels = {
+        code_of(hexcode): (hexcode, label, group)
+        for hexcode, label, group, _ in THINGS + PEOPLE + TURNED
+    }
     for tar, samples in built[0].items():
         assert samples, tar
         for key, (picture, text, about) in samples.items():
@@ -126,13 +196,27 @@ def test_every_sample_is_of_its_concept(built):
             assert (picture.mode, picture.size) == ("RGB", (16, 16))
             assert picture.getpixel((8, 8)) == colour(about["style"], about["concept"])
             assert text == about["caption"] == label
-            assert about["long_caption"] == f"{label}: beast, no {hexcode}"  # without the name itself
-            assert about["category"] == {1: "people-body/person", 3: "animals-nature/animal", 8: "symbols/sign"}[group]
-            assert set(about) == {"caption", "long_caption", "category", "concept", "group", "style"}
+            assert (
+                about["long_caption"] == f"{label}: beast, no {hexcode}"
+            )  # without the name itself
+            assert (
+                about["category"]
+                == {1: "people-body/person", 3: "animals-nature/animal", 8: "symbols/sign"}[group]
+            )
+            assert set(about) == {
+                "caption",
+                "long_caption",
+                "category",
+                "concept",
+                "group",
+                "style",
+            }
 
 
 def test_skin_tones_swatches_and_flags_are_left_out(built):
-    shown = set().union(*map(concepts, (built[0][tar] for tar in ("train.tar", "val.tar", "test.tar"))))
+    shown = set().union(
+        *map(concepts, (built[0][tar] for tar in ("train.tar", "val.tar", "test.tar")))
+    )
     assert shown == {code_of(hexcode) for hexcode, *_ in THINGS + PEOPLE + TURNED}
 
 
@@ -146,35 +230,56 @@ def test_no_group_is_in_two_splits(built):
     assert all(len({split for split, _ in members}) == 1 for members in groups.values())
     assert all(len(splits) == 1 for splits in captions.values())
     found = {frozenset(code for _, code in members) for members in groups.values()}
-    together = [("1f33e", "1f468-200d-1f33e", "1f469-200d-1f33e"), ("1f934", "1f478"),
-                ("1f9dc", "1f9dc-200d-2640", "1f9dc-200d-2642"), ("1f9bd", "1f469-200d-1f9bd-200d-27a1"),
-                ("1f468", "1f469-200d-1f9b0", "1f475", "1f466"), ("1f468-200d-1f466", "1f469-200d-1f467"), ("2b05", "2197"),
-                ("1f6b6", "1f6b6-200d-2642-200d-27a1"), ("1f550", "1f566"), ("0031-20e3", "0032-20e3")]
-    assert found == {frozenset(group) for group in together} | {frozenset([code_of(t[0])]) for t in THINGS}
+    together = [
+        ("1f33e", "1f468-200d-1f33e", "1f469-200d-1f33e"),
+        ("1f934", "1f478"),
+        ("1f9dc", "1f9dc-200d-2640", "1f9dc-200d-2642"),
+        ("1f9bd", "1f469-200d-1f9bd-200d-27a1"),
+        ("1f468", "1f469-200d-1f9b0", "1f475", "1f466"),
+        ("1f468-200d-1f466", "1f469-200d-1f467"),
+        ("2b05", "2197"),
+        ("1f6b6", "1f6b6-200d-2642-200d-27a1"),
+        ("1f550", "1f566"),
+        ("0031-20e3", "0032-20e3"),
+    ]
+    assert found == {frozenset(group) for group in together} | {
+        frozenset([code_of(t[0])]) for t in THINGS
+    }
     assert share["train.tar"] > 50 and share["val.tar"] + share["test.tar"] > 8
 
 
 def test_splits_are_of_their_sizes_and_follow_the_seed_alone():
-    entries = [{"label": f"a {i}", "hexcode": f"{i:05X}", "group": 3, "subgroup": 30} for i in range(5000)]
-    first, again, other = (dict((c["concept"], split) for split, c in emoji.read_concepts(e, GROUPS, seed))
-                           for e, seed in ((entries, 0), (entries[::-2], 0), (entries, 1)))
+    entries = [
+        {"label": f"a {i}", "hexcode": f"{i:05X}", "group": 3, "subgroup": 30} for i in range(5000)
+    ]
+    first, again, other = (
+        dict((c["concept"], split) for split, c in emoji.read_concepts(e, GROUPS, seed))
+        for e, seed in ((entries, 0), (entries[::-2], 0), (entries, 1))
+    )
     for split, share in (("train", 0.80), ("val", 0.08), ("test", 0.12)):
         assert abs(list(first.values()).count(split) / 5000 - share) < 0.02
-    assert again == {code: first[code] for code in again}  # whatever else there is, and in whatever order
+    assert again == {
+        code: first[code] for code in again
+    }  # whatever else there is, and in whatever order
     assert first != other
 
 
 @pytest.mark.parametrize("held_out", ["openmoji", "noto"])
 def test_held_out_style(packages, tmp_path, held_out):
     alone, absent = (code_of(THINGS[i][0]) for i in (3, 4))
-    for style, (name, _) in emoji.STYLES.items():  # one concept has the held-out drawing only; fluent lacks another
+    for style, (
+        name,
+        _,
+    ) in emoji.STYLES.items():  # one concept has the held-out drawing only; fluent lacks another
         gone = [alone] * (style != held_out) + [absent] * (style == "fluent-emoji-flat")
         pack(packages, name, drawings(style, dict.fromkeys(gone)))
     emoji.build(tmp_path / "out", 16, held_out=held_out, packages=packages)
     data = {tar: read(tmp_path / "out" / tar) for tar in emoji.TARS}
     for tar, samples in data.items():
         styles = {about["style"] for _, _, about in samples.values()}
-        assert styles == ({held_out} if tar in ("style.tar", "both.tar") else set(emoji.STYLES) - {held_out})
+        assert styles == (
+            {held_out} if tar in ("style.tar", "both.tar") else set(emoji.STYLES) - {held_out}
+        )
     assert concepts(data["style.tar"]) == concepts(data["train.tar"])
     assert concepts(data["both.tar"]) == concepts(data["test.tar"])
     keys = {key for samples in data.values() for key in samples}
@@ -200,48 +305,87 @@ def test_building_twice_gives_the_same_bytes(packages, tmp_path, monkeypatch):
     emoji.build(tmp_path / "two", 16, packages=packages)
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == sorted(emoji.FILES)
     for file in emoji.FILES:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), (
+            file
+        )
     with tarfile.open(tmp_path / "one" / "train.tar") as tar:
         members = tar.getmembers()
-    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {
+        (0, 0, 0, "", "", 0o644)
+    }
     assert [m.name.partition(".")[2] for m in members[:6]] == ["json", "png", "txt"] * 2
 
 
 def test_licences_are_the_packages(built, tmp_path):
-    rows = [line.split("\t") for line in (tmp_path / "out" / "LICENSES.tsv").read_text("utf-8").splitlines()]
-    assert rows[0] == ["style", "package", "version", "licence", "url", "author"] and {len(row) for row in rows} == {6}
+    rows = [
+        line.split("\t")
+        for line in (tmp_path / "out" / "LICENSES.tsv").read_text("utf-8").splitlines()
+    ]
+    assert rows[0] == ["style", "package", "version", "licence", "url", "author"] and {
+        len(row) for row in rows
+    } == {6}
     for style, (name, _) in emoji.STYLES.items():
-        assert [style, name, "1.0.7", f"{style}-licence", "https://example.org/licence",
-                f"{style}'s authors, https://example.org/{style}"] in rows
+        assert [
+            style,
+            name,
+            "1.0.7",
+            f"{style}-licence",
+            "https://example.org/licence",
+            f"{style}'s authors, https://example.org/{style}",
+        ] in rows
     assert ["names", "emojibase-data", "1.0.7", "MIT"] in [row[:4] for row in rows]
     assert "Unicode-3.0" in {row[3] for row in rows} and len(rows) == 7
 
 
 def test_what_is_said_is_what_is_there(packages, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", ["emoji", str(out), "--size", "16", "--packages", str(packages)])
+    monkeypatch.setattr(
+        sys, "argv", ["emoji", str(out), "--size", "16", "--packages", str(packages)]
+    )
     assert run(emoji.main) == 0
     said = capsys.readouterr().out
-    assert f"train.py --data {out}/train.tar --val-data {out}/test.tar --image-size 16 --epochs 30 --out runs/emoji" in said
+    assert (
+        f"train.py --data {out}/train.tar --val-data {out}/test.tar --image-size 16 --epochs 30 --out runs/emoji"
+        in said
+    )
     readme = (out / "README.md").read_text("utf-8")
     for tar in emoji.TARS:
         samples = read(out / tar)
         line = f"{tar}: {len(samples)} pictures of {len(concepts(samples))} concepts"
         assert line in said and line in readme
-    assert f"noto: draws {len(THINGS + PEOPLE + TURNED)} of {len(THINGS + PEOPLE + TURNED)} concepts" in said
+    assert (
+        f"noto: draws {len(THINGS + PEOPLE + TURNED)} of {len(THINGS + PEOPLE + TURNED)} concepts"
+        in said
+    )
     command = re.search(r"python -m data\.emoji OUT (.*)", readme)[1].split()
-    assert command == "--size 16 --styles noto twemoji fluent-emoji-flat --held-out openmoji --seed 0".split()
+    assert (
+        command
+        == "--size 16 --styles noto twemoji fluent-emoji-flat --held-out openmoji --seed 0".split()
+    )
 
 
 def test_white_below_and_beside(packages, tmp_path):
     """An empty drawing is white; a wide one keeps its shape, with white above and below; its own corner counts."""
     empty, wide, moved = (code_of(THINGS[i][0]) for i in range(3))
     body = icon("noto", wide)["body"]
-    pack(packages, "@iconify-json/noto", drawings("noto", {
-        empty: {"body": ""}, wide: {"body": body.replace('height="32"', 'height="16"'), "height": 16},
-        moved: {"body": body, "left": 16}}))
+    pack(
+        packages,
+        "@iconify-json/noto",
+        drawings(
+            "noto",
+            {
+                empty: {"body": ""},
+                wide: {"body": body.replace('height="32"', 'height="16"'), "height": 16},
+                moved: {"body": body, "left": 16},
+            },
+        ),
+    )
     emoji.build(tmp_path / "out", 16, packages=packages)
-    pictures = {key: s[0] for tar in ("train.tar", "val.tar", "test.tar") for key, s in read(tmp_path / "out" / tar).items()}
+    pictures = {
+        key: s[0]
+        for tar in ("train.tar", "val.tar", "test.tar")
+        for key, s in read(tmp_path / "out" / tar).items()
+    }
     assert pictures[f"noto_{empty}"].getcolors() == [(256, (255, 255, 255))]
     column = [pictures[f"noto_{wide}"].getpixel((8, y)) for y in range(16)]
     assert column == [(255, 255, 255)] * 4 + [colour("noto", wide)] * 8 + [(255, 255, 255)] * 4
@@ -260,20 +404,39 @@ def test_what_cannot_be_drawn_is_skipped_and_named(packages, tmp_path):
     """A broken drawing, one that would show a file of this machine, and one drawing under two names."""
     Image.new("RGB", (8, 8), "red").save(tmp_path / "private.png")
     broken, spy, double = (code_of(THINGS[i][0]) for i in range(3))
-    pack(packages, "@iconify-json/noto", drawings("noto", {
-        broken: {"body": "<rect"}, spy: {"body": f"<image href = '{tmp_path}/private.png' width='32' height='32'/>"},
-        double: icon("noto", code_of(THINGS[3][0]))}))
-    line = next(line for line in emoji.build(tmp_path / "out", 16, packages=packages) if line.startswith("skipped"))
+    pack(
+        packages,
+        "@iconify-json/noto",
+        drawings(
+            "noto",
+            {
+                broken: {"body": "<rect"},
+                spy: {"body": f"<image href = '{tmp_path}/private.png' width='32' height='32'/>"},
+                double: icon("noto", code_of(THINGS[3][0])),
+            },
+        ),
+    )
+    line = next(
+        line
+        for line in emoji.build(tmp_path / "out", 16, packages=packages)
+        if line.startswith("skipped")
+    )
     keys = {key for tar in emoji.TARS for key in read(tmp_path / "out" / tar)}
     assert f"noto_{broken} (" in line and f"noto_{spy} (it shows another file)" in line
     assert not {f"noto_{broken}", f"noto_{spy}"} & keys and f"twemoji_{broken}" in keys
     twins = {f"noto_{double}": "thing number 3", f"noto_{code_of(THINGS[3][0])}": "thing number 2"}
-    assert [f"{key} (the same picture as {other})" in line for key, other in twins.items()].count(True) == 1
+    assert [f"{key} (the same picture as {other})" in line for key, other in twins.items()].count(
+        True
+    ) == 1
     assert len(set(twins) & keys) == 1 and "skipped 3 of " in line
 
 
 def test_variants_may_share_a_drawing(packages, tmp_path):
-    pack(packages, "@iconify-json/noto", drawings("noto", {"1f9dc": icon("noto", 0), "1f9dc-200d-2640": icon("noto", 0)}))
+    pack(
+        packages,
+        "@iconify-json/noto",
+        drawings("noto", {"1f9dc": icon("noto", 0), "1f9dc-200d-2640": icon("noto", 0)}),
+    )
     assert "skipped" not in " ".join(emoji.build(tmp_path / "out", 16, packages=packages))
 
 
@@ -287,8 +450,15 @@ def refused(tmp_path, size=16, **flags):
 
 
 def test_too_many_that_cannot_be_drawn(packages, tmp_path):
-    pack(packages, "@iconify-json/noto", drawings("noto", {code_of(e[0]): {"body": "<rect"} for e in THINGS[:30]}))
-    assert re.search(r"30 of \d+ icons cannot be used.*more than 5%.*noto_1f4..", refused(tmp_path, packages=packages))
+    pack(
+        packages,
+        "@iconify-json/noto",
+        drawings("noto", {code_of(e[0]): {"body": "<rect"} for e in THINGS[:30]}),
+    )
+    assert re.search(
+        r"30 of \d+ icons cannot be used.*more than 5%.*noto_1f4..",
+        refused(tmp_path, packages=packages),
+    )
     assert "cannot be used at --size 0" in refused(tmp_path, 0, packages=packages)
 
 
@@ -299,11 +469,15 @@ def test_a_folder_in_use_is_left_alone(packages, tmp_path):
         (folder / file).write_text("mine")
         with pytest.raises(BadInput, match=f"{folder}/{file} is there already; remove it"):
             emoji.build(folder, 16, packages=packages)
-        assert [p.name for p in folder.iterdir()] == [file] and (folder / file).read_text() == "mine"
+        assert [p.name for p in folder.iterdir()] == [file] and (
+            folder / file
+        ).read_text() == "mine"
 
 
 def test_unknown_styles(packages, tmp_path):
-    assert "'notto' is unknown; choose from noto, twemoji" in refused(tmp_path, packages=packages, styles=["notto"])
+    assert "'notto' is unknown; choose from noto, twemoji" in refused(
+        tmp_path, packages=packages, styles=["notto"]
+    )
     assert "'emoji1' is unknown" in refused(tmp_path, packages=packages, held_out="emoji1")
     assert "none besides openmoji" in refused(tmp_path, packages=packages, styles=["openmoji"])
 
@@ -311,33 +485,52 @@ def test_unknown_styles(packages, tmp_path):
 def test_packages_that_are_not_there_or_twice(packages, tmp_path):
     pack(packages, "@iconify-json/noto", drawings("noto"), version="1.0.8")
     said = refused(tmp_path, packages=packages)
-    assert f"{packages}: 2 files iconify-json-noto-VERSION.tgz" in said and "npm pack @iconify-json/noto@1.2.9" in said
+    assert (
+        f"{packages}: 2 files iconify-json-noto-VERSION.tgz" in said
+        and "npm pack @iconify-json/noto@1.2.9" in said
+    )
     (packages / "emojibase-data-1.0.7.tgz").unlink()
-    assert f"{packages}: no files emojibase-data-VERSION.tgz" in refused(tmp_path, packages=packages)
+    assert f"{packages}: no files emojibase-data-VERSION.tgz" in refused(
+        tmp_path, packages=packages
+    )
 
 
 def test_packages_that_are_something_else(packages, tmp_path):
     path = packages / "iconify-json-twemoji-1.0.7.tgz"
     whole, rest = path.read_bytes(), drawings("twemoji")
-    for content in (b"<html>not found</html>", b"", whole[:len(whole) // 2], whole[:500] + b"?" * 100 + whole[600:]):
+    for content in (
+        b"<html>not found</html>",
+        b"",
+        whole[: len(whole) // 2],
+        whole[:500] + b"?" * 100 + whole[600:],
+    ):
         path.write_bytes(content)
         assert f"{path}: cannot be read as an npm package" in refused(tmp_path, packages=packages)
     pack(packages, "@iconify-json/twemoji", {k: v for k, v in rest.items() if k != "icons.json"})
     assert f"{path}: no icons.json in it" in refused(tmp_path, packages=packages)
     pack(packages, "@iconify-json/twemoji", {**rest, "icons.json": {"prefix": "twemoji"}})
-    assert f"{path}: truncated, corrupt or of another kind (KeyError: 'icons')" in refused(tmp_path, packages=packages)
+    assert f"{path}: truncated, corrupt or of another kind (KeyError: 'icons')" in refused(
+        tmp_path, packages=packages
+    )
     del rest["icons.json"]
     pack(packages, "@iconify-json/twemoji", rest, raw=[("package/icons.json", b'{"icons": ')])
     assert f"{path}: cannot be read as an npm package" in refused(tmp_path, packages=packages)
     pack(packages, "@iconify-json/twemoji", drawings("twemoji"))
     pack(packages, "emojibase-data", names(**{"en/data.json": [{"group": 1}]}))
-    assert "emojibase-data-1.0.7.tgz: truncated, corrupt or of another kind" in refused(tmp_path, packages=packages)
+    assert "emojibase-data-1.0.7.tgz: truncated, corrupt or of another kind" in refused(
+        tmp_path, packages=packages
+    )
 
 
 def test_names_in_a_package_do_no_harm(packages, tmp_path):
     """Members that point outside are passed over, and a link is not followed."""
     (tmp_path / "icons.json").write_text(json.dumps(drawings("noto")["icons.json"]))
-    pack(packages, "@iconify-json/noto", drawings("noto"), raw=[("package/../../evil.json", b"{}"), ("/evil.json", b"{}")])
+    pack(
+        packages,
+        "@iconify-json/noto",
+        drawings("noto"),
+        raw=[("package/../../evil.json", b"{}"), ("/evil.json", b"{}")],
+    )
     emoji.build(tmp_path / "fine", 16, packages=packages)
     assert not list(tmp_path.rglob("evil.json"))
     files = drawings("noto")
@@ -361,7 +554,11 @@ def test_missing_renderer(packages, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["emoji", str(tmp_path / "out"), "--packages", str(packages)])
     assert run(emoji.main) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.startswith("error: resvg_py") and "pip install resvg-py" in said
+    assert (
+        said.count("\n") == 1
+        and said.startswith("error: resvg_py")
+        and "pip install resvg-py" in said
+    )
 
 
 @pytest.fixture
@@ -382,8 +579,10 @@ def test_npm_fetches_the_pinned_versions_once(packages, tmp_path, npm):
     for name, version in (emoji.NAMES, *emoji.STYLES.values()):
         stem = name.removeprefix("@").replace("/", "-")
         os.rename(packages / f"{stem}-1.0.7.tgz", packages / f"{stem}-{version}.tgz")
-    npm(f'echo "$1 $2" >> {tmp_path}/asked\n'
-        f'file=$(echo "$2.tgz" | sed "s/^@//; s,/,-,; s/@/-/")\ncp "{packages}/$file" . && echo "$file"\n')
+    npm(
+        f'echo "$1 $2" >> {tmp_path}/asked\n'
+        f'file=$(echo "$2.tgz" | sed "s/^@//; s,/,-,; s/@/-/")\ncp "{packages}/$file" . && echo "$file"\n'
+    )
     emoji.build(tmp_path / "one", 8)
     wanted = [f"pack {name}@{version}" for name, version in (emoji.NAMES, *emoji.STYLES.values())]
     assert sorted((tmp_path / "asked").read_text().splitlines()) == sorted(wanted)
@@ -394,7 +593,15 @@ def test_npm_fetches_the_pinned_versions_once(packages, tmp_path, npm):
 
 def test_npm_that_fails_or_is_missing(packages, tmp_path, npm):
     assert "npm could not fetch emojibase-data@17.0.0" in refused(tmp_path)
-    npm('echo half > emojibase-data-17.0.0.tgz\necho "npm error code ENOTFOUND" >&2\necho "npm error network" >&2\nexit 1\n')
+    npm(
+        'echo half > emojibase-data-17.0.0.tgz\necho "npm error code ENOTFOUND" >&2\necho "npm error network" >&2\nexit 1\n'
+    )
     said = refused(tmp_path)
-    assert "emojibase-data@17.0.0 (code ENOTFOUND network)" in said and "--packages" in said and "Node.js" in said
-    assert not list((tmp_path / "cache" / "npm").iterdir())  # no half of a file, which would be taken for the whole
+    assert (
+        "emojibase-data@17.0.0 (code ENOTFOUND network)" in said
+        and "--packages" in said
+        and "Node.js" in said
+    )
+    assert not list(
+        (tmp_path / "cache" / "npm").iterdir()
+    )  # no half of a file, which would be taken for the whole

@@ -1,6 +1,6 @@
 """lift.py: losses against hand-computed values, heads, the text tower against transformers, frozen means frozen.
 
-    python -m pytest tests/test_lift.py
+python -m pytest tests/test_lift.py
 """
 
 import copy
@@ -47,7 +47,9 @@ def test_info_nce_by_hand():
     i2t = sum(cross_entropy(rows[i], i) for i in range(3)) / 3
     t2i = sum(cross_entropy(columns[i], i) for i in range(3)) / 3
     assert abs(i2t - t2i) > 0.1  # or one direction could pass for both
-    assert lift.info_nce(IMAGE, TEXT, torch.tensor(scale)).item() == pytest.approx((i2t + t2i) / 2, abs=1e-6)
+    assert lift.info_nce(IMAGE, TEXT, torch.tensor(scale)).item() == pytest.approx(
+        (i2t + t2i) / 2, abs=1e-6
+    )
 
 
 def test_info_nce_leaves_duplicates_out():
@@ -58,9 +60,17 @@ def test_info_nce_leaves_duplicates_out():
     duplicates[0, 2] = duplicates[2, 0] = True
     logits = (10 * image @ text.T).tolist()
     allowed = [[j for j in range(4) if j == i or not duplicates[i, j]] for i in range(4)]
-    wanted = sum(cross_entropy([logits[i][j] for j in allowed[i]], allowed[i].index(i))
-                 + cross_entropy([logits[j][i] for j in allowed[i]], allowed[i].index(i)) for i in range(4)) / 8
-    assert lift.info_nce(image, text, torch.tensor(10.0), duplicates).item() == pytest.approx(wanted, abs=1e-5)
+    wanted = (
+        sum(
+            cross_entropy([logits[i][j] for j in allowed[i]], allowed[i].index(i))
+            + cross_entropy([logits[j][i] for j in allowed[i]], allowed[i].index(i))
+            for i in range(4)
+        )
+        / 8
+    )
+    assert lift.info_nce(image, text, torch.tensor(10.0), duplicates).item() == pytest.approx(
+        wanted, abs=1e-5
+    )
     assert lift.info_nce(image, text, torch.tensor(10.0)).item() > wanted + 0.1
 
 
@@ -81,24 +91,48 @@ def test_info_nce_at_the_start():
 
 
 def test_cosine_loss_by_hand():
-    assert lift.cosine_loss(IMAGE, TEXT).item() == pytest.approx(1 - (1.0 + 0.28 - 0.6) / 3, abs=1e-6)
+    assert lift.cosine_loss(IMAGE, TEXT).item() == pytest.approx(
+        1 - (1.0 + 0.28 - 0.6) / 3, abs=1e-6
+    )
 
 
 def test_label_loss_by_hand():
     """Two labels are half the target each."""
-    image, labels = torch.tensor([[0.6, 0.8, 0.0]]), F.normalize(torch.tensor([[1.0, 0.0, 1.0]]), dim=1)
+    image, labels = (
+        torch.tensor([[0.6, 0.8, 0.0]]),
+        F.normalize(torch.tensor([[1.0, 0.0, 1.0]]), dim=1),
+    )
     scores = [5 * v for v in (0.6, 0.8, 0.0)]
     wanted = (cross_entropy(scores, 0) + cross_entropy(scores, 2)) / 2
-    assert lift.label_loss(image, labels, torch.tensor(5.0)).item() == pytest.approx(wanted, abs=1e-5)
+    assert lift.label_loss(image, labels, torch.tensor(5.0)).item() == pytest.approx(
+        wanted, abs=1e-5
+    )
     none = torch.cat([labels, torch.zeros(2, 3)])  # captions without labels count for nothing
-    assert lift.label_loss(image.expand(3, 3), none, torch.tensor(5.0)).item() == pytest.approx(wanted, abs=1e-5)
+    assert lift.label_loss(image.expand(3, 3), none, torch.tensor(5.0)).item() == pytest.approx(
+        wanted, abs=1e-5
+    )
 
 
 IDS = torch.tensor([[7, 3, 9, END, PAD], [5, 3, 7, 11, END]])
 
 
-SMALL = dict(text_width=32, text_depth=2, text_heads=2, context_length=12, whiten=8, embed_dim=16, llm="", llm_adapter="", layer=0,
-             model="micro/16", image_size=32, image_pool="avg", image_weights="", image_features="", unlock="")
+SMALL = dict(
+    text_width=32,
+    text_depth=2,
+    text_heads=2,
+    context_length=12,
+    whiten=8,
+    embed_dim=16,
+    llm="",
+    llm_adapter="",
+    layer=0,
+    model="micro/16",
+    image_size=32,
+    image_pool="avg",
+    image_weights="",
+    image_features="",
+    unlock="",
+)
 
 
 def some_texts(cls):
@@ -120,11 +154,18 @@ def text_tower(cls, llm=""):
 @pytest.fixture
 def model(tiny_llm_folder):
     """make(method) -> (the row's model around tiny towers, two texts for it)"""
+
     def make(method, unlock=""):
         torch.manual_seed(0)
-        cfg, cls = SimpleNamespace(**SMALL | {"llm": str(tiny_llm_folder), "method": method, "unlock": unlock}), lift.METHODS[method].text
+        cfg, cls = (
+            SimpleNamespace(
+                **SMALL | {"llm": str(tiny_llm_folder), "method": method, "unlock": unlock}
+            ),
+            lift.METHODS[method].text,
+        )
         texts = some_texts(cls)
         return lift.TwoTower(cfg, cls.fit(cfg, texts)), texts[:2]
+
     return make
 
 
@@ -142,13 +183,28 @@ def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
 
 # What the papers train, written down a second time, independently of the table's regular expressions.
 HEADS = ("image_head", "text_head", "logit_scale")
-PARTS = {"clip": ("visual", "text", *HEADS), "lift": ("visual", *HEADS), "lift_cos": ("visual", "image_head"),
-         "supervised": ("visual", *HEADS), "lit": ("text", *HEADS), "ape": HEADS, "ape_transformer": HEADS,
-         "ape_lookup": ("text", *HEADS), "lilt": HEADS, "llm2clip": ("visual", *HEADS),
-         "clip_pretrained": ("visual", "text", *HEADS)}
+PARTS = {
+    "clip": ("visual", "text", *HEADS),
+    "lift": ("visual", *HEADS),
+    "lift_cos": ("visual", "image_head"),
+    "supervised": ("visual", *HEADS),
+    "lit": ("text", *HEADS),
+    "ape": HEADS,
+    "ape_transformer": HEADS,
+    "ape_lookup": ("text", *HEADS),
+    "lilt": HEADS,
+    "llm2clip": ("visual", *HEADS),
+    "clip_pretrained": ("visual", "text", *HEADS),
+}
 NORMS = (torch.nn.LayerNorm, llm_text.RMSNorm)
-INSIDE = {"": (lift.Adapter, *NORMS), "layernorm": NORMS, "bitfit": (), "adapters": (lift.Adapter,),
-          "adapters+layernorm": (lift.Adapter, *NORMS), "all": (torch.nn.Module,)}
+INSIDE = {
+    "": (lift.Adapter, *NORMS),
+    "layernorm": NORMS,
+    "bitfit": (),
+    "adapters": (lift.Adapter,),
+    "adapters+layernorm": (lift.Adapter, *NORMS),
+    "all": (torch.nn.Module,),
+}
 
 
 def declared(m, method, unlock=""):
@@ -164,7 +220,9 @@ def declared(m, method, unlock=""):
     return found
 
 
-@pytest.mark.parametrize("method, unlock", [*((m, "") for m in lift.METHODS), *(("lilt", u) for u in lift.UNLOCK)])
+@pytest.mark.parametrize(
+    "method, unlock", [*((m, "") for m in lift.METHODS), *(("lilt", u) for u in lift.UNLOCK)]
+)
 def test_exactly_the_declared_parameters_change(model, method, unlock):
     m, texts = model(method, unlock)
     m.train()
@@ -181,25 +239,57 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
     for part in (m.visual, m.text, m.image_head, m.text_head):
         assert part.training == any(p.requires_grad for p in part.parameters())
     if method == "lilt" and unlock in ("", "adapters"):
-        assert sum(isinstance(x, lift.Adapter) for x in m.modules()) == 2 * (4 + len(m.text.llm.layers))
+        assert sum(isinstance(x, lift.Adapter) for x in m.modules()) == 2 * (
+            4 + len(m.text.llm.layers)
+        )
 
 
 def test_unlock_replaces_what_a_row_trains(model):
     m, _ = model("lit", "layernorm")
     assert {n for n, p in m.named_parameters() if p.requires_grad} == {
-        n for n, _ in m.named_parameters() if "norm" in n or "ln_final" in n or n.split(".")[0] in HEADS}
+        n
+        for n, _ in m.named_parameters()
+        if "norm" in n or "ln_final" in n or n.split(".")[0] in HEADS
+    }
 
 
 # Khan & Fu's shares at DeiT-B (256 pixels) and a BERT-base-sized text tower, in per cent.
-@pytest.mark.parametrize("method, unlock, share", [("lilt", "layernorm", 0.24), ("lilt", "bitfit", 0.31), ("lilt", "adapters", 6.97),
-                                                   ("lilt", "adapters+layernorm", 7.01), ("lit", "", 56.0), ("lilt", "all", 100)])
+@pytest.mark.parametrize(
+    "method, unlock, share",
+    [
+        ("lilt", "layernorm", 0.24),
+        ("lilt", "bitfit", 0.31),
+        ("lilt", "adapters", 6.97),
+        ("lilt", "adapters+layernorm", 7.01),
+        ("lit", "", 56.0),
+        ("lilt", "all", 100),
+    ],
+)
 def test_shares_of_the_papers_at_their_sizes(monkeypatch, method, unlock, share):
-    cfg = SimpleNamespace(**SMALL | dict(text_width=768, text_depth=12, text_heads=12, context_length=512, model="B/16", image_size=256,
-                                         image_pool="tok", embed_dim=256, method=method, unlock=unlock))
-    monkeypatch.setitem(lift.METHODS, method, replace(lift.METHODS[method], text=lift.TextTransformer))  # as large as BERT
+    cfg = SimpleNamespace(
+        **SMALL
+        | dict(
+            text_width=768,
+            text_depth=12,
+            text_heads=12,
+            context_length=512,
+            model="B/16",
+            image_size=256,
+            image_pool="tok",
+            embed_dim=256,
+            method=method,
+            unlock=unlock,
+        )
+    )
+    monkeypatch.setitem(
+        lift.METHODS, method, replace(lift.METHODS[method], text=lift.TextTransformer)
+    )  # as large as BERT
     with torch.device("meta"):
         m = lift.TwoTower(cfg, [torch.empty(30521)])
-    trained, everything = (sum(p.numel() for p in m.parameters() if p.requires_grad or whole) for whole in (False, True))
+    trained, everything = (
+        sum(p.numel() for p in m.parameters() if p.requires_grad or whole)
+        for whole in (False, True)
+    )
     # (LiT's own linear head maps 768 to 768, LilT's two to 256: 56.05 in place of 55.98)
     assert 100 * trained / everything == pytest.approx(share, abs=0.005 if share < 10 else 0.1)
 
@@ -230,7 +320,9 @@ def test_token_heads_leave_padding_out():
         assert torch.allclose(head(F.pad(tokens, (0, 0, 0, 3))), head(tokens), atol=1e-6)
     order = torch.tensor([2, 0, 3, 1])
     mlp, transformer = lift.ape(16, 6), lift.ape_transformer(16, 6)
-    assert torch.allclose(mlp(tokens[:1, order]), mlp(tokens[:1]), atol=1e-6)  # order comes from the LLM alone
+    assert torch.allclose(
+        mlp(tokens[:1, order]), mlp(tokens[:1]), atol=1e-6
+    )  # order comes from the LLM alone
     assert not torch.allclose(transformer(tokens[:1, order]), transformer(tokens[:1]), atol=1e-3)
     assert sum(isinstance(m, torch.nn.Linear) for m in mlp.modules()) == 4
 
@@ -252,7 +344,11 @@ def test_adaptor_normalises_first_and_has_four_residual_blocks():
     assert len(blocks) == 4
     norm, up, act, down = blocks[0].net
     y = F.normalize(x, dim=1)
-    assert torch.allclose(blocks[0](y), y + F.linear(F.gelu(F.linear(norm(y), up.weight, up.bias)), down.weight, down.bias), atol=1e-6)
+    assert torch.allclose(
+        blocks[0](y),
+        y + F.linear(F.gelu(F.linear(norm(y), up.weight, up.bias)), down.weight, down.bias),
+        atol=1e-6,
+    )
     assert up.weight.shape == (16, 8)
 
 
@@ -263,12 +359,22 @@ def test_labels_are_tokens_and_neighbouring_pairs():
     def pair(a, b):
         return (a + 1 << 32) + b
 
-    held = {4: 1, 5: 1, 7: 2, 9: 1, 11: 1, **{pair(*p): 1 for p in ((7, 3), (3, 9), (9, 7), (5, 3), (3, 7), (7, 11), (3, 4))}}
-    assert dict(zip(tower.vocab.tolist(), tower.weight.tolist())) == pytest.approx({v: math.log(3 / n) for v, n in held.items()})
+    held = {
+        4: 1,
+        5: 1,
+        7: 2,
+        9: 1,
+        11: 1,
+        **{pair(*p): 1 for p in ((7, 3), (3, 9), (9, 7), (5, 3), (3, 7), (7, 11), (3, 4))},
+    }
+    assert dict(zip(tower.vocab.tolist(), tower.weight.tolist())) == pytest.approx(
+        {v: math.log(3 / n) for v, n in held.items()}
+    )
     assert tower.vocab.tolist() == sorted(held)  # without 3, which every caption holds
     out = tower(torch.tensor([[7, 3, 11, 8, 7, END, PAD]]))[0]
     assert {v: w for v, w in zip(tower.vocab.tolist(), out.tolist()) if w} == pytest.approx(
-        {v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))})  # 8 is unknown
+        {v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))}
+    )  # 8 is unknown
     assert labels.commonest(ids, limit=1)[0].tolist() == [7]  # the commonest
     with pytest.raises(BadInput, match="no word that tells"):
         lift.WordLabels.fit(None, ids[:1])
@@ -280,10 +386,20 @@ def test_lookup_table_knows_words_only(model):
     assert torch.allclose(m.encode_text(order), m.encode_text(ids[:1]), atol=1e-6)
     unknown = torch.tensor([[9, 3, 1234, 7, END]])
     assert torch.allclose(m.encode_text(unknown), m.encode_text(ids[:1]), atol=1e-6)
-    assert m.text.vocab.tolist() == [PAD, END, 3, 5, 7, 9, 11] and m.text.token_embedding.weight.shape == (8, 16)
+    assert m.text.vocab.tolist() == [
+        PAD,
+        END,
+        3,
+        5,
+        7,
+        9,
+        11,
+    ] and m.text.token_embedding.weight.shape == (8, 16)
     wanted = m.text_head.net(m.text.token_embedding(torch.tensor([4, 2, 5])).mean(0))  # 7, 3, 9
     assert torch.allclose(m.encode_text(ids[:1])[0], wanted, atol=1e-5)
-    nothing = m.encode_text(torch.tensor([[1234, 999, END]]), normalize=True)  # no word is known: no answer, but no NaN for all others
+    nothing = m.encode_text(
+        torch.tensor([[1234, 999, END]]), normalize=True
+    )  # no word is known: no answer, but no NaN for all others
     assert torch.equal(nothing, torch.zeros_like(nothing))
 
 
@@ -291,7 +407,7 @@ def test_live_llm_is_the_mean_of_its_first_blocks(tiny_llm_folder):
     tower, ids = text_tower(lift.LiveLLM, tiny_llm_folder)
     llm = llm_text.load_llm(tiny_llm_folder)
     for row, length in ((0, 3), (1, 4)):
-        h = llm.model(ids[row:row + 1, :length], torch.ones(1, length, dtype=torch.bool), 1)
+        h = llm.model(ids[row : row + 1, :length], torch.ones(1, length, dtype=torch.bool), 1)
         assert torch.allclose(tower(ids)[row], llm.model.norm(h)[0, 1:].mean(0), atol=1e-5)
     assert len(tower.llm.layers) == 1  # a third of two
 
@@ -318,19 +434,35 @@ def test_text_transformer_equals_transformers_clip():
         p.data.add_(torch.randn_like(p) * 0.2)
     size = len(tower.vocab)
     config = transformers.CLIPTextConfig(
-        vocab_size=size + 1, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
-        max_position_embeddings=12, hidden_act="gelu", layer_norm_eps=1e-6, bos_token_id=size, pad_token_id=0,
-        eos_token_id=tower.vocab.tolist().index(END))
+        vocab_size=size + 1,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=12,
+        hidden_act="gelu",
+        layer_norm_eps=1e-6,
+        bos_token_id=size,
+        pad_token_id=0,
+        eos_token_id=tower.vocab.tolist().index(END),
+    )
     theirs = transformers.CLIPTextModel(config).eval()
-    state = {"embeddings.token_embedding.weight": tower.token_embedding.weight,
-             "embeddings.position_embedding.weight": tower.positional_embedding[0],
-             **{f"final_layer_norm.{k}": v for k, v in tower.ln_final.state_dict().items()}}
+    state = {
+        "embeddings.token_embedding.weight": tower.token_embedding.weight,
+        "embeddings.position_embedding.weight": tower.positional_embedding[0],
+        **{f"final_layer_norm.{k}": v for k, v in tower.ln_final.state_dict().items()},
+    }
     for i, block in enumerate(tower.blocks):
         for kind in ("weight", "bias"):
             for name, part in zip("qkv", getattr(block.attn.qkv, kind).chunk(3)):
                 state[f"encoder.layers.{i}.self_attn.{name}_proj.{kind}"] = part
-            for ours, name in ((block.attn.proj, "self_attn.out_proj"), (block.norm1, "layer_norm1"),
-                               (block.norm2, "layer_norm2"), (block.mlp.fc1, "mlp.fc1"), (block.mlp.fc2, "mlp.fc2")):
+            for ours, name in (
+                (block.attn.proj, "self_attn.out_proj"),
+                (block.norm1, "layer_norm1"),
+                (block.norm2, "layer_norm2"),
+                (block.mlp.fc1, "mlp.fc1"),
+                (block.mlp.fc2, "mlp.fc2"),
+            ):
                 state[f"encoder.layers.{i}.{name}.{kind}"] = getattr(ours, kind)
     prefix = "text_model." if any(n.startswith("text_model.") for n in theirs.state_dict()) else ""
     theirs.load_state_dict({prefix + n: v for n, v in state.items()}, strict=False)
@@ -377,10 +509,14 @@ def test_load_gives_back_the_model_that_was_trained(small, method):
     image = transform(picture)
     assert image.shape == (3, 32, 32) and image.dtype == torch.float32
     assert image[:, 0, 0].tolist() == pytest.approx(
-        [(v - mean) / std for v, mean, std in zip((1, 0, 0), *pixels.PIXEL_NORMS["clip"])], abs=1e-5)
+        [(v - mean) / std for v, mean, std in zip((1, 0, 0), *pixels.PIXEL_NORMS["clip"])], abs=1e-5
+    )
     texts = tokenize(["a large red circle", "a small blue square"])
     with torch.no_grad():
-        a, b = m.encode_image(image[None], normalize=True), m.encode_text(texts.to("cpu"), normalize=True)
+        a, b = (
+            m.encode_image(image[None], normalize=True),
+            m.encode_text(texts.to("cpu"), normalize=True),
+        )
     assert a.shape[1] == b.shape[1] and len(b) == 2 and not m.training
     again = copy.deepcopy(m)
     again.load_state_dict(lift.read_checkpoint(small["out"])["model"])
@@ -427,9 +563,13 @@ def test_operations_are_counted_as_by_hand():
     assert counted == pytest.approx(3 * (image + text) - 2 * 196 * 768 * 768, rel=1e-6)
     n, d = 196, 768  # LIFT has no class token and a larger head, and the text costs nothing
     lifted = 2 * (n * 768 * d + layers * (12 * n * d * d + 2 * n * n * d) + d * 4096 + 4096 * 4096)
-    assert flops.step("lift", "paper", 77)[0] == pytest.approx(3 * lifted - 2 * 196 * 768 * 768, rel=1e-6)
+    assert flops.step("lift", "paper", 77)[0] == pytest.approx(
+        3 * lifted - 2 * 196 * 768 * 768, rel=1e-6
+    )
     assert trained == pytest.approx(149.6e6, rel=1e-3)  # as open_clip's ViT-B-16 has
-    assert flops.reading("paper", 77) == pytest.approx(77 * 2 * 32 * (4096 * (4096 * 2 + 1024 * 2 + 3 * 14336) + 2 * 77 * 4096), rel=1e-6)
+    assert flops.reading("paper", 77) == pytest.approx(
+        77 * 2 * 32 * (4096 * (4096 * 2 + 1024 * 2 + 3 * 14336) + 2 * 77 * 4096), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("method", ["lift", "clip", "supervised"])
@@ -453,13 +593,20 @@ def test_an_exported_tower_has_timms_names_and_loads_back(small, tmp_path):
     train.train(train.Config(**small))
     data.export.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
     state = safetensors.torch.load_file(tmp_path / "tower.safetensors")
-    assert state["patch_embed.proj.weight"].shape == (192, 3, 16, 16) and "blocks.3.mlp.fc2.bias" in state
+    assert (
+        state["patch_embed.proj.weight"].shape == (192, 3, 16, 16)
+        and "blocks.3.mlp.fc2.bias" in state
+    )
     ours, tower = lift.load(small["out"])[0].visual, vit.ViT("micro/16", 32)
     load_vit(tower, tmp_path / "tower.safetensors")
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(tower(images), ours(images))
-    kernel = torch.nn.functional.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 16)
-    assert torch.allclose(kernel.flatten(2).transpose(1, 2), ours.patch_embed(images), atol=1e-5)  # as a convolution, too
+    kernel = torch.nn.functional.conv2d(
+        images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 16
+    )
+    assert torch.allclose(
+        kernel.flatten(2).transpose(1, 2), ours.patch_embed(images), atol=1e-5
+    )  # as a convolution, too
 
 
 def test_an_exported_tower_is_no_run(small, tmp_path):
@@ -469,7 +616,9 @@ def test_an_exported_tower_is_no_run(small, tmp_path):
         lift.load(tmp_path / "tower.safetensors")
 
 
-@pytest.mark.parametrize("content, says", [(b"", "truncated"), (b"x" * 99, "truncated"), (None, "no such file")])
+@pytest.mark.parametrize(
+    "content, says", [(b"", "truncated"), (b"x" * 99, "truncated"), (None, "no such file")]
+)
 def test_exports_that_cannot_be_loaded(tmp_path, content, says):
     path = tmp_path / "x.safetensors"
     if content is not None:

@@ -1,6 +1,6 @@
 """data/readers.py: what users bring, well formed and not. Every error is one line that says what, where, what to do.
 
-    python -m pytest tests/test_readers.py
+python -m pytest tests/test_readers.py
 """
 
 import csv
@@ -46,7 +46,9 @@ def rows(header=("filepath", "title"), n=24):
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
-@pytest.mark.parametrize("header", [("filepath", "title"), ("image", "caption"), ("Image", " Caption ")])
+@pytest.mark.parametrize(
+    "header", [("filepath", "title"), ("image", "caption"), ("Image", " Caption ")]
+)
 def test_csv_pairs(photos, tmp_path, delimiter, header):
     file = write(tmp_path / "list.txt", rows(header), delimiter, encoding="utf-8-sig")
     data = readers.read(file, "train", 16, whole=True)
@@ -57,8 +59,14 @@ def test_csv_pairs(photos, tmp_path, delimiter, header):
 
 
 def test_named_columns_and_separator(photos, tmp_path):
-    file = write(tmp_path / "a.csv", [("id", "photo,raw", "words")] + [(i, f"photos/{i}.png", f"w {i}") for i in range(24)], ";")
-    assert readers.read(file, "train", 16, separator=";", image_key="photo,raw", caption_key="words", whole=True).captions[5] == ["w 5"]
+    file = write(
+        tmp_path / "a.csv",
+        [("id", "photo,raw", "words")] + [(i, f"photos/{i}.png", f"w {i}") for i in range(24)],
+        ";",
+    )
+    assert readers.read(
+        file, "train", 16, separator=";", image_key="photo,raw", caption_key="words", whole=True
+    ).captions[5] == ["w 5"]
 
 
 def test_several_rows_are_several_captions(photos, tmp_path):
@@ -76,7 +84,10 @@ def test_folder(photos):
     data = readers.read(str(photos), "train", 16, whole=True)
     assert len(data) == 25 and ["a black one"] in data.captions
     i = list(data.names).index("7.png")
-    assert data.captions[i] == ["picture 7", "or number 7"] and (data.pixels([i])[0] == (70, 0, 200)).all()
+    assert (
+        data.captions[i] == ["picture 7", "or number 7"]
+        and (data.pixels([i])[0] == (70, 0, 200)).all()
+    )
 
 
 def test_held_out_tenth_is_by_content(photos, tmp_path):
@@ -87,12 +98,19 @@ def test_held_out_tenth_is_by_content(photos, tmp_path):
     file = write(tmp_path / "a.csv", [("image", "caption")] + [(f"photos/{n}", n) for n in names])
     train, test = (readers.read(file, split, 8) for split in ("train", "test"))
     assert len(train) + len(test) == 400 and 10 < len(test) < 80
-    assert not set(train.digests.tolist()) & set(test.digests.tolist())  # a copy stays with its original
+    assert not set(train.digests.tolist()) & set(
+        test.digests.tolist()
+    )  # a copy stays with its original
     for side in (train, test):  # and after the split every picture still has its own caption
         for i, name in enumerate(side.names):
             number = int(name.split("/")[-1].strip("copyn.g"))
-            assert side.captions[i] == [name.split("/")[-1]] and (side.pixels([i])[0] == (number, 255 - number, 7)).all()
-    assert list(readers.read(file, "test", 16).names) == list(test.names)  # whatever the pixels are shrunk to
+            assert (
+                side.captions[i] == [name.split("/")[-1]]
+                and (side.pixels([i])[0] == (number, 255 - number, 7)).all()
+            )
+    assert list(readers.read(file, "test", 16).names) == list(
+        test.names
+    )  # whatever the pixels are shrunk to
     assert list(readers.read(file, "test", 8, num_samples=5).names) == list(test.names)[:5]
 
 
@@ -108,9 +126,13 @@ def test_fit_turns_crops_and_flattens():
     wide = Image.new("RGB", (48, 16), "blue")
     wide.paste((0, 255, 0), (16, 0, 32, 16))
     assert (pixels.to_square(wide, 16)[:, 1:-1] == (0, 255, 0)).all()  # the centre
-    assert (pixels.to_square(Image.new("RGBA", (9, 9), (255, 0, 0, 0)), 8) == 255).all()  # transparent is white
+    assert (
+        pixels.to_square(Image.new("RGBA", (9, 9), (255, 0, 0, 0)), 8) == 255
+    ).all()  # transparent is white
     deep = Image.fromarray(np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8))
-    assert np.abs(pixels.to_square(deep, 8)[..., 0] - np.linspace(0, 255, 64).reshape(8, 8)).max() < 2
+    assert (
+        np.abs(pixels.to_square(deep, 8)[..., 0] - np.linspace(0, 255, 64).reshape(8, 8)).max() < 2
+    )
     with pytest.raises(ValueError, match="no known range"):
         pixels.to_square(Image.new("F", (9, 9)), 8)
     for mode in ("L", "P", "CMYK", "1", "LA", "I;16", "I"):
@@ -121,14 +143,22 @@ def test_broken_pictures_are_named_counted_and_limited(photos, tmp_path, capsys)
     for i in range(24, 60):
         Image.new("RGB", (8, 8), (i, i, i)).save(photos / f"{i}.png")
     whole = (photos / "1.png").read_bytes()
-    (photos / "1.png").write_bytes(whole[:len(whole) // 2])
+    (photos / "1.png").write_bytes(whole[: len(whole) // 2])
     (photos / "2.png").unlink()
     file = write(tmp_path / "a.csv", rows(n=60))
     data = readers.read(file, "train", 16, whole=True)
     said = capsys.readouterr().err
     assert [s.split(": ")[0][-12:] for s in data.skipped] == ["photos/1.png", "photos/2.png"]
-    assert len(data) == 58 and "photos/1.png" in said and "photos/2.png: no such file" in said and "skipped 2 of 60" in said
-    assert data.captions[1] == ["picture 3, with a comma"] and (data.pixels([1])[0] == (30, 0, 200)).all()
+    assert (
+        len(data) == 58
+        and "photos/1.png" in said
+        and "photos/2.png: no such file" in said
+        and "skipped 2 of 60" in said
+    )
+    assert (
+        data.captions[1] == ["picture 3, with a comma"]
+        and (data.pixels([1])[0] == (30, 0, 200)).all()
+    )
     assert len(readers.read(file, "train", 16, whole=True)) == 58  # and from the cache
     for i in range(5, 9):
         (photos / f"{i}.png").write_bytes(b"no picture")
@@ -143,15 +173,26 @@ def test_a_changed_picture_is_read_again(photos, tmp_path):
     assert (readers.read(file, "train", 16, whole=True).pixels([0])[0] == (1, 2, 3)).all()
 
 
-@pytest.mark.parametrize("text, says", [
-    ("", "empty"), ("filepath,title\n", "without rows"), ("a,b\n1,2\n", "columns found, separated by ',', are a, b"),
-    ("filepath;words\nx;y\n", "separated by ';', are filepath, words"),
-    ("filepath,title\nnowhere.png,x\n", "none of its 1 entries.*nowhere.png: no such file.*relative to the file"),
-    ("filepath,title\nx.png,\n", "none of its 1 entries.*line 2: no title"), (b"filepath,title\nx.png,\xff\xfe\n", "not UTF-8"),
-    (b"\x89PNG\r\n\x1a\n\0\0\0\0\0\0", "not UTF-8"), (b"filepath,title\na\0b,c\n", "none of its"),
-    ("filepath,title\nx.png,a dog, a cat\n", "line 2: more fields than columns"),
-    ('filepath,title\nx.png,"a lone quote\ny.png,b\n', "after line 1: not a readable csv"),
-], ids=str)
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("", "empty"),
+        ("filepath,title\n", "without rows"),
+        ("a,b\n1,2\n", "columns found, separated by ',', are a, b"),
+        ("filepath;words\nx;y\n", "separated by ';', are filepath, words"),
+        (
+            "filepath,title\nnowhere.png,x\n",
+            "none of its 1 entries.*nowhere.png: no such file.*relative to the file",
+        ),
+        ("filepath,title\nx.png,\n", "none of its 1 entries.*line 2: no title"),
+        (b"filepath,title\nx.png,\xff\xfe\n", "not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\0\0\0", "not UTF-8"),
+        (b"filepath,title\na\0b,c\n", "none of its"),
+        ("filepath,title\nx.png,a dog, a cat\n", "line 2: more fields than columns"),
+        ('filepath,title\nx.png,"a lone quote\ny.png,b\n', "after line 1: not a readable csv"),
+    ],
+    ids=str,
+)
 def test_bad_csv(tmp_path, text, says):
     file = tmp_path / "bad.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -161,8 +202,11 @@ def test_bad_csv(tmp_path, text, says):
 
 
 def test_bad_specifications(tmp_path):
-    for spec, says in ((str(tmp_path), "no pictures in this folder"), ("nowhere.csv", "no such file or folder"),
-                       ("shape", "no such file or folder; --data takes shapes")):
+    for spec, says in (
+        (str(tmp_path), "no pictures in this folder"),
+        ("nowhere.csv", "no such file or folder"),
+        ("shape", "no such file or folder; --data takes shapes"),
+    ):
         with pytest.raises(BadInput, match=says):
             readers.read(spec, "train", 16)
     Image.new("RGB", (8, 8)).save(tmp_path / "alone.png")
@@ -173,7 +217,9 @@ def test_bad_specifications(tmp_path):
 
 
 def test_shapes_splits_share_no_caption():
-    train, test = (readers.read("shapes-simple", split, 8, n) for split, n in (("train", 4000), ("test", 300)))
+    train, test = (
+        readers.read("shapes-simple", split, 8, n) for split, n in (("train", 4000), ("test", 300))
+    )
     assert not {c for p in train.captions for c in p} & {c for p in test.captions for c in p}
     assert all("/test/" in name for name in test.names)
     with pytest.raises(BadInput, match="distinct captions in its test split, not 9000"):
@@ -182,7 +228,11 @@ def test_shapes_splits_share_no_caption():
 
 def test_shapes_views_share_their_caption():
     data = readers.read("shapes", "train", 32, 10)
-    assert len(data) == 10 and data.captions[0] == data.captions[3] != data.captions[4] and data.scenes[0] is data.scenes[3]
+    assert (
+        len(data) == 10
+        and data.captions[0] == data.captions[3] != data.captions[4]
+        and data.scenes[0] is data.scenes[3]
+    )
     assert len(readers.read("shapes", "train", 32, 8, caption_key="paraphrase").captions[0]) >= 4
     assert len(readers.read("shapes", "test", 32, 8, caption_key="mixed").captions[0]) == 2
 
@@ -207,16 +257,29 @@ def named(path, names, vectors):
 def test_named_vectors_are_found_by_name(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16)
     found = readers.Named(named(tmp_path / "v.npy", ["a b", "ü", "c"], vectors))
-    assert found(["c", "a b", "c"]).numpy().tolist() == vectors[[2, 0, 2]].astype(np.float32).tolist()
-    assert found.fingerprint != readers.Named(named(tmp_path / "w.npy", ["ü", "a b", "c"], vectors)).fingerprint
+    assert (
+        found(["c", "a b", "c"]).numpy().tolist() == vectors[[2, 0, 2]].astype(np.float32).tolist()
+    )
+    assert (
+        found.fingerprint
+        != readers.Named(named(tmp_path / "w.npy", ["ü", "a b", "c"], vectors)).fingerprint
+    )
     with pytest.raises(BadInput, match="v.npy has no row for 'd' \\(1 of 2 are missing\\)"):
         found(["c", "d"])
 
 
-@pytest.mark.parametrize("names, vectors, says", [
-    (["a"], np.zeros((2, 3)), "1 lines"), (["a", "b"], np.zeros(2), "shape"), (["a", "b"], np.zeros((2, 3), int), "int64"),
-    (["a", "b"], np.array([[1.0], [np.nan]]), "row 'b' is not finite"), (["a", "b"], np.array([[0.0], [1.0]]), "row 'a' is not finite, or all zero"),
-    (["a", "a"], np.ones((2, 3)), "same line twice"), (["a", "b"], np.array([{}, {}]), "corrupt")])
+@pytest.mark.parametrize(
+    "names, vectors, says",
+    [
+        (["a"], np.zeros((2, 3)), "1 lines"),
+        (["a", "b"], np.zeros(2), "shape"),
+        (["a", "b"], np.zeros((2, 3), int), "int64"),
+        (["a", "b"], np.array([[1.0], [np.nan]]), "row 'b' is not finite"),
+        (["a", "b"], np.array([[0.0], [1.0]]), "row 'a' is not finite, or all zero"),
+        (["a", "a"], np.ones((2, 3)), "same line twice"),
+        (["a", "b"], np.array([{}, {}]), "corrupt"),
+    ],
+)
 def test_named_vectors_that_cannot_be_used(tmp_path, names, vectors, says):
     with pytest.raises(BadInput, match=says):
         readers.Named(named(tmp_path / "v.npy", names, vectors))(names)
@@ -248,7 +311,9 @@ def test_named_vectors_without_their_files(tmp_path):
         readers.Named(tmp_path / "v.npy")
 
 
-def test_the_list_holds_all_that_training_and_evaluation_ask_for(small, tmp_path, capsys, monkeypatch):
+def test_the_list_holds_all_that_training_and_evaluation_ask_for(
+    small, tmp_path, capsys, monkeypatch
+):
     """Somebody else's encoder: list the names, make the vectors, train and score with neither LLM nor image tower."""
     for flags, ask in ((["--texts"], "text"), ([], "image")):
         monkeypatch.setattr(sys, "argv", ["readers", "shapes", "--train-num-samples", "64", *flags])
@@ -262,12 +327,18 @@ def test_the_list_holds_all_that_training_and_evaluation_ask_for(small, tmp_path
     train.train(train.Config(**small, text_features=str(tmp_path / "text.npy")))
     assert "zeroshot" in embedded(small["out"]).scores()
     monkeypatch.undo()
-    small |= {"llm": "", "out": str(tmp_path / "ape"), "image_features": str(tmp_path / "image.npy")}
+    small |= {
+        "llm": "",
+        "out": str(tmp_path / "ape"),
+        "image_features": str(tmp_path / "image.npy"),
+    }
     np.save(tmp_path / "tokens.npy", np.load(tmp_path / "text.npy")[:, None].repeat(2, 1))
     shutil.copy(tmp_path / "text.txt", tmp_path / "tokens.txt")
     train.train(train.Config(method="ape", **small, text_features=str(tmp_path / "tokens.npy")))
     e = embedded(small["out"])
     vectors = readers.Named(tmp_path / "image.npy")(e.task.pictures.names)[:, 0]
-    assert torch.allclose(e.image, torch.nn.functional.normalize(vectors, dim=1), atol=1e-6)  # used unchanged
+    assert torch.allclose(
+        e.image, torch.nn.functional.normalize(vectors, dim=1), atol=1e-6
+    )  # used unchanged
     with pytest.raises(BadInput, match="cannot read another picture"):
         e.model.encode_image(torch.zeros(1, 3, 32, 32))

@@ -16,7 +16,9 @@ from PIL import ImageChops
 from data import BadInput, shapes
 
 SCENES = [s for world in shapes.WORLDS for s in shapes.make_scenes("test", 300, world=world)]
-PHRASE = re.compile(rf"a (large|medium|small) (?:(striped|dotted|checkered) )?({'|'.join(shapes.COLOURS)}) ({'|'.join(shapes.SHAPES)})")
+PHRASE = re.compile(
+    rf"a (large|medium|small) (?:(striped|dotted|checkered) )?({'|'.join(shapes.COLOURS)}) ({'|'.join(shapes.SHAPES)})"
+)
 AXIS = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 
 
@@ -36,10 +38,15 @@ def true_of_picture(text, scene):
         return False
     drawn, where = scene.things, shapes.layout(scene, view=1)
     for match in permutations(range(len(drawn)), len(things)):
-        same = all((drawn[i].size, drawn[i].colour, drawn[i].shape) == (size, colour, shape)
-                   and texture in ("", drawn[i].texture) for i, (size, texture, colour, shape) in zip(match, things))
-        if same and all(sign * (where[a][axis] - where[b][axis]) > 3 for (axis, sign), a, b in
-                        zip((AXIS[r] for r in relations), match, match[1:])):
+        same = all(
+            (drawn[i].size, drawn[i].colour, drawn[i].shape) == (size, colour, shape)
+            and texture in ("", drawn[i].texture)
+            for i, (size, texture, colour, shape) in zip(match, things)
+        )
+        if same and all(
+            sign * (where[a][axis] - where[b][axis]) > 3
+            for (axis, sign), a, b in zip((AXIS[r] for r in relations), match, match[1:])
+        ):
             return True
     return False
 
@@ -49,7 +56,9 @@ def test_short_captions_are_true_and_say_everything():
         text = shapes.caption(scene)
         assert true_of_picture(text, scene), text
         things, relations, ground = parse(text)
-        assert things == [(t.size, t.texture.replace("plain", ""), t.colour, t.shape) for t in scene.things]
+        assert things == [
+            (t.size, t.texture.replace("plain", ""), t.colour, t.shape) for t in scene.things
+        ]
         assert (ground or "plain") == scene.background and relations == list(scene.relations)
 
 
@@ -68,11 +77,16 @@ def test_every_negative_is_false_of_the_picture():
             assert not true_of_picture(text, scene), (kind, shapes.caption(scene), text)
             count[kind] += 1
             radii = [shapes.SIZES[size] for size, *_ in parse(text)[0]]
-            assert radii == sorted(radii, reverse=True)  # no negative is told by its broken naming rule
+            assert radii == sorted(
+                radii, reverse=True
+            )  # no negative is told by its broken naming rule
     assert min(count.values()) > 300
     several = [s for s in SCENES if len(s.things) == 2 and s.key.startswith("shapes-rich/")]
-    assert all({"replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj"}
-               <= shapes.negatives(s).keys() for s in several)
+    assert all(
+        {"replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj"}
+        <= shapes.negatives(s).keys()
+        for s in several
+    )
 
 
 def test_negatives_change_what_their_category_says():
@@ -80,16 +94,24 @@ def test_negatives_change_what_their_category_says():
         (things, relations, ground), n = parse(shapes.caption(scene)), len(scene.things)
         for kind, text in shapes.negatives(scene).items():
             others, relations2, ground2 = parse(text)
-            colours, shapes_, textures = ([sorted(t[i] for t in side) for side in (things, others)] for i in (2, 3, 1))
+            colours, shapes_, textures = (
+                [sorted(t[i] for t in side) for side in (things, others)] for i in (2, 3, 1)
+            )
             if kind == "add_obj":
                 assert len(others) == n + 1 and set(things) < set(others)
             elif kind == "add_att":
-                added = sum(not a[1] and bool(b[1]) for a, b in zip(things, others)) + (ground is None and ground2 is not None)
+                added = sum(not a[1] and bool(b[1]) for a, b in zip(things, others)) + (
+                    ground is None and ground2 is not None
+                )
                 assert added == 1 and relations2 == relations
             elif kind == "replace_rel":
                 assert others == things and sum(a != b for a, b in zip(relations, relations2)) == 1
             elif kind.startswith("swap"):
-                assert colours[0] == colours[1] and shapes_[0] == shapes_[1] and textures[0] == textures[1]
+                assert (
+                    colours[0] == colours[1]
+                    and shapes_[0] == shapes_[1]
+                    and textures[0] == textures[1]
+                )
                 assert others != things and relations2 == relations
                 assert ([t[3] for t in things] != [t[3] for t in others]) == (kind == "swap_obj")
             else:
@@ -97,20 +119,36 @@ def test_negatives_change_what_their_category_says():
 
 
 def test_paraphrases_are_true_and_different():
-    other = {"big": "large", "mid-sized": "medium", "little": "small", "to the left of": "left of", "over": "above",
-             "to the right of": "right of", "under": "below"}
+    other = {
+        "big": "large",
+        "mid-sized": "medium",
+        "little": "small",
+        "to the left of": "left of",
+        "over": "above",
+        "to the right of": "right of",
+        "under": "below",
+    }
     for scene in SCENES:
         texts = shapes.paraphrases(scene)
         assert len(set(texts) | {shapes.caption(scene)}) == len(texts) + 1 and len(texts) >= 3
         if scene.relations:
-            assert true_of_picture(texts[0], scene) and parse(texts[0])[0] == parse(shapes.caption(scene))[0][::-1]
+            assert (
+                true_of_picture(texts[0], scene)
+                and parse(texts[0])[0] == parse(shapes.caption(scene))[0][::-1]
+            )
         for text in texts[-3:]:
             for loose, strict in other.items():
                 text = text.replace(f"{loose} ", f"{strict} ")
             for t in scene.things:
-                assert all(text.count(w) >= 1 for w in (t.size, t.colour, t.shape, t.texture) if w != "plain"), text
+                assert all(
+                    text.count(w) >= 1
+                    for w in (t.size, t.colour, t.shape, t.texture)
+                    if w != "plain"
+                ), text
             assert scene.background in (*text.replace(",", "").split(), "plain")
-            assert [r for r in re.findall(r"left of|right of|above|below", text)] == list(scene.relations)
+            assert [r for r in re.findall(r"left of|right of|above|below", text)] == list(
+                scene.relations
+            )
 
 
 def test_long_captions_have_60_to_150_words_and_every_fact():
@@ -127,14 +165,30 @@ def test_long_captions_have_60_to_150_words_and_every_fact():
 
 def pairs(scene):
     kinds = [(t.colour, t.shape) for t in scene.things]
-    return {frozenset((a, b)) for i, a in enumerate(kinds) for b in kinds[i + 1:]} if len(kinds) > 1 else {(*kinds, scene.background)}
+    return (
+        {frozenset((a, b)) for i, a in enumerate(kinds) for b in kinds[i + 1 :]}
+        if len(kinds) > 1
+        else {(*kinds, scene.background)}
+    )
 
 
 def test_splits_share_kinds_but_no_pair_of_objects():
-    seen = {split: set().union(*(pairs(s) for s in shapes.make_scenes(split, 2000))) for split in shapes.SPLITS}
-    assert not seen["train"] & seen["test"] and not seen["train"] & seen["val"] and not seen["val"] & seen["test"]
-    alone = {split: {kind for kind, _ in (p for p in seen[split] if isinstance(p, tuple))} for split in seen}
-    assert len(alone["train"]) == 48 and len(alone["test"]) > 10  # kinds are shared, alone and in company
+    seen = {
+        split: set().union(*(pairs(s) for s in shapes.make_scenes(split, 2000)))
+        for split in shapes.SPLITS
+    }
+    assert (
+        not seen["train"] & seen["test"]
+        and not seen["train"] & seen["val"]
+        and not seen["val"] & seen["test"]
+    )
+    alone = {
+        split: {kind for kind, _ in (p for p in seen[split] if isinstance(p, tuple))}
+        for split in seen
+    }
+    assert (
+        len(alone["train"]) == 48 and len(alone["test"]) > 10
+    )  # kinds are shared, alone and in company
     assert set().union(*(p for p in seen["test"] if isinstance(p, frozenset))) <= alone["train"]
 
 
@@ -156,17 +210,27 @@ def test_the_picture_shows_what_the_scene_says():
         for t, (x, y) in zip(scene.things, shapes.layout(scene, 1)):
             r = shapes.SIZES[t.size]
             assert r <= x <= 64 - r and r <= y <= 64 - r
-            patch = pixels[int(y - r / 2):int(y + r / 2) + 1, int(x - r):int(x + r) + 1].reshape(-1, 3)
+            patch = pixels[
+                int(y - r / 2) : int(y + r / 2) + 1, int(x - r) : int(x + r) + 1
+            ].reshape(-1, 3)
             assert np.abs(patch - shapes.COLOURS[t.colour]).sum(1).min() < 60, (t, scene.key)
         for a in range(len(scene.things)):  # things do not touch
             for b in range(a):
                 (xa, ya), (xb, yb) = (shapes.layout(scene, 1)[i] for i in (a, b))
-                assert max(abs(xa - xb), abs(ya - yb)) >= shapes.SIZES[scene.things[a].size] + shapes.SIZES[scene.things[b].size]
+                assert (
+                    max(abs(xa - xb), abs(ya - yb))
+                    >= shapes.SIZES[scene.things[a].size] + shapes.SIZES[scene.things[b].size]
+                )
 
 
 def test_textures_and_backgrounds_are_visible():
-    for thing in (shapes.Thing("small", "plain", c, s) for c in shapes.COLOURS for s in shapes.SHAPES):
-        looks = [shapes._sprite(shapes.replace(thing, texture=t), 64).convert("RGB") for t in shapes.TEXTURES]
+    for thing in (
+        shapes.Thing("small", "plain", c, s) for c in shapes.COLOURS for s in shapes.SHAPES
+    ):
+        looks = [
+            shapes._sprite(shapes.replace(thing, texture=t), 64).convert("RGB")
+            for t in shapes.TEXTURES
+        ]
         for i, a in enumerate(looks):
             for b in looks[:i]:
                 assert np.asarray(ImageChops.difference(a, b)).max() > 60
@@ -181,14 +245,28 @@ def test_every_attribute_is_drawn():
 
     def look(**changes):
         things = (replace(thing, **{k: v for k, v in changes.items() if k != "background"}),)
-        return np.asarray(shapes.draw(replace(scene, things=things, background=changes.get("background", "grass")))).astype(int)
+        return np.asarray(
+            shapes.draw(
+                replace(scene, things=things, background=changes.get("background", "grass"))
+            )
+        ).astype(int)
 
-    for what, values in (("shape", shapes.SHAPES), ("colour", shapes.COLOURS), ("texture", shapes.TEXTURES),
-                         ("size", shapes.SIZES), ("background", shapes.BACKGROUNDS)):
+    for what, values in (
+        ("shape", shapes.SHAPES),
+        ("colour", shapes.COLOURS),
+        ("texture", shapes.TEXTURES),
+        ("size", shapes.SIZES),
+        ("background", shapes.BACKGROUNDS),
+    ):
         looks = [look(**{what: v}) for v in values]
         for i, a in enumerate(looks):
             assert all((np.abs(a - b).sum(2) > 40).sum() > 8 for b in looks[:i]), what
-    covered = [(np.asarray(shapes._sprite(replace(thing, size=s, shape="circle"), 64))[..., 3] / 255).sum() for s in shapes.SIZES]
-    assert covered == pytest.approx([np.pi * r ** 2 for r in shapes.SIZES.values()], rel=0.05)
-    square = (np.asarray(shapes._sprite(replace(thing, size="large", shape="square"), 64))[..., 3] / 255).sum()
+    covered = [
+        (np.asarray(shapes._sprite(replace(thing, size=s, shape="circle"), 64))[..., 3] / 255).sum()
+        for s in shapes.SIZES
+    ]
+    assert covered == pytest.approx([np.pi * r**2 for r in shapes.SIZES.values()], rel=0.05)
+    square = (
+        np.asarray(shapes._sprite(replace(thing, size="large", shape="square"), 64))[..., 3] / 255
+    ).sum()
     assert square == pytest.approx((2 * 0.85 * 14.5) ** 2, rel=0.05)

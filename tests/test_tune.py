@@ -1,6 +1,6 @@
 """Caption-contrastive tuning: LoRA against PEFT, two-way attention against transformers, the loss and CRA by hand.
 
-    python -m pytest tests/test_tune.py
+python -m pytest tests/test_tune.py
 """
 
 import json
@@ -32,13 +32,17 @@ def llm(tiny_llm_folder):
 @pytest.fixture
 def adapter(llm, tmp_path):
     """An adapter file whose every number is random, for the first block or for both."""
+
     def make(layer=2, bidirectional=False, rank=3, alpha=6):
         loras = llm_text.add_lora(llm, rank, alpha, layer)
-        for i, p in enumerate(p for x in loras.values() for p in (x.lora_A.weight, x.lora_B.weight)):
+        for i, p in enumerate(
+            p for x in loras.values() for p in (x.lora_A.weight, x.lora_B.weight)
+        ):
             torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(i))
         llm.model.config.bidirectional = bidirectional
         llm_text.write_adapter(tmp_path / "adapter.safetensors", llm, loras, layer)
         return tmp_path / "adapter.safetensors"
+
     return make
 
 
@@ -55,8 +59,18 @@ def test_fresh_lora_changes_nothing_and_covers_every_linear_layer(llm):
     before = llm.encode(TEXTS, layer=2)
     loras = llm_text.add_lora(llm, 4, 8, 1)
     assert torch.equal(llm.encode(TEXTS, layer=2), before)
-    assert sorted(loras) == sorted(f"layers.0.{part}_proj" for part in (
-        "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down"))
+    assert sorted(loras) == sorted(
+        f"layers.0.{part}_proj"
+        for part in (
+            "self_attn.q",
+            "self_attn.k",
+            "self_attn.v",
+            "self_attn.o",
+            "mlp.gate",
+            "mlp.up",
+            "mlp.down",
+        )
+    )
     trained = {n for n, p in llm.named_parameters() if p.requires_grad}
     assert trained == {f"model.{n}.lora_{x}.weight" for n in loras for x in "AB"}
 
@@ -77,10 +91,25 @@ def test_merged_equals_unmerged(tiny_llm_folder, llm, adapter, bidirectional):
 def test_adapter_files_are_peft_files(tiny_llm_folder, adapter):
     """PEFT reads our file into its own LoRA on transformers' model, with the same hidden states."""
     path = adapter(rank=3, alpha=6)
-    config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+    config = peft.LoraConfig(
+        r=3,
+        lora_alpha=6,
+        target_modules=[
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        ],
+    )
     theirs = peft.get_peft_model(hf(tiny_llm_folder), config).eval()
     # (made on a LlamaModel, PEFT's names lack one "model.")
-    state = {k.replace("base_model.model.model.", "base_model.model."): v for k, v in safetensors.torch.load_file(path).items()}
+    state = {
+        k.replace("base_model.model.model.", "base_model.model."): v
+        for k, v in safetensors.torch.load_file(path).items()
+    }
     result = peft.set_peft_model_state_dict(theirs, state)
     assert not result.unexpected_keys
     ours = llm_text.load_llm(tiny_llm_folder, adapter=path)
@@ -95,7 +124,9 @@ def test_two_way_attention_equals_transformers(tiny_llm_folder, llm):
     ids, mask = llm.tokenize(TEXTS)
     seen = torch.where(mask[:, None, None, :], 0.0, -torch.inf).expand(-1, 1, ids.shape[1], -1)
     with torch.no_grad():
-        theirs = hf(tiny_llm_folder)(ids, attention_mask=seen, position_ids=torch.arange(ids.shape[1])[None]).last_hidden_state
+        theirs = hf(tiny_llm_folder)(
+            ids, attention_mask=seen, position_ids=torch.arange(ids.shape[1])[None]
+        ).last_hidden_state
     assert torch.allclose(llm(ids, mask)[mask], theirs[mask], atol=1e-4)
     one_way = llm_text.load_llm(tiny_llm_folder)(ids, mask)
     assert not torch.allclose(llm(ids, mask)[mask], one_way[mask], atol=1e-2)
@@ -118,9 +149,16 @@ def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
     meta, tensors = weights.read_safetensors(path)
     tensors = {n: t.decode() for n, t in tensors.items()}
     some = "base_model.model.model.layers.0.mlp.up_proj.lora_"
-    wrong = [({}, {"llm": "x"}, "another language model"), ({some + "A.weight": None}, {}, "lora_A"), ({"extra.weight": torch.ones(1)}, {}, ""),
-             ({some + "A.weight": torch.full((3, 32), math.nan)}, {}, "not finite"), ({some + "B.weight": torch.ones(3, 3)}, {}, ""),
-             ({}, {"bidirectional": "maybe"}, ""), ({}, {"layer": "3"}, "layer 3 does not exist"), ({some.replace("up", "upp") + "A.weight": torch.ones(3, 32)}, {}, "")]
+    wrong = [
+        ({}, {"llm": "x"}, "another language model"),
+        ({some + "A.weight": None}, {}, "lora_A"),
+        ({"extra.weight": torch.ones(1)}, {}, ""),
+        ({some + "A.weight": torch.full((3, 32), math.nan)}, {}, "not finite"),
+        ({some + "B.weight": torch.ones(3, 3)}, {}, ""),
+        ({}, {"bidirectional": "maybe"}, ""),
+        ({}, {"layer": "3"}, "layer 3 does not exist"),
+        ({some.replace("up", "upp") + "A.weight": torch.ones(3, 32)}, {}, ""),
+    ]
     for change, more, says in wrong:
         content = {n: t for n, t in {**tensors, **change}.items() if t is not None}
         weights.write_safetensors(tmp_path / "bad.safetensors", content, {**meta, **more})
@@ -132,7 +170,10 @@ def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
 
 def test_an_adapter_is_read_where_it_was_tuned(tiny_llm_folder, adapter):
     tuned = llm_text.load_llm(tiny_llm_folder, adapter=adapter(layer=1))
-    assert [tuned.pool_layer(pool, layer) for pool, layer in (("mean", None), ("last", None), ("tokens", None), ("mean", 1))] == [1] * 4
+    assert [
+        tuned.pool_layer(pool, layer)
+        for pool, layer in (("mean", None), ("last", None), ("tokens", None), ("mean", 1))
+    ] == [1] * 4
     with pytest.raises(BadInput, match="read after block 1, not 2"):
         tuned.encode(TEXTS, layer=2)
 
@@ -144,33 +185,47 @@ def test_written_safetensors_equal_the_library(tmp_path):
         assert f.metadata() == {"key": "värde"} and set(f.keys()) == set(tensors)
         assert all(torch.equal(f.get_tensor(n), t) for n, t in tensors.items())
     meta, stored = weights.read_safetensors(tmp_path / "x.safetensors")
-    assert meta == {"key": "värde"} and all(torch.equal(stored[n].decode(), t) for n, t in tensors.items())
+    assert meta == {"key": "värde"} and all(
+        torch.equal(stored[n].decode(), t) for n, t in tensors.items()
+    )
 
 
 def test_caption_loss_is_one_way_with_scale_50():
-    first, second = (torch.stack([torch.tensor(angles).cos(), torch.tensor(angles).sin()], 1)
-                     for angles in ([0.0, 0.2, 0.4], [0.1, 0.15, 0.9]))
-    rows = [[50 * sum(x * y for x, y in zip(a, b)) for b in second.tolist()] for a in first.tolist()]
+    first, second = (
+        torch.stack([torch.tensor(angles).cos(), torch.tensor(angles).sin()], 1)
+        for angles in ([0.0, 0.2, 0.4], [0.1, 0.15, 0.9])
+    )
+    rows = [
+        [50 * sum(x * y for x, y in zip(a, b)) for b in second.tolist()] for a in first.tolist()
+    ]
     wanted = sum(-r[i] + math.log(sum(math.exp(v) for v in r)) for i, r in enumerate(rows)) / 3
     assert llm_text.caption_loss(first, second).item() == pytest.approx(wanted, rel=1e-5)
     assert llm_text.caption_loss(second, first).item() != pytest.approx(wanted, rel=1e-2)
 
 
 def test_captions_that_fit_too_are_no_negatives():
-    first, second = (F.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(i)), dim=1) for i in (0, 1))
+    first, second = (
+        F.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(i)), dim=1)
+        for i in (0, 1)
+    )
     second[2] = first[0]
     same = torch.zeros(3, 3, dtype=torch.bool)
     same[0, 2] = same[1, 1] = True
     rows = (50 * first @ second.T).tolist()
     kept = [[0, 1], [0, 1, 2], [0, 1, 2]]
-    wanted = sum(-rows[i][i] + math.log(sum(math.exp(rows[i][j]) for j in kept[i])) for i in range(3)) / 3
+    wanted = (
+        sum(-rows[i][i] + math.log(sum(math.exp(rows[i][j]) for j in kept[i])) for i in range(3))
+        / 3
+    )
     assert llm_text.caption_loss(first, second, same).item() == pytest.approx(wanted, rel=1e-4)
     assert llm_text.caption_loss(first, second).item() > wanted + 0.1
 
 
 def test_caption_retrieval_by_hand():
     first = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
-    second = torch.tensor([[5.0, 1.0], [0.1, 0.2], [1.0, 0.1]])  # the third is nearest to the first caption
+    second = torch.tensor(
+        [[5.0, 1.0], [0.1, 0.2], [1.0, 0.1]]
+    )  # the third is nearest to the first caption
     assert llm_text.caption_retrieval(first, second) == pytest.approx(1 / 3)
     assert llm_text.caption_retrieval(first, first) == 1.0
     assert llm_text.caption_retrieval(torch.ones(4, 2), torch.ones(4, 2)) == 0.0  # ties are wrong
@@ -183,16 +238,23 @@ def test_tuning_teaches_to_tell_captions_apart(tiny_llm_folder, llm, tmp_path):
     before = llm_text.caption_retrieval(*(llm.encode(list(side), layer=2) for side in zip(*own)))
     frozen = {n: p.clone() for n, p in llm.model.state_dict().items()}
     out = tmp_path / "adapter.safetensors"
-    losses = llm_text.tune(llm, own * 4, out, layer=2, steps=50, batch_size=32, lr=1e-2, rank=4, alpha=8)  # (four views a scene)
+    losses = llm_text.tune(
+        llm, own * 4, out, layer=2, steps=50, batch_size=32, lr=1e-2, rank=4, alpha=8
+    )  # (four views a scene)
     assert losses[-1] < 0.6 * losses[0]
     tuned = llm_text.load_llm(tiny_llm_folder, adapter=out)
     after = llm_text.caption_retrieval(*(tuned.encode(list(side), layer=2) for side in zip(*own)))
     assert after > 2 * before and after > 0.5
     state = llm.model.state_dict()
-    assert all(torch.equal(state[n if n in state else n.replace("_proj.", "_proj.linear.")], p) for n, p in frozen.items())
+    assert all(
+        torch.equal(state[n if n in state else n.replace("_proj.", "_proj.linear.")], p)
+        for n, p in frozen.items()
+    )
     again = llm_text.load_llm(tiny_llm_folder)
     few = dict(layer=2, steps=3, batch_size=32, lr=1e-2, rank=4, alpha=8)
-    assert llm_text.tune(again, own, tmp_path / "b", **few) == llm_text.tune(llm_text.load_llm(tiny_llm_folder), own, tmp_path / "c", **few)
+    assert llm_text.tune(again, own, tmp_path / "b", **few) == llm_text.tune(
+        llm_text.load_llm(tiny_llm_folder), own, tmp_path / "c", **few
+    )
     assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
@@ -202,9 +264,18 @@ def test_tuning_needs_two_captions_a_picture(llm, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("flags, says", [({"rank": 0}, "--rank 0"), ({"batch_size": 1}, "--batch-size 1"), ({"steps": 0}, "--steps 0"),
-                                         ({"lr": math.nan}, "--lr nan"), ({"lr": -1}, "--lr -1"), ({"seed": -1}, "--seed -1"),
-                                         ({"layer": 9}, "layer 9 does not exist")])
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        ({"rank": 0}, "--rank 0"),
+        ({"batch_size": 1}, "--batch-size 1"),
+        ({"steps": 0}, "--steps 0"),
+        ({"lr": math.nan}, "--lr nan"),
+        ({"lr": -1}, "--lr -1"),
+        ({"seed": -1}, "--seed -1"),
+        ({"layer": 9}, "layer 9 does not exist"),
+    ],
+)
 def test_tuning_refuses_what_makes_no_sense(llm, tmp_path, flags, says):
     with pytest.raises(BadInput, match=says):
         llm_text.tune(llm, [["a", "b"], ["c", "d"]], tmp_path / "x", **flags)
@@ -219,7 +290,9 @@ def test_token_features_are_cached_with_zeros_as_padding(llm, tmp_path):
     wanted[[0, 2], 0] = 0  # the first token is a sink, and left out where there are others
     assert torch.allclose(rows[:].float(), wanted, atol=2e-3) and rows[:].shape == (3, 20, 32)
     assert rows[torch.tensor([1])].shape == (1, 1, 32)  # only as long as what is read
-    assert rows[torch.tensor([1, 0])].shape == (2, 12, 32) and torch.equal(rows[torch.tensor([0])], rows[:][:1, :12])
+    assert rows[torch.tensor([1, 0])].shape == (2, 12, 32) and torch.equal(
+        rows[torch.tensor([0])], rows[:][:1, :12]
+    )
     assert len(rows) == 3 and cache.cut == pytest.approx(1 / 3)
 
 
@@ -229,19 +302,45 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     for i, s in enumerate(shapes.make_scenes("train", 40)):
         shapes.draw(s, 0, 16).save(tmp_path / "data" / f"{i}.png")
-        (tmp_path / "data" / f"{i}.txt").write_text(shapes.caption(s) + "\n" + shapes.paraphrases(s)[-1])
+        (tmp_path / "data" / f"{i}.txt").write_text(
+            shapes.caption(s) + "\n" + shapes.paraphrases(s)[-1]
+        )
 
     shutil.copytree(tmp_path / "data", tmp_path / "single")
     for text in (tmp_path / "single").glob("*.txt"):
         text.write_text(text.read_text().splitlines()[0])
 
     def call(*args):
-        return subprocess.run([sys.executable, root / "llm_text.py", "--llm", tiny_llm_folder, "--device", "cpu", *args],
-                              capture_output=True, text=True)
+        return subprocess.run(
+            [
+                sys.executable,
+                root / "llm_text.py",
+                "--llm",
+                tiny_llm_folder,
+                "--device",
+                "cpu",
+                *args,
+            ],
+            capture_output=True,
+            text=True,
+        )
 
-    done = call("--tune", str(tmp_path / "data"), "--out", str(out), "--steps", "3", "--batch-size", "8")
-    assert done.returncode == 0 and "before: " in done.stdout and "held-out captions find their second" in done.stdout, done.stderr
+    done = call(
+        "--tune", str(tmp_path / "data"), "--out", str(out), "--steps", "3", "--batch-size", "8"
+    )
+    assert (
+        done.returncode == 0
+        and "before: " in done.stdout
+        and "held-out captions find their second" in done.stdout
+    ), done.stderr
     assert out.exists() and "cosines" in call("a", "b", "--llm-adapter", str(out)).stdout
-    for args in ([], ["a", "--tune", "shapes"], ["--tune", "nowhere"], ["--tune", str(tmp_path / "single")]):
+    for args in (
+        [],
+        ["a", "--tune", "shapes"],
+        ["--tune", "nowhere"],
+        ["--tune", str(tmp_path / "single")],
+    ):
         done = call(*args)
-        assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: "), done.stderr
+        assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(
+            "error: "
+        ), done.stderr

@@ -1,6 +1,6 @@
 """vit.py against transformers' ViT with the same weights, and its size table.
 
-    python -m pytest tests/test_vit.py
+python -m pytest tests/test_vit.py
 """
 
 import numpy as np
@@ -21,7 +21,9 @@ def copy_from_hf(ours, theirs):
     state = theirs.state_dict()
     ours.cls_token.data = state["embeddings.cls_token"]
     ours.pos_embed.data = state["embeddings.position_embeddings"]
-    ours.patch_embed.proj.weight.data = state["embeddings.patch_embeddings.projection.weight"].flatten(1)
+    ours.patch_embed.proj.weight.data = state[
+        "embeddings.patch_embeddings.projection.weight"
+    ].flatten(1)
     ours.patch_embed.proj.bias.data = state["embeddings.patch_embeddings.projection.bias"]
     ours.norm.load_state_dict({k: state[f"layernorm.{k}"] for k in ("weight", "bias")})
     for block, layer in zip(ours.blocks, theirs.layers):
@@ -39,8 +41,15 @@ def copy_from_hf(ours, theirs):
 def test_equals_transformers(monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setitem(vit.SIZES, "test/8", (8, 48, 3, 4))
-    config = transformers.ViTConfig(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192,
-                                    image_size=40, patch_size=8, layer_norm_eps=1e-6)
+    config = transformers.ViTConfig(
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=192,
+        image_size=40,
+        patch_size=8,
+        layer_norm_eps=1e-6,
+    )
     theirs = transformers.ViTModel(config, add_pooling_layer=False).eval()
     for p in theirs.parameters():  # zero biases and unit norms would hide a swapped or missing one
         p.data.add_(torch.randn_like(p) * 0.2)
@@ -83,7 +92,9 @@ def test_positions_are_strong_beside_patches():
     assert 0.3 < model.pos_embed.std() / patches.std() < 3
 
 
-@pytest.mark.parametrize("arguments", [("micro", 64), ("b/16", 224), ("micro/16", 60), ("micro/16", 64, "mean")])
+@pytest.mark.parametrize(
+    "arguments", [("micro", 64), ("b/16", 224), ("micro/16", 60), ("micro/16", 64, "mean")]
+)
 def test_bad_sizes(arguments):
     with pytest.raises(BadInput):
         vit.ViT(*arguments)
@@ -98,19 +109,36 @@ def hf(monkeypatch):
     """make(image_size) -> a random transformers ViTForImageClassification, of the size test/8."""
     monkeypatch.setitem(vit.SIZES, "test/8", (8, 48, 3, 4))
 
-    def make(kind=transformers.ViTForImageClassification, config=transformers.ViTConfig, image_size=40):
+    def make(
+        kind=transformers.ViTForImageClassification, config=transformers.ViTConfig, image_size=40
+    ):
         torch.manual_seed(0)
-        model = kind(config(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192,
-                            image_size=image_size, patch_size=8, layer_norm_eps=1e-6, num_labels=5)).eval()
+        model = kind(
+            config(
+                hidden_size=48,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                intermediate_size=192,
+                image_size=image_size,
+                patch_size=8,
+                layer_norm_eps=1e-6,
+                num_labels=5,
+            )
+        ).eval()
         for p in model.parameters():
             p.data.add_(torch.randn_like(p) * 0.2)
         return model
+
     return make
 
 
 def timm_file(path, tower, wrap=None, **changes):
     """A file as timm writes it: a convolution's kernel, and a classifier."""
-    state = {**tower.state_dict(), "head.weight": torch.ones(5, 48), "head.bias": torch.ones(5)} | changes
+    state = {
+        **tower.state_dict(),
+        "head.weight": torch.ones(5, 48),
+        "head.bias": torch.ones(5),
+    } | changes
     if state["patch_embed.proj.weight"].ndim == 2:
         state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].view(-1, 3, 8, 8)
     if path.suffix == ".safetensors":
@@ -120,7 +148,9 @@ def timm_file(path, tower, wrap=None, **changes):
     return path
 
 
-@pytest.mark.parametrize("form", ["ViT", "ViT classifier", "timm.safetensors", "timm.pth", "deit.pth"])
+@pytest.mark.parametrize(
+    "form", ["ViT", "ViT classifier", "timm.safetensors", "timm.pth", "deit.pth"]
+)
 def test_weights_of_others_give_their_outputs(hf, tmp_path, form):
     theirs = hf()
     if form.startswith("ViT"):
@@ -141,7 +171,9 @@ def test_pixels_normalised_in_another_way_give_the_same(hf, tmp_path, norm):
     hf()
     donor, ours = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", 40, "tok")
     load_vit(ours, timm_file(tmp_path / "x.pth", donor), norm)
-    pixels = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 256, (2, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in PIXEL_NORMS[norm])
     with torch.no_grad():
         wanted = donor((pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
@@ -155,8 +187,13 @@ def test_clips_own_tower(monkeypatch, tmp_path, kind, act):
     monkeypatch.setitem(vit.SIZES, "test/8", (8, 48, 3, 4))
     torch.manual_seed(0)
     sizes = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192)
-    vision, text = dict(**sizes, image_size=40, patch_size=8, hidden_act=act), dict(**sizes, vocab_size=99)
-    both = transformers.CLIPModel(transformers.CLIPConfig(vision_config=vision, text_config=text)).eval()
+    vision, text = (
+        dict(**sizes, image_size=40, patch_size=8, hidden_act=act),
+        dict(**sizes, vocab_size=99),
+    )
+    both = transformers.CLIPModel(
+        transformers.CLIPConfig(vision_config=vision, text_config=text)
+    ).eval()
     for p in both.parameters():
         p.data.add_(torch.randn_like(p) * 0.2)
     images = torch.randn(2, 3, 40, 40)
@@ -180,7 +217,9 @@ def test_positions_are_resized_as_pictures_are(hf, tmp_path, pixels):
     side, grid = pixels // 8, donor.pos_embed[0, 1:].detach().view(5, 5, 48).numpy()
     for c in range(48):
         wanted = np.asarray(Image.fromarray(grid[:, :, c]).resize((side, side), Image.BICUBIC))
-        assert np.allclose(ours.pos_embed[0, 1:, c].detach().view(side, side).numpy(), wanted, atol=1e-4)
+        assert np.allclose(
+            ours.pos_embed[0, 1:, c].detach().view(side, side).numpy(), wanted, atol=1e-4
+        )
     assert torch.equal(ours.pos_embed[0, 0], donor.pos_embed[0, 0])
 
 
@@ -192,11 +231,21 @@ def test_a_runs_tower_goes_on_in_another(small, tmp_path):
     trained = lift.load(small["out"])[0].visual
     tower = vit.ViT("micro/16", 32)
     load_vit(tower, small["out"])
-    assert all(torch.equal(a, b) for a, b in zip(tower.state_dict().values(), trained.state_dict().values()))
-    train.train(train.Config(method="ape", **small | {"out": str(tmp_path / "ape"), "image_weights": small["out"]}))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(tower.state_dict().values(), trained.state_dict().values())
+    )
+    train.train(
+        train.Config(
+            method="ape", **small | {"out": str(tmp_path / "ape"), "image_weights": small["out"]}
+        )
+    )
     again = vit.ViT("micro/16", 32)  # of a locked tower, which the run carries along unchanged
     load_vit(again, tmp_path / "ape")
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), trained.state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.state_dict().values(), trained.state_dict().values())
+    )
     larger = vit.ViT("micro/16", 48)
     load_vit(larger, small["out"])
     assert larger.pos_embed.shape == (1, 9, 192)
@@ -206,11 +255,19 @@ def test_a_runs_tower_goes_on_in_another(small, tmp_path):
     assert torch.allclose(larger.pos_embed, flat.expand(1, 9, 192), atol=1e-5)
 
 
-@pytest.mark.parametrize("changes, says", [
-    ({"blocks.0.norm1.weight": None}, "blocks.0.norm1.weight has shape none"), ({"extra": torch.ones(2)}, "extra has shape"),
-    ({"norm.weight": torch.ones(47)}, r"norm.weight has shape \(47,\), .* want \(48,\)"), ({"cls_token": None}, "cls_token has shape none"),
-    ({"pos_embed": torch.ones(1, 18, 48)}, "make no square"), ({"pos_embed": torch.ones(1, 1, 48)}, "make no square"),
-    ({"norm.weight": torch.full((48,), float("nan"))}, "not finite"), ({"head_dist.weight": torch.ones(5, 48)}, "")])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"blocks.0.norm1.weight": None}, "blocks.0.norm1.weight has shape none"),
+        ({"extra": torch.ones(2)}, "extra has shape"),
+        ({"norm.weight": torch.ones(47)}, r"norm.weight has shape \(47,\), .* want \(48,\)"),
+        ({"cls_token": None}, "cls_token has shape none"),
+        ({"pos_embed": torch.ones(1, 18, 48)}, "make no square"),
+        ({"pos_embed": torch.ones(1, 1, 48)}, "make no square"),
+        ({"norm.weight": torch.full((48,), float("nan"))}, "not finite"),
+        ({"head_dist.weight": torch.ones(5, 48)}, ""),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused(hf, tmp_path, changes, says):
     hf()
     donor, tower = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", 40, "tok")
