@@ -24,12 +24,14 @@ import torch
 import torch.nn.functional as F
 
 import lift
-from data import BadInput, pick_device, pixels, protocols, readers, run, search
-from data.formats import COLUMNS
-from data.models import read_checkpoint
+from data import benchmarks, search
+from data.common import BadInput, pick_device, run
+from data.files.runs import read_run
+from data.images import pixels
+from data.images.formats import COLUMNS
 from data.report import report, table, tree
-from data.shapes import CATEGORIES
-
+from data.vectors import OutsideVectors
+from data.world.shapes import CATEGORIES
 
 # ---------------------------------------------------------------------------------------------------------------
 # Metrics.
@@ -177,10 +179,10 @@ def zeroshot_scores(image, features, labels, ks):
 
 
 class Run:
-    """A trained run, and what it makes of a task (data/protocols.py): embeddings, of which every score is a function."""
+    """A trained run, and what it makes of a task (data/benchmarks.py): embeddings, of which every score is a function."""
 
     def __init__(self, folder, device="cpu"):
-        path, self.device, checkpoint = Path(folder), device, read_checkpoint(folder)
+        path, self.device, checkpoint = Path(folder), device, read_run(folder)
         # an exported run is a file: what is written goes into a folder of its name
         self.folder, self.weights = (
             (path.with_suffix(""), path) if path.is_file() else (path, path / "checkpoint.pt")
@@ -193,10 +195,10 @@ class Run:
         self.model, self.transform, self.tokenize = lift.load(folder, device)
 
     @torch.no_grad()
-    def encode_pictures(self, pictures, batch=256):
-        """Pictures -> (N, D), unit length, on the CPU."""
+    def encode_images(self, pictures, batch=256):
+        """CaptionedImages -> (N, D), unit length, on the CPU."""
         if self.cfg["image_features"]:  # (N, D), or (N, V, D): the first view
-            vectors = readers.Named(self.cfg["image_features"])(pictures.names)
+            vectors = OutsideVectors(self.cfg["image_features"])(pictures.names)
             inputs = (vectors if vectors.ndim == 2 else vectors[:, 0]).split(batch)
         else:
             rows = [
@@ -211,7 +213,7 @@ class Run:
 
     @torch.no_grad()
     def encode_texts(self, texts, batch=1024):
-        """Texts -> (N, D), unit length, on the CPU."""
+        """DistinctCaptions -> (N, D), unit length, on the CPU."""
         inputs = self.tokenize.rows(texts)
         return torch.cat(
             [
@@ -229,7 +231,7 @@ class Run:
 
     def embed(self, task):
         """Embed the task's pictures, image (N, D), its captions, text (T, D), and the true and false ones, (M, D) each."""
-        self.task, self.image = task, self.encode_pictures(task.pictures)
+        self.task, self.image = task, self.encode_images(task.images)
         if texts := task.texts or task.couples:
             self.text = self.encode_texts(texts)
         if task.negatives:
@@ -271,7 +273,7 @@ class Run:
                 ("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)
             ):
                 found[f"winoground {name}"] = score(hits, chance)
-        if known := int(np.isin(task.pictures.digests.view(np.int64), self.seen).sum()):
+        if known := int(np.isin(task.images.digests.view(np.int64), self.seen).sum()):
             counts["or more of the pictures trained on"] = known
         value, ci95, chance = (
             tree({path: leaves[i] for path, leaves in found.items()}) for i in range(3)
@@ -351,7 +353,8 @@ def main():
             search.use(Run(folder, device), args)
         return
     runs = [
-        r.embed(protocols.asked(args, r.cfg)) for r in (Run(folder, device) for folder in args.runs)
+        r.embed(benchmarks.asked(args, r.cfg))
+        for r in (Run(folder, device) for folder in args.runs)
     ]
     kind = next(
         (f"-{kind}" for kind in ("zeroshot", "sugarcrepe", "winoground") if getattr(args, kind)), ""
@@ -363,8 +366,8 @@ def main():
         or (runs[0].folder if len(runs) == 1 else runs[0].folder.parent) / f"report{name}.png"
     )
     if any(
-        (list(r.task.pictures.names), r.task.texts)
-        != (list(runs[0].task.pictures.names), runs[0].task.texts)
+        (list(r.task.images.names), r.task.texts)
+        != (list(runs[0].task.images.names), runs[0].task.texts)
         for r in runs
     ):
         raise BadInput(

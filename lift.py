@@ -24,12 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import BadInput, labels, pixels, readers
-from data.captions import END, CaptionCache, TokenIds, parts
-from data.models import Elsewhere, load_vit, read_checkpoint
+from data.captions import END, TokenIds, chunks
+from data.common import BadInput
+from data.files.runs import read_run
+from data.files.vit import load_vit
+from data.images import pixels
+from data.vectors import CaptionVectors, OutsideVectors
 from llm_text import load_llm, mean_token, whitening
 from vit import Block, ViT, init_linears
-
 
 # ---------------------------------------------------------------------------------------------------------------
 # Losses: (image features (B, D), text features (B, D), both of unit length, scale (), duplicates) -> scalar.
@@ -162,10 +164,23 @@ class Adapter(nn.Module):
 # The image tower.
 
 
+class OutsideTower(nn.Module):
+    """Stands for somebody else's image tower, known by the vectors that it made (--image-features)."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, images):
+        raise BadInput(
+            "this run knows pictures by --image-features only; it cannot read another picture"
+        )
+
+
 def image_tower(cfg):
     """A ViT, from scratch or with the weights of --image-weights. (`load` names none: they are in the checkpoint.)"""
     if cfg.image_features:
-        return Elsewhere(readers.Named(cfg.image_features).vectors.shape[-1])
+        return OutsideTower(OutsideVectors(cfg.image_features).vectors.shape[-1])
     tower = ViT(cfg.model, cfg.image_size, cfg.image_pool)
     if cfg.image_weights:
         load_vit(tower, cfg.image_weights, cfg.image_norm)
@@ -214,9 +229,9 @@ class LLMVectors(TextTower):
     @classmethod
     def tokenizer(cls, cfg, device):
         if cfg.text_features:
-            return readers.Named(cfg.text_features, cls.ndim)
+            return OutsideVectors(cfg.text_features, cls.ndim)
         llm = load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype), cfg.llm_adapter)
-        return CaptionCache(llm, cls.pool or cfg.pool, cfg.layer or None, cfg.context_length)
+        return CaptionVectors(llm, cls.pool or cfg.pool, cfg.layer or None, cfg.context_length)
 
     @staticmethod
     def fit(cfg, vectors):
@@ -245,7 +260,7 @@ class LLMTokens(LLMVectors):
     @staticmethod
     def fit(cfg, tokens):
         n = total = squares = 0
-        for x in parts(tokens, 1000):
+        for x in chunks(tokens, 1000):
             x = x.double().flatten(0, 1)
             x = x[(x != 0).any(-1)]
             n, total, squares = n + len(x), total + x.sum(0), squares + (x * x).sum(0)
@@ -275,7 +290,7 @@ class TokenTable(TextTower):
 
     @staticmethod
     def fit(cfg, ids):
-        return (torch.cat([part.unique() for part in parts(ids)]).unique(),)
+        return (torch.cat([part.unique() for part in chunks(ids)]).unique(),)
 
 
 class TextTransformer(TokenTable):
@@ -315,6 +330,38 @@ class LiveLLM(TextTower):
         return mean_token(self.llm(ids.clamp_min(0), ids >= 0), ids >= 0)  # (B, D)
 
 
+def caption_labels(ids):
+    """Token ids (B, L) -> labels (B, 2 L - 1): each token, and each pair as one number (above all tokens'); -1 where there is none."""
+    a, b = ids[:, :-1], ids[:, 1:]
+    return torch.cat(
+        [ids.clamp_min(-1), torch.where((a >= 0) & (b >= 0), ((a + 1) << 32) + b, -1)], dim=1
+    )
+
+
+def commonest_labels(ids, limit=4096):
+    """(labels (V,) int64, sorted; weights (V,)) of training captions, V at most limit.
+
+    A label weighs log(captions / captions that hold it); one that all of them hold tells nothing and is left out.
+    """
+    vocab, counts = torch.zeros(2, 0, dtype=torch.int64)
+    for part in chunks(ids):
+        labels = caption_labels(part).sort(1).values
+        labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1  # count a label once a caption
+        new, more = labels.unique(return_counts=True)
+        vocab, row = torch.cat([vocab, new]).unique(return_inverse=True)
+        counts = torch.zeros(len(vocab), dtype=torch.int64).index_add_(
+            0, row, torch.cat([counts, more])
+        )
+    tells = (vocab >= 0) & (counts < len(ids))
+    vocab, counts = vocab[tells], counts[tells]
+    if not len(vocab):
+        raise BadInput(
+            "the captions have no word that tells one from another; there is nothing to label pictures by"
+        )
+    kept = counts.argsort(descending=True, stable=True)[:limit].sort().values
+    return vocab[kept], (len(ids) / counts[kept]).log()
+
+
 class WordLabels(TextTower):
     """Not a tower but labels: which of the commonest tokens and pairs of tokens a caption holds (data/labels.py)."""
 
@@ -324,12 +371,12 @@ class WordLabels(TextTower):
     def forward(self, ids):
         hot = torch.zeros(len(ids), self.width + 1, device=ids.device)
         return (
-            hot.scatter_(1, find(self.vocab, labels.of(ids)), 1.0)[:, :-1] * self.weight
+            hot.scatter_(1, find(self.vocab, caption_labels(ids)), 1.0)[:, :-1] * self.weight
         )  # (B, V), without the unknown
 
     @staticmethod
     def fit(cfg, ids):
-        return labels.commonest(ids)
+        return commonest_labels(ids)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -449,7 +496,7 @@ def load(run, device="cpu"):
     run is a run folder, or a file that data.export wrote. BadInput where it is neither, or where the language model or the
     vectors that it was trained with are others now.
     """
-    checkpoint = read_checkpoint(run)
+    checkpoint = read_run(run)
     cfg, state = SimpleNamespace(**checkpoint["config"]), checkpoint["model"]
     row = METHODS[cfg.method]
     cfg.image_weights = ""  # they are in the checkpoint
@@ -463,7 +510,7 @@ def load(run, device="cpu"):
         )
     if (
         cfg.image_features
-        and readers.Named(cfg.image_features).fingerprint != checkpoint["image_fingerprint"]
+        and OutsideVectors(cfg.image_features).fingerprint != checkpoint["image_fingerprint"]
     ):
         raise BadInput(
             f"{run} was trained with other vectors than {cfg.image_features} has now; bring those back"

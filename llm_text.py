@@ -28,10 +28,13 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from data import BadInput, pick_device, readers, run, shapes
-from data.captions import parts
-from data.models import digest, fetch_default, merge_adapter, misfits, read_llm, write_adapter
+from data.captions import chunks
+from data.common import BadInput, pick_device, run
+from data.files.llm import digest, fetch_default, merge_adapter, read_llm, write_adapter
+from data.files.tensors import mismatch
+from data.images import read as readers
 from data.report import compare
+from data.world import shapes
 
 # ---------------------------------------------------------------------------------------------------------------
 # The transformer of the Llama family. Modules carry Hugging Face's names, so that those weights need no map.
@@ -206,12 +209,12 @@ def whitening(vectors, k):
             f"cannot whiten {len(vectors)} captions of width {width} to {k} directions; --whiten can be "
             f"at most {min(width, len(vectors) - 1)} here (better a quarter of the captions; 0 only centres)"
         )
-    mean = sum(part.double().sum(0) for part in parts(vectors)) / len(
+    mean = sum(part.double().sum(0) for part in chunks(vectors)) / len(
         vectors
     )  # (float64 is four times the cache)
     if k == 0:
         return mean.float(), torch.eye(width)
-    moments = sum((x := part.double()).T @ x for part in parts(vectors)) / len(vectors)
+    moments = sum((x := part.double()).T @ x for part in chunks(vectors)) / len(vectors)
     variance, directions = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
     variance, directions = variance[-k:].flip(0), directions[:, -k:].flip(1)
     if (
@@ -241,8 +244,8 @@ class FrozenLLM(nn.Module):
     dtype = property(lambda self: self.model.norm.weight.dtype)
 
     def tokenize(self, texts, max_length=None):
-        """Texts -> ids (B, L) int64 and mask (B, L) bool, padded on the right, on the model's device."""
-        return self._pad(self.tokenizer.lists(texts, max_length=max_length)[0])
+        """DistinctCaptions -> ids (B, L) int64 and mask (B, L) bool, padded on the right, on the model's device."""
+        return self._pad(self.tokenizer.encode_all(texts, max_length=max_length)[0])
 
     def _pad(self, lists):
         ids = nn.utils.rnn.pad_sequence([torch.tensor(own) for own in lists], True, -1).to(
@@ -290,7 +293,7 @@ class FrozenLLM(nn.Module):
     def batches(self, texts, pool, layer=None, max_length=None, tokens_per_batch=2048):
         """Read texts in batches of similar length. Yields (indices into texts, vectors (n, ...) float32, which were cut)."""
         layer, (before, after, function, _) = self.pool_layer(pool, layer), POOLS[pool]
-        lists, cut = self.tokenizer.lists(texts, before, after, max_length)
+        lists, cut = self.tokenizer.encode_all(texts, before, after, max_length)
         order, start = sorted(range(len(lists)), key=lambda i: len(lists[i])), 0
         for end in range(1, len(order) + 1):
             if end < len(order) and (end + 1 - start) * len(lists[order[end]]) <= tokens_per_batch:
@@ -300,7 +303,7 @@ class FrozenLLM(nn.Module):
             yield batch, function(self.forward(ids, mask, layer), mask), [cut[i] for i in batch]
 
     def encode(self, texts, pool="mean", layer=None, max_length=None):
-        """Texts -> vectors (B, width) float32 on the CPU, in the order given, straight from the model (no cache)."""
+        """DistinctCaptions -> vectors (B, width) float32 on the CPU, in the order given, straight from the model (no cache)."""
         out = torch.empty(len(texts), self.width)
         for batch, vectors, _ in self.batches(texts, pool, layer, max_length):
             out[batch] = vectors.cpu()
@@ -317,7 +320,7 @@ def load_llm(path=None, device="cpu", dtype=torch.float32, adapter=None):
     c, tokenizer, weights = read_llm(path)
     with torch.device("meta"):  # shapes without memory
         model = Llama(c)
-    if wrong := misfits(weights, model, "its configuration wants"):
+    if wrong := mismatch(weights, model, "its configuration wants"):
         raise BadInput(
             f"{path}: {wrong}; fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model"
         )
@@ -529,7 +532,8 @@ def main():
         return compare(llm, args.texts, [args.pool] if args.pool else pools, args.layer)
     kind = args.csv_caption_key or ("paraphrase" if args.tune in shapes.WORLDS else "")
     own, other = (
-        readers.read(args.tune, split, 8, caption_key=kind).captions for split in ("train", "test")
+        readers.read_images(args.tune, split, 8, caption_key=kind).captions
+        for split in ("train", "test")
     )
     pairs = [captions[:2] for captions in other if len(captions) > 1][:2000]  # (all against all)
 

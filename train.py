@@ -25,11 +25,15 @@ import torch
 from tqdm import tqdm
 
 import lift
-from data import BadInput, pick_device, pixels, readers, run, shapes, stop_signals
-from data.batches import Batches, Crops, Views
-from data.models import read_checkpoint, save_tensors
-from data.records import Texts
+from data.batches import Batches, Crops
+from data.captions import DistinctCaptions
+from data.common import BadInput, pick_device, run, stop_signals
+from data.files.runs import read_run, save_tensors
+from data.images import pixels
+from data.images import read as readers
 from data.report import log_line, machine, memory_gb, parameters
+from data.vectors import ImageViews
+from data.world import shapes
 from llm_text import POOLS
 from vit import KINDS, SIZES
 
@@ -246,7 +250,7 @@ def from_cli(argv=None):
             **kind,
         )
     given = vars(parser.parse_args(argv))
-    before = read_checkpoint(given["resume"])["config"] | {"out": ""} if "resume" in given else {}
+    before = read_run(given["resume"])["config"] | {"out": ""} if "resume" in given else {}
     return Config(**before | given)
 
 
@@ -283,7 +287,7 @@ def train(cfg):
     on_gpu = device.type == "cuda"
     out, row, checkpoint = Path(cfg.out), lift.METHODS[cfg.method], None
     if cfg.resume:
-        checkpoint = read_checkpoint(out)
+        checkpoint = read_run(out)
         for name, value in checkpoint["config"].items():
             if name not in FREE_ON_RESUME and getattr(cfg, name) != value:
                 raise BadInput(
@@ -309,19 +313,19 @@ def train(cfg):
 
     columns = cfg.csv_separator, cfg.csv_img_key, cfg.csv_caption_key, cfg.image_root
     if cfg.val_data:  # now, so that what is wrong with it shows before training
-        readers.read(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
-    pictures = readers.read(
+        readers.read_images(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
+    pictures = readers.read_images(
         cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data)
     )
     tokenize = row.text.tokenizer(cfg, device)
-    captions = Texts(pictures.captions)
+    captions = DistinctCaptions(pictures.captions)
     inputs = tokenize.rows(captions)  # (distinct captions, ...)
     text_fingerprint, cut, cached = tokenize.fingerprint, tokenize.cut, tokenize.frozen_parameters
     del tokenize  # and with it the language model: every caption has been read
     model = lift.TwoTower(cfg, row.text.fit(cfg, inputs)).to(device).train()
     frozen = not any(p.requires_grad for p in model.visual.parameters())
     look = (
-        Views(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
+        ImageViews(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
     )  # what the image tower takes
     batches = Batches(pictures, captions, inputs, look, cfg, device)
     data_fingerprint = batches.data_fingerprint(text_fingerprint)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import BadInput
+from data.common import BadInput
 
 # name: (patch side in pixels, width, blocks, heads). Image size is free; it fixes the number of patches. "-clip" behind a name
 # makes CLIP's own tower (to load its weights): a norm before the blocks, eps 1e-5; "-quickgelu" OpenAI's, with their activation.
@@ -93,7 +93,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Pictures (B, 3, S, S), normalised -> features (B, width).
+    """CaptionedImages (B, 3, S, S), normalised -> features (B, width).
 
     size        a key of SIZES, exactly, with one of KINDS behind it
     image_size  side S in pixels, a multiple of the patch side

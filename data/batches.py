@@ -1,27 +1,22 @@
 """Training batches: pictures in an order drawn from (seed, epoch), one caption of each, as the two towers take them."""
 
 import hashlib
-import json
-import math
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
-from data import cache_dir, pixels, readers
+from data.images import pixels
 
 
 class Batches:
     """Training batches, by step; any step can be asked for at any time.
 
-    texts   records.Texts of the pictures' captions; inputs[i] is what the text tower takes for texts[i]
-    look    (indices of pictures, step) -> what the image tower takes: Crops, or for a frozen one Views
+    texts   records.DistinctCaptions of the pictures' captions; inputs[i] is what the text tower takes for texts[i]
+    look    (indices of pictures, step) -> what the image tower takes: Crops, or for a frozen one ImageViews
     """
 
     def __init__(self, pictures, texts, inputs, look, cfg, device):
@@ -73,7 +68,7 @@ class Batches:
         ).encode() + self.pictures.digests.tobytes()
         content += (
             self.inputs.numpy().tobytes() if self.cfg.text_features else b""
-        )  # (a Named's fingerprint covers its first 100 rows only)
+        )  # (a OutsideVectors's fingerprint covers its first 100 rows only)
         content += self.look.vectors.numpy().tobytes() if self.cfg.image_features else b""
         return hashlib.blake2b(content, digest_size=12).hexdigest()
 
@@ -113,7 +108,7 @@ def on_device(tensor, device):
 
 
 class Crops:
-    """Pictures for an image tower that is trained: (indices, step) -> (B, 3, S, S), cropped anew in every step."""
+    """CaptionedImages for an image tower that is trained: (indices, step) -> (B, 3, S, S), cropped anew in every step."""
 
     fingerprint = ""
 
@@ -126,89 +121,8 @@ class Crops:
         )
         if self.cfg.crop_scale == 1:
             return images
-        return random_crops(
+        return pixels.random_crops(
             images,
             self.cfg.crop_scale,
             torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + step),
         )
-
-
-class Views:
-    """Pictures for an image tower that is frozen: (indices, step) -> (B, D), one of several vectors of each, drawn anew.
-
-    The tower reads --image-views crops of each picture once, into a file in the cache; or --image-features has them.
-    """
-
-    def __init__(self, pictures, cfg, device, tower):
-        self.seed, self.device, what = cfg.seed, device, hashlib.blake2b(digest_size=12)
-        if cfg.image_features:
-            named = readers.Named(cfg.image_features)
-            self.vectors, self.fingerprint = named(pictures.names), named.fingerprint
-            if self.vectors.ndim == 2:  # one view
-                self.vectors = self.vectors[:, None]
-            return
-        views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops all are the same
-        for name, tensor in tower.state_dict().items():
-            what.update(name.encode() + tensor.cpu().numpy().tobytes())
-        what.update(
-            json.dumps([3, cfg.model, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode()
-            + pictures.digests.tobytes()
-        )
-        self.fingerprint = what.hexdigest()
-        shape, path = (
-            (len(pictures), views, tower.width),
-            cache_dir() / "views" / f"{self.fingerprint}.f32",
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            look, part = Crops(pictures, cfg, device), path.with_suffix(f".{os.getpid()}.part")
-            try:
-                with open(
-                    part, "wb"
-                ) as f:  # (not through a memory map: a full disk would kill the process)
-                    for i in tqdm(
-                        range(0, len(pictures), 256),
-                        desc="reading pictures",
-                        unit="batch",
-                        dynamic_ncols=True,
-                        disable=None,
-                    ):
-                        which = np.arange(i, min(i + 256, len(pictures)))
-                        with torch.no_grad():
-                            seen = [
-                                tower(look(which, i * views + v)).float().cpu()
-                                for v in range(views)
-                            ]
-                        f.write(torch.stack(seen, dim=1).numpy().tobytes())
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
-        self.vectors = torch.from_numpy(np.memmap(path, np.float32, "c", shape=shape))
-
-    def __call__(self, which, step):
-        view = np.random.default_rng((self.seed, step, 1)).integers(
-            self.vectors.shape[1], size=len(which)
-        )
-        return on_device(self.vectors[which, view], self.device)  # (B, D)
-
-
-def random_crops(images, smallest, generator):
-    """Random resized crops, bilinear, on the device. images (B, 3, S, S) -> (B, 3, S, S).
-
-    Each keeps a share in [smallest, 1] of the area, at an aspect ratio in [3/4, 4/3], as in the papers; no flips:
-    left and right mean something.
-    """
-    B, device = len(images), images.device
-    area, ratio, x, y = torch.rand(4, B, generator=generator).to(device)  # (B,) each
-    area = smallest + (1 - smallest) * area
-    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
-    w, h = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
-    w = torch.maximum(w, smallest / h).clamp_max(
-        1
-    )  # where one side was too long the other makes up for it
-    h = torch.maximum(h, smallest / w)
-    theta = torch.zeros(B, 2, 3, device=device)  # output corner -> input position, in [-1, 1]
-    theta[:, 0, 0], theta[:, 1, 1] = w, h
-    theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - w), (2 * y - 1) * (1 - h)
-    grid = F.affine_grid(theta, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

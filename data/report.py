@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from data.images.pixels import to_square
 from data.page import COLOURS, FAINT, INK, LINE, MARGIN, THUMB, Page
-from data.pixels import to_square
 
 
 def parameters(model, cached):
@@ -75,7 +75,7 @@ def log_line(entry, total):
 def compare(llm, texts, pools, layer=None):
     """Print tokens and cosines of some captions. llm: llm_text.FrozenLLM"""
     for i, text in enumerate(texts):
-        ids = llm.tokenizer.lists([text])[0][0]
+        ids = llm.tokenizer.encode_all([text])[0][0]
         print(
             f"[{i + 1}] {text}\n    {len(ids)} tokens: {'|'.join(llm.tokenizer.token(j) for j in ids)}"
         )
@@ -171,7 +171,7 @@ def report(runs, results, path, examples=6):
         confusions(page, runs, names, examples)
     if task.negatives:
         fooled(page, runs, names)
-    if task.names and not task.pictures.scenes:
+    if task.names and not task.images.scenes:
         confusion_matrix(page, runs, names)
     if task.texts:
         chart(page, runs, names)
@@ -237,12 +237,12 @@ def retrieved(page, runs, names, examples):
     )  # (equal captions of several pictures)
     shown = min(examples, len(first.image))
     for i in (j * len(first.image) // shown for j in range(shown)):
-        page.thumb(MARGIN, page.y, first.task.pictures.pixels([i])[0])
+        page.thumb(MARGIN, page.y, first.task.images.pixels([i])[0])
         top = (
             page.text(
                 left,
                 page.y,
-                first.task.pictures.captions[i][0],
+                first.task.images.captions[i][0],
                 size=17,
                 width=page.inside - left,
                 lines=2,
@@ -257,7 +257,7 @@ def retrieved(page, runs, names, examples):
                 y = page.answer(
                     x,
                     y,
-                    r.task.texts[once[t]] in r.task.pictures.captions[i],
+                    r.task.texts[once[t]] in r.task.images.captions[i],
                     score,
                     r.task.texts[once[t]],
                     room - 20,
@@ -267,7 +267,7 @@ def retrieved(page, runs, names, examples):
 
 
 def confusions(page, runs, names, examples):
-    """Pictures for which another one's caption is nearer than any of their own, by the largest margin."""
+    """CaptionedImages for which another one's caption is nearer than any of their own, by the largest margin."""
     page.heading(
         "Hardest confusions",
         "The test pictures for which a wrong caption is nearer than the own by the widest margin in cosine, "
@@ -293,8 +293,8 @@ def confusions(page, runs, names, examples):
         for margin, i, mine, other in sorted(found, reverse=True)[: examples // 2]:
             if margin < 0:
                 break
-            page.thumb(x, y, r.task.pictures.pixels([i])[0])
-            page.thumb(x + THUMB + 6, y, r.task.pictures.pixels([int(r.task.owner[other])])[0])
+            page.thumb(x, y, r.task.images.pixels([i])[0])
+            page.thumb(x + THUMB + 6, y, r.task.images.pixels([int(r.task.owner[other])])[0])
             at, width, end = x + 2 * THUMB + 20, room - 2 * THUMB - 40, y + THUMB
             for good, t in ((True, mine), (False, other)):
                 y = page.answer(at, y, good, r.image[i] @ r.text[t], r.task.texts[t], width)
@@ -327,7 +327,7 @@ def fooled(page, runs, names):
             )
             for m in wrong[:1]:
                 i, _, true, false = r.task.negatives[m]
-                page.thumb(x, y, r.task.pictures.pixels([i])[0])
+                page.thumb(x, y, r.task.images.pixels([i])[0])
                 below.append(y + THUMB)
                 for good, words, other in ((True, true, r.true), (False, false, r.false)):
                     y = page.answer(
@@ -347,7 +347,7 @@ def confusion_matrix(page, runs, names, most=30):
     """Classes that are taken for others, as a square; of many classes those with the most mistakes."""
     page.heading(
         "What is taken for what",
-        "Rows: the right class. Columns: the guess, in the same order. Green: right, red: "
+        "StoredRows: the right class. Columns: the guess, in the same order. Green: right, red: "
         f"wrong; deeper: a larger share of the row. At most {most} classes, those with the most mistakes.",
     )
     for r, name in zip(runs, names):
@@ -388,7 +388,7 @@ def confusion_matrix(page, runs, names, most=30):
 
 
 def chart(page, runs, names, shown=70):
-    """Pictures and captions in the plane of their two main directions."""
+    """CaptionedImages and captions in the plane of their two main directions."""
     page.heading(
         "A map of pictures and captions",
         f"{min(shown, len(runs[0].image))} test pictures and their captions (dots, joined to "
@@ -410,7 +410,7 @@ def chart(page, runs, names, shown=70):
             (px, py), (cx, cy) = ((x + u, page.y + 20 + v) for u, v in (picture, caption))
             page.pen.line([px, py, cx, cy], (190, 190, 200), 1)
             page.pen.ellipse([cx - 3, cy - 3, cx + 3, cy + 3], fill=COLOURS[0])
-            small = Image.fromarray(r.task.pictures.pixels([int(rows[i])])[0]).resize(
+            small = Image.fromarray(r.task.images.pixels([int(rows[i])])[0]).resize(
                 (32, 32), Image.LANCZOS
             )
             page.picture.paste(small, (int(px) - 16, int(py) - 16))

@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from data import BadInput, printable, protocols, readers
+from data import benchmarks
+from data.common import BadInput, printable
 from data.report import contact_sheet
+from data.vectors import folder_vectors
 
 
 def nearest(r, where, queries, k=8):
     """[(query, [(path, cosine)])], best first, for the pictures under a folder. r: eval.Run"""
-    paths, vectors = readers.folder_vectors(
-        Path(where), r.cfg["image_size"], r.encode_pictures, r.weights
-    )
+    paths, vectors = folder_vectors(Path(where), r.cfg["image_size"], r.encode_images, r.weights)
     best = (r.encode_texts(queries) @ vectors.T).topk(min(k, len(paths)), dim=1)  # (queries, k)
     return [
         (query, [(paths[i], score) for score, i in zip(*row)])
@@ -69,5 +69,5 @@ def classify(r, path, names, templates):
         raise BadInput(
             f"--classify {path} {names!r}: two names or more are wanted, with commas, in one pair of quotes"
         )
-    for name, share in name_picture(r, path, given, protocols.read_templates(templates)):
+    for name, share in name_picture(r, path, given, benchmarks.read_templates(templates)):
         print(f"{share:6.1%}  {name}")

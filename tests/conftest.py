@@ -20,7 +20,8 @@ torch.set_num_threads(
 def llm():
     """The default SmolLM2, fetched once. Only a failed fetch skips; a file that is there and does not load fails."""
     import llm_text
-    from data import BadInput, models
+    from data.common import BadInput
+    from data.files import llm as models
 
     try:
         models.fetch_default()
@@ -34,10 +35,10 @@ def llm():
 def embedded(folder, data="", columns=("",) * 4):
     """A run at its own held-out pictures, or others."""
     import eval as ev
-    from data import protocols
+    from data import benchmarks
 
     r = ev.Run(folder)
-    return r.embed(protocols.captions(r.cfg, data, columns))
+    return r.embed(benchmarks.captions(r.cfg, data, columns))
 
 
 @pytest.fixture(scope="session")

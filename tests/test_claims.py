@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data import BadInput
-from tests import claims
+from data.common import BadInput
+from tests.experiments import claims
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from data import BadInput, emoji, run
+from data.common import BadInput, run
+from data.world import emoji
 
 pytest.importorskip("resvg_py")
 

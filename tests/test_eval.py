@@ -17,7 +17,7 @@ from PIL import Image
 
 import eval as ev
 import train
-from data import shapes
+from data.world import shapes
 from tests.conftest import embedded
 
 
@@ -113,16 +113,16 @@ def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     )
     train.train(train.Config(**{**small, "data": "a.csv"}))
     train.train(train.Config(**{**small, "data": "a.csv", "out": "other", "image_size": 16}))
-    held_out = len(embedded(small["out"]).task.pictures)
+    held_out = len(embedded(small["out"]).task.images)
     assert 3 < held_out < 40
     for spelling in ("a.csv", "./a.csv", str(tmp_path / "a.csv")):
-        assert len(embedded(small["out"], spelling).task.pictures) == held_out
-    assert list(embedded("other").task.pictures.names) == list(
-        embedded(small["out"]).task.pictures.names
+        assert len(embedded(small["out"], spelling).task.images) == held_out
+    assert list(embedded("other").task.images.names) == list(
+        embedded(small["out"]).task.images.names
     )
     Path("b.csv").write_text(Path("a.csv").read_text().replace("image,caption", "file,words"))
     columns = ("", "file", "words")
-    assert len(embedded(small["out"], "b.csv", columns).task.pictures) == 120
+    assert len(embedded(small["out"], "b.csv", columns).task.images) == 120
     for data, known in (
         ("a.csv", None),
         ("b.csv", small["train_num_samples"]),
@@ -157,7 +157,7 @@ def test_a_model_that_knows_all_scores_all(small):
     e.image = torch.stack(
         [
             torch.eye(len(names))[names.index(f"{s.things[0].colour} {s.things[0].shape}")]
-            for s in e.task.pictures.scenes
+            for s in e.task.images.scenes
         ]
     )
     e.text, e.true, e.false = (

@@ -29,8 +29,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import data
-from data import BadInput, formats, pack, readers, records
+import data.common
+from data.common import BadInput
+from data.images import formats, pack, records
+from data.images import read as readers
 
 some = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -361,7 +363,7 @@ FORMATS = [
 def test_pair_by_pair_and_packed(make, split, tmp_path, capsys):
     spec, more, *want = make(tmp_path / "in")
     want = want[-1 if split == "test" else 0]
-    got = readers.read(str(spec), split, 8, whole=True, **more)
+    got = readers.read_images(str(spec), split, 8, whole=True, **more)
     assert pairs(got) == want and got.skipped == ()
     assert capsys.readouterr().err.count(f"{len(want)} pictures of 12 x 9 pixels") == 1
     for out in ("one", "two"):
@@ -370,7 +372,7 @@ def test_pair_by_pair_and_packed(make, split, tmp_path, capsys):
         ]
         pack.pack(str(spec), tmp_path / out, 8, split, *columns)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    packed = readers.read(str(tmp_path / "one"), split, 8, whole=True)
+    packed = readers.read_images(str(tmp_path / "one"), split, 8, whole=True)
     assert (
         pairs(packed) == want
         and list(packed.names) == list(got.names)
@@ -391,7 +393,7 @@ def test_a_tar_read_in_place_equals_the_same_tar_unpacked(tmp_path):
     with tarfile.open(tar(tmp_path / "x.tar", members)) as file:
         file.extractall(tmp_path / "x", filter="data")
     inside, outside = (
-        readers.read(str(tmp_path / name), "train", 8, whole=True) for name in ("x.tar", "x")
+        readers.read_images(str(tmp_path / name), "train", 8, whole=True) for name in ("x.tar", "x")
     )
     assert pairs(inside) == {
         f"x.tar/{name[:-4]}": captions for name, captions in pairs(outside).items()
@@ -413,14 +415,14 @@ def test_shards_of_one_name_in_two_folders(tmp_path):
                 "same9.txt": side,
             },
         )
-    got = readers.read(f"{tmp_path}/{{a,b}}/0.tar", "train", 8, whole=True)
+    got = readers.read_images(f"{tmp_path}/{{a,b}}/0.tar", "train", 8, whole=True)
     assert sorted(pairs(got).values()) == [["a"], ["a"], ["b"], ["b"]]
 
 
 def test_a_path_with_tar_in_it_is_no_shard(tmp_path):
     put(tmp_path / "my.target/1.png", picture(1))
     spec = put(tmp_path / "my.target/a.csv", "image,caption\n1.png,one")
-    assert pairs(readers.read(str(spec), "train", 8, whole=True)) == {"1.png": ["one"]}
+    assert pairs(readers.read_images(str(spec), "train", 8, whole=True)) == {"1.png": ["one"]}
 
 
 def test_a_long_json_list(tmp_path):
@@ -457,8 +459,10 @@ def stopped(many, tmp_path, monkeypatch):
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
         pack.pack(many, tmp_path / "stopped", 8)
-    with pytest.raises(BadInput, match="packing was not finished; run python -m data.pack again"):
-        readers.read(str(tmp_path / "stopped"), "train", 8)
+    with pytest.raises(
+        BadInput, match="packing was not finished; run python -m data.images.pack again"
+    ):
+        readers.read_images(str(tmp_path / "stopped"), "train", 8)
     return many, tmp_path / "stopped", contents(tmp_path / "whole")
 
 
@@ -494,7 +498,7 @@ def test_what_a_pack_leaves_out_is_listed(many, tmp_path):
         list(row) for row in unusable
     ]
     with pytest.raises(BadInput, match="3 of 11 entries cannot be used, more than 5%"):
-        readers.read(str(tmp_path / "out"), "train", 8)
+        readers.read_images(str(tmp_path / "out"), "train", 8)
 
 
 @some
@@ -533,7 +537,7 @@ def test_killed_between_the_last_two_steps(stopped, tmp_path):
 
 
 def test_a_killed_child_is_gone_on_with(tmp_path):
-    """python -m data.pack, and a real SIGKILL when the first pictures are on disk."""
+    """python -m data.images.pack, and a real SIGKILL when the first pictures are on disk."""
     members = [
         (f"{i}.{suffix}", content)
         for i in range(1500)
@@ -543,7 +547,7 @@ def test_a_killed_child_is_gone_on_with(tmp_path):
         )
     ]
     spec, out = str(tar(tmp_path / "a.tar", members)), tmp_path / "out"
-    command = [sys.executable, "-m", "data.pack", spec, str(out), "--size", "128"]
+    command = [sys.executable, "-m", "data.images.pack", spec, str(out), "--size", "128"]
     with subprocess.Popen(
         command, cwd=Path(pack.__file__).parent.parent, stderr=subprocess.PIPE, text=True
     ) as child:
@@ -591,7 +595,7 @@ def test_two_at_once(many, tmp_path):
                 "image,caption\n" + "".join(f"{i}.png,{i}\n" for i in (0, 2, 4, 6, 8, 10, 11)),
             )
         )
-        for got in pool.map(lambda _: readers.read(good, "train", 8, whole=True), range(4)):
+        for got in pool.map(lambda _: readers.read_images(good, "train", 8, whole=True), range(4)):
             assert pairs(got) == {f"{i}.png": [str(i)] for i in (0, 2, 4, 6, 8, 10, 11)}
 
 
@@ -629,10 +633,10 @@ def test_a_damaged_pack(tmp_path, name, content, says):
         BadInput,
         match="pictures of 8 pixels; --image-size 16 was asked for. Use --image-size 8, or pack again",
     ):
-        readers.read(str(tmp_path / "out"), "train", 16)
+        readers.read_images(str(tmp_path / "out"), "train", 16)
     (tmp_path / "out" / name).unlink() if content is None else put(tmp_path / "out" / name, content)
     with pytest.raises(BadInput, match=says) as error:
-        readers.read(str(tmp_path / "out"), "train", 8)
+        readers.read_images(str(tmp_path / "out"), "train", 8)
     assert str(tmp_path / "out") in str(error.value)
 
 
@@ -641,12 +645,12 @@ def test_a_damaged_pack(tmp_path, name, content, says):
 
 
 def refused_or_read(spec, **more):
-    """Pictures, or None where there is one line that says why not."""
+    """CaptionedImages, or None where there is one line that says why not."""
     try:
-        return readers.read(str(spec), "train", 8, whole=True, **more)
+        return readers.read_images(str(spec), "train", 8, whole=True, **more)
     except BadInput as error:
         assert len(str(error)) < 5000 and "\n" not in str(error)
-    except OSError:  # (a name too long for the system: one line too, see data.run)
+    except OSError:  # (a name too long for the system: one line too, see data.common.run)
         return None
 
 
@@ -702,7 +706,7 @@ def test_any_text_survives_or_is_refused_in_one_line(kind, tmp_path, names, draw
         )
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         pack.pack(str(spec), tmp_path / "out", 8)
-        packed = readers.read(str(tmp_path / "out"), "train", 8, whole=True)
+        packed = readers.read_images(str(tmp_path / "out"), "train", 8, whole=True)
         assert list(packed.names) == list(got.names) and list(packed.captions) == list(got.captions)
     else:  # only for blanks around a name, or a caption of nothing else
         assert any(name != name.strip() for name in names) or not all(c.strip() for c in captions)
@@ -861,7 +865,7 @@ def test_records_against_a_plain_model(tmp_path, rows, ask):
 
     captions = [captions for _, captions in model]
     texts, distinct = (
-        records.Texts(lines.field(1)),
+        records.DistinctCaptions(lines.field(1)),
         list(dict.fromkeys(text for own in captions for text in own)),
     )
     assert list(texts) == distinct and len(texts) == len(distinct)
@@ -870,12 +874,15 @@ def test_records_against_a_plain_model(tmp_path, rows, ask):
     assert [distinct[n] for n in texts.number] == [
         text for own in captions for text in sorted(own, key=len)
     ]
-    assert texts.fingerprint == records.Texts(captions).fingerprint
+    assert texts.fingerprint == records.DistinctCaptions(captions).fingerprint
     if len(captions) > 1 and captions[0] != captions[1]:
-        assert texts.fingerprint != records.Texts(captions[1::-1] + captions[2:]).fingerprint
         assert (
             texts.fingerprint
-            != records.Texts([captions[0] + captions[1], *captions[2:]]).fingerprint
+            != records.DistinctCaptions(captions[1::-1] + captions[2:]).fingerprint
+        )
+        assert (
+            texts.fingerprint
+            != records.DistinctCaptions([captions[0] + captions[1], *captions[2:]]).fingerprint
         )
 
 
@@ -940,7 +947,7 @@ def frames():
 )
 def test_pictures_that_can_be_read(tmp_path, name, content, wanted):
     put(tmp_path / name, content)
-    got = readers.read(
+    got = readers.read_images(
         str(put(tmp_path / "a.csv", f"image,caption\n{name},x")), "train", 8, whole=True
     )
     assert wanted is None or np.abs(got.pixels([0])[0] - np.array(wanted)).max() <= 4
@@ -986,7 +993,7 @@ def test_pictures_that_cannot(tmp_path, content, says):
         tar(tmp_path / "a.tar", {"a.png": content, "a.txt": "x"}),
     ):
         with pytest.raises(BadInput, match=f"none of its 1 entries.*{says}"):
-            readers.read(str(spec), "train", 8)
+            readers.read_images(str(spec), "train", 8)
 
 
 @pytest.mark.parametrize(
@@ -1132,16 +1139,16 @@ def test_pictures_that_cannot(tmp_path, content, says):
 def test_lists_that_cannot_be_read(tmp_path, file, content, more, says):
     put(tmp_path / "1.png", picture(1))
     with pytest.raises(BadInput, match=says) as error:
-        readers.read(str(put(tmp_path / file, content)), "train", 8, whole=True, **more)
+        readers.read_images(str(put(tmp_path / file, content)), "train", 8, whole=True, **more)
     assert str(tmp_path / file) in str(error.value)
 
 
 def test_missing_shards_are_all_counted(tmp_path):
     tar(tmp_path / "a-0.tar", {})
     with pytest.raises(BadInput, match="a-1.tar: no such file .2 of 3 shards are missing"):
-        readers.read(f"{tmp_path}/a-{{0..2}}.tar", "train", 8)
+        readers.read_images(f"{tmp_path}/a-{{0..2}}.tar", "train", 8)
     with pytest.raises(BadInput, match="1 tar shards, but empty"):
-        readers.read(f"{tmp_path}/a-0.tar", "train", 8)
+        readers.read_images(f"{tmp_path}/a-0.tar", "train", 8)
 
 
 def test_long_odd_captions_are_kept(tmp_path):
@@ -1154,7 +1161,7 @@ def test_long_odd_captions_are_kept(tmp_path):
     ):
         for kind in ("csv", "jsonl", "json"):
             spec = write_list(kind, tmp_path, ["1.png"], [text])
-            assert list(readers.read(str(spec), "train", 8, whole=True).captions) == [
+            assert list(readers.read_images(str(spec), "train", 8, whole=True).captions) == [
                 [" ".join(text.split())]
             ]
 
@@ -1226,7 +1233,7 @@ def test_a_shard_writes_nothing_and_follows_nothing(tmp_path, monkeypatch):
         tmp_path / "out",
         *(tmp_path / "out").iterdir(),
     }
-    got = readers.read(str(tmp_path / "out"), "train", 8, whole=True)
+    got = readers.read_images(str(tmp_path / "out"), "train", 8, whole=True)
     assert list(pairs(got).values()) == [[f"it is {i}"] for i in range(4)]
 
 
@@ -1253,7 +1260,7 @@ def test_a_key_that_comes_twice_is_counted_not_mixed(tmp_path):
 
 def command(monkeypatch, module, *args):
     monkeypatch.setattr(sys, "argv", ["x", *map(str, args)])
-    return data.run(module.main)
+    return data.common.run(module.main)
 
 
 def test_the_command_says_one_line(tmp_path, monkeypatch, capsys):
@@ -1317,4 +1324,4 @@ def test_halves_of_characters_can_be_listed(tmp_path, monkeypatch, capsysbinary)
     listed = capsysbinary.readouterr().out
     (tmp_path / "v.txt").write_bytes(listed)
     np.save(tmp_path / "v.npy", np.ones((25, 2)))
-    assert readers.Named(tmp_path / "v.npy")(["half \ud83d 3"]).tolist() == [[1, 1]]
+    assert readers.OutsideVectors(tmp_path / "v.npy")(["half \ud83d 3"]).tolist() == [[1, 1]]

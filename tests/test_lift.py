@@ -19,15 +19,16 @@ import torch.nn.functional as F
 import transformers
 from PIL import Image
 
+import data.files.export
 import lift
 import llm_text
 import train
 import vit
-import data.export
-from data import BadInput, labels, pixels
 from data.captions import END, PAD
-from data.models import load_vit
-from tests import flops
+from data.common import BadInput
+from data.files.vit import load_vit
+from data.images import pixels
+from tests.experiments import flops
 
 
 def cross_entropy(row, i):
@@ -375,7 +376,7 @@ def test_labels_are_tokens_and_neighbouring_pairs():
     assert {v: w for v, w in zip(tower.vocab.tolist(), out.tolist()) if w} == pytest.approx(
         {v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))}
     )  # 8 is unknown
-    assert labels.commonest(ids, limit=1)[0].tolist() == [7]  # the commonest
+    assert lift.commonest_labels(ids, limit=1)[0].tolist() == [7]  # the commonest
     with pytest.raises(BadInput, match="no word that tells"):
         lift.WordLabels.fit(None, ids[:1])
 
@@ -519,7 +520,7 @@ def test_load_gives_back_the_model_that_was_trained(small, method):
         )
     assert a.shape[1] == b.shape[1] and len(b) == 2 and not m.training
     again = copy.deepcopy(m)
-    again.load_state_dict(lift.read_checkpoint(small["out"])["model"])
+    again.load_state_dict(lift.read_run(small["out"])["model"])
     assert torch.equal(again.encode_image(image[None], normalize=True), a)
 
 
@@ -576,7 +577,7 @@ def test_operations_are_counted_as_by_hand():
 def test_an_exported_run_is_the_run(small, tmp_path, method, capsys, monkeypatch):
     train.train(train.Config(method=method, **small))
     monkeypatch.setattr(sys, "argv", ["export", small["out"], str(tmp_path / "x.safetensors")])
-    data.export.main()
+    data.files.export.main()
     images, texts = torch.randn(2, 3, 32, 32), ["a red circle", "b"]
     outs = []
     for run in (small["out"], tmp_path / "x.safetensors"):
@@ -591,7 +592,7 @@ def test_an_exported_run_is_the_run(small, tmp_path, method, capsys, monkeypatch
 
 def test_an_exported_tower_has_timms_names_and_loads_back(small, tmp_path):
     train.train(train.Config(**small))
-    data.export.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
+    data.files.export.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
     state = safetensors.torch.load_file(tmp_path / "tower.safetensors")
     assert (
         state["patch_embed.proj.weight"].shape == (192, 3, 16, 16)
@@ -611,7 +612,7 @@ def test_an_exported_tower_has_timms_names_and_loads_back(small, tmp_path):
 
 def test_an_exported_tower_is_no_run(small, tmp_path):
     train.train(train.Config(**small))
-    data.export.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
+    data.files.export.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)
     with pytest.raises(BadInput, match="tower.safetensors: .*'lift'"):
         lift.load(tmp_path / "tower.safetensors")
 

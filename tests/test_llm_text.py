@@ -39,10 +39,13 @@ from tokenizers import normalizers, pre_tokenizers, processors, trainers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-import data
+import data.common
 import llm_text
-from data import BadInput, models, tokens, weights
-from data.captions import CaptionCache, Rows
+from data.common import BadInput
+from data.files import llm as models
+from data.files import tensors as weights
+from data.files import tokenizer as tokens
+from data.vectors import CaptionVectors, StoredRows
 from llm_text import POOLS, load_llm
 
 ROOT = Path(llm_text.__file__).parent
@@ -376,7 +379,7 @@ def test_hidden_states_of_gguf_files(tmp_path, name, qtype):
     ours = load_llm(write_gguf(tmp_path / "x.gguf", model, qtype, tensors=tensors))
     assert_same_hidden_states(ours, model, IDS, (1, 2))
     reference = tokenizers.Tokenizer.from_str(json.dumps(TOKENIZER))
-    assert ours.tokenizer.lists(fuzz(50, 5))[0] == [
+    assert ours.tokenizer.encode_all(fuzz(50, 5))[0] == [
         e.ids + [7] for e in reference.encode_batch(fuzz(50, 5))
     ]
 
@@ -471,16 +474,16 @@ def test_token_lists(tiny_llm):
     t.suffix = [7]
     before, *captions, after = map(t.encode, ["Say: ", *texts, " in a word"])
     room = len(captions[1])
-    lists, cut = tiny_llm.tokenizer.lists(
+    lists, cut = tiny_llm.tokenizer.encode_all(
         texts, "Say: ", " in a word", 1 + len(before) + room + len(after) + 1
     )
     assert lists == [t.prefix + before + caption[:room] + after + [7] for caption in captions]
     assert len(t.prefix) == 1 and cut == [True, False, False]
     with pytest.raises(BadInput, match="no room"):
-        tiny_llm.tokenizer.lists(["a"], "Say: ", max_length=len(before) + 2)
+        tiny_llm.tokenizer.encode_all(["a"], "Say: ", max_length=len(before) + 2)
     t.prefix, t.suffix = [], []
     with pytest.raises(BadInput, match="no tokens"):
-        tiny_llm.tokenizer.lists(["a", ""])
+        tiny_llm.tokenizer.encode_all(["a", ""])
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -536,7 +539,7 @@ def test_decoding_is_bit_equal(kind):
     block, size = weights.BLOCKS[kind]
     raw = np.random.default_rng(6).integers(0, 256, (64, 6 * size), dtype=np.uint8)
     with np.errstate(all="ignore"):  # random bytes make infinities and NaN
-        ours = weights.Stored(raw.ravel(), kind, (64, 6 * block)).decode().numpy()
+        ours = weights.StoredTensor(raw.ravel(), kind, (64, 6 * block)).decode().numpy()
         theirs = dequantize(raw, Q[kind])
     nan = np.isnan(theirs)
     assert ours.dtype == np.float32 and ours.shape == theirs.shape and nan.mean() < 0.2
@@ -899,7 +902,7 @@ def test_batches_and_padding_do_not_change_a_vector(
 def test_padding_is_on_the_right_and_never_read(tiny_llm):
     texts = ["a dog bites a man", "a", "two dogs"]
     ids, mask = tiny_llm.tokenize(texts)
-    assert [row[m].tolist() for row, m in zip(ids, mask)] == tiny_llm.tokenizer.lists(texts)[0]
+    assert [row[m].tolist() for row, m in zip(ids, mask)] == tiny_llm.tokenizer.encode_all(texts)[0]
     other = torch.where(mask, ids, VOCAB - 1)
     assert not torch.equal(ids, other) and torch.equal(
         tiny_llm(ids, mask)[mask], tiny_llm(other, mask)[mask]
@@ -930,7 +933,7 @@ def test_poolings_and_layers_that_do_not_exist_are_refused(tiny_llm, pool, layer
 def test_whitening():
     g = torch.Generator().manual_seed(12)
     x = torch.randn(300, 20, generator=g) @ torch.randn(20, 20, generator=g) + 5
-    mean, matrix = llm_text.whitening(Rows(x.half().repeat(2, 1), torch.arange(300, 600)), 7)
+    mean, matrix = llm_text.whitening(StoredRows(x.half().repeat(2, 1), torch.arange(300, 600)), 7)
     assert mean.dtype == matrix.dtype == torch.float32 and matrix.shape == (20, 7)
     y = (x.half().float() - mean) @ matrix
     assert y.mean(0).abs().max() < 1e-4 and (y.T @ y / 300 - torch.eye(7)).abs().max() < 1e-3
@@ -987,14 +990,14 @@ def close(cached, live):
 def test_cache_embeds_each_caption_once(tiny_llm, tmp_path, monkeypatch):
     seen, texts = count(tiny_llm, monkeypatch), captions(0, 30)
     asked = texts[3:9] + texts + texts[::-1] + ["\ud800 x"]
-    first = CaptionCache(tiny_llm, folder=tmp_path)(asked)
+    first = CaptionVectors(tiny_llm, folder=tmp_path)(asked)
     assert sum(seen) == 31 and close(first, tiny_llm.encode(asked))
     seen.clear()
-    again = CaptionCache(tiny_llm, folder=tmp_path)
+    again = CaptionVectors(tiny_llm, folder=tmp_path)
     assert torch.equal(again(asked), first) and sum(seen) == 0
     more = again(texts[:2] + captions(50, 52))
     assert sum(seen) == 2 and close(more, tiny_llm.encode(texts[:2] + captions(50, 52)))
-    assert again([]).shape == CaptionCache(tiny_llm, folder=tmp_path / "new")([]).shape == (0, 64)
+    assert again([]).shape == CaptionVectors(tiny_llm, folder=tmp_path / "new")([]).shape == (0, 64)
     tiny_llm.model.layers[0].mlp.down_proj.weight.data.fill_(1e6)
     with pytest.raises(BadInput, match="finite"):
         again(["a new caption"])
@@ -1004,7 +1007,7 @@ def test_cache_in_its_default_place_and_the_share_that_was_cut(tiny_llm, tmp_pat
     monkeypatch.setenv("LIFT_CACHE", str(tmp_path))
     texts = ["a", "a", "a dog", *captions(0, 9)]
     for _ in range(2):  # embedded, then read
-        cache = CaptionCache(tiny_llm, max_length=9)
+        cache = CaptionVectors(tiny_llm, max_length=9)
         assert close(cache(texts), tiny_llm.encode(texts, max_length=9))
         assert cache.file.parent == tmp_path / "captions"
         assert (
@@ -1027,7 +1030,7 @@ def test_fingerprint(tiny, tiny_llm, tmp_path):
         others.append(load_llm(tmp_path / f"another {file}"))
     texts, place = captions(0, 5), tmp_path / "cache"
     caches = [
-        CaptionCache(tiny_llm, folder=place, **settings)
+        CaptionVectors(tiny_llm, folder=place, **settings)
         for settings in (
             {"pool": "mean"},
             {"pool": "last"},
@@ -1037,20 +1040,20 @@ def test_fingerprint(tiny, tiny_llm, tmp_path):
             {"max_length": 8},
         )
     ]
-    caches += [CaptionCache(other, "last", folder=place) for other in others]
+    caches += [CaptionVectors(other, "last", folder=place) for other in others]
     for c in caches * 2:  # written, then read beside all the others
         assert close(c(texts), c.llm.encode(texts, c.pool, c.layer, c.max_length))
     assert len({c.fingerprint for c in caches}) == len({c.file for c in caches}) == len(caches)
-    assert CaptionCache(load_llm(tiny), folder=place).fingerprint == caches[0].fingerprint
+    assert CaptionVectors(load_llm(tiny), folder=place).fingerprint == caches[0].fingerprint
     assert (
-        CaptionCache(tiny_llm, layer=1, folder=place).fingerprint == caches[0].fingerprint
+        CaptionVectors(tiny_llm, layer=1, folder=place).fingerprint == caches[0].fingerprint
     )  # 1 is the mean's own
 
 
 def test_cache_after_a_cut_at_any_byte(tiny_llm, tmp_path, monkeypatch):
     """A kill or a full disk may end the file anywhere, also within a record."""
     seen, texts, r = count(tiny_llm, monkeypatch), captions(0, 40), random.Random(13)
-    cache = CaptionCache(tiny_llm, folder=tmp_path)
+    cache = CaptionVectors(tiny_llm, folder=tmp_path)
     want, size = cache(texts).float(), 16 + 2 * tiny_llm.width
     whole = cache.file.read_bytes()
     assert len(whole) == 40 * size
@@ -1064,7 +1067,7 @@ def test_cache_after_a_cut_at_any_byte(tiny_llm, tmp_path, monkeypatch):
 
 
 def test_cache_keeps_what_was_done_before_an_exception(tiny_llm, tmp_path, monkeypatch):
-    texts, cache = captions(0, 60), CaptionCache(tiny_llm, folder=tmp_path)
+    texts, cache = captions(0, 60), CaptionVectors(tiny_llm, folder=tmp_path)
     done = count(tiny_llm, monkeypatch, fail_after=4)
     with pytest.raises(RuntimeError, match="plug"):
         cache(texts)
@@ -1075,7 +1078,7 @@ def test_cache_keeps_what_was_done_before_an_exception(tiny_llm, tmp_path, monke
 
 def test_cache_reads_while_another_process_is_writing(tiny_llm, tmp_path, monkeypatch):
     """Once the lock is open, another process may have written half a record."""
-    cache, texts = CaptionCache(tiny_llm, folder=tmp_path), captions(0, 5)
+    cache, texts = CaptionVectors(tiny_llm, folder=tmp_path), captions(0, 5)
     cache(texts)
     records = cache._records
 
@@ -1095,7 +1098,7 @@ WRITER = f"""
 import functools, itertools, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import llm_text
-from data.captions import CaptionCache
+from data.vectors import CaptionVectors
 llm_text.torch.set_num_threads(1)
 folder, cache, first, last, stop = sys.argv[1:]
 llm = llm_text.load_llm(folder)
@@ -1108,13 +1111,13 @@ def slow(*args):  # enough to be caught in the middle; however busy the machine 
 
 llm.forward = slow
 print("ready", flush=True), sys.stdin.readline()
-CaptionCache(llm, folder=cache)([{CAPTION} for i in range(int(first), int(last))])
+CaptionVectors(llm, folder=cache)([{CAPTION} for i in range(int(first), int(last))])
 """
 
 
 def test_killed_and_concurrent_writers(tiny, tiny_llm, tmp_path, monkeypatch):
     """SIGKILL in the middle, then two processes at once on what was left, then this one: each caption embedded once."""
-    cache = CaptionCache(tiny_llm, folder=tmp_path)
+    cache = CaptionVectors(tiny_llm, folder=tmp_path)
     file, size = cache.file, 16 + 2 * tiny_llm.width
     writers = [
         subprocess.Popen(

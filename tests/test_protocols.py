@@ -1,9 +1,9 @@
 """Tests of the field, search, classify: official layouts made on the spot, scores by hand, and what a user gets wrong.
 
-Pictures are of one colour, whose red value is ten times their number; embeddings are looked up by that number and by the words, so
+CaptionedImages are of one colour, whose red value is ten times their number; embeddings are looked up by that number and by the words, so
 a picture or a caption that is taken for another changes a score.
 
-    python -m pytest tests/test_protocols.py
+    python -m pytest tests/test_benchmarks.py
 """
 
 import itertools
@@ -22,9 +22,10 @@ from PIL import Image
 import eval as ev
 import lift
 import train
-from data import BadInput, page, protocols, run, search
+from data import benchmarks, page, search
+from data.common import BadInput, run
 from data.report import curves, report
-from data.shapes import CATEGORIES
+from data.world.shapes import CATEGORIES
 from tests.conftest import embedded
 
 
@@ -53,12 +54,12 @@ def known(monkeypatch):
     seen = []
 
     def use(of_pictures, of_texts):
-        def encode_pictures(self, pictures):
+        def encode_images(self, pictures):
             numbers = [round(int(p[0, 0, 0]) / 10) for p in pictures.pixels(range(len(pictures)))]
             seen.extend(numbers)
             return torch.tensor([of_pictures[n] for n in numbers])
 
-        monkeypatch.setattr(ev.Run, "encode_pictures", encode_pictures)
+        monkeypatch.setattr(ev.Run, "encode_images", encode_images)
         monkeypatch.setattr(
             ev.Run, "encode_texts", lambda self, texts: torch.tensor([of_texts[t] for t in texts])
         )
@@ -134,7 +135,7 @@ WORDS = {"left": [0.75, 0.25], "right": [0.25, 0.75], "even": [0.5, 0.5], "nan":
 def test_sugarcrepe_by_hand(trained, known):
     sugarcrepe(ITEMS)
     seen = known({1: [1.0, 0.0], 2: [0.0, 1.0]}, WORDS)
-    result = ev.Run(trained).embed(protocols.sugarcrepe("sc", 32, "val2017")).scores()
+    result = ev.Run(trained).embed(benchmarks.sugarcrepe("sc", 32, "val2017")).scores()
     shares = [2 / 3, 1, 0, 0, 0, 0, 1 / 2]  # a tie is wrong, and so is NaN on either side
     assert [result["compositional"][kind] for kind in CATEGORIES] == pytest.approx(shares)
     assert result["compositional"]["mean"] == pytest.approx(
@@ -152,7 +153,7 @@ def test_a_collapsed_model_scores_nothing(trained, known):
     known({1: [0.6, 0.8], 2: [0.6, 0.8]}, dict.fromkeys(WORDS, [0.1, 0.3]))
     assert set(
         ev.Run(trained)
-        .embed(protocols.sugarcrepe("sc", 32, "val2017"))
+        .embed(benchmarks.sugarcrepe("sc", 32, "val2017"))
         .scores()["compositional"]
         .values()
     ) == {0.0}
@@ -207,7 +208,7 @@ def test_sugarcrepe_names_what_is_wrong(spoil, words):
     sugarcrepe(ITEMS)
     spoil()
     with pytest.raises(BadInput) as error:
-        protocols.sugarcrepe("sc", 16, "val2017")
+        benchmarks.sugarcrepe("sc", 16, "val2017")
     assert all(word in str(error.value) for word in words), error.value
 
 
@@ -309,7 +310,7 @@ def test_winoground_files_by_hand(folder, trained, known):
         for words, vector in ((f"{i}\u2028some words", first), (f"{i} words some", second))
     }
     seen = known({1: [1.0, 0.0], 2: [0.0, 1.0]}, texts)
-    result = ev.Run(trained).embed(protocols.winoground("wino", 32)).scores()
+    result = ev.Run(trained).embed(benchmarks.winoground("wino", 32)).scores()
     assert (
         result["winoground"] == {"text": 3 / 8, "image": 3 / 8, "group": 1 / 8}
         and result["counts"]["examples"] == 8
@@ -324,14 +325,14 @@ def test_a_picture_may_come_again():
     path.write_text(
         path.read_text().replace("ex_1_img_0", "ex_0_img_1.png")
     )  # (with its ending, too)
-    task = protocols.winoground("wino", 16)
-    assert list(task.pictures.names) == [
+    task = benchmarks.winoground("wino", 16)
+    assert list(task.images.names) == [
         "ex_0_img_0.png",
         "ex_0_img_1.png",
         "ex_0_img_1.png",
         "ex_1_img_1.png",
     ]
-    assert task.pictures.pixels(range(4))[:, 0, 0, 0].tolist() == [10, 20, 20, 20] and task.couples[
+    assert task.images.pixels(range(4))[:, 0, 0, 0].tolist() == [10, 20, 20, 20] and task.couples[
         1::2
     ] == ["0 words some", "1 words some"]
 
@@ -354,7 +355,7 @@ def test_winoground_names_what_is_wrong(line, words):
     winoground("wino", EXAMPLES[:1])
     Path("wino/examples.jsonl").write_text(line)
     with pytest.raises(BadInput) as error:
-        protocols.winoground("wino", 16)
+        benchmarks.winoground("wino", 16)
     assert all(word in str(error.value) for word in ["wino/examples.jsonl", *words])
 
 
@@ -406,7 +407,7 @@ def test_zeroshot_by_hand(trained, known):
         },
         {f"It is a photo of a {name}": row for name, row in zip(names, torch.eye(6).tolist())},
     )
-    result = ev.Run(trained).embed(protocols.imagefolder("z", 32)).scores()
+    result = ev.Run(trained).embed(benchmarks.imagefolder("z", 32)).scores()
     # big dog 1 and 3 right, 2 third; cat last of six; c ties, so second; d right; e is NaN, so last; f right
     assert result["zeroshot"] == {
         "top1": 4 / 8,
@@ -423,15 +424,15 @@ def test_zeroshot_by_hand(trained, known):
 def test_class_names():
     folders(b__c=[1], a_=[2], Z=[3])
     names = Path("names.txt")
-    assert protocols.imagefolder("z", 16).names == ["Z", "a", "b c"]
+    assert benchmarks.imagefolder("z", 16).names == ["Z", "a", "b c"]
     names.write_text("\ufeffzebra\r\nan apple\n\nbee_c\n", encoding="utf-8")
-    assert protocols.imagefolder("z", 16, names).names == ["zebra", "an apple", "bee_c"]
+    assert benchmarks.imagefolder("z", 16, names).names == ["zebra", "an apple", "bee_c"]
     names.write_text(
         "n0\tnobody\nb__c\tbee, or sea\nZ\tzebra\na_\tapple\n"
     )  # ImageNet's list for a part of its folders
-    task = protocols.imagefolder("z", 16, names)
+    task = benchmarks.imagefolder("z", 16, names)
     assert task.names == ["zebra", "apple", "bee, or sea"] and task.labels.tolist() == [0, 1, 2]
-    assert list(task.pictures.names) == ["Z/3.png", "a_/2.png", "b__c/1.png"]
+    assert list(task.images.names) == ["Z/3.png", "a_/2.png", "b__c/1.png"]
 
 
 @pytest.mark.parametrize(
@@ -451,7 +452,7 @@ def test_class_names_that_do_not_fit(content, words):
     if content is not None:
         Path("names.txt").write_text(content)
     with pytest.raises(BadInput) as error:
-        protocols.imagefolder("z", 16, "names.txt")
+        benchmarks.imagefolder("z", 16, "names.txt")
     assert all(word in str(error.value) for word in words), error.value
 
 
@@ -463,7 +464,7 @@ def test_folders_that_are_no_classes():
     ):
         make()
         with pytest.raises(BadInput, match=words):
-            protocols.imagefolder("z", 16)
+            benchmarks.imagefolder("z", 16)
 
 
 def test_sub_folders_upper_case_and_a_folder_that_is_called_like_a_picture():
@@ -471,9 +472,9 @@ def test_sub_folders_upper_case_and_a_folder_that_is_called_like_a_picture():
     paint("z/a/2.PNG", 2)
     paint("z/b/3.Tif", 3)
     Path("z/b/x.png").mkdir()
-    task = protocols.imagefolder("z", 16)
+    task = benchmarks.imagefolder("z", 16)
     assert (
-        list(task.pictures.names) == ["a/2.PNG", "a/deep/er/1.JPEG", "b/3.Tif"]
+        list(task.images.names) == ["a/2.PNG", "a/deep/er/1.JPEG", "b/3.Tif"]
         and task.labels.tolist() == [0, 0, 1]
         and task.names == ["a", "b"]
     )
@@ -484,7 +485,7 @@ def test_templates():
     for wrong in ("no braces\n", "a {}\ntwo {} {}\n", "", "\n \n"):
         path.write_text(wrong)
         with pytest.raises(BadInput, match="t.txt"):
-            protocols.read_templates(path)
+            benchmarks.read_templates(path)
     path.write_text("a {} {of} {x\n\na {}.\n")  # other braces are words
     asked = []
     ev.Run.class_features(
@@ -492,7 +493,7 @@ def test_templates():
             encode_texts=lambda prompts: asked.extend(prompts) or torch.ones(len(prompts), 2)
         ),
         ["{0}", "b"],
-        protocols.read_templates(path),
+        benchmarks.read_templates(path),
     )
     assert asked == ["a {0} {of} {x", "a {0}.", "a b {of} {x", "a b."]
 
@@ -845,7 +846,7 @@ def test_copies_are_shown_once_with_the_captions_of_all(trained):
     paint("copy.png", 2)
     Path("a.csv").write_text(Path("a.csv").read_text() + "copy.png,the second once more\n")
     task = embedded(trained, "a.csv").task
-    assert len(task.pictures) == 4 and task.texts == [
+    assert len(task.images) == 4 and task.texts == [
         "number 1",
         "number 2",
         "the second once more",

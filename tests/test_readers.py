@@ -16,7 +16,9 @@ from PIL import Image
 
 import lift
 import train
-from data import BadInput, pixels, readers
+from data.common import BadInput
+from data.images import pixels
+from data.images import read as readers
 from tests.conftest import embedded
 
 
@@ -51,7 +53,7 @@ def rows(header=("filepath", "title"), n=24):
 )
 def test_csv_pairs(photos, tmp_path, delimiter, header):
     file = write(tmp_path / "list.txt", rows(header), delimiter, encoding="utf-8-sig")
-    data = readers.read(file, "train", 16, whole=True)
+    data = readers.read_images(file, "train", 16, whole=True)
     assert len(data) == 24 and data.pixels([3, 4]).shape == (2, 16, 16, 3)
     for i in range(24):
         assert data.captions[i] == [f"picture {i}, with a comma"]
@@ -64,14 +66,14 @@ def test_named_columns_and_separator(photos, tmp_path):
         [("id", "photo,raw", "words")] + [(i, f"photos/{i}.png", f"w {i}") for i in range(24)],
         ";",
     )
-    assert readers.read(
+    assert readers.read_images(
         file, "train", 16, separator=";", image_key="photo,raw", caption_key="words", whole=True
     ).captions[5] == ["w 5"]
 
 
 def test_several_rows_are_several_captions(photos, tmp_path):
     file = write(tmp_path / "a.csv", rows() + [("photos/2.png", "again\nin two  lines")])
-    data = readers.read(file, "train", 16, whole=True)
+    data = readers.read_images(file, "train", 16, whole=True)
     assert len(data) == 24 and data.captions[2] == ["picture 2, with a comma", "again in two lines"]
 
 
@@ -81,7 +83,7 @@ def test_folder(photos):
     (photos / "deep").mkdir()
     Image.new("L", (9, 9)).save(photos / "deep" / "x.JPG", format="jpeg")
     (photos / "deep" / "x.txt").write_text("a black one")
-    data = readers.read(str(photos), "train", 16, whole=True)
+    data = readers.read_images(str(photos), "train", 16, whole=True)
     assert len(data) == 25 and ["a black one"] in data.captions
     i = list(data.names).index("7.png")
     assert (
@@ -96,7 +98,7 @@ def test_held_out_tenth_is_by_content(photos, tmp_path):
         Image.new("RGB", (8, 8), (i, 255 - i, 7)).save(photos / f"copy{i}.png")
     names = [f"{kind}{i}.png" for i in range(200) for kind in ("n", "copy")]
     file = write(tmp_path / "a.csv", [("image", "caption")] + [(f"photos/{n}", n) for n in names])
-    train, test = (readers.read(file, split, 8) for split in ("train", "test"))
+    train, test = (readers.read_images(file, split, 8) for split in ("train", "test"))
     assert len(train) + len(test) == 400 and 10 < len(test) < 80
     assert not set(train.digests.tolist()) & set(
         test.digests.tolist()
@@ -108,10 +110,10 @@ def test_held_out_tenth_is_by_content(photos, tmp_path):
                 side.captions[i] == [name.split("/")[-1]]
                 and (side.pixels([i])[0] == (number, 255 - number, 7)).all()
             )
-    assert list(readers.read(file, "test", 16).names) == list(
+    assert list(readers.read_images(file, "test", 16).names) == list(
         test.names
     )  # whatever the pixels are shrunk to
-    assert list(readers.read(file, "test", 8, num_samples=5).names) == list(test.names)[:5]
+    assert list(readers.read_images(file, "test", 8, num_samples=5).names) == list(test.names)[:5]
 
 
 def test_fit_turns_crops_and_flattens():
@@ -146,7 +148,7 @@ def test_broken_pictures_are_named_counted_and_limited(photos, tmp_path, capsys)
     (photos / "1.png").write_bytes(whole[: len(whole) // 2])
     (photos / "2.png").unlink()
     file = write(tmp_path / "a.csv", rows(n=60))
-    data = readers.read(file, "train", 16, whole=True)
+    data = readers.read_images(file, "train", 16, whole=True)
     said = capsys.readouterr().err
     assert [s.split(": ")[0][-12:] for s in data.skipped] == ["photos/1.png", "photos/2.png"]
     assert (
@@ -159,18 +161,18 @@ def test_broken_pictures_are_named_counted_and_limited(photos, tmp_path, capsys)
         data.captions[1] == ["picture 3, with a comma"]
         and (data.pixels([1])[0] == (30, 0, 200)).all()
     )
-    assert len(readers.read(file, "train", 16, whole=True)) == 58  # and from the cache
+    assert len(readers.read_images(file, "train", 16, whole=True)) == 58  # and from the cache
     for i in range(5, 9):
         (photos / f"{i}.png").write_bytes(b"no picture")
     with pytest.raises(BadInput, match="6 of 60 entries cannot be used, more than 5%"):
-        readers.read(file, "train", 16, whole=True)
+        readers.read_images(file, "train", 16, whole=True)
 
 
 def test_a_changed_picture_is_read_again(photos, tmp_path):
     file = write(tmp_path / "a.csv", rows())
-    readers.read(file, "train", 16, whole=True)
+    readers.read_images(file, "train", 16, whole=True)
     Image.new("RGB", (41, 30), (1, 2, 3)).save(photos / "0.png")
-    assert (readers.read(file, "train", 16, whole=True).pixels([0])[0] == (1, 2, 3)).all()
+    assert (readers.read_images(file, "train", 16, whole=True).pixels([0])[0] == (1, 2, 3)).all()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_bad_csv(tmp_path, text, says):
     file = tmp_path / "bad.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(BadInput, match=says) as error:
-        readers.read(str(file), "train", 16)
+        readers.read_images(str(file), "train", 16)
     assert str(tmp_path) in str(error.value)
 
 
@@ -208,33 +210,37 @@ def test_bad_specifications(tmp_path):
         ("shape", "no such file or folder; --data takes shapes"),
     ):
         with pytest.raises(BadInput, match=says):
-            readers.read(spec, "train", 16)
+            readers.read_images(spec, "train", 16)
     Image.new("RGB", (8, 8)).save(tmp_path / "alone.png")
     with pytest.raises(BadInput, match="no .txt file of the same name"):
-        readers.read(str(tmp_path), "train", 16)
+        readers.read_images(str(tmp_path), "train", 16)
     with pytest.raises(BadInput, match="caption key 'title' is unknown"):
-        readers.read("shapes", "train", 16, 4, caption_key="title")
+        readers.read_images("shapes", "train", 16, 4, caption_key="title")
 
 
 def test_shapes_splits_share_no_caption():
     train, test = (
-        readers.read("shapes-simple", split, 8, n) for split, n in (("train", 4000), ("test", 300))
+        readers.read_images("shapes-simple", split, 8, n)
+        for split, n in (("train", 4000), ("test", 300))
     )
     assert not {c for p in train.captions for c in p} & {c for p in test.captions for c in p}
     assert all("/test/" in name for name in test.names)
     with pytest.raises(BadInput, match="distinct captions in its test split, not 9000"):
-        readers.read("shapes-simple", "test", 8, 9000)
+        readers.read_images("shapes-simple", "test", 8, 9000)
 
 
 def test_shapes_views_share_their_caption():
-    data = readers.read("shapes", "train", 32, 10)
+    data = readers.read_images("shapes", "train", 32, 10)
     assert (
         len(data) == 10
         and data.captions[0] == data.captions[3] != data.captions[4]
         and data.scenes[0] is data.scenes[3]
     )
-    assert len(readers.read("shapes", "train", 32, 8, caption_key="paraphrase").captions[0]) >= 4
-    assert len(readers.read("shapes", "test", 32, 8, caption_key="mixed").captions[0]) == 2
+    assert (
+        len(readers.read_images("shapes", "train", 32, 8, caption_key="paraphrase").captions[0])
+        >= 4
+    )
+    assert len(readers.read_images("shapes", "test", 32, 8, caption_key="mixed").captions[0]) == 2
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -243,7 +249,7 @@ def test_any_text_is_read_or_refused_in_one_line(tmp_path, text):
     file = tmp_path / "any.csv"
     file.write_text("filepath,title\n" + text, encoding="utf-8", errors="surrogatepass", newline="")
     try:
-        readers.read(str(file), "train", 8)
+        readers.read_images(str(file), "train", 8)
     except BadInput as error:
         assert "any.csv" in str(error)
 
@@ -256,13 +262,13 @@ def named(path, names, vectors):
 
 def test_named_vectors_are_found_by_name(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16)
-    found = readers.Named(named(tmp_path / "v.npy", ["a b", "ü", "c"], vectors))
+    found = readers.OutsideVectors(named(tmp_path / "v.npy", ["a b", "ü", "c"], vectors))
     assert (
         found(["c", "a b", "c"]).numpy().tolist() == vectors[[2, 0, 2]].astype(np.float32).tolist()
     )
     assert (
         found.fingerprint
-        != readers.Named(named(tmp_path / "w.npy", ["ü", "a b", "c"], vectors)).fingerprint
+        != readers.OutsideVectors(named(tmp_path / "w.npy", ["ü", "a b", "c"], vectors)).fingerprint
     )
     with pytest.raises(BadInput, match="v.npy has no row for 'd' \\(1 of 2 are missing\\)"):
         found(["c", "d"])
@@ -282,33 +288,33 @@ def test_named_vectors_are_found_by_name(tmp_path):
 )
 def test_named_vectors_that_cannot_be_used(tmp_path, names, vectors, says):
     with pytest.raises(BadInput, match=says):
-        readers.Named(named(tmp_path / "v.npy", names, vectors))(names)
+        readers.OutsideVectors(named(tmp_path / "v.npy", names, vectors))(names)
 
 
 def test_named_vectors_of_another_kind(tmp_path):
     path = named(tmp_path / "v.npy", ["a"], np.ones((1, 3)))
-    assert readers.Named(path, 2)(["a"]).shape == (1, 3)
+    assert readers.OutsideVectors(path, 2)(["a"]).shape == (1, 3)
     with pytest.raises(BadInput, match="in 3 dimensions"):
-        readers.Named(path, 3)
+        readers.OutsideVectors(path, 3)
     np.savez(tmp_path / "v.npz", a=np.ones(3))
     with pytest.raises(BadInput, match="v.npz: not one array"):
-        readers.Named(tmp_path / "v.npz")
+        readers.OutsideVectors(tmp_path / "v.npz")
 
 
 def test_more_rows_may_be_added_but_no_others_put_in_their_place(tmp_path):
     names, vectors = [str(i) for i in range(300)], np.random.default_rng(0).normal(size=(300, 4))
     path = tmp_path / "v.npy"
-    before = readers.Named(named(path, names[:200], vectors[:200])).fingerprint
-    assert readers.Named(named(path, names, vectors)).fingerprint == before
-    assert readers.Named(named(path, names, vectors + 1)).fingerprint != before
+    before = readers.OutsideVectors(named(path, names[:200], vectors[:200])).fingerprint
+    assert readers.OutsideVectors(named(path, names, vectors)).fingerprint == before
+    assert readers.OutsideVectors(named(path, names, vectors + 1)).fingerprint != before
 
 
 def test_named_vectors_without_their_files(tmp_path):
     with pytest.raises(BadInput, match="v.npy: no such file"):
-        readers.Named(tmp_path / "v.npy")
+        readers.OutsideVectors(tmp_path / "v.npy")
     np.save(tmp_path / "v.npy", np.zeros((1, 2)))
     with pytest.raises(BadInput, match="v.txt: no such file"):
-        readers.Named(tmp_path / "v.npy")
+        readers.OutsideVectors(tmp_path / "v.npy")
 
 
 def test_the_list_holds_all_that_training_and_evaluation_ask_for(
@@ -336,7 +342,7 @@ def test_the_list_holds_all_that_training_and_evaluation_ask_for(
     shutil.copy(tmp_path / "text.txt", tmp_path / "tokens.txt")
     train.train(train.Config(method="ape", **small, text_features=str(tmp_path / "tokens.npy")))
     e = embedded(small["out"])
-    vectors = readers.Named(tmp_path / "image.npy")(e.task.pictures.names)[:, 0]
+    vectors = readers.OutsideVectors(tmp_path / "image.npy")(e.task.images.names)[:, 0]
     assert torch.allclose(
         e.image, torch.nn.functional.normalize(vectors, dim=1), atol=1e-6
     )  # used unchanged

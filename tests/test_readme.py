@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 import train
-from tests import claims, emoji64
+from tests.experiments import claims, emoji64
 
 ROOT = Path(train.__file__).parent
 README = (ROOT / "README.md").read_text()

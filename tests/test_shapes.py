@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import ImageChops
 
-from data import BadInput, shapes
+from data.common import BadInput
+from data.world import shapes
 
 SCENES = [s for world in shapes.WORLDS for s in shapes.make_scenes("test", 300, world=world)]
 PHRASE = re.compile(

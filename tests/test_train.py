@@ -21,9 +21,14 @@ import torch
 import lift
 import train
 import vit
-from data import BadInput, pixels, readers, shapes, stop_signals
-from data.records import Texts
-from data.batches import Batches, Views, random_crops
+from data.batches import Batches
+from data.captions import DistinctCaptions
+from data.common import BadInput, stop_signals
+from data.images import pixels
+from data.images import read as readers
+from data.images.pixels import random_crops
+from data.vectors import ImageViews
+from data.world import shapes
 from llm_text import load_llm
 from tests.conftest import embedded
 
@@ -35,7 +40,7 @@ def arguments(config):
 
 
 def state(run):
-    checkpoint = lift.read_checkpoint(run)
+    checkpoint = lift.read_run(run)
     flat = dict(checkpoint["model"])
     for i, values in checkpoint["optimizer"]["state"].items():
         flat |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
@@ -107,9 +112,9 @@ def starts(method, small):
 
 
 def test_batches_are_a_function_of_seed_and_step():
-    pictures = readers.read("shapes", "train", 8, 50, caption_key="paraphrase")
+    pictures = readers.read_images("shapes", "train", 8, 50, caption_key="paraphrase")
 
-    texts = Texts(pictures.captions)
+    texts = DistinctCaptions(pictures.captions)
 
     def batches(**more):
         return Batches(
@@ -203,9 +208,9 @@ def test_the_first_signal_is_collected_and_the_second_gets_through():
 
 
 def test_long_captions_are_drawn_in_the_share_asked_for():
-    pictures = readers.read("shapes", "train", 8, 64, caption_key="paraphrase")
+    pictures = readers.read_images("shapes", "train", 8, 64, caption_key="paraphrase")
 
-    texts = Texts(pictures.captions)
+    texts = DistinctCaptions(pictures.captions)
     for share in (0.0, 0.3, 1.0):
         batches = Batches(
             pictures,
@@ -228,7 +233,7 @@ def test_long_captions_are_drawn_in_the_share_asked_for():
 
 def test_views_of_a_frozen_tower_are_its_vectors_of_crops_read_once(monkeypatch, tmp_path):
     monkeypatch.setenv("LIFT_CACHE", str(tmp_path))
-    pictures, cpu = readers.read("shapes", "train", 32, 40), torch.device("cpu")
+    pictures, cpu = readers.read_images("shapes", "train", 32, 40), torch.device("cpu")
     torch.manual_seed(0)
     tower = vit.ViT("micro/16", 32).eval()
 
@@ -236,7 +241,7 @@ def test_views_of_a_frozen_tower_are_its_vectors_of_crops_read_once(monkeypatch,
         cfg = train.Config(
             method="ape", image_weights="x", image_size=32, model="micro/16", **flags
         )
-        return Views(pictures, cfg, cpu, tower)
+        return ImageViews(pictures, cfg, cpu, tower)
 
     plain = views(tower)
     with torch.no_grad():
@@ -342,7 +347,7 @@ def test_stop_and_resume_equals_one_run_bit_for_bit(small, tmp_path, method, mon
         train.train(train.Config(method=method, **half))
     monkeypatch.undo()
     monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
-    assert saves == [2, 4] and lift.read_checkpoint(half["out"])["step"] == 4
+    assert saves == [2, 4] and lift.read_run(half["out"])["step"] == 4
     train.train(train.from_cli(["--resume", half["out"]]))
     assert_same(state(half["out"]), whole)
 
@@ -358,7 +363,7 @@ def test_sigterm_saves_and_says_how_to_go_on(small, tmp_path):
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGTERM
     assert f"python train.py --resume {small['out']}" in said and "Traceback" not in said
-    step = lift.read_checkpoint(small["out"])["step"]
+    step = lift.read_run(small["out"])["step"]
     assert 0 < step < 5000 and f"stopped after step {step} of 5000" in said
 
 
@@ -396,7 +401,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(small, monkeypatch):
         BadInput, match="the loss is nan .* at step 6; stopped. The last good checkpoint is kept"
     ):
         train.train(train.Config(**small))
-    checkpoint = lift.read_checkpoint(small["out"])
+    checkpoint = lift.read_run(small["out"])
     assert checkpoint["step"] == 4 and all(
         torch.isfinite(p).all() for p in checkpoint["model"].values()
     )
@@ -521,7 +526,7 @@ def test_a_run_is_never_overwritten_nor_resumed_as_another(small, monkeypatch):
         train.train(train.Config(**{**small, "resume": small["out"]}))
     assert train.from_cli(["--resume", small["out"], "--device", "cpu"]).image_size == 32
     other = train.from_cli(["--resume", small["out"]])
-    pictures = readers.read("shapes", "train", 32, 64)
+    pictures = readers.read_images("shapes", "train", 32, 64)
     pictures.captions[5] = ["another caption"]
     monkeypatch.setattr(readers, "read", lambda *a, **k: pictures)
     with pytest.raises(BadInput, match="not what it was"):
@@ -601,7 +606,7 @@ SLOWER = {
 def test_64_pairs_are_overfitted(small, monkeypatch, method):
     scenes = shapes.make_scenes("train", 64)
     images = np.stack([np.asarray(shapes.draw(s, 0, 32)) for s in scenes])
-    pictures = readers.Pictures(
+    pictures = readers.CaptionedImages(
         images,
         np.arange(64),
         [[shapes.caption(s)] for s in scenes],
@@ -616,9 +621,10 @@ def test_shuffled_captions_stay_at_chance_on_held_out_pictures(small, monkeypatc
     """Nothing but the pairing may carry information from pictures to captions."""
     order = np.random.default_rng(0).permutation(256)
     train_set, test_set = (
-        readers.read("shapes-simple", split, 32, n) for split, n in (("train", 256), ("test", 200))
+        readers.read_images("shapes-simple", split, 32, n)
+        for split, n in (("train", 256), ("test", 200))
     )
-    shuffled = readers.Pictures(
+    shuffled = readers.CaptionedImages(
         train_set.images,
         train_set.rows,
         [train_set.captions[i] for i in order],

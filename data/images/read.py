@@ -1,34 +1,32 @@
-"""Readers: a data specification -> Pictures, decoded once into uint8 arrays.
+"""Readers: a data specification -> CaptionedImages, decoded once into uint8 arrays.
 
     shapes, shapes-simple, shapes-rich, shapes-pairs   the built-in worlds (shapes.py)
     a csv, tsv, jsonl or json file, .tar shards, a folder of pictures   see formats.py
-    a folder that `python -m data.pack` made
+    a folder that `python -m data.images.pack` made
 
 A picture that cannot be read is skipped, counted and named; more than 5 % of them stop the run.
 """
 
 import argparse
-import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from data import BadInput, cache_dir, interpreting, printable, run, shapes
-from data.formats import COLUMNS, SUFFIXES, open_spec
-from data.models import load_tensors, save_tensors
-from data.pack import decode_all, fingerprint, locked, open_folder
-from data.pixels import digest
-from data.records import Lines, gather, read_lines
+from data.common import BadInput, cache_dir, interpreting, printable, run
+from data.images.formats import COLUMNS, SUFFIXES, open_spec
+from data.images.pack import decode_all, fingerprint, locked, open_folder
+from data.images.pixels import digest
+from data.images.records import Lines, gather, read_lines
+from data.world import shapes
 
 MAX_UNREADABLE = 0.05
 
 
 @dataclass
-class Pictures:
+class CaptionedImages:
     """N pictures, each with one or more captions."""
 
     images: np.ndarray  # (M, S, S, 3) uint8, in memory or memory-mapped; M >= N
@@ -52,7 +50,7 @@ class Pictures:
         def pick(values):
             return values.take(which) if isinstance(values, Lines) else [values[i] for i in which]
 
-        return Pictures(
+        return CaptionedImages(
             self.images,
             self.rows[which],
             pick(self.captions),
@@ -63,59 +61,7 @@ class Pictures:
         )
 
 
-class Named:
-    """Vectors that somebody else's encoder made: FILE.npy, and beside it FILE.txt whose line i names row i.
-
-    A row is a caption's vector, named by its words, or a picture's, named by its path as `python -m data.readers` lists
-    it; of (D,), or with one vector a view (V, D), or one a token (L, D), zeros after the last. Looked up by name, so
-    no order can go wrong. Called with names, it gives their rows, (N, ...) float32.
-    """
-
-    cut, frozen_parameters = 0.0, 0
-
-    def __init__(self, path, ndim=None):
-        names = Path(path).with_suffix(".txt")
-        with interpreting(path):
-            self.vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-            if not isinstance(self.vectors, np.ndarray):
-                raise BadInput("not one array; save it with numpy.save")
-        with interpreting(names):
-            lines = names.read_text("utf-8", "surrogatepass").removesuffix("\n").split("\n")
-        if (
-            self.vectors.ndim not in ((ndim,) if ndim else (2, 3))
-            or self.vectors.dtype.kind != "f"
-            or len(lines) != len(self.vectors)
-        ):
-            raise BadInput(
-                f"{path}: {self.vectors.dtype} of shape {self.vectors.shape} for the {len(lines)} lines of {names}; "
-                f"floating-point vectors{f' in {ndim} dimensions' if ndim else ''} are wanted, one row a line"
-            )
-        self.path, self.row = path, {line: i for i, line in enumerate(lines)}
-        if len(self.row) < len(lines):
-            raise BadInput(f"{names} has the same line twice; a name stands for one row")
-        first = [self.vectors[:100].tobytes(), *lines[:100]]  # more rows may be added later
-        self.fingerprint = hashlib.blake2b(
-            repr(first).encode("utf-8", "surrogatepass"), digest_size=12
-        ).hexdigest()
-
-    def __call__(self, names):
-        if missing := [name for name in names if name not in self.row]:
-            raise BadInput(
-                f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are missing); the "
-                "names that are needed: python -m data.readers SPEC"
-            )
-        rows = np.array(self.vectors[[self.row[name] for name in names]], np.float32)
-        bad = ~np.isfinite(rows).reshape(len(rows), -1).all(1) | ~rows.reshape(len(rows), -1).any(1)
-        if bad.any():
-            raise BadInput(
-                f"{self.path}: row {names[int(bad.argmax())]!r} is not finite, or all zero"
-            )
-        return torch.from_numpy(rows)
-
-    rows = __call__
-
-
-def read(
+def read_images(
     spec,
     split,
     image_size,
@@ -139,7 +85,7 @@ def read(
     unusable, folder = [], Path(spec)
     if (folder / "unfinished").is_file():
         raise BadInput(
-            f"{spec}: packing was not finished; run python -m data.pack again, it goes on where it stopped"
+            f"{spec}: packing was not finished; run python -m data.images.pack again, it goes on where it stopped"
         )
     if (folder / "pack.json").is_file():
         with interpreting(folder / "pictures.jsonl"):
@@ -189,7 +135,7 @@ def read(
         f"({' to '.join(map(str, dict.fromkeys([counts.min(), counts.max()])))} a picture)",
         file=sys.stderr,
     )
-    pictures = Pictures(
+    pictures = CaptionedImages(
         images, np.arange(len(records)), records.field(1), records.field(0), index["digest"]
     )
     if not whole:
@@ -229,15 +175,15 @@ def without_copies(pictures):
     return kept
 
 
-def decode_some(names, root, image_size):
-    """Files under `root` -> (Pictures, without captions, of those that can be read; [[name, why not]] of the others)."""
+def decode_files(names, root, image_size):
+    """Files under `root` -> (CaptionedImages, without captions, of those that can be read; [[name, why not]] of the others)."""
     records = gather([name, [""]] for name in dict.fromkeys(names))
     job = fingerprint(records, root, image_size)
     with locked(cache_dir() / "pictures" / job) as folder:
         decode_all(records, root, image_size, folder, job)
     images, index, skipped = open_folder(folder)
     good = np.flatnonzero(index["digest"])
-    return Pictures(
+    return CaptionedImages(
         images,
         np.arange(len(good)),
         [[]] * len(good),
@@ -246,56 +192,15 @@ def decode_some(names, root, image_size):
     ), skipped
 
 
-def decode_named(names, root, image_size):
+def decode_files_in_order(names, root, image_size):
     """The same, in the order of the names, of which each may come again; BadInput if any of them cannot be read."""
-    pictures, skipped = decode_some(names, root, image_size)
+    pictures, skipped = decode_files(names, root, image_size)
     if skipped:
         raise BadInput(
             f"{root / skipped[0][0]}: {skipped[0][1]} ({len(skipped)} such pictures); a score needs all of them"
         )
     row = {name: i for i, name in enumerate(pictures.names)}
     return pictures.take([row[name] for name in names])
-
-
-def folder_vectors(folder, image_size, embed, model):
-    """(paths, vectors (N, D)) of the pictures under a folder, made by embed(Pictures) -> (n, D).
-
-    They are kept in the cache, by the bytes of the file `model`: only what is new or changed is read again.
-    """
-    files = {
-        str(p.relative_to(folder)): [p.stat().st_mtime_ns, p.stat().st_ctime_ns, p.stat().st_size]
-        for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in SUFFIXES and p.is_file()
-    }
-    if not files:
-        raise BadInput(f"{folder}: no folder with pictures (looked for {', '.join(SUFFIXES)})")
-    key = hashlib.blake2b(
-        model.read_bytes() + str(folder.resolve()).encode(), digest_size=12
-    ).hexdigest()
-    with locked(cache_dir() / "search") as place:
-        kept = place / f"{key}.pt"
-        known = load_tensors(kept) if kept.is_file() else {}
-        new = [name for name, stat in files.items() if name not in known or known[name][0] != stat]
-        if new:
-            pictures, unusable = decode_some(new, folder, image_size)
-            known |= {
-                name: [files[name], None] for name in new
-            }  # what cannot be read is not tried again until it changes
-            known |= {
-                name: [files[name], vector]
-                for name, vector in zip(pictures.names, embed(pictures) if len(pictures) else [])
-            }
-            for name, reason in unusable[:5]:
-                print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
-            save_tensors({name: known[name] for name in files}, kept)
-    names = [name for name in files if known[name][1] is not None]
-    if not names:
-        raise BadInput(f"{folder}: none of its {len(files)} pictures can be read")
-    print(
-        f"{folder}: {len(names)} pictures, {len(files) - len(names)} more cannot be read; read now: {len(new)}",
-        file=sys.stderr,
-    )
-    return [folder / name for name in names], torch.stack([known[name][1] for name in names])
 
 
 def _hint(unusable, records):
@@ -340,7 +245,7 @@ def _shapes(world, split, image_size, num_samples, caption_key):
         disable=None,
     ):
         images[i] = np.asarray(shapes.draw(scenes[i // views], i % views, image_size))
-    return Pictures(
+    return CaptionedImages(
         images,
         np.arange(count),
         [captions[i // views] for i in range(count)],
@@ -366,7 +271,7 @@ def main():
         built_in_test = (
             split == "test" and args.data in shapes.WORLDS
         )  # evaluation asks for short captions there
-        pictures = read(
+        pictures = read_images(
             args.data,
             split,
             8,

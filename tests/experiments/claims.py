@@ -22,7 +22,7 @@ from threading import Lock
 
 import numpy as np
 
-from data import BadInput, run
+from data.common import BadInput, run
 
 ROOT = Path(__file__).parent.parent
 # Two objects in a rich world: many more bits than a batch needs to tell pictures apart. 930 steps.

@@ -1,6 +1,6 @@
 """Weight files: GGUF and safetensors, read and (safetensors) written.
 
-Both readers return {name: Stored}, backed by the memory-mapped file until a tensor is decoded. The language model
+Both readers return {name: StoredTensor}, backed by the memory-mapped file until a tensor is decoded. The language model
 (llm_text.py) and the image tower (vit.py) are filled from them.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import BadInput, interpreting
+from data.common import BadInput, interpreting
 
 
 def _map_file(path):
@@ -61,7 +61,7 @@ GGUF_SCALARS = {
 
 
 @dataclass
-class Stored:
+class StoredTensor:
     """A tensor as it lies in a file: bytes (memory-mapped), their kind (a key of BLOCKS), shape in torch's order."""
 
     raw: np.ndarray
@@ -133,7 +133,7 @@ class Stored:
 
 
 def read_gguf(path):
-    """Read a GGUF v3 file -> (metadata dict, {name: Stored}).
+    """Read a GGUF v3 file -> (metadata dict, {name: StoredTensor}).
 
     Raises BadInput for a file that is truncated, corrupt, of another version, or of a type not in GGML_KINDS.
     """
@@ -174,7 +174,7 @@ def read_gguf(path):
         align = meta.get("general.alignment", 32)
         start = (at + align - 1) // align * align
         return meta, {
-            name: Stored.at(
+            name: StoredTensor.at(
                 buffer, start + offset, name, GGML_KINDS.get(kind, f"ggml type {kind}"), shape
             )
             for name, shape, kind, offset in entries
@@ -182,7 +182,7 @@ def read_gguf(path):
 
 
 def read_safetensors(path):
-    """Read a .safetensors file -> (metadata dict of strings, {name: Stored}).
+    """Read a .safetensors file -> (metadata dict of strings, {name: StoredTensor}).
 
     Layout: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data. Raises BadInput where the
     header, a type, a shape or an offset does not hold together.
@@ -194,7 +194,9 @@ def read_safetensors(path):
         meta = header.pop("__metadata__", {})
         tensors, start, at = {}, 8 + size, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            tensors[name] = Stored.at(buffer, start + at, name, entry["dtype"], entry["shape"])
+            tensors[name] = StoredTensor.at(
+                buffer, start + at, name, entry["dtype"], entry["shape"]
+            )
             begin, at = at, at + len(tensors[name].raw)
             if entry["data_offsets"] != [begin, at]:
                 raise ValueError(
@@ -223,3 +225,14 @@ def write_safetensors(path, tensors, metadata):
         for tensor in tensors.values():
             f.write(tensor.detach().cpu().contiguous().numpy().tobytes())
     os.replace(part, path)
+
+
+def mismatch(tensors, module, wants):
+    """In words, the first tensor that is missing, unknown, or of another shape than the module's; None where all fit."""
+    found, own = (
+        {name: tuple(t.shape) for name, t in some.items()}
+        for some in (tensors, module.state_dict())
+    )
+    if wrong := sorted({name for name, _ in found.items() ^ own.items()}):
+        has, should = (shapes.get(wrong[0], "none (no such tensor)") for shapes in (found, own))
+        return f"{wrong[0]} has shape {has}, {wants} {should} ({len(wrong)} such tensors)"

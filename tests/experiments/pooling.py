@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from data import run, shapes
+from data.common import run
+from data.world import shapes
 from llm_text import load_llm, whitening
 
 

@@ -1,6 +1,6 @@
 """Emoji: a captioned picture set from openly licensed drawings, built where it is used.
 
-    python -m data.emoji OUT [--size 64] [--styles noto twemoji ...] [--held-out openmoji] [--packages FOLDER] [--seed 0]
+    python -m data.world.emoji OUT [--size 64] [--styles noto twemoji ...] [--held-out openmoji] [--packages FOLDER] [--seed 0]
 
 The drawings (SVG) come from npm packages, one a style, names and keywords from another: `npm pack` fetches them on first use,
 or --packages names their folder. They are read as streams, and nothing is unpacked. A drawing and a name belong together by
@@ -34,8 +34,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from data import BadInput, cache_dir, interpreting, run
-from data.readers import MAX_UNREADABLE
+from data.common import BadInput, cache_dir, interpreting, run
+from data.images.read import MAX_UNREADABLE
 
 STYLES = {
     "noto": ("@iconify-json/noto", "1.2.9"),
@@ -72,7 +72,7 @@ names\tCLDR, in emojibase-data\t\tUnicode-3.0\thttps://www.unicode.org/license.t
 """
 README = """# Emoji: captioned pictures, {size} x {size}
 
-    python -m data.emoji OUT --size {size} --styles {styles} --held-out {held_out} --seed {seed}
+    python -m data.world.emoji OUT --size {size} --styles {styles} --held-out {held_out} --seed {seed}
 
 {lines}
 

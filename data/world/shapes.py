@@ -15,7 +15,7 @@ training, the two meet in no test scene. An object that is alone counts as paire
     paraphrases(scenes[0]), long_caption(scenes[0])
     negatives(scenes[0])                    # {"swap_att": "...", ...}: SugarCrepe's categories, false of the picture
 
-    python -m data.shapes sheet.png         # twelve scenes with all their captions, to look at
+    python -m data.world.shapes sheet.png         # twelve scenes with all their captions, to look at
 """
 
 import sys
@@ -27,7 +27,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data import BadInput, run
+from data.common import BadInput, run
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "diamond", "ring")
 COLOURS = {
@@ -567,7 +567,7 @@ def layout(scene, view=0):
 
 
 def draw(scene, view=0, side=64):
-    """The picture of a scene: PIL RGB of side x side. Views differ in place and background offset."""
+    """The picture of a scene: PIL RGB of side x side. ImageViews differ in place and background offset."""
     rng = Random(f"{scene.key}/{view}/draw")
     x, y = rng.randrange(side), rng.randrange(side)
     picture = _ground(scene.background, side).crop((x, y, x + side, y + side))
@@ -580,7 +580,7 @@ def draw(scene, view=0, side=64):
 
 def main():
     if len(sys.argv) != 2 or not sys.argv[1].endswith(".png"):
-        raise BadInput("usage: python -m data.shapes OUT.png")
+        raise BadInput("usage: python -m data.world.shapes OUT.png")
     sheet = Image.new("RGB", (1400, 12 * 225), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for row, scene in enumerate(make_scenes("test", 12)):

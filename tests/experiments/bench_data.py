@@ -34,25 +34,25 @@ def watch():
         own, whole = (max(a, int(status[b].split()[0])) for a, b in ((own, "RssAnon"), (whole, "VmHWM")))
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
-from data import readers
+from data.images import read as readers
 from data.batches import Batches, Crops
-from data.records import Texts
+from data.captions import DistinctCaptions
 import lift, train
 """
 END = "\ntime.sleep(0.1)\nprint(own / 1e6, whole / 1e6)"
 CSV = """
-pictures = readers.read(sys.argv[1], "train", 8, whole=True)
+pictures = readers.read_images(sys.argv[1], "train", 8, whole=True)
 assert sum(map(len, pictures.captions)) == int(sys.argv[2])
 """
 PACK = """
-pictures = readers.read(sys.argv[1], "train", 8, whole=True)
+pictures = readers.read_images(sys.argv[1], "train", 8, whole=True)
 assert len(pictures) == int(sys.argv[2])
 """
 TRAIN = (
     PACK
     + """
 cfg = train.Config(method="clip", image_size=8, batch_size=1024)
-texts = Texts(pictures.captions)
+texts = DistinctCaptions(pictures.captions)
 inputs = lift.TokenIds(cfg, "cpu").rows(texts)
 batches = Batches(pictures, texts, inputs, Crops(pictures, cfg, torch.device("cpu")), cfg, torch.device("cpu"))
 for step in range(20):
@@ -94,7 +94,7 @@ def memory(folder, rows):
             g.write(json.dumps([f"{i // 1000:05d}/{i:08d}.jpg", [text]]) + "\n")
     with open(pack / "images.u8", "wb") as f:
         f.truncate(rows * 8 * 8 * 3)
-    from data.pack import INDEX
+    from data.images.pack import INDEX
 
     index = np.zeros(rows, INDEX)
     index["digest"], index["width"], index["height"] = np.arange(1, rows + 1), 640, 480
@@ -140,7 +140,8 @@ def speed(folder, count):
             (folder / "text").write_text(f"picture {i}")
             tar.add(pictures / f"{i}.jpg", f"{i:05d}.jpg")
             tar.add(folder / "text", f"{i:05d}.txt")
-    from data import pack, readers
+    from data.images import pack
+    from data.images import read as readers
 
     print(
         f"\n| {count} JPEG pictures of 640 x 480 (mean {sum(p.stat().st_size for p in pictures.iterdir()) / count / 1e3:.0f} kB), read at 224 "
@@ -156,7 +157,7 @@ def speed(folder, count):
             f"| {what}, {os.cpu_count()} threads | {count / (time.time() - begun):.0f} |",
             flush=True,
         )
-    packed = readers.read(str(folder / "packed-csv"), "train", 224, whole=True)
+    packed = readers.read_images(str(folder / "packed-csv"), "train", 224, whole=True)
     begun, steps = time.time(), 20
     for _ in range(steps):
         packed.pixels(rng.integers(0, len(packed), 256))

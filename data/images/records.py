@@ -12,7 +12,7 @@ from array import array
 
 import numpy as np
 
-from data import cache_dir
+from data.common import cache_dir
 
 
 class Lines:
@@ -101,44 +101,3 @@ def read_lines(path):
         for i in range(0, len(block), 1 << 24)
     ]
     return Lines(block, np.concatenate([[0], *ends]))
-
-
-class Texts:
-    """The distinct captions among many pictures' captions, a sequence in the order in which they come first.
-
-    number  (captions,) int64: the place in this sequence of every picture's captions; of one picture, the longest is last
-    starts  (N + 1,): picture i has number[starts[i]:starts[i + 1]]
-    """
-
-    def __init__(self, captions):
-        self.captions, keys, lengths, counts = captions, array("Q"), array("I"), array("I")
-        for own in captions:
-            counts.append(len(own))
-            lengths.extend(map(len, own))
-            keys.extend(map(hash64, own))
-        counts, keys = np.frombuffer(counts, np.uint32), np.frombuffer(keys, np.uint64)
-        self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        _, self.first, number = np.unique(keys, return_index=True, return_inverse=True)
-        order = np.argsort(self.first)  # numpy has them by their hash
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        owner = np.repeat(np.arange(len(counts)), counts)
-        self.first, self.number = (
-            self.first[order],
-            rank[number][np.lexsort((np.frombuffer(lengths, np.uint32), owner))],
-        )
-        self.fingerprint = hashlib.blake2b(
-            keys.tobytes() + counts.tobytes(), digest_size=12
-        ).hexdigest()
-
-    def __len__(self):
-        return len(self.first)
-
-    def __getitem__(self, i):
-        at = self.first[i]
-        picture = int(np.searchsorted(self.starts, at, "right")) - 1
-        return self.captions[picture][at - self.starts[picture]]
-
-    def of(self, picture):
-        """The numbers of one picture's captions, the longest last."""
-        return self.number[self.starts[picture] : self.starts[picture + 1]]

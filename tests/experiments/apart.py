@@ -15,17 +15,20 @@ import numpy as np
 import torch
 
 import eval as ev
-from data import protocols, readers, run, shapes
+from data import benchmarks
+from data.common import run
+from data.images import read as readers
+from data.world import shapes
 
 
 @torch.no_grad()
 def features(r, split, count):
     """(features of the tower (N, D), scenes) of pictures of two objects or more."""
-    pictures = readers.read(r.cfg["data"], split, r.cfg["image_size"], count)
+    pictures = readers.read_images(r.cfg["data"], split, r.cfg["image_size"], count)
     rows = [i for i, scene in enumerate(pictures.scenes) if len(scene.things) > 1]
     head, r.model.image_head = r.model.image_head, torch.nn.Identity()
     made = torch.cat(
-        [r.encode_pictures(pictures.take(rows[i : i + 256])) for i in range(0, len(rows), 256)]
+        [r.encode_images(pictures.take(rows[i : i + 256])) for i in range(0, len(rows), 256)]
     )
     r.model.image_head = head
     return made, [pictures.scenes[i] for i in rows]
@@ -46,7 +49,7 @@ def probe(train, test, labels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="+")
-    runs = [r.embed(protocols.captions(r.cfg)) for r in map(ev.Run, parser.parse_args().runs)]
+    runs = [r.embed(benchmarks.captions(r.cfg)) for r in map(ev.Run, parser.parse_args().runs)]
     kinds = np.array([kind for _, kind, *_ in runs[0].task.negatives])
     print(
         "| false caption | "

@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data import BadInput, interpreting, shapes
+from data.common import BadInput, interpreting
+from data.world import shapes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_KEYS, CAPTION_KEYS = ("filepath", "image", "file_name"), ("title", "caption", "text")

@@ -1,10 +1,10 @@
-"""Pictures decoded once: any specification -> a folder that trains at once, from memory-mapped pixels.
+"""CaptionedImages decoded once: any specification -> a folder that trains at once, from memory-mapped pixels.
 
-    python -m data.pack SPEC OUT --size 224
+    python -m data.images.pack SPEC OUT --size 224
 
 OUT holds pictures.jsonl (a record a line), images.u8 (N, S, S, 3), index (16 bytes a record), skipped.jsonl and
 unusable.jsonl (what is left out, and why), and pack.json, which is written last. Killed and begun again, packing goes on
-where it stopped; done twice, it writes the same bytes. The same folder, without the captions, is what readers.read makes
+where it stopped; done twice, it writes the same bytes. The same folder, without the captions, is what readers.read_images makes
 under the cache for pictures that nobody packed.
 """
 
@@ -26,10 +26,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data import BadInput, interpreting, printable, run
-from data.formats import COLUMNS, open_spec
-from data.pixels import FORMATS, digest, to_square
-from data.records import gather, line
+from data.common import BadInput, interpreting, printable, run
+from data.images.formats import COLUMNS, open_spec
+from data.images.pixels import FORMATS, digest, to_square
+from data.images.records import gather, line
 
 CHUNK = 512  # pictures between two points from which packing can go on
 INDEX = np.dtype(
@@ -135,7 +135,7 @@ def decode_all(records, root, size, folder, job):
     if need - (paths[0].stat().st_size if paths[0].is_file() else 0) > free:
         raise BadInput(
             f"{len(records)} pictures of {size} pixels need {need / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB; "
-            "choose a smaller size, or pack them where there is room (python -m data.pack SPEC OUT)"
+            "choose a smaller size, or pack them where there is room (python -m data.images.pack SPEC OUT)"
         )
     begun.write_text(job)
     with ExitStack() as stack:
@@ -264,7 +264,7 @@ def pack(spec, out, size, split="train", *columns):
 def main():
     parser = argparse.ArgumentParser(
         description="Decode pictures once into a folder that train.py and eval.py read at once.",
-        usage="python -m data.pack SPEC OUT [--flag value ...]   (--help lists the flags)",
+        usage="python -m data.images.pack SPEC OUT [--flag value ...]   (--help lists the flags)",
     )
     parser.add_argument("data", help="as train.py's --data")
     parser.add_argument("out", help="folder to make; an unfinished one is gone on with")

@@ -22,8 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data import BadInput, protocols, readers, run
-from tests import claims
+from data import benchmarks
+from data.common import BadInput, run
+from data.images import read as readers
+from tests.experiments import claims
 
 ROOT, STYLE = Path(__file__).parent.parent, "openmoji"
 COMMON = "--image-size 64 --model micro/8 --crop-scale 0.6 --epochs 60 --batch-size 128 --lr 1e-3 --context-length 64"
@@ -81,8 +83,9 @@ def prepare(source, out):
 
 def score(folder, data, trial=False):
     """{set: {way: [R@1, R@10, median rank], gallery sizes}} of a run. A name counts once, however many styles draw it."""
-    import eval as ev
     import torch
+
+    import eval as ev
 
     def words(captions):
         return set(re.findall(r"\w+", " ".join(captions).lower()))
@@ -90,7 +93,9 @@ def score(folder, data, trial=False):
     found, runs = {}, {}
     seen = words(
         text
-        for captions in readers.read(str(data / "train.tar"), "train", 64, whole=True).captions
+        for captions in readers.read_images(
+            str(data / "train.tar"), "train", 64, whole=True
+        ).captions
         for text in captions
     )
     for name, (shard, known) in SETS.items():
@@ -98,16 +103,16 @@ def score(folder, data, trial=False):
             continue
         if shard not in runs:
             r = runs[shard] = ev.Run(folder)
-            r.embed(protocols.captions(r.cfg, str(data / f"{shard}.tar")))
+            r.embed(benchmarks.captions(r.cfg, str(data / f"{shard}.tar")))
         r, task = runs[shard], runs[shard].task
         rows = [
-            i for i, own in enumerate(task.pictures.captions) if known in (None, words(own) <= seen)
+            i for i, own in enumerate(task.images.captions) if known in (None, words(own) <= seen)
         ]
-        names = list(dict.fromkeys(text for i in rows for text in task.pictures.captions[i]))
+        names = list(dict.fromkeys(text for i in rows for text in task.images.captions[i]))
         first = [task.texts.index(text) for text in names]
         scores = r.image[rows] @ r.text[first].T  # (pictures, names)
         own = torch.tensor(
-            [[text in task.pictures.captions[i] for text in names] for i in rows]
+            [[text in task.images.captions[i] for text in names] for i in rows]
         )  # (copies have several)
         found[name] = {"pictures": len(rows), "names": len(names)}
         for way, ranks in (
@@ -156,7 +161,7 @@ def main():
     args = parser.parse_args()
     if not (args.shards / "train.tar").is_file():
         raise BadInput(
-            f"{args.shards}: no train.tar in it; name the folder that python -m data.emoji made"
+            f"{args.shards}: no train.tar in it; name the folder that python -m data.world.emoji made"
         )
     shards = hashlib.blake2b(
         b"".join(file.read_bytes() for file in sorted(args.shards.glob("*.tar"))), digest_size=6

@@ -12,20 +12,23 @@ import sys
 import torch
 import torch.nn.functional as F
 
-from data import run, shapes
-from data.captions import CaptionCache
+from data.common import run
+from data.vectors import CaptionVectors
+from data.world import shapes
 from llm_text import caption_retrieval, load_llm, whitening
-from tests import sentences
+from tests.experiments import sentences
 
 
 def main():
     encoders = {
-        "raw, mean after block 10": CaptionCache(load_llm(), "mean", 10),
-        "raw, last token after block 10": CaptionCache(load_llm(), "last", 10),
+        "raw, mean after block 10": CaptionVectors(load_llm(), "mean", 10),
+        "raw, last token after block 10": CaptionVectors(load_llm(), "last", 10),
         "sentence encoder": lambda texts: torch.from_numpy(sentences.embed(texts)),
     }
     for adapter in sys.argv[1:]:
-        encoders["tuned, mean after block 10"] = CaptionCache(load_llm(adapter=adapter), "mean", 10)
+        encoders["tuned, mean after block 10"] = CaptionVectors(
+            load_llm(adapter=adapter), "mean", 10
+        )
     fitted = list({shapes.caption(scene) for scene in shapes.make_scenes("train", 5000)})
     scenes = shapes.make_scenes("test", 800)
     own, other = [shapes.caption(s) for s in scenes], [shapes.paraphrases(s)[0] for s in scenes]
