@@ -1,1 +1,15 @@
-"""Data and files."""
+"""What training takes and what evaluation asks.
+
+    common.py       one-line errors, signals, the cache's place, the device, progress bars
+    batches.py      which images and which captions make a batch, and which pairs are masked
+    captions.py     the distinct captions of a data set, and captions as token ids
+    vectors.py      vectors that a frozen tower made once: of captions, of images, of others
+    benchmarks.py   what is asked of a trained run: held-out images, SugarCrepe, Winoground, ...
+    report.py       the table of scores and report.png; page.py draws
+    search.py       search a folder by words, name one image
+    images/         what users bring: csv, json, tar shards, folders -> pixels
+    world/          what is drawn here: the built-in scenes, the emoji
+    files/          model files: language models, image towers, trained runs
+
+A first reading of the project needs batches.py and vectors.py only.
+"""

@@ -1,42 +1,49 @@
-"""Data and files: pictures and captions, built in (shapes.py) or a user's own (readers.py), model files, caches, reports.
+"""What all parts share: errors in one line, signals, the cache's place, the device, progress bars, locks.
 
-This file holds what all parts share: the one exception that means "the input is at fault, not the program", the
-wrapper that turns it into one line and exit status 2 (every command ends in `sys.exit(data.common.run(main))`), signals, the
-place of the cache, and the device.
+Read this file only when you want to know how a mistake in the input becomes one clear line. Every
+command ends in `sys.exit(run(main))`, and every function says `raise BadInput(...)` where a file, a
+flag or a caption cannot be used.
 """
 
 import errno
+import fcntl
 import os
 import signal
 import struct
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
+
+# ----------------------------------------------------------------------------------------------------
+# Errors.
 
 
-class BadInput(ValueError):
-    """A file, flag or caption that cannot be used. The message says what, where and what to do, on one line."""
+class BadInput(ValueError):  # noqa: N818  (it names what is wrong: the input)
+    """A file, flag or caption that cannot be used. The message says what, where and what to do."""
 
 
-def printable(text):
+def printable(text: object) -> str:
     """A name or a reason on one line, as far as a terminal can show it."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 @contextmanager
-def interpreting(path):
-    """What goes wrong while a file is being made sense of is the file's fault, said in one line that names it.
+def interpreting(path: str | Path) -> Iterator[None]:
+    """Blame the file at `path` for what goes wrong inside the `with` block, in one line.
 
-    Not its fault, and passed through: memory that is full, a file that may not be read, code that is unfinished.
+    Some errors are not the file's fault and pass through: full memory, a file that may not be
+    read, code that is unfinished.
     """
     try:
         yield
     except BadInput as error:
-        if str(error).startswith(
-            (f"{path}:", f"{path}/")
-        ):  # said already, or by a file in this folder
+        # The message may name the file already, or a file inside this folder.
+        if str(error).startswith((f"{path}:", f"{path}/")):
             raise
         raise BadInput(f"{path}: {error}") from error
     except FileNotFoundError as error:
@@ -51,31 +58,26 @@ def interpreting(path):
         struct.error,
     ) as error:
         raise BadInput(
-            f"{path}: truncated, corrupt or of another kind ({type(error).__name__}: {error}); name the "
-            "right file, or make or fetch it again"
+            f"{path}: truncated, corrupt or of another kind ({type(error).__name__}: {error}); "
+            "name the right file, or make or fetch it again"
         ) from error
 
 
-def run(main):
-    """Call main(); return its exit status. Bad input gives one line on stderr and status 2, never a traceback.
+def run(main: Callable[[], int | None]) -> int:
+    """Call main() and return its exit status. Bad input gives one line on stderr and status 2.
 
-    OSError is input too: a file that is not there, a folder that may not be written, a disk that is full.
+    OSError is input too: a file that is not there, a folder that may not be written, a full disk.
     """
     try:
         return main() or 0
     except (BadInput, OSError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        print(
-            "error: "
-            + " ".join(str(error).split())
-            + (
-                f"; free some space for the run folder and for the cache in {cache_dir()} (or set LIFT_CACHE), then run "
-                "again or --resume: what was finished is kept"
-                if full
-                else ""
-            ),
-            file=sys.stderr,
-        )
+        message = " ".join(str(error).split())
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            message += (
+                f"; free some space for the run folder and for the cache in {cache_dir()} (or set "
+                "LIFT_CACHE), then run again or --resume: what was finished is kept"
+            )
+        print(f"error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -83,11 +85,15 @@ def run(main):
 
 
 @contextmanager
-def stop_signals():
-    """Ctrl-C and SIGTERM, while training: collected, so that the step ends and is saved. A second one kills."""
+def stop_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM, so that training can finish its step and save. A second one kills.
+
+    Yields a list, empty at first, which takes the numbers of the signals that came.
+    """
     caught = []
 
     def catch(number, frame):
+        # The first signal is noted. The old handler comes back for the second one.
         caught.append(number)
         signal.signal(number, before[number])
 
@@ -99,21 +105,80 @@ def stop_signals():
             signal.signal(number, handler)
 
 
-def cache_dir():
-    """The folder for downloads, caption vectors and decoded pictures: $LIFT_CACHE, or ~/.cache/lift."""
+# ----------------------------------------------------------------------------------------------------
+# Places, devices, progress bars, locks.
+
+
+def cache_dir() -> Path:
+    """The folder for downloads, vectors and decoded images: $LIFT_CACHE, or ~/.cache/lift."""
     return Path(os.environ.get("LIFT_CACHE") or Path.home() / ".cache" / "lift")
 
 
-def pick_device(name="auto"):
-    """A device's name, or "auto" -> torch.device; BadInput for one that is not there."""
+def pick_device(name: str = "auto") -> torch.device:
+    """A device's name, or "auto" -> torch.device. BadInput for one that is not there."""
     try:
-        device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-        )
-        torch.zeros(1, device=device).item()  # (the device of shapes only has no numbers)
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(name)
+        # Try it once. Some devices exist by name only, and the one called "meta" has no numbers.
+        torch.zeros(1, device=device).item()
         return device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(
             f"--device {name} cannot be used here ({reason}); try --device cpu"
         ) from error
+
+
+def progress(
+    iterable: Iterable | None = None,
+    *,
+    description: str,
+    unit: str,
+    total: int | None = None,
+    initial: int = 0,
+    enabled: bool = True,
+) -> tqdm:
+    """A progress bar on stderr. It shows on a terminal only, and never when it is not enabled."""
+    return tqdm(
+        iterable,
+        desc=description,
+        unit=unit,
+        total=total,
+        initial=initial,
+        dynamic_ncols=True,
+        disable=None if enabled else True,
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """Make a folder and keep it for this process alone. Another one waits here, then goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(lock)
+
+
+# ----------------------------------------------------------------------------------------------------
+# Two small helpers.
+
+
+def chunks(rows, size: int = 10_000) -> Iterator:
+    """All rows of anything that has a length and slices, `size` at a time.
+
+    The rows may be a file that is larger than memory.
+    """
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def select(cls: type, settings: Mapping):
+    """Build a dataclass from those entries of `settings` that are its fields.
+
+    >>> select(Sizes, {"model": "S/16", "image_size": 224, ..., "lr": 1e-3})   # lr is left out
+    """
+    return cls(**{field.name: settings[field.name] for field in fields(cls)})

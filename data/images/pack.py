@@ -10,7 +10,6 @@ under the cache for pictures that nobody packed.
 
 import argparse
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -19,14 +18,14 @@ import shutil
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data.common import BadInput, interpreting, printable, run
+from data.common import BadInput, interpreting, locked, printable, run
 from data.images.formats import COLUMNS, open_spec
 from data.images.pixels import FORMATS, digest, to_square
 from data.images.records import gather, line
@@ -104,18 +103,6 @@ def check_job(folder, job):
         raise BadInput(
             f"{folder}: an unfinished pack of other pictures, or of another size; remove it, or name another folder"
         )
-
-
-@contextmanager
-def locked(folder):
-    """The folder, made if it is not there, for this process alone: another one waits here, then finds the work done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
-    finally:
-        os.close(lock)
 
 
 def decode_all(records, root, size, folder, job):
