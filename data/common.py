@@ -1,4 +1,4 @@
-"""What all parts share: errors in one line, signals, the cache's place, the device, progress bars, locks.
+"""What all parts share: one-line errors, signals, the cache's place, devices, progress bars, locks.
 
 Read this file only when you want to know how a mistake in the input becomes one clear line. Every
 command ends in `sys.exit(run(main))`, and every function says `raise BadInput(...)` where a file, a
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Errors.
 
 
@@ -86,7 +86,7 @@ def run(main: Callable[[], int | None]) -> int:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, so that training can finish its step and save. A second one kills.
+    """Collect Ctrl-C and SIGTERM, so that training ends its step and saves. A second one kills.
 
     Yields a list, empty at first, which takes the numbers of the signals that came.
     """
@@ -105,7 +105,7 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Places, devices, progress bars, locks.
 
 
@@ -163,7 +163,7 @@ def locked(folder: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Two small helpers.
 
 
