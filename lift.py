@@ -1,485 +1,803 @@
-"""One two-tower model and a table: a row says what a paper trains, what it leaves frozen, which heads and which loss.
+"""What differs between the papers: losses, heads, text towers, and a table of methods.
 
-    CLIP      (Radford et al. 2021, arXiv 2103.00020)  both towers from scratch, one linear a side, InfoNCE
-    LIFT      (Yang et al. 2025, arXiv 2506.04209)     text is the frozen LLM's vector, a 2-layer MLP on the image side
-    LiT       (Zhai et al. 2022, arXiv 2111.07991)     a pretrained image tower is locked, the text tower learns to fit it
-    APE       (Rosenfeld et al. 2022, arXiv 2210.03927)  both locked; an MLP on each text token, then the mean
-    LilT      (Khan & Fu 2023, arXiv 2303.11866)       both pretrained; norms, biases or adapters in them are trained
-    LLM2CLIP  (Huang et al. 2024, arXiv 2411.04997)    a pretrained image tower goes on learning from the frozen LLM
+Read vit.py and the first half of llm_text.py before this file. On a first reading, skip `LiveLLM`,
+`WordLabels` with `label_loss`, the two controls of APE, and `load` at the end.
 
-Losses, heads and towers come first, then the table (METHODS), the model (TwoTower), and `load`, which brings back a
-trained run in three lines with open_clip's names:
+The papers ask one question: how much of a CLIP can be left untrained?
 
-    model, transform, tokenize = lift.load("runs/lift")
-    image = model.encode_image(transform(Image.open("dog.jpg"))[None], normalize=True)
-    text = model.encode_text(tokenize(["a dog", "a cat"]), normalize=True)
+    CLIP      Contrastive Language-Image Pre-training (Radford et al. 2021, arXiv 2103.00020).
+              Both towers are trained from scratch.
+    LIFT      Language-Image alignment with Fixed Text encoders (Yang et al. 2025, arXiv
+              2506.04209). The text side is the vector of a frozen language model. Only the image
+              side is trained.
+    LiT       Locked-image text Tuning (Zhai et al. 2022, arXiv 2111.07991). A pretrained image
+              tower is locked, and a text tower learns to fit it.
+    APE       Aligning Pretrained Encoders (Rosenfeld et al. 2022, arXiv 2210.03927). Both towers
+              are locked. Only a small network on each text token is trained.
+    LilT      (Khan & Fu 2023, arXiv 2303.11866). Two pretrained towers, of which only norms,
+              biases or small adapters are trained.
+    LLM2CLIP  (Huang et al. 2024, arXiv 2411.04997). A pretrained image tower goes on learning from
+              a frozen language model that was tuned to tell captions apart.
+
+One step of LIFT, in plain PyTorch and without anything of this project:
+
+    # Once, before training. The language model never sees an image and is never trained.
+    with torch.no_grad():
+        raw = language_model(all_captions)            # (N, 576), one vector per caption
+    mean = raw.mean(0)
+    variance, directions = torch.linalg.eigh(torch.cov(raw.T, correction=0))
+    whiten = directions[:, -128:] / variance[-128:].sqrt()     # (576, 128)
+
+    image_tower = ViT()                               # from scratch: (B, 3, S, S) -> (B, 128)
+    head = nn.Sequential(nn.Linear(128, 128), nn.GELU(), nn.Linear(128, 128))
+    logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    # Every step: B images, and the numbers of their captions.
+    z = F.normalize(head(image_tower(images)), dim=-1)                     # (B, 128)
+    t = F.normalize((raw[captions] - mean) @ whiten, dim=-1)               # (B, 128), no gradient
+    logits = logit_scale.exp() * z @ t.T                                   # (B, B)
+    own = torch.arange(B)                             # image i belongs to caption i
+    loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    loss.backward()                                   # reaches image_tower, head, logit_scale
+    optimizer.step()
+
+Everything below says the same for all methods at once. Letters of shapes: B images in a batch,
+D the shared dimension, L tokens of the longest caption, V words of a vocabulary, S pixels per side.
 """
 
 import math
-import re
-from dataclasses import dataclass
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from data.captions import END, TokenIds, chunks
-from data.common import BadInput
+from data.captions import END
+from data.common import BadInput, chunks, select
 from data.files.runs import read_run
-from data.files.vit import load_vit
-from data.images import pixels
-from data.vectors import CaptionVectors, OutsideVectors
-from llm_text import load_llm, mean_token, whitening
+from data.images.pixels import normalize_pixels, to_square
+from data.vectors import OutsideVectors
+from llm_text import Llama, TextSource, load_llm, mean_token, text_inputs, whitening
 from vit import Block, ViT, init_linears
 
-# ---------------------------------------------------------------------------------------------------------------
-# Losses: (image features (B, D), text features (B, D), both of unit length, scale (), duplicates) -> scalar.
+# --------------------------------------------------------------------------------------------------
+# Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
+# and give a scalar. The features have unit length.
 
 
-def info_nce(image_features, text_features, logit_scale, duplicates=None):
-    """Symmetric cross-entropy of every picture against all captions of the batch and the reverse. (CLIP, Fig. 3)
+def info_nce(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor,
+    duplicates: Tensor | None = None,
+) -> Tensor:
+    """CLIP's loss, information noise-contrastive estimation. (Radford et al. 2021, figure 3)
 
-    logit_scale is 1 / temperature, already exponentiated. duplicates (B, B) bool, symmetric, marks pairs of which one's
-    caption is among all the other picture's, or the pictures are equal: true pairs by accident, so they are no negatives (its
-    diagonal is ignored). Random features of dimension D begin near ln B + scale^2 / 2D. Computed in float32 also under
-    autocast: at scale 100 the bfloat16 grid of the logits is 0.5 wide.
+        logits[i, j] = s <z_i, t_j>                                       s: logit_scale, (B, B)
+        loss = ( mean_i CE(logits[i, :], i) + mean_j CE(logits[:, j], j) ) / 2
+
+    In words: find the caption of image i among the B captions of the batch, and the image of
+    caption j among the B images. z_i is image_features[i], t_j is text_features[j].
+
+    logit_scale  one over the temperature, already exponentiated
+    duplicates   bool, symmetric: image i and caption j also match, although i != j. They are true
+                 pairs by accident, so pushing them apart would be wrong. They are left out of both
+                 softmaxes: exp(-inf) = 0. The diagonal is ignored. See data/batches.py.
+
+    Guessing costs ln B. Random features in D dimensions cost about ln B + s^2 / (2 D), which is
+    where training starts. A model that has learned something is below ln B.
     """
+    # Logits are computed in float32 also under autocast. At a scale of 100, neighbouring bfloat16
+    # numbers are 0.5 apart, which is more than many differences that matter.
     with torch.autocast(image_features.device.type, enabled=False):
         logits = logit_scale.float() * image_features.float() @ text_features.float().T  # (B, B)
         if duplicates is not None:
             off_diagonal = ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
             logits = logits.masked_fill(duplicates & off_diagonal, -torch.inf)
         target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        image_to_text = F.cross_entropy(logits, target)
+        text_to_image = F.cross_entropy(logits.T, target)
+        return (image_to_text + text_to_image) / 2
 
 
-def cosine_loss(image_features, text_features, logit_scale=None, duplicates=None):
-    """1 - cosine to the own caption; no negatives, no scale. Cannot collapse only because the texts are fixed."""
+def cosine_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor | None = None,
+    duplicates: Tensor | None = None,
+) -> Tensor:
+    """LIFT's second loss: move each image to its own caption. There are no negatives.
+
+        loss = 1 - mean_i <z_i, t_i>
+
+    It starts near 1 for random features. It cannot collapse to one point for all images, but only
+    because the captions' vectors are fixed. The last two arguments are not used.
+    """
     return 1 - (image_features.float() * text_features.float()).sum(-1).mean()
 
 
-def label_loss(image_features, text_features, logit_scale, duplicates=None):
-    """Softmax cross-entropy against several labels at once, each a share of the target by its weight. (text_features: WordLabels)"""
-    weight = text_features.float().sum(
-        -1, keepdim=True
-    )  # (B, 1); 0 where a caption has no label at all
-    target = text_features.float() / weight.clamp_min(1e-12)  # (B, V)
-    loss = -(target * F.log_softmax(logit_scale.float() * image_features.float(), dim=-1)).sum()
-    return loss / (weight > 0).sum().clamp_min(1)
+def label_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor,
+    duplicates: Tensor | None = None,
+) -> Tensor:
+    """Softmax cross-entropy against several labels at once. (SuperClass, arXiv 2411.03313)
+
+        loss = - mean_i sum_v y_iv log softmax(s z_i)_v
+
+    text_features (B, V) are the weights of WordLabels, zero where a caption lacks a word. Dividing
+    them by their sum makes each caption's targets y_i add up to 1. Their length does not matter.
+    A caption without any known word counts nothing.
+    """
+    weights = text_features.float()
+    total = weights.sum(-1, keepdim=True)  # (B, 1)
+    target = weights / total.clamp_min(1e-12)  # (B, V)
+    log_probability = F.log_softmax(logit_scale.float() * image_features.float(), dim=-1)  # (B, V)
+    return -(target * log_probability).sum() / (total > 0).sum().clamp_min(1)
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# Heads: (width of the tower, shared dimension) -> module.
+# --------------------------------------------------------------------------------------------------
+# Heads. Each is a function (width of the tower, shared dimension) -> module.
 
 
-def linear(d_in, d_out):
-    """CLIP's projection."""
+def no_head(d_in: int, d_out: int) -> nn.Module:
+    """The tower's own output is the shared space, so d_out equals d_in."""
+    return nn.Identity()
+
+
+def projection(d_in: int, d_out: int) -> nn.Module:
+    """CLIP's head: one matrix, no bias."""
     return nn.Linear(d_in, d_out, bias=False)
 
 
-def mlp(d_in, d_out):
-    """LIFT's head."""
+def projection_with_bias(d_in: int, d_out: int) -> nn.Module:
+    """LilT's head."""
+    return nn.Linear(d_in, d_out)
+
+
+def mlp(d_in: int, d_out: int) -> nn.Module:
+    """LIFT's head: two linear layers."""
     return nn.Sequential(nn.Linear(d_in, d_out), nn.GELU(), nn.Linear(d_out, d_out))
 
 
 class Residual(nn.Module):
-    """x + Linear(GELU(Linear(LN(x)))), twice as wide inside."""
+    """x + W2 GELU(W1 LayerNorm(x)), with twice the width inside."""
 
-    def __init__(self, width):
+    def __init__(self, width: int):
         super().__init__()
         self.net = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x + self.net(x)
 
 
-class Unit(nn.Module):
-    """To unit length, in float32."""
+class UnitLength(nn.Module):
+    """Scale each vector to length 1, in float32."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x.float(), dim=-1)
 
 
-def adaptor(d_in, d_out):
-    """LLM2CLIP's adaptor on the frozen LLM's vector."""
-    return nn.Sequential(
-        Unit(), *(Residual(d_in) for _ in range(4)), nn.LayerNorm(d_in), nn.Linear(d_in, d_out)
-    )
+def adaptor(d_in: int, d_out: int) -> nn.Module:
+    """LLM2CLIP's head on the frozen language model's vector: four residual blocks."""
+    blocks = [Residual(d_in) for _ in range(4)]
+    return nn.Sequential(UnitLength(), *blocks, nn.LayerNorm(d_in), nn.Linear(d_in, d_out))
 
 
 class TokenMean(nn.Module):
-    """A network for each token, then the mean over the caption's tokens: (B, L, d_in) -> (B, d_out). Zeros are padding."""
+    """Apply a network to each token, then take the mean: (B, L, d_in) -> (B, d_out).
 
-    def __init__(self, net):
+    A token that is all zeros is padding and does not count. A caption without any real token, which
+    is one of unknown words only, becomes zeros.
+    """
+
+    def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, tokens):
-        real = (tokens != 0).any(-1, keepdim=True)  # (B, L, 1)
-        return (self.net(tokens.float()) * real).sum(1) / real.sum(1).clamp_min(
-            1
-        )  # (no known word: zeros)
+    def forward(self, tokens: Tensor) -> Tensor:
+        is_real = (tokens != 0).any(-1, keepdim=True)  # (B, L, 1)
+        summed = (self.net(tokens.float()) * is_real).sum(1)  # (B, d_out)
+        return summed / is_real.sum(1).clamp_min(1)
 
 
-def ape(d_in, d_out, layers=4):
-    """APE's head. The paper gives four to six layers; width and activation are ours."""
-    hidden = [m for _ in range(layers - 1) for m in (nn.Linear(d_in, d_in), nn.GELU())]
-    return TokenMean(nn.Sequential(*hidden, nn.Linear(d_in, d_out)))
+def ape(d_in: int, d_out: int, layers: int = 4) -> nn.Module:
+    """APE's head. The paper gives four to six layers. Their width and activation are our choice."""
+    net = []
+    for _ in range(layers - 1):
+        net += [nn.Linear(d_in, d_in), nn.GELU()]
+    return TokenMean(nn.Sequential(*net, nn.Linear(d_in, d_out)))
 
 
-def ape_transformer(d_in, d_out):
-    """Its control: tokens may look at those before them. A block of half the width has the weights of three MLP layers."""
+def ape_transformer(d_in: int, d_out: int) -> nn.Module:
+    """APE's first control: tokens may look at the tokens before them.
+
+    One block of half the width has as many weights as three of the MLP's layers.
+    """
     half = d_in // 2
-    block = Block(half, math.gcd(half, 8), causal=True)
+    block = Block(half, heads=math.gcd(half, 8), causal=True)
     return TokenMean(
         nn.Sequential(nn.Linear(d_in, half), block, nn.LayerNorm(half), nn.Linear(half, d_out))
     )
 
 
-def token_mean(d_in, d_out):
-    """Its other control: nothing but the mean of linearly mapped tokens."""
+def token_mean(d_in: int, d_out: int) -> nn.Module:
+    """APE's second control: nothing but the mean of linearly mapped tokens."""
     return TokenMean(nn.Linear(d_in, d_out, bias=False))
 
 
 class Adapter(nn.Module):
-    """LilT's adapter: D -> D/4 -> D beside the identity, before each norm of a block, in both towers.
+    """LilT's adapter, a small detour with a bottleneck of a quarter of the width.
 
-    (The paper's stand behind the sub-layers in the text tower.) Its second layer begins at zero: nothing changes at first.
+        x + W_up GELU(W_down x)
+
+    Two stand in each block of both towers, before the norms. W_up starts at zero, so that nothing
+    changes at first. In the paper's text tower they stand behind the sub-layers instead.
     """
 
-    def __init__(self, width):
+    def __init__(self, width: int):
         super().__init__()
-        self.down, self.up = nn.Linear(width, width // 4), nn.Linear(width // 4, width)
+        self.down = nn.Linear(width, width // 4)
+        self.up = nn.Linear(width // 4, width)
         init_linears(self)
         nn.init.zeros_(self.up.weight)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x + self.up(F.gelu(self.down(x)))
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# The image tower.
+# --------------------------------------------------------------------------------------------------
+# Sizes, and the image tower that is somewhere else.
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes that a user may choose. Flags of train.py have the same names and defaults."""
+
+    model: str = "micro/8"  # of the image tower, a key of vit.SIZES
+    image_size: int = 40  # pixels per side
+    image_pool: str = "avg"  # mean of the patches, or "tok", a class token
+    embed_dim: int = 128  # D, where both towers have a head
+    text_width: int = 64  # the next three: of a text transformer from scratch
+    text_depth: int = 4
+    text_heads: int = 2
+    context_length: int = 77  # tokens of a caption at most
 
 
 class OutsideTower(nn.Module):
-    """Stands for somebody else's image tower, known by the vectors that it made (--image-features)."""
+    """Stands for somebody else's image tower. Only its vectors are known (--image-features)."""
 
-    def __init__(self, width):
+    def __init__(self, width: int):
         super().__init__()
         self.width = width
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         raise BadInput(
-            "this run knows pictures by --image-features only; it cannot read another picture"
+            "this run knows images by --image-features only; it cannot read another image"
         )
 
 
-def image_tower(cfg):
-    """A ViT, from scratch or with the weights of --image-weights. (`load` names none: they are in the checkpoint.)"""
-    if cfg.image_features:
-        return OutsideTower(OutsideVectors(cfg.image_features).vectors.shape[-1])
-    tower = ViT(cfg.model, cfg.image_size, cfg.image_pool)
-    if cfg.image_weights:
-        load_vit(tower, cfg.image_weights, cfg.image_norm)
-    return tower
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Text towers. `tokenizer(cfg, device)` gives texts -> tensor (N, ...) (data/captions.py), which runs once, before training, on every
-# distinct caption. Its `rows(texts)` are the same, read on demand; `fingerprint` names what made them, `cut` is the share of texts that
-# were too long, `frozen_parameters` the LLM's size. What a tower learns from the training captions, `fit`, are buffers, named in `fitted`.
-
-
-def find(vocab, ids):
-    """Where ids stand in a sorted vocabulary (V,); V, the unknown word, for those that do not."""
-    row = torch.searchsorted(vocab, ids).clamp_max(len(vocab) - 1)
-    return torch.where(vocab[row] == ids, row, len(vocab))
+# --------------------------------------------------------------------------------------------------
+# Text towers.
 
 
 class TextTower(nn.Module):
-    """The frame of a text tower. `width` is that of its features; one that learns nothing beforehand fits ()."""
+    """What every text tower has. A tower knows nothing of files, caches and tokenizers.
 
-    fitted, tokenizer = (), TokenIds
+    inputs       what `forward` takes. train.py makes it once, for every distinct caption:
+                 "vectors"  one vector of the frozen language model, (B, width)
+                 "tokens"   one vector per token of the frozen language model, (B, L, width)
+                 "ids"      token ids (B, L) int64, then END, then PAD (data/captions.py)
+    learned      names of the buffers that `fit` makes from the training captions
+    needs_llama  whether the constructor wants a live language model
+    width        length of the vectors that `forward` gives, (B, width)
+    """
 
-    def __init__(self, cfg, *fitted):
+    inputs = "ids"
+    learned: tuple[str, ...] = ()
+    needs_llama = False
+    width: int
+
+    def __init__(self, sizes: Sizes, *learned: Tensor):
         super().__init__()
-        for name, tensor in zip(self.fitted, fitted, strict=True):
+        for name, tensor in zip(self.learned, learned, strict=True):
             self.register_buffer(name, tensor)
 
     @staticmethod
-    def fit(cfg, inputs):
+    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+        """Learn what is needed beforehand from the training captions' inputs, without gradients.
+
+        inputs      has a length and slices; one row per distinct caption
+        directions  how many directions whitening keeps (--whiten); most towers ignore it
+        """
         return ()
 
 
 class LLMVectors(TextTower):
-    """LIFT's: a caption is its cached LLM vector, centred and whitened. Nothing to train."""
+    """LIFT's text tower: the cached vector of the frozen language model, centred and whitened.
 
-    fitted, pool, ndim = ("mean", "matrix"), None, 2  # (llm_width,), (llm_width, width)
-    width = property(lambda self: self.matrix.shape[-1])
+        t = (x - mean) @ matrix
 
-    def forward(self, vectors):  # (B, llm_width)
-        with torch.autocast(
-            vectors.device.type, enabled=False
-        ):  # whitening enlarges what bfloat16 would round away
+    Nothing in it is trained. llm_text.whitening explains why it is needed.
+    """
+
+    inputs = "vectors"
+    learned = ("mean", "matrix")  # (llm_width,) and (llm_width, width)
+
+    def __init__(self, sizes: Sizes, mean: Tensor, matrix: Tensor):
+        super().__init__(sizes, mean, matrix)
+        self.width = matrix.shape[-1]
+
+    def forward(self, vectors: Tensor) -> Tensor:  # (B, llm_width)
+        # Float32 also under autocast: whitening enlarges small directions, which bfloat16 would
+        # have rounded away.
+        with torch.autocast(vectors.device.type, enabled=False):
             return (vectors.float() - self.mean) @ self.matrix  # (B, width)
 
-    @classmethod
-    def tokenizer(cls, cfg, device):
-        if cfg.text_features:
-            return OutsideVectors(cfg.text_features, cls.ndim)
-        llm = load_llm(cfg.llm, device, getattr(torch, cfg.llm_dtype), cfg.llm_adapter)
-        return CaptionVectors(llm, cls.pool or cfg.pool, cfg.layer or None, cfg.context_length)
-
     @staticmethod
-    def fit(cfg, vectors):
-        return whitening(vectors, cfg.whiten)
+    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+        return whitening(inputs, directions)
 
 
 class RawVectors(LLMVectors):
-    """LLM2CLIP's: the LLM's vector as it is."""
+    """LLM2CLIP's text tower: the language model's vector as it is."""
 
     @staticmethod
-    def fit(cfg, vectors):
-        width = vectors[:1].shape[1]
-        return torch.zeros(width), torch.eye(width)
+    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+        llm_width = inputs[:1].shape[1]
+        return torch.zeros(llm_width), torch.eye(llm_width)
 
 
-class LLMTokens(LLMVectors):
-    """APE's: every token's last hidden state, cached; centred and scaled to unit variance, for a few dimensions dwarf the rest."""
+class LLMTokens(TextTower):
+    """APE's text tower: the last hidden state of every token, cached.
 
-    fitted, pool, ndim = ("mean", "std"), "tokens", 3  # (llm_width,) each
-    width = property(lambda self: len(self.mean))
+    Each dimension is centred and divided by its standard deviation, because a few dimensions of a
+    language model are far larger than all others. Padding stays zero, and so does the first token,
+    which llm_text.all_tokens leaves out.
+    """
 
-    def forward(self, tokens):  # (B, L, llm_width); zeros (padding, and the first token) stay zeros
-        real = (tokens != 0).any(-1, keepdim=True)
-        return torch.where(real, (tokens.float() - self.mean) / self.std, 0.0)
+    inputs = "tokens"
+    learned = ("mean", "std")  # (llm_width,) each
+
+    def __init__(self, sizes: Sizes, mean: Tensor, std: Tensor):
+        super().__init__(sizes, mean, std)
+        self.width = len(mean)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # (B, L, llm_width)
+        is_real = (tokens != 0).any(-1, keepdim=True)  # (B, L, 1)
+        return torch.where(is_real, (tokens.float() - self.mean) / self.std, 0.0)
 
     @staticmethod
-    def fit(cfg, tokens):
-        n = total = squares = 0
-        for x in chunks(tokens, 1000):
-            x = x.double().flatten(0, 1)
-            x = x[(x != 0).any(-1)]
-            n, total, squares = n + len(x), total + x.sum(0), squares + (x * x).sum(0)
-        mean = total / n
-        return mean.float(), (squares / n - mean * mean).clamp_min(1e-12).sqrt().float()
+    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+        # Sums in float64 over 1,000 captions at a time: all of them may be larger than memory.
+        count = total = squares = 0
+        for chunk in chunks(inputs, 1000):
+            tokens = chunk.double().flatten(0, 1)  # (captions * L, llm_width)
+            tokens = tokens[(tokens != 0).any(-1)]
+            count += len(tokens)
+            total += tokens.sum(0)
+            squares += (tokens * tokens).sum(0)
+        mean = total / count
+        variance = squares / count - mean * mean
+        return mean.float(), variance.clamp_min(1e-12).sqrt().float()
+
+
+def vocabulary(inputs) -> Tensor:
+    """All token ids that the training captions use, (V,) int64, sorted.
+
+    The language model's tokenizer knows 49,000 more. Rows for those would stay random anyway.
+    """
+    return torch.cat([chunk.unique() for chunk in chunks(inputs)]).unique()
+
+
+def positions_in(vocab: Tensor, ids: Tensor) -> Tensor:
+    """Where ids stand in a sorted vocabulary (V,). An id that is not there, unknown, gets V.
+
+    >>> positions_in(torch.tensor([2, 5, 9]), torch.tensor([9, 4, 2]))
+    tensor([2, 3, 0])
+    """
+    position = torch.searchsorted(vocab, ids).clamp_max(len(vocab) - 1)
+    return torch.where(vocab[position] == ids, position, len(vocab))
 
 
 class TokenTable(TextTower):
-    """APE's second control, in place of the LLM: a learned vector for each token, whatever stands around it.
+    """The text tower of APE's second control: a learned vector for each token.
 
-    Its vocabulary is what the training captions use; any other token is one unknown word. (The other 49,000 rows of
-    the LLM's would stay random anyway.)
+    It is the same vector whatever stands around the token. All unknown tokens share one vector of
+    zeros, so that they are no part of a mean.
     """
 
-    fitted = ("vocab",)  # (V,) int64, sorted
+    learned = ("vocab",)  # (V,) int64, sorted
 
-    def __init__(self, cfg, vocab, width=None):
-        super().__init__(cfg, vocab)
-        self.width = width or cfg.embed_dim
+    def __init__(self, sizes: Sizes, vocab: Tensor):
+        super().__init__(sizes, vocab)
+        self.width = sizes.embed_dim
         self.token_embedding = nn.Embedding(len(vocab) + 1, self.width)
-        nn.init.zeros_(self.token_embedding.weight[-1])  # the unknown word: no part of a mean
+        nn.init.zeros_(self.token_embedding.weight[-1])
 
-    def forward(self, ids):  # (B, L)
-        return (
-            self.token_embedding(find(self.vocab, ids)) * (ids >= 0)[..., None]
-        )  # (B, L, D); zeros: END and padding
+    def forward(self, ids: Tensor) -> Tensor:  # (B, L)
+        vectors = self.token_embedding(positions_in(self.vocab, ids))  # (B, L, width)
+        return vectors * (ids >= 0)[..., None]  # zeros at END and PAD, which are negative
 
     @staticmethod
-    def fit(cfg, ids):
-        return (torch.cat([part.unique() for part in chunks(ids)]).unique(),)
+    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+        return (vocabulary(inputs),)
 
 
-class TextTransformer(TokenTable):
-    """CLIP's: a causal transformer from scratch, read at the end-of-text token."""
+class TextTransformer(TextTower):
+    """CLIP's text tower: a causal transformer from scratch, read at the end-of-text token.
 
-    def __init__(self, cfg, vocab):
-        super().__init__(cfg, vocab, cfg.text_width)
+    Causal means that each token sees only those before it, so the last one has seen them all.
+    """
+
+    learned = ("vocab",)  # (V,) int64, sorted
+
+    def __init__(self, sizes: Sizes, vocab: Tensor):
+        super().__init__(sizes, vocab)
+        width = sizes.text_width
+        self.width = width
+        self.token_embedding = nn.Embedding(len(vocab) + 1, width)
         self.positional_embedding = nn.Parameter(
-            torch.randn(1, cfg.context_length, self.width) * 0.01
+            torch.randn(1, sizes.context_length, width) * 0.01  # 0.01 and 0.02 below are CLIP's
         )
-        self.blocks = nn.Sequential(
-            *(Block(self.width, cfg.text_heads, causal=True) for _ in range(cfg.text_depth))
-        )
-        self.ln_final = nn.LayerNorm(self.width)
+        blocks = [Block(width, sizes.text_heads, causal=True) for _ in range(sizes.text_depth)]
+        self.blocks = nn.Sequential(*blocks)
+        self.ln_final = nn.LayerNorm(width)
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
-    def forward(self, ids):  # (B, L)
-        x = self.blocks(
-            self.token_embedding(find(self.vocab, ids))
-            + self.positional_embedding[:, : ids.shape[1]]
-        )  # (B, L, D)
-        end = (ids == END).int().argmax(1)  # (B,)
-        return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, D)
+    def forward(self, ids: Tensor) -> Tensor:  # (B, L)
+        x = self.token_embedding(positions_in(self.vocab, ids))  # (B, L, width)
+        x = self.blocks(x + self.positional_embedding[:, : ids.shape[1]])
+        end = (ids == END).int().argmax(1)  # (B,) the first END of each caption
+        return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, width)
+
+    @staticmethod
+    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+        return (vocabulary(inputs),)
 
 
 class LiveLLM(TextTower):
-    """LilT's: the first --layer blocks of the LLM itself and its final norm, then the mean of its tokens."""
+    """LilT's text tower: the first blocks of the language model itself, then the mean of tokens.
 
-    def __init__(self, cfg):
-        super().__init__(cfg)
-        llm = load_llm(cfg.llm, adapter=cfg.llm_adapter)
-        self.width, self.llm = llm.width, llm.model
-        del self.llm.layers[llm.pool_layer("mean", cfg.layer or None) :]
-
-    def forward(self, ids):  # (B, L)
-        return mean_token(self.llm(ids.clamp_min(0), ids >= 0), ids >= 0)  # (B, D)
-
-
-def caption_labels(ids):
-    """Token ids (B, L) -> labels (B, 2 L - 1): each token, and each pair as one number (above all tokens'); -1 where there is none."""
-    a, b = ids[:, :-1], ids[:, 1:]
-    return torch.cat(
-        [ids.clamp_min(-1), torch.where((a >= 0) & (b >= 0), ((a + 1) << 32) + b, -1)], dim=1
-    )
-
-
-def commonest_labels(ids, limit=4096):
-    """(labels (V,) int64, sorted; weights (V,)) of training captions, V at most limit.
-
-    A label weighs log(captions / captions that hold it); one that all of them hold tells nothing and is left out.
+    It runs in every step, because parts of it are trained.
     """
-    vocab, counts = torch.zeros(2, 0, dtype=torch.int64)
-    for part in chunks(ids):
-        labels = caption_labels(part).sort(1).values
-        labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1  # count a label once a caption
-        new, more = labels.unique(return_counts=True)
-        vocab, row = torch.cat([vocab, new]).unique(return_inverse=True)
-        counts = torch.zeros(len(vocab), dtype=torch.int64).index_add_(
-            0, row, torch.cat([counts, more])
-        )
-    tells = (vocab >= 0) & (counts < len(ids))
-    vocab, counts = vocab[tells], counts[tells]
-    if not len(vocab):
-        raise BadInput(
-            "the captions have no word that tells one from another; there is nothing to label pictures by"
-        )
-    kept = counts.argsort(descending=True, stable=True)[:limit].sort().values
-    return vocab[kept], (len(ids) / counts[kept]).log()
+
+    needs_llama = True
+
+    def __init__(self, sizes: Sizes, *, llama: Llama):
+        super().__init__(sizes)
+        self.width = llama.config.width
+        self.llm = llama
+
+    def forward(self, ids: Tensor) -> Tensor:  # (B, L)
+        is_token = ids >= 0  # (B, L) bool: END and PAD are none
+        return mean_token(self.llm(ids.clamp_min(0), is_token), is_token)  # (B, width)
 
 
 class WordLabels(TextTower):
-    """Not a tower but labels: which of the commonest tokens and pairs of tokens a caption holds (data/labels.py)."""
+    """Labels in place of a text tower, for the method "supervised": which words a caption holds.
 
-    fitted = ("vocab", "weight")  # (V,) int64, sorted; (V,)
-    width = property(lambda self: len(self.vocab))
+    A label is a token, or a pair of neighbouring tokens such as "red circle". The pairs are ours:
+    SuperClass (Huang et al. 2024, arXiv 2411.03313) has single tokens.
+    """
 
-    def forward(self, ids):
-        hot = torch.zeros(len(ids), self.width + 1, device=ids.device)
-        return (
-            hot.scatter_(1, find(self.vocab, caption_labels(ids)), 1.0)[:, :-1] * self.weight
-        )  # (B, V), without the unknown
+    learned = ("vocab", "weight")  # (V,) int64, sorted; (V,)
+
+    def __init__(self, sizes: Sizes, vocab: Tensor, weight: Tensor):
+        super().__init__(sizes, vocab, weight)
+        self.width = len(vocab)
+
+    def forward(self, ids: Tensor) -> Tensor:  # (B, L)
+        # One column more takes the unknown labels, and is cut off again.
+        has_label = torch.zeros(len(ids), self.width + 1, device=ids.device)
+        has_label.scatter_(1, positions_in(self.vocab, self.labels(ids)), 1.0)
+        return has_label[:, :-1] * self.weight  # (B, V)
 
     @staticmethod
-    def fit(cfg, ids):
-        return commonest_labels(ids)
+    def labels(ids: Tensor) -> Tensor:
+        """Token ids (B, L) -> labels (B, 2 L - 1) int64; -1 where there is none.
+
+        A pair (a, b) becomes one number, (a + 1) 2^32 + b, which is larger than every token's id.
+        """
+        first, second = ids[:, :-1], ids[:, 1:]
+        is_pair = (first >= 0) & (second >= 0)
+        pairs = torch.where(is_pair, ((first + 1) << 32) + second, -1)
+        return torch.cat([ids.clamp_min(-1), pairs], dim=1)
+
+    @staticmethod
+    def fit(inputs, directions: int, limit: int = 4096) -> tuple[Tensor, ...]:
+        """The commonest labels, `limit` at most, and their weights.
+
+            weight_v = log(captions / captions that hold v)
+
+        A label that all captions hold tells nothing, so it is left out.
+        """
+        vocab, counts = torch.zeros(2, 0, dtype=torch.int64)
+        for chunk in chunks(inputs):
+            # Count a label once per caption: sorted, its second occurrence follows the first.
+            labels = WordLabels.labels(chunk).sort(1).values
+            labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1
+            new_labels, new_counts = labels.unique(return_counts=True)
+            # Add the new counts to those of the chunks before.
+            vocab, place = torch.cat([vocab, new_labels]).unique(return_inverse=True)
+            both = torch.cat([counts, new_counts])
+            counts = torch.zeros(len(vocab), dtype=torch.int64).index_add_(0, place, both)
+        tells_something = (vocab >= 0) & (counts < len(inputs))
+        vocab, counts = vocab[tells_something], counts[tells_something]
+        if not len(vocab):
+            raise BadInput(
+                "the captions have no word that tells one from another; there is nothing to "
+                "label images by"
+            )
+        kept = counts.argsort(descending=True, stable=True)[:limit].sort().values
+        return vocab[kept], (len(inputs) / counts[kept]).log()
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# The table.
+# --------------------------------------------------------------------------------------------------
+# The table of methods. A new paper is one entry here, at most one class above, and one test.
 
 
 @dataclass(frozen=True)
 class Method:
-    """One paper in one row. What `trains` does not match is frozen: no gradient, eval mode, not in the optimizer."""
+    """One paper. What `trains` does not name is frozen: no gradient, eval mode, no optimizer."""
 
+    paper: str
     image: str  # where the image tower starts: "scratch" or "pretrained"
-    text: type  # class of the text tower
-    trains: str  # regular expression, matched at the start of parameter names
-    image_head: callable
-    text_head: callable
-    loss: callable
-    image_rate: float = 1.0  # the image tower's learning rate, as a share of --lr
+    text: type[TextTower]
+    trains: tuple[str, ...]  # parts of the model; see `is_in_part`
+    image_head: Callable[[int, int], nn.Module]
+    text_head: Callable[[int, int], nn.Module]
+    loss: Callable[..., Tensor]
+    adapters: bool = False  # put LilT's adapters into both towers
+    image_lr_share: float = 1.0  # the image tower's learning rate, as a share of --lr
 
 
-HEADS = r"image_head\.|text_head\.|logit_scale"
-UNLOCK = {  # LilT's names for what is trained in the two towers, beside heads and scale
-    "layernorm": rf"{HEADS}|.*(norm|ln_final)",
-    "bitfit": rf"{HEADS}|.*bias$",  # (SmolLM2 has none: there, of the image tower)
-    "adapters": rf"{HEADS}|.*\.adapter[12]\.",
-    "adapters+layernorm": rf"{HEADS}|.*\.adapter[12]\.|.*(norm|ln_final)",
-    "all": r".*",
-}
-# Optimizer, schedule, crops and the scale's limits are one for all rows, and the command line's; each paper has its own.
-VISUAL, TEXT, none = (
-    rf"visual\.|{HEADS}",
-    rf"text\.|{HEADS}",
-    nn.Identity,
-)  # (no head: that tower's space is the shared one)
+HEADS = ("image_head", "text_head", "logit_scale")
+
 METHODS = {
-    "clip": Method("scratch", TextTransformer, r".*", linear, linear, info_nce),
-    "lift": Method("scratch", LLMVectors, VISUAL, mlp, none, info_nce),
-    "lift_cos": Method("scratch", LLMVectors, r"visual\.|image_head\.", mlp, none, cosine_loss),
-    "supervised": Method("scratch", WordLabels, VISUAL, linear, none, label_loss),
-    "lit": Method("pretrained", TextTransformer, TEXT, none, linear, info_nce),
+    "clip": Method(
+        paper="Radford et al. 2021, arXiv 2103.00020",
+        image="scratch",
+        text=TextTransformer,
+        trains=("visual", "text", *HEADS),
+        image_head=projection,
+        text_head=projection,
+        loss=info_nce,
+    ),
+    "lift": Method(
+        paper="Yang et al. 2025, arXiv 2506.04209",
+        image="scratch",
+        text=LLMVectors,
+        trains=("visual", "image_head", "logit_scale"),
+        image_head=mlp,
+        text_head=no_head,
+        loss=info_nce,
+    ),
+    # LIFT with the cosine loss, which has no scale to learn.
+    "lift_cos": Method(
+        paper="Yang et al. 2025, arXiv 2506.04209",
+        image="scratch",
+        text=LLMVectors,
+        trains=("visual", "image_head"),
+        image_head=mlp,
+        text_head=no_head,
+        loss=cosine_loss,
+    ),
+    # Not one of the papers' methods: it makes the pretrained image tower that others start from.
+    "supervised": Method(
+        paper="after SuperClass, Huang et al. 2024, arXiv 2411.03313",
+        image="scratch",
+        text=WordLabels,
+        trains=("visual", "image_head", "logit_scale"),
+        image_head=projection,
+        text_head=no_head,
+        loss=label_loss,
+    ),
+    "lit": Method(
+        paper="Zhai et al. 2022, arXiv 2111.07991",
+        image="pretrained",
+        text=TextTransformer,
+        trains=("text", "text_head", "logit_scale"),
+        image_head=no_head,
+        text_head=projection,
+        loss=info_nce,
+    ),
+    # CLIP from a pretrained image tower: what LLM2CLIP is compared with.
     "clip_pretrained": Method(
-        "pretrained", TextTransformer, r".*", linear, linear, info_nce, image_rate=0.1
+        paper="Radford et al. 2021, arXiv 2103.00020",
+        image="pretrained",
+        text=TextTransformer,
+        trains=("visual", "text", *HEADS),
+        image_head=projection,
+        text_head=projection,
+        loss=info_nce,
+        image_lr_share=0.1,
     ),
-    "ape": Method("pretrained", LLMTokens, HEADS, none, ape, info_nce),
-    "ape_transformer": Method("pretrained", LLMTokens, HEADS, none, ape_transformer, info_nce),
-    "ape_lookup": Method("pretrained", TokenTable, TEXT, none, token_mean, info_nce),
+    "ape": Method(
+        paper="Rosenfeld et al. 2022, arXiv 2210.03927",
+        image="pretrained",
+        text=LLMTokens,
+        trains=("text_head", "logit_scale"),
+        image_head=no_head,
+        text_head=ape,
+        loss=info_nce,
+    ),
+    # The next two are APE's controls: another head, and no language model at all.
+    "ape_transformer": Method(
+        paper="Rosenfeld et al. 2022, arXiv 2210.03927",
+        image="pretrained",
+        text=LLMTokens,
+        trains=("text_head", "logit_scale"),
+        image_head=no_head,
+        text_head=ape_transformer,
+        loss=info_nce,
+    ),
+    "ape_lookup": Method(
+        paper="Rosenfeld et al. 2022, arXiv 2210.03927",
+        image="pretrained",
+        text=TokenTable,
+        trains=("text", "text_head", "logit_scale"),
+        image_head=no_head,
+        text_head=token_mean,
+        loss=info_nce,
+    ),
     "lilt": Method(
-        "pretrained", LiveLLM, UNLOCK["adapters+layernorm"], nn.Linear, nn.Linear, info_nce
+        paper="Khan & Fu 2023, arXiv 2303.11866",
+        image="pretrained",
+        text=LiveLLM,
+        trains=("norms", "adapters", *HEADS),
+        image_head=projection_with_bias,
+        text_head=projection_with_bias,
+        loss=info_nce,
+        adapters=True,
     ),
-    "llm2clip": Method("pretrained", RawVectors, VISUAL, linear, adaptor, info_nce, image_rate=0.1),
+    "llm2clip": Method(
+        paper="Huang et al. 2024, arXiv 2411.04997",
+        image="pretrained",
+        text=RawVectors,
+        trains=("visual", *HEADS),
+        image_head=projection,
+        text_head=adaptor,
+        loss=info_nce,
+        image_lr_share=0.1,
+    ),
 }
+# Optimizer, schedule, crops and the limits of the scale are the command line's, and the same for
+# all methods. Each paper has its own; docs/methods.md lists the differences.
+
+# What --unlock trains in both towers, in place of the method's own parts. The names are LilT's.
+UNLOCK = {
+    "layernorm": ("norms", *HEADS),
+    "bitfit": ("biases", *HEADS),  # SmolLM2 has no biases, so only those of the image tower
+    "adapters": ("adapters", *HEADS),
+    "adapters+layernorm": ("norms", "adapters", *HEADS),
+    "all": ("visual", "text", *HEADS),
+}
+
+
+def method_for(name: str, unlock: str = "") -> Method:
+    """An entry of METHODS, with the parts that --unlock names trained in place of its own."""
+    method = METHODS[name]
+    if not unlock:
+        return method
+    return replace(method, trains=UNLOCK[unlock], adapters="adapters" in UNLOCK[unlock])
+
+
+def is_in_part(parameter: str, part: str) -> bool:
+    """Does a parameter, by its name, belong to a part of the model?
+
+    A part is a child of TwoTower ("visual", "text", "image_head", "text_head", "logit_scale"), or a
+    kind of parameter in all of them ("norms", "biases", "adapters").
+    """
+    if part == "norms":
+        return "norm" in parameter or "ln_final" in parameter
+    if part == "biases":
+        return parameter.endswith("bias")
+    if part == "adapters":
+        return ".adapter1." in parameter or ".adapter2." in parameter
+    return parameter.split(".")[0] == part
+
+
+# --------------------------------------------------------------------------------------------------
+# The model.
 
 
 class TwoTower(nn.Module):
-    """Image tower and head, text tower and head, and a scale: every row of METHODS is this model.
+    """Image tower and head, text tower and head, and a scale. Every method is this model.
 
-    cfg has train.Config's fields; fitted is what the row's text tower learned from the training captions.
+    name, unlock  a key of METHODS; "" or a key of UNLOCK
+    sizes         what the user may choose
+    learned       what the method's text tower learned from the training captions, in order
+    image_width   width of somebody else's image vectors, which then replace the image tower
+    llama         a live language model, where the text tower needs one
+
+    The towers start from random weights. train.py puts pretrained ones in.
     """
 
-    def __init__(self, cfg, fitted):
+    def __init__(
+        self,
+        name: str,
+        sizes: Sizes,
+        learned: tuple[Tensor, ...] = (),
+        unlock: str = "",
+        image_width: int | None = None,
+        llama: Llama | None = None,
+    ):
         super().__init__()
-        row = METHODS[cfg.method]
-        trains = UNLOCK[cfg.unlock] if cfg.unlock else row.trains
-        visual = image_tower(
-            cfg
-        )  # first: with one seed, rows that train it from scratch begin with the same weights
-        text = row.text(cfg, *fitted)
-        embed_dim = (
-            visual.width
-            if row.image_head is none
-            else text.width
-            if row.text_head is none
-            else cfg.embed_dim
-        )
-        self.visual, self.image_head = visual, row.image_head(visual.width, embed_dim)
-        self.text, self.text_head = text, row.text_head(text.width, embed_dim)
+        method = method_for(name, unlock)
+
+        # The image tower comes first. So, with one seed, all methods that train it from scratch
+        # begin with the same weights.
+        if image_width is None:
+            self.visual = ViT(sizes.model, sizes.image_size, sizes.image_pool)
+        else:
+            self.visual = OutsideTower(image_width)
+        if method.text.needs_llama:
+            self.text = method.text(sizes, *learned, llama=llama)
+        else:
+            self.text = method.text(sizes, *learned)
+
+        # A tower without a head is the shared space itself. Where both have one, the user chooses.
+        if method.image_head is no_head:
+            D = self.visual.width
+        elif method.text_head is no_head:
+            D = self.text.width
+        else:
+            D = sizes.embed_dim
+        self.image_head = method.image_head(self.visual.width, D)
+        self.text_head = method.text_head(self.text.width, D)
         init_linears(self.image_head)
         init_linears(self.text_head)
-        if "adapter" in trains:
-            for block in [m for m in self.modules() if hasattr(m, "adapter1")]:
-                width = next(block.parameters()).shape[-1]  # of its first norm
-                block.adapter1, block.adapter2 = Adapter(width), Adapter(width)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(re.match(trains, name) is not None)
 
-    def train(self, mode=True):
-        """Like nn.Module.train, but a part without a trainable parameter stays in eval mode."""
+        if method.adapters:
+            for block in list(self.modules()):
+                if hasattr(block, "adapter1"):
+                    width = next(block.parameters()).shape[-1]  # of its first norm
+                    block.adapter1 = Adapter(width)
+                    block.adapter2 = Adapter(width)
+
+        # One over the temperature, as a logarithm: it cannot become negative, and it moves by
+        # factors. 1 / 0.07 is where CLIP starts.
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+        for parameter_name, parameter in self.named_parameters():
+            is_trained = any(is_in_part(parameter_name, part) for part in method.trains)
+            parameter.requires_grad_(is_trained)
+
+    def train(self, mode: bool = True):
+        """As nn.Module.train, but a part without any trained parameter stays in eval mode."""
         super().train(mode)
         for part in self.children():
-            part.train(mode and any(p.requires_grad for p in part.parameters()))
+            is_trained = any(parameter.requires_grad for parameter in part.parameters())
+            part.train(mode and is_trained)
         return self
 
-    def encode_image(self, images, normalize=False):
-        """images (B, 3, S, S), normalised by `transform`, or (B, width), what a frozen tower made of them -> (B, D)"""
-        features = self.image_head(images if images.ndim == 2 else self.visual(images))
+    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
+        """Images -> features (B, D).
+
+        images  (B, 3, S, S), as `transform` of `load` makes them, or (B, width), the vectors that a
+                frozen image tower made of them
+        """
+        if images.ndim == 4:
+            images = self.visual(images)  # (B, width)
+        features = self.image_head(images)
         return F.normalize(features.float(), dim=-1) if normalize else features
 
-    def encode_text(self, texts, normalize=False):
-        """texts, as `tokenize` returns them (ids, or vectors of the frozen LLM) -> (B, D)"""
+    def encode_text(self, texts: Tensor, normalize: bool = False) -> Tensor:
+        """Text inputs, as `tokenize` of `load` makes them -> features (B, D)."""
         features = self.text_head(self.text(texts))
         return F.normalize(features.float(), dim=-1) if normalize else features
 
-    def forward(self, images, texts):
+    def forward(self, images: Tensor, texts: Tensor) -> dict[str, Tensor]:
+        """Features of unit length and the scale, under the names that the losses take."""
         return {
             "image_features": self.encode_image(images, normalize=True),
             "text_features": self.encode_text(texts, normalize=True),
@@ -487,38 +805,66 @@ class TwoTower(nn.Module):
         }
 
 
-def load(run, device="cpu"):
-    """A trained run -> (model, transform, tokenize), with open_clip's names and CLIP_benchmark's contract.
+# --------------------------------------------------------------------------------------------------
+# A trained run, brought back from its files. Only the two functions below read any.
 
-    transform   PIL image -> (3, S, S) float32
-    tokenize    list of texts -> tensor for model.encode_text
 
-    run is a run folder, or a file that data.export wrote. BadInput where it is neither, or where the language model or the
-    vectors that it was trained with are others now.
+def live_llama(source: TextSource) -> Llama:
+    """The language model of a run that keeps it live: its first blocks and its final norm.
+
+    source.layer says how many blocks are kept; 0 keeps those that mean pooling reads.
     """
-    checkpoint = read_run(run)
-    cfg, state = SimpleNamespace(**checkpoint["config"]), checkpoint["model"]
-    row = METHODS[cfg.method]
-    cfg.image_weights = ""  # they are in the checkpoint
-    model = TwoTower(cfg, [state[f"text.{name}"] for name in row.text.fitted])
+    llm = load_llm(source.llm, adapter=source.llm_adapter)
+    kept = llm.pool_layer("mean", source.layer or None)
+    del llm.model.layers[kept:]
+    return llm.model
+
+
+def load(run: str, device: str = "cpu"):
+    """Load a trained run -> (model, transform, tokenize). The three names are open_clip's.
+
+        model, transform, tokenize = lift.load("runs/lift")
+        image = model.encode_image(transform(Image.open("dog.jpg"))[None], normalize=True)
+        text = model.encode_text(tokenize(["a dog", "a cat"]), normalize=True)
+        print(image @ text.T)   # cosines
+
+    run        a run folder, or a file that data/files/export.py wrote
+    transform  PIL image -> (3, S, S) float32
+    tokenize   list of texts -> tensor for model.encode_text. For LIFT these are the vectors of the
+               frozen language model: they are computed, or taken from the cache.
+
+    BadInput where `run` is no run, or where the language model or the vectors that it was trained
+    with are not what they were.
+    """
+    saved = read_run(run)
+    config, state = saved["config"], saved["model"]
+    method = METHODS[config["method"]]
+    sizes, source = select(Sizes, config), select(TextSource, config)
+
+    tokenize = text_inputs(method.text.inputs, source, device)
+    if tokenize.fingerprint != saved["text_fingerprint"]:
+        trained_with = source.text_features or source.llm or "the default one"
+        raise BadInput(
+            f"{run} was trained with another language model than {trained_with} is now; bring that "
+            "one back"
+        )
+    image_width = None
+    if config["image_features"]:
+        outside = OutsideVectors(config["image_features"])
+        if outside.fingerprint != saved["image_fingerprint"]:
+            raise BadInput(
+                f"{run} was trained with other vectors than {config['image_features']} has now; "
+                "bring those back"
+            )
+        image_width = outside.vectors.shape[-1]
+
+    learned = [state[f"text.{name}"] for name in method.text.learned]
+    llama = live_llama(source) if method.text.needs_llama else None
+    model = TwoTower(config["method"], sizes, learned, config["unlock"], image_width, llama)
     model.load_state_dict(state)
-    tokenize = row.text.tokenizer(cfg, device)
-    if tokenize.fingerprint != checkpoint["text_fingerprint"]:
-        raise BadInput(
-            f"{run} was trained with another language model than {cfg.text_features or cfg.llm or 'the default one'} "
-            "is now; bring that one back"
-        )
-    if (
-        cfg.image_features
-        and OutsideVectors(cfg.image_features).fingerprint != checkpoint["image_fingerprint"]
-    ):
-        raise BadInput(
-            f"{run} was trained with other vectors than {cfg.image_features} has now; bring those back"
-        )
-    return (
-        model.to(device).eval(),
-        lambda image: pixels.normalize_pixels(
-            torch.from_numpy(pixels.to_square(image, cfg.image_size))[None]
-        )[0],
-        tokenize,
-    )
+
+    def transform(image):
+        pixels = torch.from_numpy(to_square(image, sizes.image_size))  # (S, S, 3) uint8
+        return normalize_pixels(pixels[None])[0]
+
+    return model.to(device).eval(), transform, tokenize

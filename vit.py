@@ -1,18 +1,32 @@
-"""A small Vision Transformer. (Dosovitskiy et al. 2021, arXiv 2010.11929)
+"""A small Vision Transformer: an image becomes one vector.
 
-Modules carry timm's names (patch_embed.proj, blocks.0.attn.qkv, ...). Two things differ from the textbook:
-the mean of the patches is the output, unless a class token is asked for; and position embeddings start at std 0.5 instead of
-0.02: beside patch projections of std about 0.6 the usual start is invisible to the first blocks.
+    image (3, S, S)  ->  N square patches  ->  N vectors  ->  transformer  ->  mean  ->  (D,)
+
+After Dosovitskiy et al. 2021, arXiv 2010.11929. Read this file first. It needs torch and nothing
+else, so you can copy it into a project of your own. On a first reading skip the class token and
+CLIP's variants: the default tower uses neither.
+
+Modules carry the names of the library timm (patch_embed.proj, blocks.0.attn.qkv, ...), so its
+weights fit. Two choices differ from the textbook:
+
+- The output is the mean of the patch vectors, as in LIFT (arXiv 2506.04209). A class token is an
+  option.
+- Position embeddings start with standard deviation 0.5. The usual 0.02 is invisible to the first
+  blocks, because it is added to patch projections of standard deviation 0.6.
+
+Letters of shapes: B images in a batch, S pixels per side, p pixels per side of a patch,
+N = (S / p)^2 patches (one more with a class token), D width, H heads, d = D / H width of a head.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from data.common import BadInput
-
-# name: (patch side in pixels, width, blocks, heads). Image size is free; it fixes the number of patches. "-clip" behind a name
-# makes CLIP's own tower (to load its weights): a norm before the blocks, eps 1e-5; "-quickgelu" OpenAI's, with their activation.
+# name: (side of a patch in pixels, width, blocks, heads). The image size is free: it only sets how
+# many patches there are. The sizes from Ti to L are those of the papers. The two "micro" sizes are
+# ours: they train in minutes on a CPU.
 SIZES = {
     "micro/8": (8, 128, 4, 4),
     "micro/16": (16, 192, 4, 6),
@@ -22,123 +36,160 @@ SIZES = {
     "B/32": (32, 768, 12, 12),
     "L/14": (14, 1024, 24, 16),
 }
+# What may stand behind a size. "-clip" is CLIP's own tower, with one more norm before the blocks.
+# "-quickgelu" is OpenAI's first release of it, with another activation. Both serve to load weights.
 KINDS = ("", "-clip", "-quickgelu")
 
 
-def quick_gelu(x):
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
     return x * torch.sigmoid(1.702 * x)
 
 
 class PatchEmbed(nn.Module):
-    """Cut the picture into squares and project each: a convolution whose stride is its kernel, as reshape + Linear."""
+    """Cut each image into patches and map each patch to a vector: (B, 3, S, S) -> (B, N, D).
 
-    def __init__(self, patch, width):
+    Other code writes this as a convolution whose stride equals its kernel. It is the same thing:
+    every patch is one row of 3 p p numbers, and one linear layer maps all rows.
+    """
+
+    def __init__(self, patch: int, width: int):
         super().__init__()
         self.patch = patch
         self.proj = nn.Linear(3 * patch * patch, width)
 
-    def forward(self, x):  # (B, 3, H, W)
-        return self.proj(
-            F.pixel_unshuffle(x, self.patch).flatten(2).mT.contiguous()
-        )  # (B, N, 3 p p) -> (B, N, D)
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)
+        x = x.flatten(2).mT.contiguous()  # (B, N, 3 p p)
+        return self.proj(x)  # (B, N, D)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, (B, N, D) -> (B, N, D)."""
+    """Multi-head self-attention, (B, N, D) -> (B, N, D). (Vaswani et al. 2017, arXiv 1706.03762)
 
-    def __init__(self, width, heads, causal):
+        head = softmax(q k^T / sqrt(d)) v
+
+    Each head mixes the N vectors by weights of its own. With `causal`, position i sees only the
+    positions up to i. CLIP's text transformer (lift.py) needs that.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool):
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.heads = heads
+        self.causal = causal
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
-        q, k, v = (
-            self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        )  # 3 x (B, H, N, d)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        # One matrix product makes queries, keys and values of all heads.
+        qkv = self.qkv(x).view(B, N, 3, self.heads, D // self.heads)  # (B, N, 3, H, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, N, d)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # (B, H, N, d)
+        # Put the heads side by side again, and let one linear layer mix them.
         return self.proj(y.transpose(1, 2).reshape(B, N, D))
 
 
 class MLP(nn.Module):
-    """Two linear layers, four times as wide between them, (B, N, D) -> (B, N, D)."""
+    """Two linear layers with four times the width between them, for each position by itself."""
 
-    def __init__(self, width, activation):
+    def __init__(self, width: int, activation: Callable):
         super().__init__()
-        self.fc1, self.fc2, self.activation = (
-            nn.Linear(width, 4 * width),
-            nn.Linear(4 * width, width),
-            activation,
-        )
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+        self.activation = activation
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
         return self.fc2(self.activation(self.fc1(x)))
 
 
 class Block(nn.Module):
-    """Pre-LN transformer block; CLIP's text transformer uses it too, causally."""
+    """One transformer block. The norms stand before attention and MLP ("pre-norm"):
 
-    def __init__(self, width, heads, causal=False, eps=1e-6, activation=F.gelu):
+        x = x + attention(norm1(x))
+        x = x + mlp(norm2(x))
+
+    The adapters are places for the method LilT (lift.py). Without it they do nothing.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        causal: bool = False,
+        eps: float = 1e-6,
+        activation: Callable = F.gelu,
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps)
         self.attn = Attention(width, heads, causal)
         self.norm2 = nn.LayerNorm(width, eps)
         self.mlp = MLP(width, activation)
-        self.adapter1 = self.adapter2 = nn.Identity()  # LilT puts something here (lift.py)
+        self.adapter1 = nn.Identity()
+        self.adapter2 = nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
         x = x + self.attn(self.norm1(self.adapter1(x)))
-        return x + self.mlp(self.norm2(self.adapter2(x)))
+        x = x + self.mlp(self.norm2(self.adapter2(x)))
+        return x
 
 
 class ViT(nn.Module):
-    """CaptionedImages (B, 3, S, S), normalised -> features (B, width).
+    """Images (B, 3, S, S), float, normalised as CLIP does -> features (B, D).
 
-    size        a key of SIZES, exactly, with one of KINDS behind it
-    image_size  side S in pixels, a multiple of the patch side
-    pool        "avg": mean of the patch tokens, as LIFT does (no class token then); "tok": a class token
+    size        a key of SIZES, with one of KINDS behind it
+    image_size  S, a multiple of the patch's side
+    pool        "avg": the mean of the patch vectors; "tok": a class token, read at the end
+
+    Raises ValueError for a size, image size or pool that does not exist.
     """
 
-    def __init__(self, size="micro/8", image_size=64, pool="avg"):
+    def __init__(self, size: str = "micro/8", image_size: int = 64, pool: str = "avg"):
         super().__init__()
-        name, *kind = size.split("-", 1)
-        if name not in SIZES or size[len(name) :] not in KINDS:
-            raise BadInput(
-                f"model {size!r} is unknown; choose one of {', '.join(SIZES)}, for CLIP's weights with {' or '.join(KINDS[1:])}"
-            )
+        name = size.split("-")[0]
+        kind = size[len(name) :]  # "", "-clip" or "-quickgelu"
+        if name not in SIZES or kind not in KINDS:
+            raise ValueError(f"model {size!r} is unknown; choose one of {', '.join(SIZES)}")
         if pool not in ("avg", "tok"):
-            raise BadInput(f"pool {pool!r} is unknown; choose avg or tok")
+            raise ValueError(f"pool {pool!r} is unknown; choose avg or tok")
         patch, width, depth, heads = SIZES[name]
-        eps, activation = 1e-5 if kind else 1e-6, quick_gelu if kind == ["quickgelu"] else F.gelu
         if image_size % patch:
-            raise BadInput(
-                f"image size {image_size} is not a multiple of the patch side {patch} of {size}"
-            )
-        self.width, self.pool = width, pool
-        tokens = (image_size // patch) ** 2 + (pool == "tok")
+            raise ValueError(f"image size {image_size} is no multiple of {size}'s patch, {patch}")
+        eps = 1e-5 if kind else 1e-6
+        activation = quick_gelu if kind == "-quickgelu" else F.gelu
+
+        self.width = width
+        self.pool = pool
         self.patch_embed = PatchEmbed(patch, width)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02) if pool == "tok" else None
-        self.pos_embed = nn.Parameter(torch.randn(1, tokens, width) * 0.5)
+        N = (image_size // patch) ** 2
+        if pool == "tok":
+            self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+            N += 1
+        else:
+            self.cls_token = None
+        # Attention does not know where a patch was. These learned vectors tell it.
+        self.pos_embed = nn.Parameter(torch.randn(1, N, width) * 0.5)
         self.norm_pre = nn.LayerNorm(width, eps) if kind else nn.Identity()
-        self.blocks = nn.Sequential(
-            *(Block(width, heads, eps=eps, activation=activation) for _ in range(depth))
-        )
+        blocks = [Block(width, heads, eps=eps, activation=activation) for _ in range(depth)]
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width, eps)
         init_linears(self)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         x = self.patch_embed(images)  # (B, N, D)
         if self.pool == "tok":
+            # The class token stands first. It is the same for all images until attention fills it.
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
-        x = self.norm(self.blocks(self.norm_pre(x + self.pos_embed)))  # (B, N, D)
-        return x[:, 0] if self.pool == "tok" else x.mean(1)
+        x = self.norm_pre(x + self.pos_embed)
+        x = self.norm(self.blocks(x))  # (B, N, D)
+        return x[:, 0] if self.pool == "tok" else x.mean(1)  # (B, D)
 
 
-def init_linears(module):
-    """Weights uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010), biases zero."""
-    for m in module.modules():
-        if isinstance(m, nn.Linear):
-            nn.init.xavier_uniform_(m.weight)
-            if m.bias is not None:
-                nn.init.zeros_(m.bias)
+def init_linears(module: nn.Module) -> None:
+    """Start every linear layer in `module`: biases at zero, weights uniform with variance
+    2 / (inputs + outputs), so that signals keep their size. (Glorot & Bengio 2010)"""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
