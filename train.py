@@ -1,123 +1,145 @@
-"""Train one row of lift.METHODS on one GPU or a CPU.
+"""Train one method of lift.METHODS on one GPU or a CPU.
 
     python train.py                                  # LIFT on the built-in shapes
     python train.py --method clip --out runs/clip    # the baseline: same data, same image tower
-    python train.py --data captions.csv              # your own pictures
+    python train.py --data captions.csv              # your own images
     python train.py --resume runs/lift               # go on where a run stopped
 
-A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON object a line).
-Everything random is a pure function of (seed, epoch) or (seed, step). So a run that was stopped and resumed equals
-one that was not, bit for bit on a CPU, and the checkpoint needs no state of any random generator.
+Read vit.py, llm_text.py and lift.py before this file. `train` at the end is the whole story: set
+up, loop, save. On a first reading, start there and skip the flags.
+
+A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
+object per line). Everything random is a pure function of (seed, epoch) or (seed, step). So a run
+that was stopped and resumed equals one that was not, bit for bit on a CPU.
 """
 
 import argparse
+import hashlib
 import json
 import math
-import re
+import platform
+import resource
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch import Tensor, nn
 
 import lift
 from data.batches import Batches, Crops
 from data.captions import DistinctCaptions
-from data.common import BadInput, pick_device, run, stop_signals
+from data.common import BadInput, pick_device, progress, run, select, stop_signals
 from data.files.runs import read_run, save_tensors
-from data.images import pixels
-from data.images import read as readers
-from data.report import log_line, machine, memory_gb, parameters
-from data.vectors import ImageViews
+from data.files.vit import load_vit
+from data.images.formats import Columns
+from data.images.pixels import PIXEL_NORMS
+from data.images.read import CaptionedImages, read_images
+from data.vectors import ImageViews, OutsideVectors, outside_views, read_views
 from data.world import shapes
-from llm_text import POOLS
+from llm_text import POOLS, TextSource, text_inputs
 from vit import KINDS, SIZES
 
+# --------------------------------------------------------------------------------------------------
+# The flags. Names are open_clip's where it has them.
 
-def flag(default, help, **more):
-    return field(default=default, metadata={"help": help, **more})
+
+def flag(default, help, section="", choices=None, low=None, high=math.inf):
+    """A field of Config. `section` begins a new section of flags, `low` and `high` are limits."""
+    return field(
+        default=default,
+        metadata={"help": help, "section": section, "choices": choices, "low": low, "high": high},
+    )
 
 
 @dataclass
 class Config:
-    """Everything that decides a run. The command line is made from it; names are open_clip's where it has them."""
+    """Everything that decides a run. The command line is made from it.
 
-    method: str = flag("lift", "which row of the table in lift.py", choices=list(lift.METHODS))
-    data: str = flag(
-        "shapes",
-        f"{', '.join(shapes.WORLDS)}, csv, tsv, jsonl, json, tar shards, a folder, a pack (data/formats.py)",
-    )
-    val_data: str = flag(
-        "", "pictures to evaluate on (default: the built-in test scenes, or a tenth of --data)"
-    )
-    train_num_samples: int = flag(
-        0,
-        "at most the first so many training pictures (0: all; built-in: 20,000, 4 views of a scene)",
-        low=0,
-    )
-    csv_separator: str = flag("", "column separator (default: found in the header)")
-    csv_img_key: str = flag(
-        "", "column of picture paths, or field (default: filepath, image or file_name)"
-    )
-    csv_caption_key: str = flag(
-        "",
-        "column of captions or field (default: title, caption or text; shapes: short, paraphrase, long, mixed)",
-    )
-    image_root: str = flag(
-        "", "folder that pictures' paths are relative to (default: that of the file)"
-    )
-    model: str = flag(
-        "micro/8", "image tower", choices=[name + kind for kind in KINDS for name in SIZES]
-    )
-    image_size: int = flag(40, "side of the pictures in pixels", low=1)
-    image_pool: str = flag(
-        "avg", "image pooling: mean of the patches, or a class token", choices=["avg", "tok"]
-    )
-    image_weights: str = flag(
-        "",
-        "pretrained image tower: a run folder, or a timm or Hugging Face ViT (.safetensors, .pth)",
-    )
-    image_norm: str = flag(
-        "clip",
-        "pixel mean and std that those weights expect: CLIP's, ImageNet's (DeiT), or 0.5 (most of "
-        "timm's and Hugging Face's ViTs)",
-        choices=list(pixels.PIXEL_NORMS),
-    )
-    image_features: str = flag(
-        "",
-        "in place of a frozen image tower, its vectors: FILE.npy, named by FILE.txt (lit, ape rows)",
-    )
-    image_views: int = flag(
-        4,
-        "with --crop-scale < 1: random crops that a frozen image tower reads of each picture",
-        low=1,
+    Raises BadInput for a value out of range and for flags that contradict each other.
+    """
+
+    method: str = flag(
+        "lift", "a key of METHODS in lift.py", section="method", choices=list(lift.METHODS)
     )
     unlock: str = flag(
         "",
-        "train these parts of both towers, with heads and scale, in place of the row's",
+        "train these parts of both towers, with heads and scale, in place of the method's own",
         choices=["", *lift.UNLOCK],
     )
-    embed_dim: int = flag(
-        128,
-        "shared dimension where both towers have a head (lift: --whiten; lit, ape: the image tower's width)",
-        low=1,
+
+    data: str = flag(
+        "shapes",
+        f"{', '.join(shapes.WORLDS)}, csv, tsv, jsonl, json, tar shards, a folder, a pack "
+        "(docs/data.md)",
+        section="data",
     )
-    text_width: int = flag(64, "width of a text transformer from scratch", low=1)
-    text_depth: int = flag(4, "blocks of that text transformer", low=1)
-    text_heads: int = flag(2, "attention heads of that text transformer", low=1)
-    context_length: int = flag(77, "tokens of a caption at most", low=2)
+    val_data: str = flag(
+        "", "images to evaluate on (default: the built-in test scenes, or a tenth of --data)"
+    )
+    train_num_samples: int = flag(
+        0, "at most the first so many training images (0: all; built-in worlds: 20,000)", low=0
+    )
+    csv_separator: str = flag("", "column separator (default: found in the header)")
+    csv_img_key: str = flag(
+        "", "column or field of image paths (default: filepath, image or file_name)"
+    )
+    csv_caption_key: str = flag(
+        "",
+        "column or field of captions (default: title, caption or text; built-in worlds: short, "
+        "paraphrase, long, mixed)",
+    )
+    image_root: str = flag(
+        "", "folder that the images' paths are relative to (default: that of the file)"
+    )
+    long_share: float = flag(
+        None,
+        "draw an image's longest caption this often (default: all its captions alike)",
+        low=0,
+        high=1,
+    )
+    crop_scale: float = flag(
+        1.0,
+        "random resized crops keep at least this share of the image (1: no augmentation)",
+        low=0.01,
+        high=1,
+    )
+
+    model: str = flag(
+        "micro/8",
+        "image tower: size/patch side",
+        section="image tower",
+        choices=[name + kind for kind in KINDS for name in SIZES],
+    )
+    image_size: int = flag(40, "side of the images in pixels", low=1)
+    image_pool: str = flag("avg", "mean of the patches, or a class token", choices=["avg", "tok"])
+    image_weights: str = flag(
+        "", "pretrained image tower: a run folder, or a timm or Hugging Face ViT (docs/weights.md)"
+    )
+    image_norm: str = flag(
+        "clip",
+        "pixel mean and deviation that --image-weights expect: CLIP's, ImageNet's (DeiT), or 0.5 "
+        "(most of timm's and Hugging Face's ViTs)",
+        choices=list(PIXEL_NORMS),
+    )
+    image_features: str = flag(
+        "", "in place of a frozen image tower, its vectors: FILE.npy, named by FILE.txt"
+    )
+    image_views: int = flag(
+        4, "with --crop-scale < 1: crops that a frozen image tower reads of each image", low=1
+    )
+    embed_dim: int = flag(128, "shared dimension where both towers have a head", low=1)
+
     llm: str = flag(
         "",
         "frozen language model: GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct)",
+        section="text tower",
     )
     llm_adapter: str = flag("", "adapter for it, from llm_text.py --tune")
-    text_features: str = flag(
-        "", "in place of a frozen LLM, its vectors: FILE.npy, named by FILE.txt"
-    )
     llm_dtype: str = flag(
         "float32",
         "precision of the language model (bfloat16: half the memory)",
@@ -125,25 +147,27 @@ class Config:
     )
     pool: str = flag(
         "mean",
-        "how the LLM's hidden states become one vector",
-        choices=[p for p in POOLS if p != "tokens"],
+        "how the language model's hidden states become one vector",
+        choices=[name for name in POOLS if name != "tokens"],
     )
     layer: int = flag(
         0,
-        "read the LLM after this block (lilt: keep only so many; 0: the pooling's own default)",
+        "read the language model after this block (lilt: keep only so many; 0: the pooling's own)",
         low=0,
     )
     whiten: int = flag(
-        128, "whiten LLM vectors to this many directions (0: only centre them)", low=0
+        128, "whiten the vectors to this many directions (0: only centre them)", low=0
     )
-    long_share: float = flag(
-        None,
-        "draw a picture's longest caption this often (default: all its captions alike)",
-        low=0,
-        high=1,
+    text_features: str = flag(
+        "", "in place of the language model, vectors of captions: FILE.npy, named by FILE.txt"
     )
-    batch_size: int = flag(256, "pictures a step", low=1)
-    epochs: int = flag(4, "passes over the pictures; each shows one caption a picture", low=1)
+    text_width: int = flag(64, "width of a text transformer from scratch", low=1)
+    text_depth: int = flag(4, "blocks of that text transformer", low=1)
+    text_heads: int = flag(2, "attention heads of that text transformer", low=1)
+    context_length: int = flag(77, "tokens of a caption at most", low=2)
+
+    batch_size: int = flag(256, "images per step", section="optimisation", low=1)
+    epochs: int = flag(4, "passes over the images; each pass shows one caption per image", low=1)
     steps: int = flag(
         0, "at most this many steps, the schedule included (0: as --epochs says)", low=0
     )
@@ -156,38 +180,46 @@ class Config:
         500, "steps of linear warm-up, a tenth of all at most; then cosine to 0", low=0
     )
     grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)", low=0)
-    crop_scale: float = flag(
-        1.0,
-        "random resized crops keep at least this share of the picture (1: no augmentation)",
-        low=0.01,
-        high=1,
-    )
     precision: str = flag(
         "auto", "auto: bf16 autocast on CUDA, else fp32", choices=["auto", "amp_bf16", "fp32"]
     )
+
+    device: str = flag("auto", "auto, cpu, cuda", section="run")
     torchcompile: bool = flag(None, "compile the model (default: on CUDA only)")
-    device: str = flag("auto", "auto, cpu, cuda")
     seed: int = flag(0, "initial weights, batch order, captions, crops", low=0)
-    log_every_n_steps: int = flag(50, "interval of the log", low=1)
+    log_every_n_steps: int = flag(50, "interval of the log, in steps", low=1)
     save_frequency: int = flag(200, "interval of checkpoints, in steps", low=1)
     out: str = flag("", "run folder (default: runs/METHOD)")
-    resume: str = flag("", "run folder to go on with; flags that were not given come from it")
+    resume: str = flag("", "run folder to go on with; flags that are not given come from it")
 
     def __post_init__(self):
+        self._check_ranges()
+        self._check_combinations()
+        self.out = self.resume or self.out or f"runs/{self.method}"
+
+    def _check_ranges(self):
+        """Refuse a value that is none of its choices, or outside its limits."""
         for f in fields(self):
-            value, low, high = (
-                getattr(self, f.name),
-                f.metadata.get("low"),
-                f.metadata.get("high", math.inf),
-            )
-            if f.metadata.get("choices") and value not in f.metadata["choices"]:
+            value, choices = getattr(self, f.name), f.metadata["choices"]
+            low, high = f.metadata["low"], f.metadata["high"]
+            if choices and value not in choices:
                 raise BadInput(
-                    f"--{f.name.replace('_', '-')} {value!r} is unknown; choose one of {', '.join(f.metadata['choices'])}"
+                    f"{name_of(f)} {value!r} is unknown; choose one of {', '.join(choices)}"
                 )
             if low is not None and value is not None and not low <= value <= high:
                 raise BadInput(
-                    f"--{f.name.replace('_', '-')} {value} is out of range; it lies between {low} and {high}"
+                    f"{name_of(f)} {value} is out of range; it lies between {low} and {high}"
                 )
+
+    def _check_combinations(self):
+        """Refuse flags that contradict each other or the method. One rule after the other."""
+        method = lift.METHODS[self.method]
+        patch = SIZES[self.model.split("-")[0]][0]
+        if self.image_size % patch:
+            raise BadInput(
+                f"--image-size {self.image_size}: image size {self.image_size} is not a multiple "
+                f"of the patch side {patch} of {self.model}"
+            )
         if self.text_width % self.text_heads:
             raise BadInput(
                 f"--text-width {self.text_width} cannot be shared by --text-heads {self.text_heads}"
@@ -196,271 +228,501 @@ class Config:
             raise BadInput(
                 f"--resume {self.resume} goes on in that folder; leave --out {self.out} out"
             )
-        row = lift.METHODS[self.method]
-        if (row.image == "pretrained") != bool(self.image_weights or self.image_features):
+
+        # Where the image tower starts.
+        has_image_tower = bool(self.image_weights or self.image_features)
+        if method.image == "pretrained" and not has_image_tower:
             raise BadInput(
-                f"--method {self.method} starts from a pretrained image tower; name one with --image-weights (make one "
-                "with --method supervised)"
-                if row.image == "pretrained"
-                else f"--method {self.method} starts from scratch; leave --image-weights and --image-features out"
+                f"--method {self.method} starts from a pretrained image tower; name one with "
+                "--image-weights (make one with --method supervised)"
             )
-        if self.image_features and (
-            self.image_weights or self.unlock or re.match(row.trains, "visual.norm.weight")
-        ):
+        if method.image == "scratch" and has_image_tower:
             raise BadInput(
-                "--image-features stands for a frozen image tower, so it goes with --method lit or an ape row and without "
-                "--image-weights and --unlock"
+                f"--method {self.method} starts from scratch; leave --image-weights and "
+                "--image-features out"
             )
-        if self.text_features and (
-            not issubclass(row.text, lift.LLMVectors) or self.llm or self.llm_adapter
-        ):
+        trains_image_tower = "visual" in method.trains or method.adapters
+        if self.image_features and (self.image_weights or self.unlock or trains_image_tower):
             raise BadInput(
-                "--text-features stands for a frozen LLM, so it goes with --method lift, lift_cos, llm2clip, ape or ape_transformer, "
-                "and without --llm and --llm-adapter"
+                "--image-features stands for a frozen image tower, so it goes with --method lit or "
+                "an ape method and without --image-weights and --unlock"
             )
-        if self.llm_adapter and not issubclass(row.text, (lift.LLMVectors, lift.LiveLLM)):
+
+        # What the text side starts from.
+        reads_llm = method.text.inputs in ("vectors", "tokens")
+        if self.text_features and (not reads_llm or self.llm or self.llm_adapter):
             raise BadInput(
-                f"--llm-adapter changes a language model, of which --method {self.method} uses the tokenizer only"
+                "--text-features stands for a frozen LLM, so it goes with --method lift, lift_cos, "
+                "llm2clip, ape or ape_transformer, and without --llm and --llm-adapter"
             )
-        self.out = self.resume or self.out or f"runs/{self.method}"
+        if self.llm_adapter and not (reads_llm or method.text.needs_llama):
+            raise BadInput(
+                f"--llm-adapter changes a language model, of which --method {self.method} uses the "
+                "tokenizer only"
+            )
+
+
+def name_of(config_field) -> str:
+    """A field of Config as it stands on the command line."""
+    return "--" + config_field.name.replace("_", "-")
 
 
 # What may differ when a run is resumed: where and how it is computed, not what.
-FREE_ON_RESUME = ("device", "torchcompile", "log_every_n_steps", "save_frequency", "out", "resume")
+FREE_ON_RESUME = (
+    "device",
+    "torchcompile",
+    "log_every_n_steps",
+    "save_frequency",
+    "out",
+    "resume",
+)
 
 
-def from_cli(argv=None):
-    """Command line -> Config. With --resume, flags that are not given come from the run."""
+def from_cli(argv: Sequence[str] | None = None) -> Config:
+    """Command line -> Config. With --resume, flags that are not given come from the run.
+
+    A flag that is given but has no effect with this method is named on stderr.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0],
         allow_abbrev=False,
         usage="python train.py [--flag value ...]   (--help lists the flags)",
     )
     for f in fields(Config):
-        kind = (
-            {"action": argparse.BooleanOptionalAction}
-            if f.type is bool
-            else {"type": f.type, "choices": f.metadata.get("choices")}
-        )
+        if f.metadata["section"]:
+            section = parser.add_argument_group(f.metadata["section"])
         default = "" if f.default in ("", None) else f" (default: {f.default})"
-        parser.add_argument(
-            "--" + f.name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            help=f.metadata["help"] + default,
-            **kind,
+        if f.type is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        else:
+            kind = {"type": f.type, "choices": f.metadata["choices"]}
+        # Only what is given becomes an entry: the rest has its default, or the resumed run's value.
+        section.add_argument(
+            name_of(f), default=argparse.SUPPRESS, help=f.metadata["help"] + default, **kind
         )
     given = vars(parser.parse_args(argv))
-    before = read_run(given["resume"])["config"] | {"out": ""} if "resume" in given else {}
-    return Config(**before | given)
+    resumed = {}
+    if "resume" in given:
+        resumed = read_run(given["resume"])["config"] | {"out": ""}
+    cfg = Config(**resumed | given)
+
+    idle = flags_without_effect(cfg)
+    for name in given:
+        if name in idle:
+            print(f"note: --{name.replace('_', '-')} has no effect: {idle[name]}", file=sys.stderr)
+    return cfg
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# The schedule, the optimizer's groups, the loop.
+def flags_without_effect(cfg: Config) -> dict[str, str]:
+    """{field of Config: reason} of the flags that a run with this configuration does not read."""
+    method = lift.method_for(cfg.method, cfg.unlock)
+    trains_image_tower = any(
+        part in ("visual", "norms", "biases", "adapters") for part in method.trains
+    )
+    reads_llm = method.text.inputs in ("vectors", "tokens") and not cfg.text_features
+    has_one_head = lift.no_head in (method.image_head, method.text_head)
+    with_method = f"not with --method {cfg.method}"
+    idle = {}
+
+    if method.text is not lift.TextTransformer:
+        for name in ("text_width", "text_depth", "text_heads"):
+            idle[name] = f"there is no text transformer from scratch, {with_method}"
+    if has_one_head and method.text is not lift.TokenTable:
+        idle["embed_dim"] = "the tower without a head is the shared space"
+    if method.text is not lift.LLMVectors:
+        idle["whiten"] = f"no vectors are whitened, {with_method}"
+    if not reads_llm:
+        idle["llm_dtype"] = "no captions are read by a frozen language model"
+        idle["pool"] = idle["llm_dtype"]
+    if method.text.inputs == "tokens":
+        idle["pool"] = f"every token is kept, with --method {cfg.method}"
+    if not reads_llm and not method.text.needs_llama:
+        idle["layer"] = "no captions are read by a language model"
+    if cfg.text_features:
+        idle["context_length"] = "--text-features are read as they are"
+    if not cfg.image_weights:
+        idle["image_norm"] = "it says what --image-weights expect"
+    if cfg.image_features:
+        for name in ("model", "image_pool", "crop_scale"):
+            idle[name] = "--image-features stand for the image tower"
+    if trains_image_tower or cfg.crop_scale == 1 or cfg.image_features:
+        idle["image_views"] = "it needs a frozen image tower and --crop-scale below 1"
+    if cfg.data in shapes.WORLDS and not cfg.val_data:
+        for name in ("csv_separator", "csv_img_key", "image_root"):
+            idle[name] = "the built-in worlds have no file"
+    return idle
 
 
-def lr_at(step, total, cfg):
-    """Linear warm-up, then cosine to zero; a pure function of the step."""
+# --------------------------------------------------------------------------------------------------
+# The schedule and the optimizer's groups.
+
+
+def lr_at(step: int, total: int, cfg: Config) -> float:
+    """The learning rate of a step: linear warm-up, then a cosine down to zero.
+
+        lr (step + 1) / W                                        while step < W
+        lr (1 + cos(pi (step - W) / (total - W))) / 2            after that
+
+    W is --warmup, but a tenth of all steps at most. A pure function of the step: nothing to save.
+    """
     warmup = min(cfg.warmup, total // 10)
     if step < warmup:
         return cfg.lr * (step + 1) / warmup
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def parameter_groups(model, wd, image_rate=1.0):
-    """Weight decay for matrices only: biases, norms and the scale have fewer dimensions, positions three. `rate` is the
-    group's share of the learning rate: image_rate in the image tower, else 1."""
+def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -> list[dict]:
+    """The trained parameters, in groups for AdamW.
+
+    Only matrices get weight decay. Biases, norms and the scale have fewer dimensions, position
+    embeddings have three. `lr_share` is what part of the learning rate a group gets:
+    image_lr_share in the image tower, 1 elsewhere.
+    """
     groups = defaultdict(list)
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            groups[
-                wd if p.ndim == 2 else 0.0, image_rate if name.startswith("visual.") else 1.0
-            ].append(p)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = wd if parameter.ndim == 2 else 0.0
+            lr_share = image_lr_share if name.startswith("visual.") else 1.0
+            groups[decay, lr_share].append(parameter)
     return [
-        {"params": params, "weight_decay": decay, "rate": rate}
-        for (decay, rate), params in groups.items()
+        {"params": parameters, "weight_decay": decay, "lr_share": lr_share}
+        for (decay, lr_share), parameters in groups.items()
     ]
 
 
-def train(cfg):
-    """Train as the configuration says; returns the last log entry as a dict. Raises BadInput for what cannot go on."""
+# --------------------------------------------------------------------------------------------------
+# Setting up, one step after the other, in the order in which `train` calls them.
+
+
+def open_checkpoint(cfg: Config) -> dict | None:
+    """The checkpoint to go on with; None for a new run. BadInput if the folder is in the way."""
+    folder = Path(cfg.out)
+    if not cfg.resume:
+        if (folder / "checkpoint.pt").exists():
+            raise BadInput(
+                f"{folder} already holds a run; go on with it (--resume {folder}), remove it, or "
+                "choose another --out"
+            )
+        return None
+    checkpoint = read_run(folder)
+    for name, value in checkpoint["config"].items():
+        if name not in FREE_ON_RESUME and getattr(cfg, name) != value:
+            raise BadInput(
+                f"{folder} was made with --{name.replace('_', '-')} {value}, not "
+                f"{getattr(cfg, name)}; leave the flag out to go on, or start a new run with "
+                "another --out"
+            )
+    return checkpoint
+
+
+def check_paths(cfg: Config) -> None:
+    """Find a typo in a path now, and not after the images have been read."""
+    for name in ("image_weights", "image_features", "text_features", "llm_adapter"):
+        path = getattr(cfg, name)
+        if path and not Path(path).exists():
+            raise BadInput(f"--{name.replace('_', '-')} {path}: no such file or folder")
+
+
+def read_training_images(cfg: Config) -> CaptionedImages:
+    """The training images. Those of --val-data are read too, so that a mistake shows now."""
+    columns = select(Columns, asdict(cfg))
+    if cfg.val_data:
+        read_images(cfg.val_data, "test", cfg.image_size, columns, whole=True)
+    return read_images(
+        cfg.data,
+        "train",
+        cfg.image_size,
+        columns,
+        num_samples=cfg.train_num_samples,
+        whole=bool(cfg.val_data),
+    )
+
+
+@dataclass
+class TrainingTexts:
+    """The distinct captions, as the text tower takes them."""
+
+    captions: DistinctCaptions
+    inputs: object  # one row per distinct caption, indexed by a tensor
+    cut_share: float  # of captions that were longer than --context-length
+    fingerprint: str  # of what made the inputs
+    frozen_parameters: int  # of the language model that read them
+
+
+def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> TrainingTexts:
+    """Turn every distinct caption into what the text tower takes, once and before training.
+
+    For LIFT this is where the frozen language model reads. It is dropped on return: from now on a
+    caption is its vector, in a file of the cache.
+    """
+    kind = lift.METHODS[cfg.method].text.inputs
+    reader = text_inputs(kind, select(TextSource, asdict(cfg)), device)
+    captions = DistinctCaptions(images.captions)
+    inputs, cut_share = reader.read(captions)
+    return TrainingTexts(captions, inputs, cut_share, reader.fingerprint, reader.frozen_parameters)
+
+
+def build_model(cfg: Config, inputs, device: torch.device) -> lift.TwoTower:
+    """The model of a method, with what its text tower learns beforehand, and pretrained weights."""
+    method = lift.METHODS[cfg.method]
+    settings = asdict(cfg)
+    learned = method.text.fit(inputs, cfg.whiten)
+    image_width = None
+    if cfg.image_features:
+        image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]
+    llama = None
+    if method.text.needs_llama:
+        llama = lift.live_llama(select(TextSource, settings))
+    model = lift.TwoTower(
+        cfg.method, select(lift.Sizes, settings), learned, cfg.unlock, image_width, llama
+    )
+    if cfg.image_weights:
+        load_vit(model.visual, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
+    return model.to(device).train()
+
+
+def open_image_inputs(
+    cfg: Config, images: CaptionedImages, tower: nn.Module, device: torch.device
+) -> Crops | ImageViews:
+    """What the image side takes: crops of images, or vectors where the image tower is frozen.
+
+    A frozen tower reads each image once, before training, as the frozen language model does.
+    """
+    if cfg.image_features:
+        return outside_views(cfg.image_features, images.names, cfg.seed, device)
+    crops = Crops(images, cfg.crop_scale, cfg.seed, device)
+    if any(parameter.requires_grad for parameter in tower.parameters()):
+        return crops
+    n_views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops, all views are the same
+    settings = [cfg.model, n_views, cfg.crop_scale, cfg.image_size, cfg.seed]
+    return read_views(tower, crops, images.digests, n_views, settings, cfg.seed, device)
+
+
+def hash_of_data(
+    cfg: Config, images: CaptionedImages, texts: TrainingTexts, image_inputs: Crops | ImageViews
+) -> str:
+    """The data's fingerprint, a hash of all that a run learns from. It must not change on resuming."""
+    h = hashlib.blake2b(digest_size=12)
+    prints = texts.fingerprint + image_inputs.fingerprint + texts.captions.fingerprint
+    h.update(prints.encode() + images.digests.tobytes())
+    # A user may add rows to a file of vectors, so its fingerprint covers the first 100 only. Here
+    # every vector that is trained on counts.
+    if cfg.text_features:
+        h.update(texts.inputs.numpy().tobytes())
+    if cfg.image_features:
+        h.update(image_inputs.vectors.numpy().tobytes())
+    return h.hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------
+# What a run says of itself.
+
+
+def count_parameters(model: lift.TwoTower, frozen_parameters: int) -> tuple[str, int, int]:
+    """(trained parameters by part, in words; how many are trained; how many there are).
+
+    frozen_parameters are those of the language model behind the cached captions.
+    """
+    words, all_trained, everything = [], 0, 0
+    counts = []
+    for name, part in model.named_children():
+        sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
+        trained = sum(size for size, is_trained in sizes if is_trained)
+        counts.append((name, trained, sum(size for size, _ in sizes)))
+    counts.append(("logit_scale", int(model.logit_scale.requires_grad), 1))
+    counts.append(("the LLM behind the cached captions", 0, frozen_parameters))
+    for name, trained, size in counts:
+        if size:
+            words.append(f"{name} {trained:,} of {size:,}")
+        all_trained += trained
+        everything += size
+    total = f"in all {all_trained:,} of {everything:,} ({all_trained / everything:.2%})"
+    return f"{', '.join(words)}; {total}", all_trained, everything
+
+
+def machine(device: torch.device) -> dict:
+    """What a run is computed with, for its log."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        name = platform.processor() or platform.machine()
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "device": name,
+    }
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory in GB: of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def batch_accuracy(image_features: Tensor, text_features: Tensor, duplicates: Tensor) -> float:
+    """Share of images whose nearest caption of the batch is right. A duplicate is right too."""
+    cosines = image_features.float() @ text_features.float().T  # (B, B)
+    nearest = cosines.argmax(1, keepdim=True)  # (B, 1)
+    return duplicates.gather(1, nearest).float().mean().item()
+
+
+def log_line(entry: dict, total: int) -> str:
+    """An entry of the log as a person reads it."""
+    return (
+        "step {step}/{total} | loss {loss:.3f} (ln B {ln_batch:.2f}) | acc {accuracy:.1%} | "
+        "scale {scale:.1f} | lr {lr:.1e} | grad {grad_norm:.2f} | {images_per_second:.0f} img/s | "
+        "wait {data_wait:.0%} | {memory_gb:.1f} GB | eta {eta_seconds:.0f} s"
+    ).format(total=total, **entry)
+
+
+# --------------------------------------------------------------------------------------------------
+# The run.
+
+
+def train(cfg: Config) -> dict:
+    """Train as the configuration says; returns the last entry of the log.
+
+    Raises BadInput for what cannot go on. A signal ends it with SystemExit, after saving.
+    """
+    # ---- Set up: the data, the model, the optimizer.
     device = pick_device(cfg.device)
     on_gpu = device.type == "cuda"
-    out, row, checkpoint = Path(cfg.out), lift.METHODS[cfg.method], None
-    if cfg.resume:
-        checkpoint = read_run(out)
-        for name, value in checkpoint["config"].items():
-            if name not in FREE_ON_RESUME and getattr(cfg, name) != value:
-                raise BadInput(
-                    f"{out} was made with --{name.replace('_', '-')} {value}, not {getattr(cfg, name)}; leave "
-                    "the flag out to go on, or start a new run with another --out"
-                )
-    elif (out / "checkpoint.pt").exists():
-        raise BadInput(
-            f"{out} already holds a run; go on with it (--resume {out}), remove it, or choose another --out"
-        )
-    for name in (
-        "image_weights",
-        "image_features",
-        "text_features",
-        "llm_adapter",
-    ):  # a typo should show now, not later
-        if getattr(cfg, name) and not Path(getattr(cfg, name)).exists():
-            raise BadInput(
-                f"--{name.replace('_', '-')} {getattr(cfg, name)}: no such file or folder"
-            )
+    bf16 = cfg.precision == "amp_bf16" or (cfg.precision == "auto" and on_gpu)
+    out = Path(cfg.out)
+    method = lift.METHODS[cfg.method]
+    checkpoint = open_checkpoint(cfg)
+    check_paths(cfg)
     torch.manual_seed(cfg.seed)
-    bf16 = cfg.precision == "amp_bf16" or cfg.precision == "auto" and on_gpu
 
-    columns = cfg.csv_separator, cfg.csv_img_key, cfg.csv_caption_key, cfg.image_root
-    if cfg.val_data:  # now, so that what is wrong with it shows before training
-        readers.read_images(cfg.val_data, "test", cfg.image_size, 0, *columns, whole=True)
-    pictures = readers.read_images(
-        cfg.data, "train", cfg.image_size, cfg.train_num_samples, *columns, whole=bool(cfg.val_data)
+    images = read_training_images(cfg)
+    texts = read_texts(cfg, images, device)
+    model = build_model(cfg, texts.inputs, device)
+    image_inputs = open_image_inputs(cfg, images, model.visual, device)
+    batches = Batches(
+        images,
+        texts.captions,
+        texts.inputs,
+        image_inputs,
+        batch_size=cfg.batch_size,
+        seed=cfg.seed,
+        long_share=cfg.long_share,
+        device=device,
     )
-    tokenize = row.text.tokenizer(cfg, device)
-    captions = DistinctCaptions(pictures.captions)
-    inputs = tokenize.rows(captions)  # (distinct captions, ...)
-    text_fingerprint, cut, cached = tokenize.fingerprint, tokenize.cut, tokenize.frozen_parameters
-    del tokenize  # and with it the language model: every caption has been read
-    model = lift.TwoTower(cfg, row.text.fit(cfg, inputs)).to(device).train()
-    frozen = not any(p.requires_grad for p in model.visual.parameters())
-    look = (
-        ImageViews(pictures, cfg, device, model.visual) if frozen else Crops(pictures, cfg, device)
-    )  # what the image tower takes
-    batches = Batches(pictures, captions, inputs, look, cfg, device)
-    data_fingerprint = batches.data_fingerprint(text_fingerprint)
-    seen_digests = torch.from_numpy(
-        np.sort(pictures.digests)[:10_000].view(np.int64)
-    )  # a sample, by which eval.py knows them again
-    torch.set_float32_matmul_precision(
-        "high"
-    )  # TF32 on GPUs that have it; not earlier, or it would change the captions
+    data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
+    # A sample of the training images, by which eval.py knows them again.
+    seen_digests = torch.from_numpy(np.sort(images.digests)[:10_000].view(np.int64))
+    # TF32 on GPUs that have it. Not earlier: it would change the captions' vectors.
+    torch.set_float32_matmul_precision("high")
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, cfg.wd, row.image_rate),
+        parameter_groups(model, cfg.wd, method.image_lr_share),
         lr=cfg.lr,
         betas=(cfg.beta1, cfg.beta2),
         eps=cfg.eps,
         fused=on_gpu,
     )
-    total, start = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch), 0
+    total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
+    start = 0
     if checkpoint:
-        if checkpoint["data_fingerprint"] != data_fingerprint:
-            raise BadInput(
-                f"{cfg.data}, the language model or the frozen image tower is not what it was when {out} was "
-                "started; bring it back, or start a new run with another --out"
-            )
-        model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        start = checkpoint["step"]
-        if start >= total:
-            raise BadInput(
-                f"{out} is finished ({start} of {total} steps); for a longer run start a new one with another --out"
-            )
-        print(f"going on after step {start} of {total}", file=sys.stderr)
-    if on_gpu if cfg.torchcompile is None else cfg.torchcompile:
+        start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
+    compiles = on_gpu if cfg.torchcompile is None else cfg.torchcompile
+    if compiles:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
-    by_part, trained, everything = parameters(model, cached)
+    by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
     print(
-        f"{cfg.method}: {len(pictures)} training pictures, {len(captions)} distinct captions ({cut:.1%} cut at {cfg.context_length} tokens), "
-        f"{total} steps of {batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: {by_part}",
+        f"{cfg.method}: {len(images)} training images, {len(texts.captions)} distinct captions "
+        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
+        f"{batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: {by_part}",
         file=sys.stderr,
     )
     out.mkdir(parents=True, exist_ok=True)
-    log = open(out / "log.jsonl", "a", buffering=1)
-    log.write(
-        json.dumps(
-            {
-                "config": asdict(cfg),
-                "step": start,
-                **machine(device),
-                "trained": trained,
-                "parameters": everything,
-                "skipped": pictures.skipped,
-            }
-        )
-        + "\n"
-    )
+    log = open(out / "log.jsonl", "a", buffering=1)  # noqa: SIM115  (open for the whole loop)
+    first = {"config": asdict(cfg), "step": start, **machine(device)}
+    first |= {"trained": trained, "parameters": parameters, "skipped": images.skipped}
+    log.write(json.dumps(first) + "\n")
 
+    def save(step):
+        state = {
+            "config": asdict(cfg),
+            "step": step,
+            "data_fingerprint": data_fingerprint,
+            "text_fingerprint": texts.fingerprint,
+            "image_fingerprint": image_inputs.fingerprint,
+            "seen": seen_digests,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        save_tensors(state, out / "checkpoint.pt")
+
+    # ---- Loop. `since`, `seen` and `waited` count from the last line of the log.
     begun = since = time.time()
-    seen = 0
+    seen, waited = 0, 0.0
     with (
         stop_signals() as stop,
-        tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=None) as bar,
+        progress(description="training", total=total, initial=start, unit="step") as bar,
     ):
-        for step, (images, texts, duplicates) in batches.ahead(start, total):
-            # ---- the training step ---------------------------------------------------------------------------
+        for step, (image, text, duplicates), seconds in batches.ahead(start, total):
+            # ---- the training step ---------------------------------------------------------------
             for group in optimizer.param_groups:
-                group["lr"] = lr_at(step, total, cfg) * group["rate"]
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=bf16
-            ):  # but normalising, loss, whitening: float32
-                features = model(
-                    images, texts
-                )  # image and text (B, D) of unit length, and the scale
-                loss = row.loss(**features, duplicates=duplicates)
+                group["lr"] = lr_at(step, total, cfg) * group["lr_share"]
+            # The towers may run in bfloat16. Unit length, loss and whitening stay in float32.
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                features = model(image, text)  # image and text (B, D) of unit length, and the scale
+                loss = method.loss(**features, duplicates=duplicates)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(
-                model.parameters(), cfg.grad_clip_norm or math.inf
-            )
+            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            model.logit_scale.data.clamp_(0, math.log(100))  # the scale stays in [1, 100]
-            # ---- below: diagnostics --------------------------------------------------------------------------
+            # The scale stays in [1, 100], as CLIP's does: beyond that, a few pairs rule the loss.
+            model.logit_scale.data.clamp_(0, math.log(100))
+            # ---- below: diagnostics --------------------------------------------------------------
 
             done = step + 1
-            seen += len(texts)
+            seen += len(text)
+            waited += seconds
             bar.update()
-            save = done % cfg.save_frequency == 0 or done == total or stop
-            if save or done % cfg.log_every_n_steps == 0 or done == start + 1:
-                best = (
-                    features["image_features"].float() @ features["text_features"].float().T
-                ).argmax(1, keepdim=True)  # (B, 1)
-                right = duplicates.gather(1, best).float().mean()
+            saves = done % cfg.save_frequency == 0 or done == total or bool(stop)
+            if saves or done % cfg.log_every_n_steps == 0 or done == start + 1:
+                accuracy = batch_accuracy(
+                    features["image_features"], features["text_features"], duplicates
+                )
                 now = time.time()
                 speed = seen / (now - since)
                 entry = {
                     "step": done,
                     "loss": loss.item(),
-                    "ln_batch": math.log(len(texts)),
-                    "accuracy": right.item(),
+                    "ln_batch": math.log(len(text)),
+                    "accuracy": accuracy,
                     "scale": model.logit_scale.exp().item(),
                     "lr": lr_at(step, total, cfg),
-                    "grad_norm": norm.item(),
+                    "grad_norm": grad_norm.item(),
                     "images_per_second": speed,
-                    "data_wait": batches.waited / (now - since),
+                    "data_wait": waited / (now - since),
                     "memory_gb": memory_gb(device),
-                    "eta_seconds": (total - done) * len(texts) / speed,
+                    "eta_seconds": (total - done) * len(text) / speed,
                     "seconds": now - begun,
                 }
                 bar.write(log_line(entry, total), file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
-                since, seen, batches.waited = time.time(), 0, 0.0
-                if not math.isfinite(
-                    entry["loss"] + entry["grad_norm"]
-                ):  # the parameters are spoilt
+                since, seen, waited = time.time(), 0, 0.0
+                # A loss that is not finite has spoilt the parameters. They are not saved.
+                if not math.isfinite(entry["loss"] + entry["grad_norm"]):
                     raise BadInput(
-                        f"the loss is {entry['loss']} and its gradient's norm {entry['grad_norm']} at step {done}; stopped. "
-                        "The last good checkpoint is kept; lower --lr, or look for extreme values in the data"
+                        f"the loss is {entry['loss']} and its gradient's norm "
+                        f"{entry['grad_norm']} at step {done}; stopped. The last good checkpoint "
+                        "is kept; lower --lr, or look for extreme values in the data"
                     )
-            if save:
-                save_tensors(
-                    {
-                        "config": asdict(cfg),
-                        "step": done,
-                        "data_fingerprint": data_fingerprint,
-                        "text_fingerprint": text_fingerprint,
-                        "image_fingerprint": look.fingerprint,
-                        "seen": seen_digests,
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                    },
-                    out / "checkpoint.pt",
-                )
+            if saves:
+                save(done)
             if stop:
                 bar.close()
                 print(
-                    f"stopped after step {done} of {total}, saved; go on with: python train.py --resume {out}",
+                    f"stopped after step {done} of {total}, saved; go on with: "
+                    f"python train.py --resume {out}",
                     file=sys.stderr,
                 )
                 raise SystemExit(128 + stop[0])
@@ -469,7 +731,36 @@ def train(cfg):
     return entry
 
 
-def main():
+def go_on(
+    checkpoint: dict,
+    cfg: Config,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data_fingerprint: str,
+    total: int,
+) -> int:
+    """Put a checkpoint's weights in place and return the step to go on with.
+
+    BadInput where the data are not those that the run was started with, or where it is finished.
+    """
+    if checkpoint["data_fingerprint"] != data_fingerprint:
+        raise BadInput(
+            f"{cfg.data}, the language model or the frozen image tower is not what it was when "
+            f"{cfg.out} was started; bring it back, or start a new run with another --out"
+        )
+    start = checkpoint["step"]
+    if start >= total:
+        raise BadInput(
+            f"{cfg.out} is finished ({start} of {total} steps); for a longer run start a new one "
+            "with another --out"
+        )
+    model.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    print(f"going on after step {start} of {total}", file=sys.stderr)
+    return start
+
+
+def main() -> None:
     train(from_cli())
 
 

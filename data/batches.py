@@ -1,128 +1,185 @@
-"""Training batches: pictures in an order drawn from (seed, epoch), one caption of each, as the two towers take them."""
+"""Training batches: which images, which caption of each, and which pairs are masked.
 
-import hashlib
+Read `Batches.__call__` first: it is one batch, from numbers to tensors. Everything random is a pure
+function of (seed, epoch) or (seed, step). So a run that was stopped and resumed sees the same
+batches as one that was not, and no state of a random generator has to be saved.
+
+Letters of shapes: N images of the data set, B images of a batch, C captions of the image that has
+the most, S pixels per side.
+"""
+
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from data.images import pixels
+from data.captions import DistinctCaptions
+from data.images.pixels import normalize_pixels, random_crops
+from data.images.read import CaptionedImages
+
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Batches:
-    """Training batches, by step; any step can be asked for at any time.
+    """Training batches, by step. Any step can be asked for at any time.
 
-    texts   records.DistinctCaptions of the pictures' captions; inputs[i] is what the text tower takes for texts[i]
-    look    (indices of pictures, step) -> what the image tower takes: Crops, or for a frozen one ImageViews
+    images        the training images
+    captions      their distinct captions
+    inputs        inputs[i] is what the text tower takes for captions[i]
+    image_inputs  (indices of images (B,), step) -> what the image tower takes: `Crops`, or
+                  vectors.ImageViews for a frozen tower
+    long_share    draw an image's longest caption this often; None: all its captions alike
     """
 
-    def __init__(self, pictures, texts, inputs, look, cfg, device):
-        self.pictures, self.texts, self.inputs, self.look, self.cfg, self.device = (
-            pictures,
-            texts,
-            inputs,
-            look,
-            cfg,
-            device,
-        )
-        self.number, self.waited = (
-            None,
-            0.0,
-        )  # of the epoch that is drawn; seconds for which training waited
-        self.size = min(cfg.batch_size, len(pictures))
-        if self.size < cfg.batch_size:
+    def __init__(
+        self,
+        images: CaptionedImages,
+        captions: DistinctCaptions,
+        inputs,
+        image_inputs: Callable[[np.ndarray, int], Tensor],
+        *,
+        batch_size: int,
+        seed: int,
+        long_share: float | None,
+        device: torch.device,
+    ):
+        self.images = images
+        self.captions = captions
+        self.inputs = inputs
+        self.image_inputs = image_inputs
+        self.seed = seed
+        self.long_share = long_share
+        self.device = device
+        self.size = min(batch_size, len(images))
+        if self.size < batch_size:
             print(
-                f"--batch-size {cfg.batch_size}: there are only {len(pictures)} pictures, so each step has all of them",
+                f"--batch-size {batch_size}: there are only {len(images)} images, so each step has "
+                "all of them",
                 file=sys.stderr,
             )
-        self.steps_per_epoch = (
-            len(pictures) // self.size
-        )  # a ragged last batch would be another task: fewer negatives
+        # A smaller last batch would be another task, with fewer negatives. It is left out.
+        self.steps_per_epoch = len(images) // self.size
+        self.drawn_epoch = None
+        self.drawn = None
 
-    def epoch(self, number):
-        """The order of the pictures in one epoch, (N,), and a draw in [0, 1) for each picture's caption, (N,)."""
-        if number != self.number:
-            rng = np.random.default_rng((self.cfg.seed, number))
-            self.number, self.drawn = (
-                number,
-                (rng.permutation(len(self.pictures)), rng.random(len(self.pictures))),
-            )
+    def epoch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The order of the images in one epoch, (N,), and for each image a number in [0, 1), (N,).
+
+        The second one draws the image's caption. The last epoch is kept, because all its steps ask.
+        """
+        if number != self.drawn_epoch:
+            rng = np.random.default_rng((self.seed, number))
+            order = rng.permutation(len(self.images))
+            draws = rng.random(len(self.images))
+            self.drawn_epoch, self.drawn = number, (order, draws)
         return self.drawn
 
-    def choose(self, captions, draw):
-        """One of a picture's captions, the longest of which is last, by a draw in [0, 1)."""
-        share = self.cfg.long_share
+    def choose(self, captions: Tensor, draw: float) -> Tensor:
+        """One of an image's captions, the longest of which is last, by a number in [0, 1)."""
+        share = self.long_share
         if share is None or len(captions) == 1:
             return captions[int(draw * len(captions))]
         if draw < share:
             return captions[-1]
+        # What is left of [0, 1) is divided among the other captions.
         return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
 
-    def data_fingerprint(self, text_fingerprint):
-        """Hash of all that a run learns from; text_fingerprint is that of what made the inputs."""
-        content = (
-            text_fingerprint + self.look.fingerprint + self.texts.fingerprint
-        ).encode() + self.pictures.digests.tobytes()
-        content += (
-            self.inputs.numpy().tobytes() if self.cfg.text_features else b""
-        )  # (a OutsideVectors's fingerprint covers its first 100 rows only)
-        content += self.look.vectors.numpy().tobytes() if self.cfg.image_features else b""
-        return hashlib.blake2b(content, digest_size=12).hexdigest()
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step: images (B, ...), texts (B, ...), duplicates (B, B) bool.
 
-    def __call__(self, step):
-        """images (B, ...) and texts (B, ...) as the towers take them, duplicates (B, B) bool; on the device."""
-        number, i = divmod(step, self.steps_per_epoch)
-        order, draw = self.epoch(number)
-        which = order[i * self.size : (i + 1) * self.size]
-        choices = [torch.from_numpy(self.texts.of(j)) for j in which]
-        theirs = nn.utils.rnn.pad_sequence(choices, True, -1)  # (B, C)
-        captions = torch.stack(
-            [self.choose(own, draw[j]) for own, j in zip(choices, which)]
-        )  # (B,)
-        same = torch.from_numpy(self.pictures.digests[which].view(np.int64))
-        fits = (theirs[:, :, None] == captions).any(
-            1
-        )  # (B, B): does j's caption describe picture i too?
-        duplicates = fits | fits.T | (same[:, None] == same)
-        return self.look(which, step), *(
-            on_device(t, self.device) for t in (self.inputs[captions], duplicates)
+        Images and texts are as the two towers take them, on the device. duplicates[i, j] is true
+        where image i and caption j match. On the diagonal they always do. Off the diagonal they
+        match by accident, and a contrastive loss must not push them apart.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order, draws = self.epoch(epoch)
+        indices = order[position * self.size : (position + 1) * self.size]  # (B,)
+
+        # Draw one caption for each image. Captions are numbers: equal words have equal numbers.
+        captions_of_image = [torch.from_numpy(self.captions.of_image(i)) for i in indices]
+        drawn = [self.choose(c, draws[i]) for c, i in zip(captions_of_image, indices, strict=True)]
+        caption = torch.stack(drawn)  # (B,)
+
+        digests = torch.from_numpy(self.images.digests[indices].view(np.int64))  # (B,)
+        duplicates = find_duplicates(captions_of_image, caption, digests)
+        return (
+            self.image_inputs(indices, step),
+            to_device(self.inputs[caption], self.device),
+            to_device(duplicates, self.device),
         )
 
-    def ahead(self, start, end):
-        """(step, its batch) for each step; the next one is made in a thread while a step computes."""
+    def ahead(self, start: int, end: int) -> Iterator[tuple[int, Batch, float]]:
+        """(step, its batch, seconds waited for it) of each step from `start` to `end` - 1.
+
+        A thread makes the next batch while a step computes.
+        """
         with ThreadPoolExecutor(1) as thread:
             coming = thread.submit(self, start)
             for step in range(start, end):
-                asked = time.time()
+                begun = time.time()
                 batch = coming.result()
-                coming = thread.submit(self, step + 1) if step + 1 < end else None
-                self.waited += time.time() - asked
-                yield step, batch
+                waited = time.time() - begun
+                if step + 1 < end:
+                    coming = thread.submit(self, step + 1)
+                yield step, batch, waited
 
 
-def on_device(tensor, device):
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+def find_duplicates(captions_of_image: list[Tensor], caption: Tensor, digests: Tensor) -> Tensor:
+    """Which images and captions of a batch match: (B, B) bool, symmetric.
+
+    captions_of_image  numbers of all captions of each image; caption  (B,) the one that was drawn;
+    digests            (B,) equal for equal images
+
+    Image i and caption j match where caption j is among image i's captions, or where images i and
+    j are the same. If i and j match, so do j and i: the mask serves both directions of the loss.
+
+    An example with four images. The drawn caption is marked with a star:
+
+        image  its captions                       digest
+        0      "a red star"*, "a star"            11
+        1      "a blue ring"*                     22
+        2      "a star"*                          33
+        3      "a ring in blue"*                  22
+
+    Image 0 also has the caption drawn for image 2, so (0, 2) and (2, 0) match. Images 1 and 3 are
+    equal, so (1, 3) and (3, 1) match. The rows of the result are 1010, 0101, 1010, 0101.
+    """
+    all_captions = nn.utils.rnn.pad_sequence(captions_of_image, True, -1)  # (B, C), -1: none
+    describes = (all_captions[:, :, None] == caption).any(1)  # (B, B): caption j describes image i
+    same_image = digests[:, None] == digests  # (B, B)
+    return describes | describes.T | same_image
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor. To a GPU it goes through pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class Crops:
-    """CaptionedImages for an image tower that is trained: (indices, step) -> (B, 3, S, S), cropped anew in every step."""
+    """Images for an image tower that is trained: (indices (B,), step) -> (B, 3, S, S) float32.
+
+    With crop_scale below 1 they are cropped anew in every step. They are normalised as CLIP's are.
+    """
 
     fingerprint = ""
 
-    def __init__(self, pictures, cfg, device):
-        self.pictures, self.cfg, self.device = pictures, cfg, device
+    def __init__(self, images: CaptionedImages, crop_scale: float, seed: int, device: torch.device):
+        self.images = images
+        self.crop_scale = crop_scale
+        self.seed = seed
+        self.device = device
 
-    def __call__(self, which, step):
-        images = pixels.normalize_pixels(
-            on_device(torch.from_numpy(self.pictures.pixels(which)), self.device)
-        )
-        if self.cfg.crop_scale == 1:
+    def __call__(self, indices: np.ndarray, step: int) -> Tensor:
+        pixels = torch.from_numpy(self.images.pixels(indices))  # (B, S, S, 3) uint8
+        images = normalize_pixels(to_device(pixels, self.device))  # (B, 3, S, S)
+        if self.crop_scale == 1:
             return images
-        return pixels.random_crops(
-            images,
-            self.cfg.crop_scale,
-            torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + step),
-        )
+        # A prime factor keeps the streams of neighbouring seeds apart.
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        return random_crops(images, self.crop_scale, generator)
