@@ -1,131 +1,145 @@
-"""Captions as the text towers take them: the cache, where the frozen LLM reads each distinct one once, ever; and token ids."""
+"""Captions as numbers: which of them are distinct, and the token ids of each.
+
+    captions of the images           distinct captions        token ids
+    [["a red star", "a star"],  ->   0  "a red star"    ->    [[81, 2382, 4870, END],
+     ["a star"]]                     1  "a star"               [81, 4870, END,  PAD]]
+
+The text side reads each distinct caption once, however many images share it. Batches hold the
+numbers of captions: two captions are equal if their numbers are (data/batches.py).
+
+Needs nothing of the project but data/common.py. Letters of shapes: N texts, L tokens of the longest.
+"""
 
 import hashlib
-import tempfile
+import json
 from array import array
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from data.common import cache_dir, interpreting
-from data.files.llm import digest, fetch_default, read_llm
-from data.images.records import hash64
+from data.common import chunks
 
-
-class PaddedIds:
-    """Sequences of token ids of many lengths, padded with `pad` when they are asked for: (n, longest of all) int64."""
-
-    def __init__(self, values, lengths, pad):
-        self.values, self.lengths, self.pad = values, lengths, pad  # (tokens,) int32, (N,) int32
-        self.ends, self.longest = lengths.cumsum(0), int(lengths.max())
-
-    def __len__(self):
-        return len(self.lengths)
-
-    def __getitem__(self, which):
-        lengths, ends, column = (
-            self.lengths[which, None],
-            self.ends[which, None],
-            torch.arange(self.longest),
-        )  # (n, 1), (n, 1), (L,)
-        return torch.where(
-            column < lengths,
-            self.values[(ends - lengths + column).clamp_max(len(self.values) - 1)],
-            self.pad,
-        ).long()
-
-
-def chunks(rows, size=10_000):
-    """All rows of a tensor, StoredRows or PaddedIds, some at a time: they may be larger than memory."""
-    return (rows[i : i + size] for i in range(0, len(rows), size))
-
-
-END, PAD = (
-    -1,
-    -2,
-)  # beside the LLM's token ids; being in the training captions' ids, both get rows of their own
-
-
-class TokenIds:
-    """DistinctCaptions -> (N, L) int64: the LLM's tokens, then END, then PAD. Of the LLM only the tokenizer is used."""
-
-    frozen_parameters = 0
-
-    def __init__(self, cfg, device):
-        self.context_length, path = (
-            cfg.context_length,
-            Path(cfg.llm) if cfg.llm else fetch_default(),
-        )
-        with interpreting(path):
-            self.tokenizer = read_llm(path)[1]
-            self.fingerprint = digest(path) + (
-                digest(Path(cfg.llm_adapter)) if cfg.llm_adapter else ""
-            )
-
-    def rows(self, texts):
-        """DistinctCaptions -> PaddedIds, one row a text, in a file that goes with the process; the share that was cut is then in `cut`."""
-        lengths, cuts = array("i"), 0
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache_dir()) as file:
-            for i in range(
-                0, len(texts), 10_000
-            ):  # (in parts: millions of captions are never all Python objects)
-                lists, cut = self.tokenizer.encode_all(
-                    [texts[j] for j in range(i, min(i + 10_000, len(texts)))],
-                    max_length=self.context_length - 1,
-                )
-                cuts += sum(cut)
-                for ids in lists:
-                    lengths.append(len(ids) + 1)
-                    file.write(array("i", [*ids, END]))
-            file.flush()
-            values = np.memmap(file, np.int32, "c")
-        self.cut = cuts / len(lengths)
-        return PaddedIds(
-            torch.from_numpy(values), torch.frombuffer(lengths, dtype=torch.int32), PAD
-        )
-
-    def __call__(self, texts):
-        return self.rows(texts)[:]
+# Ids that are no tokens; the tokenizer's ids are 0 or more. END stands behind the last token of
+# every caption, PAD fills the rest of its row.
+END = -1
+PAD = -2
 
 
 class DistinctCaptions:
-    """The distinct captions among many pictures' captions, a sequence in the order in which they come first.
+    """The distinct captions of all images: a sequence of texts in the order of first appearance.
 
-    number  (captions,) int64: the place in this sequence of every picture's captions; of one picture, the longest is last
-    starts  (N + 1,): picture i has number[starts[i]:starts[i + 1]]
+    captions     one list of texts per image
+    fingerprint  hash of all captions, of their order, and of which image has which
+
+    >>> distinct = DistinctCaptions([["a red star", "a star"], ["a star"]])
+    >>> list(distinct)
+    ['a red star', 'a star']
+    >>> distinct.of_image(0)   # the longest last
+    array([1, 0])
     """
 
-    def __init__(self, captions):
-        self.captions, keys, lengths, counts = captions, array("Q"), array("I"), array("I")
-        for own in captions:
-            counts.append(len(own))
-            lengths.extend(map(len, own))
-            keys.extend(map(hash64, own))
-        counts, keys = np.frombuffer(counts, np.uint32), np.frombuffer(keys, np.uint64)
-        self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        _, self.first, number = np.unique(keys, return_index=True, return_inverse=True)
-        order = np.argsort(self.first)  # numpy has them by their hash
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        owner = np.repeat(np.arange(len(counts)), counts)
-        self.first, self.number = (
-            self.first[order],
-            rank[number][np.lexsort((np.frombuffer(lengths, np.uint32), owner))],
+    def __init__(self, captions: Sequence[list[str]]):
+        number_of = {}  # caption -> its number
+        numbers = array("q")  # of every caption of every image, one image after the other
+        starts = array("q", [0])  # image i has numbers[starts[i] : starts[i + 1]]
+        h = hashlib.blake2b(digest_size=12)
+        for captions_of_image in captions:
+            for caption in captions_of_image:
+                number_of.setdefault(caption, len(number_of))
+            # The longest comes last, where --long-share looks for it. The sort is stable: captions
+            # of equal length stay in order.
+            numbers.extend(number_of[caption] for caption in sorted(captions_of_image, key=len))
+            starts.append(len(numbers))
+            # JSON is ASCII and says where each list ends: other lists have other bytes.
+            h.update(json.dumps(captions_of_image).encode())
+        self.texts = list(number_of)
+        self.numbers = np.array(numbers, np.int64)
+        self.starts = np.array(starts, np.int64)
+        self.fingerprint = h.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, which: int | slice) -> str | list[str]:
+        return self.texts[which]
+
+    def of_image(self, i: int) -> np.ndarray:
+        """The numbers of image i's captions, int64, the longest caption last."""
+        return self.numbers[self.starts[i] : self.starts[i + 1]]
+
+
+class PaddedIds:
+    """Sequences of ids of many lengths, kept without padding, and padded when they are asked for.
+
+    values   (ids,) int32: all sequences, one after the other
+    lengths  (N,): how many ids each sequence has, one or more
+    pad      what fills a row behind its sequence
+
+    rows[which], for a slice or a tensor of n indices, gives (n, L) int64. L is the longest of all N
+    sequences, so that all batches have the same width.
+
+    >>> PaddedIds(torch.tensor([81, 4870, -1, 81, -1]), torch.tensor([3, 2]), PAD)[:]
+    tensor([[  81, 4870,   -1],
+            [  81,   -1,   -2]])
+    """
+
+    def __init__(self, values: Tensor, lengths: Tensor, pad: int):
+        self.values = values
+        self.lengths = lengths
+        self.starts = lengths.cumsum(0) - lengths  # (N,) where each sequence begins in `values`
+        self.longest = int(lengths.max())
+        self.pad = pad
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, which: slice | Tensor) -> Tensor:
+        column = torch.arange(self.longest)  # (L,)
+        place = self.starts[which, None] + column  # (n, L)
+        is_id = column < self.lengths[which, None]  # (n, L)
+        # A place behind its sequence belongs to the next one, or to nothing. It is read as well,
+        # as far as there are values, and `pad` is put over it.
+        ids = self.values[place.clamp_max(len(self.values) - 1)]
+        return torch.where(is_id, ids, self.pad).long()
+
+
+class TokenIds:
+    """Text inputs of the kind "ids": the tokens of each text, then END, then PAD.
+
+    Of the language model only the tokenizer is used. The methods are those of all text inputs; see
+    llm_text.text_inputs.
+    """
+
+    frozen_parameters = 0
+
+    def __init__(self, tokenizer, context_length: int, fingerprint: str):
+        self.tokenizer = tokenizer
+        self.context_length = context_length  # L at most, END included
+        self.fingerprint = fingerprint
+
+    def read(self, texts: Sequence[str]) -> tuple[PaddedIds, float]:
+        """N texts -> their ids as N rows, and the share of texts that were cut at context_length."""
+        values = array("i")
+        lengths = array("q")
+        n_cut = 0
+        # Some thousand texts at a time: a Python list takes ten times the memory of an array.
+        for chunk in chunks(texts):
+            lists, was_cut = self.tokenizer.encode_all(chunk, max_length=self.context_length - 1)
+            n_cut += sum(was_cut)
+            for ids in lists:
+                values.extend(ids)
+                values.append(END)
+                lengths.append(len(ids) + 1)
+        rows = PaddedIds(
+            torch.from_numpy(np.array(values, np.int32)),
+            torch.from_numpy(np.array(lengths, np.int64)),
+            PAD,
         )
-        self.fingerprint = hashlib.blake2b(
-            keys.tobytes() + counts.tobytes(), digest_size=12
-        ).hexdigest()
+        return rows, n_cut / len(lengths)
 
-    def __len__(self):
-        return len(self.first)
-
-    def __getitem__(self, i):
-        at = self.first[i]
-        picture = int(np.searchsorted(self.starts, at, "right")) - 1
-        return self.captions[picture][at - self.starts[picture]]
-
-    def of(self, picture):
-        """The numbers of one picture's captions, the longest last."""
-        return self.number[self.starts[picture] : self.starts[picture + 1]]
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """N texts -> ids (N, L) int64."""
+        rows, _ = self.read(texts)
+        return rows[:]
