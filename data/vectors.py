@@ -1,289 +1,435 @@
-"""Vectors that a frozen tower made once."""
+"""Vectors that a frozen tower made once: the idea of this project, and its only cache of vectors.
+
+A tower that is not trained gives the same vector whenever it reads the same caption or image. So it
+reads each of them once, and the vector is kept on disk. From then on a caption *is* its vector.
+
+One kind of file serves all (VectorStore). It is an array of records that grows at its end:
+
+    | key       | flag   | vector                    | key       | flag   | vector          | ...
+    | 15 bytes  | 1 byte | shape x 2 or 4 bytes      |           |        |                 |
+    |<------------------ record 0 ----------------->|<------------- record 1 ------------->|
+
+    user            tower, kept in          key is a hash of      flag: true if    vector
+    CaptionVectors  language model,         the caption           it was cut       (D,) float16, or
+                    captions/                                                      (L, D), one per token
+    read_views      image tower,            the image's number    (not used)       (V, D) float32, one
+                    views/                                                         per view
+    folder_vectors  image tower and head,   name, times and size  it cannot be     (D,) float32
+                    search/                 of the image's file   read
+
+The folders lie in $LIFT_CACHE (default ~/.cache/lift). A file is named after a fingerprint, a hash
+of everything else that decides the vectors: weights, tokenizer, pooling, crops, seed. So another
+tower has another file, and an old file is never wrong.
+
+OutsideVectors is for vectors that somebody else's tower made.
+
+Needs nothing of the project but data/common.py. Letters of shapes: N captions or images, B those of
+a batch, D length of a vector, L tokens, V views of an image, M records of a file.
+"""
 
 import fcntl
 import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from data.batches import Crops, on_device
-from data.common import BadInput, cache_dir, interpreting, printable
-from data.files.runs import load_tensors, save_tensors
-from data.images.formats import SUFFIXES
-from data.images.pack import locked
-from data.images.read import decode_files
+from data.common import BadInput, cache_dir, chunks, interpreting, printable, progress
+
+# --------------------------------------------------------------------------------------------------
+# The file.
+
+
+def key_of(text: str) -> bytes:
+    """15 bytes that stand for a text. The text may hold halves of Unicode pairs (surrogates)."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=15).digest()
+
+
+class VectorStore:
+    """A file of records (key, flag, vector), to which missing ones are added. See above.
+
+    shape, dtype  of one vector
+
+    A process that is killed leaves at worst a part of a record. The next one cuts it off and goes
+    on from there. Two processes may share a file: one writes, the other waits, then finds the work
+    done.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.floating]):
+        self.path = path
+        self.record = np.dtype([("key", "V15"), ("flag", "?"), ("vector", dtype, shape)])
+
+    def records(self) -> np.ndarray:
+        """All whole records (M,), memory-mapped. Another process may be writing the next one."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        count = size // self.record.itemsize
+        if not count:
+            return np.empty(0, self.record)
+        # Mode "c" means copy on write. torch wants memory that it could write to.
+        return np.memmap(self.path, self.record, "c", shape=count)
+
+    def fill(
+        self,
+        keys: Sequence[bytes],
+        make: Callable[[np.ndarray], Iterable[tuple[np.ndarray, np.ndarray, Sequence[bool]]]],
+        description: str,
+        unit: str,
+    ) -> int:
+        """See to it that every key has a record, and return how many were missing.
+
+        make  is called with the missing keys' places in `keys`, each key once and in order. It
+              yields (places, vectors, flags) of some of them at a time, as soon as they are made.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab") as file:
+            # Closing the file opens the lock. The size is asked for after the lock: another process
+            # may have written until now.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = os.fstat(file.fileno()).st_size
+            file.truncate(size - size % self.record.itemsize)
+
+            known = set(self.records()["key"].tolist())
+            missing = []
+            for place, key in enumerate(keys):
+                if key not in known:
+                    known.add(key)
+                    missing.append(place)
+
+            if not missing:
+                return 0
+
+            with progress(description=description, unit=unit, total=len(missing)) as bar:
+                for places, vectors, flags in make(np.array(missing, np.int64)):
+                    records = np.zeros(len(places), self.record)
+                    records["key"] = np.array([keys[place] for place in places], "V15")
+                    records["flag"] = flags
+                    records["vector"] = vectors
+                    file.write(records.tobytes())
+                    file.flush()
+                    bar.update(len(places))
+        return len(missing)
+
+    def read(self, keys: Sequence[bytes]) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """N keys, all of which have a record -> vectors, rows, flags.
+
+        vectors  (M, *shape) of all records, memory-mapped: only what is indexed is read
+        rows     (N,) int64: vectors[rows[i]] is the vector of keys[i]
+        flags    (N,) bool
+        """
+        records = self.records()
+        row_of = {key: row for row, key in enumerate(records["key"].tolist())}
+        rows = np.array([row_of[key] for key in keys], np.int64)
+        return torch.from_numpy(records["vector"]), rows, records["flag"][rows]
+
+
+# --------------------------------------------------------------------------------------------------
+# Captions.
 
 
 class StoredRows:
-    """Some rows of a memory-mapped tensor, read when they are asked for."""
+    """Some rows of a memory-mapped table, read when they are asked for: rows[which] -> (n, ...).
 
-    def __init__(self, table, rows):
-        self.table, self.rows = table, rows
+    has_padding  the rows are token vectors (L, D) with zeros behind a caption's last token. Columns
+                 that are zero in all rows asked for are left out.
+    """
 
-    def __len__(self):
+    def __init__(self, table: Tensor, rows: Tensor, has_padding: bool = False):
+        self.table = table
+        self.rows = rows
+        self.has_padding = has_padding
+
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, which):
-        got = self.table[self.rows[which]]
-        if got.ndim == 3 and len(
-            got
-        ):  # token features: only as many columns as the longest caption here has
-            got = got[:, : int((got != 0).any(-1).any(0).nonzero().max()) + 1]
-        return got
+    def __getitem__(self, which: slice | Tensor) -> Tensor:
+        read = self.table[self.rows[which]]
+        if self.has_padding and len(read):
+            is_used = (read != 0).any(-1).any(0)  # (L,)
+            read = read[:, : int(is_used.nonzero().max()) + 1]
+        return read
 
 
 class CaptionVectors:
-    """Caption -> vector, on disk, each distinct caption embedded once: LIFT's whole text tower at training time.
+    """Text inputs of the kinds "vectors" and "tokens": the frozen language model's, each made once.
 
-    $LIFT_CACHE/captions/FINGERPRINT.records, where the fingerprint covers all that changes a vector: weights,
-    tokenizer, pooling, prompt, layer, maximal length, dtype. The file is an array that grows by appending:
+    llm             llm_text.FrozenLLM
+    pool, layer     how hidden states become a vector, after which block (None: the pooling's own)
+    context_length  tokens at most; what is longer is cut
+    folder          where the file lies, in place of the cache
 
-        key     15 bytes of the caption's hash
-        cut     1 byte, whether the caption was longer than max_length
-        vector  (width,) float16; with pool "tokens" (max_length, width), see llm_text.all_tokens
-
-    A run that is killed leaves at worst a part of a record, which the next one cuts off, and goes on from there.
-    Calling it is the `tokenize` of a model whose text tower is frozen: texts -> (N, ...) float16 tensor. `rows` is the
-    same without reading: training reads a batch at a time from the memory-mapped file.
+    This is LIFT's whole text tower at training time. Vectors are kept in float16: a caption of the
+    default model then takes 1.2 kB.
     """
 
-    def __init__(self, llm, pool="mean", layer=None, max_length=77, folder=None):
-        self.llm, self.pool, self.layer, self.max_length = (
-            llm,
-            pool,
-            llm.pool_layer(pool, layer),
-            max_length,
-        )
-        what = json.dumps(llm.settings(pool, self.layer, max_length), sort_keys=True)
-        self.fingerprint = hashlib.blake2b(what.encode(), digest_size=12).hexdigest()
-        self.file = Path(folder or cache_dir() / "captions") / f"{self.fingerprint}.records"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        shape = (max_length, llm.width) if pool == "tokens" else (llm.width,)
-        self.record = np.dtype([("key", "S15"), ("cut", "?"), ("vector", np.float16, shape)])
+    def __init__(
+        self,
+        llm,
+        pool: str = "mean",
+        layer: int | None = None,
+        context_length: int = 77,
+        folder: str | Path | None = None,
+    ):
+        self.llm = llm
+        self.pool = pool
+        self.layer = llm.pool_layer(pool, layer)
+        self.context_length = context_length
         self.frozen_parameters = sum(p.numel() for p in llm.parameters())
 
-    def __call__(self, texts):
-        """DistinctCaptions -> vectors (N, ...) float16, on the CPU; what is not cached is embedded first, with a bar."""
-        return self.rows(texts)[:]
+        settings = json.dumps(llm.settings(pool, self.layer, context_length), sort_keys=True)
+        self.fingerprint = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()
+        path = Path(folder or cache_dir() / "captions") / f"{self.fingerprint}.records"
+        shape = (context_length, llm.width) if pool == "tokens" else (llm.width,)
+        self.store = VectorStore(path, shape, np.float16)
 
-    def rows(self, texts):
-        """DistinctCaptions -> StoredRows, one a text."""
-        keys = np.fromiter(
-            (
-                hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=15).digest()
-                for t in texts
-            ),
-            "S15",
-            len(texts),
-        )
-        with open(self.file, "ab") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)  # another process waits here, then finds the work done
-            size = os.fstat(f.fileno()).st_size  # (not f.tell(), which is older than the lock)
-            f.truncate(size - size % self.record.itemsize)
-            new = np.flatnonzero(self._find(keys) < 0)
-            new = new[np.sort(np.unique(keys[new], return_index=True)[1])]  # each once
-            with tqdm(
-                total=len(new),
-                desc="embedding captions",
-                unit="caption",
-                dynamic_ncols=True,
-                disable=None if len(new) else True,
-            ) as bar:
-                for i in range(0, len(new), 100_000):  # (in parts: not all texts as Python objects)
-                    part = new[i : i + 100_000]
-                    self._embed(keys[part], [texts[j] for j in part], f, bar)
-        records, rows = self._records(), self._find(keys)
-        self.cut = (
-            float(records["cut"][rows].mean()) if len(rows) else 0.0
-        )  # share of these captions that was cut
-        return StoredRows(torch.from_numpy(records["vector"]), torch.from_numpy(rows))
+    def read(self, texts: Sequence[str]) -> tuple[StoredRows, float]:
+        """N texts -> their vectors as N rows, and the share of texts that were cut.
 
-    def _find(self, keys):
-        """The row of each key in the file, int64; -1 where there is none. (numpy drops trailing zero bytes, from both alike.)"""
-        known = self._records()["key"]
-        if not len(known):
-            return np.full(len(keys), -1)
-        order = np.argsort(known)
-        row = order[np.searchsorted(known, keys, sorter=order).clip(max=len(known) - 1)]
-        return np.where(known[row] == keys, row, -1)
+        What is not in the file is read by the language model first, with a progress bar.
+        """
+        keys = [key_of(text) for text in texts]
 
-    def _records(self):
-        """All whole records, memory-mapped: another process may be writing the next one."""
-        n = (
-            self.file.stat().st_size // self.record.itemsize
-        )  # (mode c: torch wants memory that it could write to)
-        return np.memmap(self.file, self.record, "c", shape=n) if n else np.empty(0, self.record)
+        def make(missing):
+            # The model turns all texts that it is given into tokens before it reads the first one.
+            # So it gets 100,000 at a time.
+            for places in chunks(missing, 100_000):
+                some = [texts[place] for place in places]
+                for batch, vectors, was_cut in self.llm.batches(
+                    some, self.pool, self.layer, self.context_length
+                ):
+                    yield places[batch], self._to_record(vectors), was_cut
 
-    def _embed(self, keys, texts, f, bar):
-        for batch, vectors, cut in self.llm.batches(texts, self.pool, self.layer, self.max_length):
-            records = np.zeros(len(batch), self.record)
-            records["key"], records["cut"] = keys[batch], cut
-            vectors = vectors.half().cpu().numpy()
-            records["vector"][(slice(None), *map(slice, vectors.shape[1:]))] = (
-                vectors  # (tokens: as many as there are)
+        self.store.fill(keys, make, description="embedding captions", unit="caption")
+        vectors, rows, was_cut = self.store.read(keys)
+        cut_share = float(was_cut.mean()) if len(texts) else 0.0
+        return StoredRows(vectors, torch.from_numpy(rows), self.pool == "tokens"), cut_share
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """N texts -> vectors (N, D), or (N, L, D) with pool "tokens"; float16, on the CPU."""
+        rows, _ = self.read(texts)
+        return rows[:]
+
+    def _to_record(self, vectors: Tensor) -> np.ndarray:
+        """float32 vectors of a batch -> float16, filled up with zeros to context_length tokens."""
+        vectors = vectors.half().cpu()
+        if not vectors.isfinite().all():
+            raise BadInput(
+                f"the vectors after layer {self.layer} are not finite in float16; choose another "
+                "--pool or --layer"
             )
-            if not np.isfinite(records["vector"]).all():
-                raise BadInput(
-                    f"the vectors after layer {self.layer} are not finite in float16; choose another "
-                    "--pool or --layer"
-                )
-            f.write(records.tobytes())
-            f.flush()
-            bar.update(len(batch))
+        if self.pool == "tokens":
+            vectors = F.pad(vectors, (0, 0, 0, self.context_length - vectors.shape[1]))
+        return vectors.numpy()
+
+
+# --------------------------------------------------------------------------------------------------
+# Images that a frozen tower sees.
+
+
+class ImageViews:
+    """Image inputs of a frozen image tower: (indices (B,), step) -> vectors (B, D).
+
+    vectors      (N, V, D): V views of each image. In every step one of them is drawn anew.
+    fingerprint  of what made them
+    """
+
+    def __init__(self, vectors: Tensor, fingerprint: str, seed: int, device: torch.device):
+        self.vectors = vectors
+        self.fingerprint = fingerprint
+        self.seed = seed
+        self.device = device
+
+    def __call__(self, indices: np.ndarray, step: int) -> Tensor:
+        rng = np.random.default_rng((self.seed, step, 1))
+        view = rng.integers(self.vectors.shape[1], size=len(indices))  # (B,)
+        return self.vectors[indices, view].to(self.device)
+
+
+def read_views(
+    tower: nn.Module,
+    crops: Callable[[np.ndarray, int], Tensor],
+    digests: np.ndarray,
+    n_views: int,
+    settings: list,
+    seed: int,
+    device: torch.device,
+) -> ImageViews:
+    """Let a frozen image tower read n_views random crops of each image, once.
+
+    tower     the tower; tower.width is D
+    crops     (indices of images, step) -> crops (B, 3, S, S) on the device (data/batches.py)
+    digests   (N,) uint64, one per image
+    settings  what else decides the crops; together with tower and digests it makes the fingerprint
+    seed      of the draw in training
+    """
+    h = hashlib.blake2b(digest_size=12)
+    for name, tensor in tower.state_dict().items():
+        h.update(name.encode() + tensor.cpu().numpy().tobytes())
+    # The 3 is the version of what is done here: raise it when other vectors come from the same.
+    h.update(json.dumps([3, *settings]).encode() + digests.tobytes())
+    fingerprint = h.hexdigest()
+    N = len(digests)
+
+    def make(missing):
+        # A crop depends on its place in its batch, so batches always begin at the same images. One
+        # that an earlier process did not finish is read again, and its missing vectors are kept.
+        is_missing = np.zeros(N, bool)
+        is_missing[missing] = True
+        for start in range(0, N, 256):
+            batch = np.arange(start, min(start + 256, N))
+            new = is_missing[batch]
+            if not new.any():
+                continue
+            views = []
+            for v in range(n_views):
+                with torch.no_grad():
+                    views.append(tower(crops(batch, start * n_views + v)).float().cpu())
+            vectors = torch.stack(views, dim=1)  # (B, V, D)
+            yield batch[new], vectors[new].numpy(), np.zeros(new.sum(), bool)
+
+    path = cache_dir() / "views" / f"{fingerprint}.records"
+    store = VectorStore(path, (n_views, tower.width), np.float32)
+    keys = [key_of(str(i)) for i in range(N)]
+    store.fill(keys, make, description="reading images", unit="image")
+    # Nobody else writes this file, and it is filled in order: record i is image i.
+    vectors, _, _ = store.read(keys)
+    return ImageViews(vectors, fingerprint, seed, device)
+
+
+def folder_vectors(
+    folder: Path, image_size: int, embed: Callable, width: int, model_path: Path
+) -> tuple[list[Path], Tensor]:
+    """The images under a folder, for search -> (paths of N images, vectors (N, width) float32).
+
+    embed       CaptionedImages -> vectors (n, width)
+    model_path  the file that embed's weights come from: its bytes are part of the fingerprint
+
+    Only what is new or changed is read. An image that cannot be read is named once and not tried
+    again until its file changes. BadInput if there is no image, or none that can be read.
+    """
+    # Here and not above: training and `lift.load` come without the readers of images.
+    from data.images.formats import SUFFIXES
+    from data.images.read import decode_files
+
+    names = []
+    keys = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            name, stat = str(path.relative_to(folder)), path.stat()
+            names.append(name)
+            keys.append(
+                key_of(json.dumps([name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size]))
+            )
+    if not names:
+        raise BadInput(f"{folder}: no folder with images (looked for {', '.join(SUFFIXES)})")
+
+    def make(missing):
+        images, unreadable = decode_files([names[place] for place in missing], folder, image_size)
+        place_of = {names[place]: place for place in missing}
+        if len(images):
+            places = np.array([place_of[name] for name in images.names])
+            yield places, embed(images).numpy(), np.zeros(len(places), bool)
+        for name, reason in unreadable[:5]:
+            print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
+        if unreadable:
+            places = np.array([place_of[name] for name, _ in unreadable])
+            yield places, np.zeros((len(places), width)), np.ones(len(places), bool)
+
+    h = hashlib.blake2b(model_path.read_bytes(), digest_size=12)
+    h.update(str(folder.resolve()).encode("utf-8", "surrogateescape"))
+    store = VectorStore(cache_dir() / "search" / f"{h.hexdigest()}.records", (width,), np.float32)
+    n_new = store.fill(keys, make, description="embedding images", unit="image")
+
+    vectors, rows, is_unreadable = store.read(keys)
+    readable = np.flatnonzero(~is_unreadable)
+    if not len(readable):
+        raise BadInput(f"{folder}: none of its {len(names)} images can be read")
+    print(
+        f"{folder}: {len(readable)} images, {len(names) - len(readable)} more cannot be read; "
+        f"read now: {n_new}",
+        file=sys.stderr,
+    )
+    return [folder / names[place] for place in readable], vectors[rows[readable]]
+
+
+# --------------------------------------------------------------------------------------------------
+# Vectors from outside.
 
 
 class OutsideVectors:
-    """Vectors that somebody else's encoder made: FILE.npy, and beside it FILE.txt whose line i names row i.
+    """Vectors that somebody else's tower made: FILE.npy, and FILE.txt whose line i names row i.
 
-    A row is a caption's vector, named by its words, or a picture's, named by its path as `python -m data.images.read` lists
-    it; of (D,), or with one vector a view (V, D), or one a token (L, D), zeros after the last. Looked up by name, so
-    no order can go wrong. Called with names, it gives their rows, (N, ...) float32.
+    ndim  the array's dimensions; None allows 2 and 3
+
+    A row belongs to a caption and is named by its words, or to an image and is named by its path,
+    as `python -m data.images.read` lists it. Rows are found by name, so their order does not
+    matter. A row is one vector (D,), or one per view (V, D), or one per token (L, D) with zeros
+    behind the last. For captions, this class is a text input like CaptionVectors.
     """
 
-    cut, frozen_parameters = 0.0, 0
+    frozen_parameters = 0  # nobody knows
 
-    def __init__(self, path, ndim=None):
-        names = Path(path).with_suffix(".txt")
+    def __init__(self, path: str | Path, ndim: int | None = None):
+        self.path = path
+        names_path = Path(path).with_suffix(".txt")
         with interpreting(path):
             self.vectors = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(self.vectors, np.ndarray):
                 raise BadInput("not one array; save it with numpy.save")
-        with interpreting(names):
-            lines = names.read_text("utf-8", "surrogatepass").removesuffix("\n").split("\n")
-        if (
-            self.vectors.ndim not in ((ndim,) if ndim else (2, 3))
-            or self.vectors.dtype.kind != "f"
-            or len(lines) != len(self.vectors)
-        ):
-            raise BadInput(
-                f"{path}: {self.vectors.dtype} of shape {self.vectors.shape} for the {len(lines)} lines of {names}; "
-                f"floating-point vectors{f' in {ndim} dimensions' if ndim else ''} are wanted, one row a line"
-            )
-        self.path, self.row = path, {line: i for i, line in enumerate(lines)}
-        if len(self.row) < len(lines):
-            raise BadInput(f"{names} has the same line twice; a name stands for one row")
-        first = [self.vectors[:100].tobytes(), *lines[:100]]  # more rows may be added later
-        self.fingerprint = hashlib.blake2b(
-            repr(first).encode("utf-8", "surrogatepass"), digest_size=12
-        ).hexdigest()
+        with interpreting(names_path):
+            text = names_path.read_text("utf-8", "surrogatepass")
+            lines = text.removesuffix("\n").split("\n")
 
-    def __call__(self, names):
-        if missing := [name for name in names if name not in self.row]:
+        wanted = (2, 3) if ndim is None else (ndim,)
+        is_float = self.vectors.dtype.kind == "f"
+        if self.vectors.ndim not in wanted or not is_float or len(lines) != len(self.vectors):
+            in_dimensions = "" if ndim is None else f" in {ndim} dimensions"
             raise BadInput(
-                f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are missing); the "
-                "names that are needed: python -m data.images.read SPEC"
+                f"{path}: {self.vectors.dtype} of shape {self.vectors.shape} for the {len(lines)} "
+                f"lines of {names_path}; floating-point vectors{in_dimensions} are wanted, one row "
+                "per line"
             )
-        rows = np.array(self.vectors[[self.row[name] for name in names]], np.float32)
-        bad = ~np.isfinite(rows).reshape(len(rows), -1).all(1) | ~rows.reshape(len(rows), -1).any(1)
-        if bad.any():
+        self.row_of = {line: i for i, line in enumerate(lines)}
+        if len(self.row_of) < len(lines):
+            raise BadInput(f"{names_path} has the same line twice; a name stands for one row")
+
+        # Only the first rows count, because more may be added later.
+        first = [self.vectors[:100].tobytes(), *lines[:100]]
+        h = hashlib.blake2b(repr(first).encode("utf-8", "surrogatepass"), digest_size=12)
+        self.fingerprint = h.hexdigest()
+
+    def __call__(self, names: Sequence[str]) -> Tensor:
+        """N names -> their rows, (N, ...) float32. BadInput for a name without a usable row."""
+        missing = [name for name in names if name not in self.row_of]
+        if missing:
             raise BadInput(
-                f"{self.path}: row {names[int(bad.argmax())]!r} is not finite, or all zero"
+                f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are "
+                "missing); the names that are needed: python -m data.images.read SPEC"
             )
+        rows = np.array(self.vectors[[self.row_of[name] for name in names]], np.float32)
+        numbers = rows.reshape(len(rows), -1)
+        is_usable = np.isfinite(numbers).all(1) & numbers.any(1)
+        if not is_usable.all():
+            bad = names[int(is_usable.argmin())]
+            raise BadInput(f"{self.path}: row {bad!r} is not finite, or all zero")
         return torch.from_numpy(rows)
 
-    rows = __call__
+    def read(self, texts: Sequence[str]) -> tuple[Tensor, float]:
+        """N texts -> their rows, and the share of texts that were cut, which nobody knows: 0."""
+        return self(texts), 0.0
 
 
-class ImageViews:
-    """CaptionedImages for an image tower that is frozen: (indices, step) -> (B, D), one of several vectors of each, drawn anew.
-
-    The tower reads --image-views crops of each picture once, into a file in the cache; or --image-features has them.
-    """
-
-    def __init__(self, pictures, cfg, device, tower):
-        self.seed, self.device, what = cfg.seed, device, hashlib.blake2b(digest_size=12)
-        if cfg.image_features:
-            named = OutsideVectors(cfg.image_features)
-            self.vectors, self.fingerprint = named(pictures.names), named.fingerprint
-            if self.vectors.ndim == 2:  # one view
-                self.vectors = self.vectors[:, None]
-            return
-        views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops all are the same
-        for name, tensor in tower.state_dict().items():
-            what.update(name.encode() + tensor.cpu().numpy().tobytes())
-        what.update(
-            json.dumps([3, cfg.model, views, cfg.crop_scale, cfg.image_size, cfg.seed]).encode()
-            + pictures.digests.tobytes()
-        )
-        self.fingerprint = what.hexdigest()
-        shape, path = (
-            (len(pictures), views, tower.width),
-            cache_dir() / "views" / f"{self.fingerprint}.f32",
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            look, part = Crops(pictures, cfg, device), path.with_suffix(f".{os.getpid()}.part")
-            try:
-                with open(
-                    part, "wb"
-                ) as f:  # (not through a memory map: a full disk would kill the process)
-                    for i in tqdm(
-                        range(0, len(pictures), 256),
-                        desc="reading pictures",
-                        unit="batch",
-                        dynamic_ncols=True,
-                        disable=None,
-                    ):
-                        which = np.arange(i, min(i + 256, len(pictures)))
-                        with torch.no_grad():
-                            seen = [
-                                tower(look(which, i * views + v)).float().cpu()
-                                for v in range(views)
-                            ]
-                        f.write(torch.stack(seen, dim=1).numpy().tobytes())
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
-        self.vectors = torch.from_numpy(np.memmap(path, np.float32, "c", shape=shape))
-
-    def __call__(self, which, step):
-        view = np.random.default_rng((self.seed, step, 1)).integers(
-            self.vectors.shape[1], size=len(which)
-        )
-        return on_device(self.vectors[which, view], self.device)  # (B, D)
-
-
-def folder_vectors(folder, image_size, embed, model):
-    """(paths, vectors (N, D)) of the pictures under a folder, made by embed(CaptionedImages) -> (n, D).
-
-    They are kept in the cache, by the bytes of the file `model`: only what is new or changed is read again.
-    """
-    files = {
-        str(p.relative_to(folder)): [p.stat().st_mtime_ns, p.stat().st_ctime_ns, p.stat().st_size]
-        for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in SUFFIXES and p.is_file()
-    }
-    if not files:
-        raise BadInput(f"{folder}: no folder with pictures (looked for {', '.join(SUFFIXES)})")
-    key = hashlib.blake2b(
-        model.read_bytes() + str(folder.resolve()).encode(), digest_size=12
-    ).hexdigest()
-    with locked(cache_dir() / "search") as place:
-        kept = place / f"{key}.pt"
-        known = load_tensors(kept) if kept.is_file() else {}
-        new = [name for name, stat in files.items() if name not in known or known[name][0] != stat]
-        if new:
-            pictures, unusable = decode_files(new, folder, image_size)
-            known |= {
-                name: [files[name], None] for name in new
-            }  # what cannot be read is not tried again until it changes
-            known |= {
-                name: [files[name], vector]
-                for name, vector in zip(pictures.names, embed(pictures) if len(pictures) else [])
-            }
-            for name, reason in unusable[:5]:
-                print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
-            save_tensors({name: known[name] for name in files}, kept)
-    names = [name for name in files if known[name][1] is not None]
-    if not names:
-        raise BadInput(f"{folder}: none of its {len(files)} pictures can be read")
-    print(
-        f"{folder}: {len(names)} pictures, {len(files) - len(names)} more cannot be read; read now: {len(new)}",
-        file=sys.stderr,
-    )
-    return [folder / name for name in names], torch.stack([known[name][1] for name in names])
+def outside_views(
+    path: str | Path, names: Sequence[str], seed: int, device: torch.device
+) -> ImageViews:
+    """The vectors of images by name, from a file (N, D), or (N, V, D) with V views of each."""
+    outside = OutsideVectors(path)
+    vectors = outside(names)
+    if vectors.ndim == 2:
+        vectors = vectors[:, None]  # one view
+    return ImageViews(vectors, outside.fingerprint, seed, device)
