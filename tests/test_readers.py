@@ -260,63 +260,6 @@ def named(path, names, vectors):
     return path
 
 
-def test_named_vectors_are_found_by_name(tmp_path):
-    vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16)
-    found = readers.OutsideVectors(named(tmp_path / "v.npy", ["a b", "ü", "c"], vectors))
-    assert (
-        found(["c", "a b", "c"]).numpy().tolist() == vectors[[2, 0, 2]].astype(np.float32).tolist()
-    )
-    assert (
-        found.fingerprint
-        != readers.OutsideVectors(named(tmp_path / "w.npy", ["ü", "a b", "c"], vectors)).fingerprint
-    )
-    with pytest.raises(BadInput, match="v.npy has no row for 'd' \\(1 of 2 are missing\\)"):
-        found(["c", "d"])
-
-
-@pytest.mark.parametrize(
-    "names, vectors, says",
-    [
-        (["a"], np.zeros((2, 3)), "1 lines"),
-        (["a", "b"], np.zeros(2), "shape"),
-        (["a", "b"], np.zeros((2, 3), int), "int64"),
-        (["a", "b"], np.array([[1.0], [np.nan]]), "row 'b' is not finite"),
-        (["a", "b"], np.array([[0.0], [1.0]]), "row 'a' is not finite, or all zero"),
-        (["a", "a"], np.ones((2, 3)), "same line twice"),
-        (["a", "b"], np.array([{}, {}]), "corrupt"),
-    ],
-)
-def test_named_vectors_that_cannot_be_used(tmp_path, names, vectors, says):
-    with pytest.raises(BadInput, match=says):
-        readers.OutsideVectors(named(tmp_path / "v.npy", names, vectors))(names)
-
-
-def test_named_vectors_of_another_kind(tmp_path):
-    path = named(tmp_path / "v.npy", ["a"], np.ones((1, 3)))
-    assert readers.OutsideVectors(path, 2)(["a"]).shape == (1, 3)
-    with pytest.raises(BadInput, match="in 3 dimensions"):
-        readers.OutsideVectors(path, 3)
-    np.savez(tmp_path / "v.npz", a=np.ones(3))
-    with pytest.raises(BadInput, match="v.npz: not one array"):
-        readers.OutsideVectors(tmp_path / "v.npz")
-
-
-def test_more_rows_may_be_added_but_no_others_put_in_their_place(tmp_path):
-    names, vectors = [str(i) for i in range(300)], np.random.default_rng(0).normal(size=(300, 4))
-    path = tmp_path / "v.npy"
-    before = readers.OutsideVectors(named(path, names[:200], vectors[:200])).fingerprint
-    assert readers.OutsideVectors(named(path, names, vectors)).fingerprint == before
-    assert readers.OutsideVectors(named(path, names, vectors + 1)).fingerprint != before
-
-
-def test_named_vectors_without_their_files(tmp_path):
-    with pytest.raises(BadInput, match="v.npy: no such file"):
-        readers.OutsideVectors(tmp_path / "v.npy")
-    np.save(tmp_path / "v.npy", np.zeros((1, 2)))
-    with pytest.raises(BadInput, match="v.txt: no such file"):
-        readers.OutsideVectors(tmp_path / "v.npy")
-
-
 def test_the_list_holds_all_that_training_and_evaluation_ask_for(
     small, tmp_path, capsys, monkeypatch
 ):
