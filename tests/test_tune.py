@@ -1,4 +1,5 @@
-"""Caption-contrastive tuning: LoRA against PEFT, two-way attention against transformers, the loss and CRA by hand.
+"""Tuning in llm_text.py: LoRA against PEFT, two-way attention against transformers, loss and
+caption retrieval accuracy by hand, and that it teaches to tell captions apart.
 
 python -m pytest tests/test_tune.py
 """
@@ -10,16 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import peft
+import numpy as np
 import pytest
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-import transformers
+from PIL import Image
 
 import llm_text
 from data.common import BadInput
-from data.files import tensors as weights
+from data.files.llm import write_adapter
+from data.files.tensors import read_safetensors, write_safetensors
 from data.vectors import CaptionVectors
 from data.world import shapes
 
@@ -37,22 +38,24 @@ def adapter(llm, tmp_path):
 
     def make(layer=2, bidirectional=False, rank=3, alpha=6):
         loras = llm_text.add_lora(llm, rank, alpha, layer)
-        for i, p in enumerate(
-            p for x in loras.values() for p in (x.lora_A.weight, x.lora_B.weight)
-        ):
-            torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(i))
-        llm.model.config.bidirectional = bidirectional
-        llm_text.write_adapter(tmp_path / "adapter.safetensors", llm, loras, layer)
-        return tmp_path / "adapter.safetensors"
+        weights = [w for lora in loras.values() for w in (lora.lora_A.weight, lora.lora_B.weight)]
+        for i, weight in enumerate(weights):
+            torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(i))
+        llm.model.bidirectional = bidirectional
+        path = tmp_path / "adapter.safetensors"
+        write_adapter(path, llm_text.adapter_of(llm, loras, layer))
+        return path
 
     return make
 
 
 def hf(folder):
     """The same model in transformers."""
+    transformers = pytest.importorskip("transformers")
+    load_file = pytest.importorskip("safetensors.torch").load_file
     config = transformers.LlamaConfig(**json.loads((folder / "config.json").read_text()))
     model = transformers.LlamaModel(config).float().eval()
-    state = safetensors.torch.load_file(folder / "model.safetensors")
+    state = load_file(folder / "model.safetensors")
     model.load_state_dict({k.removeprefix("model."): v for k, v in state.items()})
     return model
 
@@ -90,8 +93,11 @@ def test_merged_equals_unmerged(tiny_llm_folder, llm, adapter, bidirectional):
     assert F.cosine_similarity(half.encode(TEXTS, layer=2), unmerged).min() > 0.999
 
 
+@pytest.mark.reference
 def test_adapter_files_are_peft_files(tiny_llm_folder, adapter):
     """PEFT reads our file into its own LoRA on transformers' model, with the same hidden states."""
+    peft = pytest.importorskip("peft")
+    load_file = pytest.importorskip("safetensors.torch").load_file
     path = adapter(rank=3, alpha=6)
     config = peft.LoraConfig(
         r=3,
@@ -107,10 +113,10 @@ def test_adapter_files_are_peft_files(tiny_llm_folder, adapter):
         ],
     )
     theirs = peft.get_peft_model(hf(tiny_llm_folder), config).eval()
-    # (made on a LlamaModel, PEFT's names lack one "model.")
+    # Made on a LlamaModel, PEFT's names lack one "model.".
     state = {
         k.replace("base_model.model.model.", "base_model.model."): v
-        for k, v in safetensors.torch.load_file(path).items()
+        for k, v in load_file(path).items()
     }
     result = peft.set_peft_model_state_dict(theirs, state)
     assert not result.unexpected_keys
@@ -120,9 +126,10 @@ def test_adapter_files_are_peft_files(tiny_llm_folder, adapter):
         assert torch.allclose(ours(ids, mask), theirs(ids).last_hidden_state, atol=1e-4)
 
 
+@pytest.mark.reference
 def test_two_way_attention_equals_transformers(tiny_llm_folder, llm):
     """Every token sees the whole caption and no padding."""
-    llm.model.config.bidirectional = True
+    llm.model.bidirectional = True
     ids, mask = llm.tokenize(TEXTS)
     seen = torch.where(mask[:, None, None, :], 0.0, -torch.inf).expand(-1, 1, ids.shape[1], -1)
     with torch.no_grad():
@@ -142,14 +149,14 @@ def test_fingerprint_of_the_cache_changes_with_the_adapter(tiny_llm_folder, adap
     caches = [CaptionVectors(x, folder=tmp_path / "cache") for x in llms]
     assert caches[0].fingerprint != caches[1].fingerprint
     assert torch.allclose(caches[1](TEXTS).float(), llms[1].encode(TEXTS), atol=1e-2)
-    llms[0].model.config.bidirectional = True
+    llms[0].model.bidirectional = True
     assert CaptionVectors(llms[0], folder=tmp_path / "cache").fingerprint != caches[0].fingerprint
 
 
 def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
     path = adapter()
-    meta, tensors = weights.read_safetensors(path)
-    tensors = {n: t.decode() for n, t in tensors.items()}
+    meta, stored = read_safetensors(path)
+    tensors = {n: t.decode() for n, t in stored.items()}
     some = "base_model.model.model.layers.0.mlp.up_proj.lora_"
     wrong = [
         ({}, {"llm": "x"}, "another language model"),
@@ -163,7 +170,7 @@ def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
     ]
     for change, more, says in wrong:
         content = {n: t for n, t in {**tensors, **change}.items() if t is not None}
-        weights.write_safetensors(tmp_path / "bad.safetensors", content, {**meta, **more})
+        write_safetensors(tmp_path / "bad.safetensors", content, {**meta, **more})
         with pytest.raises(BadInput, match=f"bad.safetensors: .*{says}"):
             llm_text.load_llm(tiny_llm_folder, adapter=tmp_path / "bad.safetensors")
     with pytest.raises(BadInput, match="nowhere: no such file"):
@@ -180,87 +187,121 @@ def test_an_adapter_is_read_where_it_was_tuned(tiny_llm_folder, adapter):
         tuned.encode(TEXTS, layer=2)
 
 
+@pytest.mark.reference
 def test_written_safetensors_equal_the_library(tmp_path):
+    safetensors = pytest.importorskip("safetensors")
     tensors = {"a": torch.randn(3, 4), "scalar": torch.tensor(2.0), "empty": torch.zeros(0, 2)}
-    weights.write_safetensors(tmp_path / "x.safetensors", tensors, {"key": "värde"})
+    write_safetensors(tmp_path / "x.safetensors", tensors, {"key": "värde"})
     with safetensors.safe_open(tmp_path / "x.safetensors", "pt") as f:
         assert f.metadata() == {"key": "värde"} and set(f.keys()) == set(tensors)
         assert all(torch.equal(f.get_tensor(n), t) for n, t in tensors.items())
-    meta, stored = weights.read_safetensors(tmp_path / "x.safetensors")
-    assert meta == {"key": "värde"} and all(
-        torch.equal(stored[n].decode(), t) for n, t in tensors.items()
-    )
+    meta, stored = read_safetensors(tmp_path / "x.safetensors")
+    assert meta == {"key": "värde"}
+    assert all(torch.equal(stored[n].decode(), t) for n, t in tensors.items())
+
+
+def log_sum_exp(logits):
+    return math.log(sum(math.exp(logit) for logit in logits))
 
 
 def test_caption_loss_is_one_way_with_scale_50():
-    first, second = (
-        torch.stack([torch.tensor(angles).cos(), torch.tensor(angles).sin()], 1)
-        for angles in ([0.0, 0.2, 0.4], [0.1, 0.15, 0.9])
-    )
-    rows = [
-        [50 * sum(x * y for x, y in zip(a, b)) for b in second.tolist()] for a in first.tolist()
-    ]
-    wanted = sum(-r[i] + math.log(sum(math.exp(v) for v in r)) for i, r in enumerate(rows)) / 3
+    angles = torch.tensor([[0.0, 0.2, 0.4], [0.1, 0.15, 0.9]])
+    first, second = torch.stack([angles.cos(), angles.sin()], dim=2)  # (3, 2) each
+    wanted = 0.0
+    for i in range(3):
+        logits = [50 * (first[i] @ second[j]).item() for j in range(3)]
+        wanted += (log_sum_exp(logits) - logits[i]) / 3
     assert llm_text.caption_loss(first, second).item() == pytest.approx(wanted, rel=1e-5)
     assert llm_text.caption_loss(second, first).item() != pytest.approx(wanted, rel=1e-2)
 
 
-def test_captions_that_fit_too_are_no_negatives():
+def test_captions_that_belong_together_too_are_no_negatives():
     first, second = (
         F.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(i)), dim=1)
         for i in (0, 1)
     )
     second[2] = first[0]
-    same = torch.zeros(3, 3, dtype=torch.bool)
-    same[0, 2] = same[1, 1] = True
-    rows = (50 * first @ second.T).tolist()
-    kept = [[0, 1], [0, 1, 2], [0, 1, 2]]
-    wanted = (
-        sum(-rows[i][i] + math.log(sum(math.exp(rows[i][j]) for j in kept[i])) for i in range(3))
-        / 3
-    )
-    assert llm_text.caption_loss(first, second, same).item() == pytest.approx(wanted, rel=1e-4)
+    duplicates = torch.zeros(3, 3, dtype=torch.bool)
+    duplicates[0, 2] = duplicates[1, 1] = True
+    logits = (50 * first @ second.T).tolist()
+    wanted = 0.0
+    for i, kept in enumerate([[0, 1], [0, 1, 2], [0, 1, 2]]):
+        wanted += (log_sum_exp(logits[i][j] for j in kept) - logits[i][i]) / 3
+    loss = llm_text.caption_loss(first, second, duplicates).item()
+    assert loss == pytest.approx(wanted, rel=1e-4)
     assert llm_text.caption_loss(first, second).item() > wanted + 0.1
 
 
 def test_caption_retrieval_by_hand():
     first = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
-    second = torch.tensor(
-        [[5.0, 1.0], [0.1, 0.2], [1.0, 0.1]]
-    )  # the third is nearest to the first caption
+    # The third is nearest to the first caption.
+    second = torch.tensor([[5.0, 1.0], [0.1, 0.2], [1.0, 0.1]])
     assert llm_text.caption_retrieval(first, second) == pytest.approx(1 / 3)
     assert llm_text.caption_retrieval(first, first) == 1.0
     assert llm_text.caption_retrieval(torch.ones(4, 2), torch.ones(4, 2)) == 0.0  # ties are wrong
     assert llm_text.caption_retrieval(torch.full((4, 2), math.nan), torch.ones(4, 2)) == 0.0
 
 
+def test_pairs_are_drawn_with_all_that_belongs_together():
+    captions = [("a", "b", "c"), ("b", "d"), ("e", "f"), ("a", "e")]
+    rng, drawn_pairs = np.random.default_rng(0), set()
+    for _ in range(200):
+        first, second, duplicates = llm_text.draw_pairs(captions, 3, rng)
+        assert len(first) == len(second) == 3 and duplicates.shape == (3, 3)
+        owners = [
+            [set(own) for own in captions if {a, b} <= set(own)]
+            for a, b in zip(first, second, strict=True)
+        ]
+        assert all(len(own) == 1 for own in owners)  # two captions of one image
+        for i in range(3):
+            assert first[i] != second[i]
+            for j in range(3):
+                together = second[j] in owners[i][0] or first[i] in owners[j][0]
+                assert bool(duplicates[i, j]) == together
+        drawn_pairs |= set(zip(first, second, strict=True))
+    assert len(drawn_pairs) == 3 * 2 + 3 * 2  # each pair of each image, in both orders
+    assert len(llm_text.draw_pairs(captions, 64, rng)[0]) == 4
+
+
+def accuracy(llm, pairs):
+    first, second = (llm.encode([pair[side] for pair in pairs], layer=2) for side in (0, 1))
+    return llm_text.caption_retrieval(first, second)
+
+
+@pytest.mark.slow
 def test_tuning_teaches_to_tell_captions_apart(tiny_llm_folder, llm, tmp_path):
     scenes = shapes.make_scenes("train", 60)
-    own = [[shapes.caption(s), shapes.paraphrases(s)[-2]] for s in scenes]
-    before = llm_text.caption_retrieval(*(llm.encode(list(side), layer=2) for side in zip(*own)))
+    pairs = [[shapes.caption(s), shapes.paraphrases(s)[-2]] for s in scenes]
+    before = accuracy(llm, pairs)
     frozen = {n: p.clone() for n, p in llm.model.state_dict().items()}
     out = tmp_path / "adapter.safetensors"
+    drawings = pairs * 4  # four of each scene
     losses = llm_text.tune(
-        llm, own * 4, out, layer=2, steps=50, batch_size=32, lr=1e-2, rank=4, alpha=8
-    )  # (four views a scene)
+        llm, drawings, out, layer=2, steps=50, batch_size=32, lr=1e-2, rank=4, alpha=8
+    )
     assert losses[-1] < 0.6 * losses[0]
-    tuned = llm_text.load_llm(tiny_llm_folder, adapter=out)
-    after = llm_text.caption_retrieval(*(tuned.encode(list(side), layer=2) for side in zip(*own)))
+    after = accuracy(llm_text.load_llm(tiny_llm_folder, adapter=out), pairs)
     assert after > 2 * before and after > 0.5
     state = llm.model.state_dict()
-    assert all(
-        torch.equal(state[n if n in state else n.replace("_proj.", "_proj.linear.")], p)
-        for n, p in frozen.items()
-    )
-    again = llm_text.load_llm(tiny_llm_folder)
-    few = dict(layer=2, steps=3, batch_size=32, lr=1e-2, rank=4, alpha=8)
-    assert llm_text.tune(again, own, tmp_path / "b", **few) == llm_text.tune(
-        llm_text.load_llm(tiny_llm_folder), own, tmp_path / "c", **few
-    )
+    for name, weight in frozen.items():
+        name = name if name in state else name.replace("_proj.", "_proj.linear.")
+        assert torch.equal(state[name], weight)
+
+
+def test_tuning_is_a_function_of_its_seed(tiny_llm_folder, tmp_path):
+    scenes = shapes.make_scenes("train", 60)
+    pairs = [[shapes.caption(s), shapes.paraphrases(s)[-2]] for s in scenes]
+
+    def losses(name, seed=0):
+        llm = llm_text.load_llm(tiny_llm_folder)
+        few = dict(layer=2, steps=3, batch_size=32, lr=1e-2, rank=4, alpha=8, seed=seed)
+        return llm_text.tune(llm, pairs, tmp_path / name, **few)
+
+    assert losses("b") == losses("c") != losses("d", seed=1)
     assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
-def test_tuning_needs_two_captions_a_picture(llm, tmp_path):
+def test_tuning_needs_two_captions_per_image(llm, tmp_path):
     with pytest.raises(BadInput, match="two captions or more"):
         llm_text.tune(llm, [["a"], ["b"], ["c", "c"]], tmp_path / "x")
     assert not (tmp_path / "x").exists()
@@ -283,30 +324,15 @@ def test_tuning_refuses_what_makes_no_sense(llm, tmp_path, flags, says):
         llm_text.tune(llm, [["a", "b"], ["c", "d"]], tmp_path / "x", **flags)
 
 
-def test_token_features_are_cached_with_zeros_as_padding(llm, tmp_path):
-    cache = CaptionVectors(llm, "tokens", max_length=20, folder=tmp_path)
-    texts = ["a red circle", "x", "a very very very very long caption"]
-    rows = cache.rows(texts)
-    ids, mask = llm.tokenize(texts, 20)
-    wanted = llm(ids, mask) * mask[..., None]
-    wanted[[0, 2], 0] = 0  # the first token is a sink, and left out where there are others
-    assert torch.allclose(rows[:].float(), wanted, atol=2e-3) and rows[:].shape == (3, 20, 32)
-    assert rows[torch.tensor([1])].shape == (1, 1, 32)  # only as long as what is read
-    assert rows[torch.tensor([1, 0])].shape == (2, 12, 32) and torch.equal(
-        rows[torch.tensor([0])], rows[:][:1, :12]
-    )
-    assert len(rows) == 3 and cache.cut == pytest.approx(1 / 3)
-
-
+@pytest.mark.slow
 def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
     root, out = Path(llm_text.__file__).parent, tmp_path / "adapter.safetensors"
     (tmp_path / "data").mkdir()
     for i, s in enumerate(shapes.make_scenes("train", 40)):
-        shapes.draw(s, 0, 16).save(tmp_path / "data" / f"{i}.png")
-        (tmp_path / "data" / f"{i}.txt").write_text(
-            shapes.caption(s) + "\n" + shapes.paraphrases(s)[-1]
-        )
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / "data" / f"{i}.png")
+        two = shapes.caption(s) + "\n" + shapes.paraphrases(s)[-1]
+        (tmp_path / "data" / f"{i}.txt").write_text(two)
 
     shutil.copytree(tmp_path / "data", tmp_path / "single")
     for text in (tmp_path / "single").glob("*.txt"):
