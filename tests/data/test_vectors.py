@@ -546,6 +546,7 @@ def test_a_folder_is_read_once_and_what_changed_again(monkeypatch, tmp_path, cap
     assert len(ask(tmp_path / "q")) == 3 and read == [[0, 30, 40]]
     weights.write_bytes(b"two")
     assert len(ask()) == 3 and read == [[0, 30, 40]]
+    assert len(list((tmp_path / "cache" / "search").iterdir())) == 3
 
 
 def test_folders_without_images_are_refused(monkeypatch, tmp_path):
