@@ -1,94 +1,88 @@
-"""A small world of coloured shapes, drawn with Pillow: no download, deterministic in (split, seed, index).
+"""A small world of coloured shapes with captions: no download, and the same on every machine.
 
-A scene is one to three objects on a background. An object has a shape, a colour, a texture and a size; each next
-object stands left of, right of, above or below the one before. Two rules let a viewer of the picture decide the
-caption: objects are named from the largest to the smallest, and the sizes, shapes and colours in a scene all
-differ. (Without them a caption could name either object first, and what a regression target then says of the
-relation is the mean of "left of" and "right of".) A plain texture and a plain background go unsaid.
+This file makes scenes out of words and says true and false things about them. drawing.py makes
+images of them. A scene is a pure function of its split, seed and number.
 
-Train, val and test share every shape and colour but no *pair of objects*: where a red circle meets a blue square in
-training, the two meet in no test scene. An object that is alone counts as paired with its background.
+A scene is one to three things on a background. A thing has a size, a texture, a colour and a shape.
+Each next thing stands left of, right of, above or below the one before. For example:
 
-    scenes = make_scenes("test", 1000)      # symbolic scenes with distinct captions
-    draw(scenes[0], view=0)                 # PIL image, 64 x 64
-    caption(scenes[0])                      # "a large striped red circle left of a small blue square on grass"
-    paraphrases(scenes[0]), long_caption(scenes[0])
-    negatives(scenes[0])                    # {"swap_att": "...", ...}: SugarCrepe's categories, false of the picture
+    scene = make_scenes("test", 1)[0]
 
-    python -m data.world.shapes sheet.png         # twelve scenes with all their captions, to look at
+    Scene(
+        things=(
+            Thing("large", "plain", "white", "cross"),
+            Thing("small", "striped", "red", "triangle"),
+        ),
+        relations=("below",),                         # the cross is below the triangle
+        background="sand",
+        key="shapes/test/0/0",
+    )
+
+caption(scene) says all of it, but not what is plain:
+
+    a large white cross below a small striped red triangle on sand
+
+paraphrases(scene) and long_caption(scene) say the same in other words. negatives(scene) says what
+is false of this scene. Each false caption is one edit away from the true one. The edits are those
+of the benchmark SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610), which has seven categories:
+
+    add_obj      a large white cross below a medium green ring, which is left of a small striped
+                 red triangle on sand
+    add_att      a large striped white cross below a small striped red triangle on sand
+    replace_obj  a large white cross below a small striped red circle on sand
+    replace_att  a large purple cross below a small striped red triangle on sand
+    replace_rel  a large white cross above a small striped red triangle on sand
+    swap_obj     a large white triangle below a small striped red cross on sand
+    swap_att     a large striped white cross below a small red triangle on sand
+
+Two rules let a viewer of the image tell which caption is the right one:
+  - Things are named from the largest to the smallest.
+  - The sizes, the shapes and the colours in a scene all differ.
+Without them a caption could name either thing first. The same image would then be "left of" in one
+caption and "right of" in another, and a loss that moves an image to its caption's vector would
+teach the mean of the two.
+
+Train, val and test share every shape and every colour, but no pair of things. Where a red circle
+meets a blue square in training, the two meet in no test scene. A thing that is alone counts as
+paired with its background.
+
+    python -m data.world.shapes sheet.png    # twelve scenes with all their captions, to look at
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from itertools import permutations
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.common import BadInput, run
+from data.world.drawing import draw
+
+# --------------------------------------------------------------------------------------------------
+# Words. drawing.py says what each looks like. Their order counts: a world uses the first ones.
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "diamond", "ring")
-COLOURS = {
-    "red": (220, 35, 35),
-    "yellow": (250, 220, 30),
-    "green": (25, 130, 45),
-    "blue": (40, 70, 220),
-    "purple": (130, 50, 170),
-    "white": (250, 250, 250),
-    "black": (20, 20, 20),
-    "brown": (125, 75, 35),
-    "orange": (255, 140, 0),
-    "cyan": (40, 205, 215),
-    "pink": (255, 135, 190),
-    "grey": (130, 130, 130),
-}
+# fmt: off
+COLOURS = ("red", "yellow", "green", "blue", "purple", "white",
+           "black", "brown", "orange", "cyan", "pink", "grey")
+# fmt: on
 TEXTURES = ("plain", "striped", "dotted", "checkered")
-SIZES = {"large": 14.5, "medium": 10.5, "small": 7.5}  # radius in pixels of a picture of side 64
-# name: (ground colour, colour of its pattern, pattern as boxes (x, y, width, height) in a cell of 16 x 16)
-BACKGROUNDS = {
-    "plain": ((190, 190, 200), (190, 190, 200), []),
-    "grass": (
-        (120, 190, 90),
-        (85, 160, 60),
-        [(2, 3, 1, 4), (7, 9, 1, 4), (12, 2, 1, 4), (4, 12, 1, 3), (14, 11, 1, 3)],
-    ),
-    "sand": (
-        (228, 205, 150),
-        (200, 170, 110),
-        [(1, 2, 1, 1), (6, 5, 1, 1), (11, 1, 1, 1), (3, 10, 1, 1), (9, 12, 1, 1)],
-    ),
-    "water": (
-        (150, 190, 235),
-        (105, 150, 215),
-        [(0, 3, 5, 1), (8, 5, 5, 1), (3, 9, 5, 1), (11, 13, 5, 1)],
-    ),
-    "brick": (
-        (190, 110, 90),
-        (225, 205, 190),
-        [(0, 0, 16, 1), (0, 8, 16, 1), (0, 0, 1, 8), (8, 8, 1, 8)],
-    ),
-    "wood": ((190, 150, 105), (150, 108, 70), [(3, 0, 1, 16), (8, 0, 1, 16), (14, 0, 1, 16)]),
-    "velvet": (
-        (55, 50, 95),
-        (110, 100, 165),
-        [(3, 4, 1, 1), (11, 2, 1, 1), (7, 11, 1, 1), (14, 13, 1, 1)],
-    ),
-    "snow": (
-        (226, 236, 246),
-        (185, 202, 225),
-        [(3, 1, 1, 3), (2, 2, 3, 1), (11, 9, 1, 3), (10, 10, 3, 1)],
-    ),
-}
-RELATIONS = {
+SIZES = ("large", "medium", "small")
+BACKGROUNDS = ("plain", "grass", "sand", "water", "brick", "wood", "velvet", "snow")
+RELATIONS = {  # where the first thing stands as seen from the second one; y grows downwards
     "left of": (-1, 0),
     "right of": (1, 0),
     "above": (0, -1),
     "below": (0, 1),
-}  # y grows downwards
+}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-CATEGORIES = (
+
+CATEGORIES = (  # of false captions, as SugarCrepe names them
     "add_obj",
     "add_att",
     "replace_obj",
@@ -97,21 +91,41 @@ CATEGORIES = (
     "swap_obj",
     "swap_att",
 )
-SPLITS = ("train", "val", "test")  # (val: no command reads it; for your own trials)
+SPLITS = ("train", "val", "test")  # no command reads val: it is for your own trials
 
-# The dial of difficulty: numbers of colours, textures and backgrounds, and of objects in a scene. InfoNCE asks for
-# log2(batch) bits. The simple world has little more, so every fact counts; the rich one has plenty to tell scenes
-# apart by, and a model may never need to look at shapes and relations.
+
+class World(NamedTuple):
+    """How many of the words a world uses, and how many things its scenes have."""
+
+    colours: int
+    textures: int
+    backgrounds: int
+    things: tuple[int, ...]  # each entry is equally likely
+
+
+# The dial of difficulty. The contrastive loss InfoNCE (information noise-contrastive estimation)
+# asks for log2(batch size) bits about an image: enough to tell it from the rest of its batch. A
+# scene of the simple world has little more, so every fact counts. A scene of the rich world has
+# plenty, so a model may never need to look at shapes and relations.
+# fmt: off
 WORLDS = {
-    "shapes": (6, 2, 4, (1, 2, 2, 2, 2, 3)),
-    "shapes-simple": (8, 1, 1, (2,)),
-    "shapes-rich": (12, 4, 8, (1, 2, 2, 2, 2, 3)),
-    "shapes-pairs": (12, 4, 8, (2,)),
+    #                      colours  textures  backgrounds  things
+    "shapes":        World(      6,        2,           4, (1, 2, 2, 2, 2, 3)),
+    "shapes-simple": World(      8,        1,           1, (2,)),
+    "shapes-rich":   World(     12,        4,           8, (1, 2, 2, 2, 2, 3)),
+    "shapes-pairs":  World(     12,        4,           8, (2,)),
 }
+# fmt: on
+
+
+# --------------------------------------------------------------------------------------------------
+# Scenes.
 
 
 @dataclass(frozen=True)
 class Thing:
+    """One of the SIZES, TEXTURES, COLOURS and SHAPES each."""
+
     size: str
     texture: str
     colour: str
@@ -120,481 +134,504 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """things from the largest to the smallest; relations[i] says how things[i] stands to things[i + 1]."""
+    """Things from the largest to the smallest, and how each stands to the next one."""
 
-    things: tuple
-    relations: tuple
+    things: tuple[Thing, ...]
+    relations: tuple[str, ...]  # relations[i] says where things[i] is, seen from things[i + 1]
     background: str
-    key: str = ""  # names the scene's random stream: views and negatives are drawn from it
+    key: str = ""  # WORLD/SPLIT/SEED/NUMBER: names the random streams of drawings and negatives
 
-    def positions(self):
-        """Cells of the things, (x, y) as whole steps from the first one."""
+    def positions(self) -> list[tuple[int, int]]:
+        """Cells (x, y) of the things, in whole steps from the first one."""
         cells = [(0, 0)]
         for relation in self.relations:
             dx, dy = RELATIONS[relation]
-            cells.append((cells[-1][0] - dx, cells[-1][1] - dy))
+            x, y = cells[-1]
+            cells.append((x - dx, y - dy))
         return cells
 
 
+# A kind is a colour and a shape. The first n * len(SHAPES) kinds have the first n colours.
 KINDS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 
-@lru_cache(1)
-def pair_splits():
-    """(96 + 8, 96 + 8) symmetric: the split (0 train, 1 val, 2 test) of every pair of kinds, and of kind and background."""
+@cache
+def pair_splits() -> np.ndarray:
+    """The split of every pair: (96 + 8, 96 + 8) int, symmetric, indices into SPLITS.
+
+    Rows and columns are KINDS, then BACKGROUNDS. 80 % of the pairs are for training.
+    """
     n = len(KINDS) + len(BACKGROUNDS)
     table = np.random.default_rng(0).choice(3, (n, n), p=(0.8, 0.1, 0.1))
     return np.triu(table) + np.triu(table, 1).T
 
 
-def classes(world):
-    """(names, templates) to classify single objects by: "red circle", ..., and prompts with every size and ground."""
-    n_colours, _, n_backgrounds, _ = WORLDS[world]
-    grounds = ["" if g == "plain" else f" on {g}" for g in list(BACKGROUNDS)[:n_backgrounds]]
-    return (
-        [f"{colour} {shape}" for colour, shape in KINDS[: n_colours * len(SHAPES)]],
-        [f"a {size} {{}}{ground}" for size in SIZES for ground in grounds],
-    )
+def classes(world: str) -> tuple[list[str], list[str]]:
+    """Names and templates to classify single things by.
+
+    The names are "red circle" and so on. The templates are prompts with every size and background,
+    such as "a small {} on grass".
+    """
+    limits = WORLDS[world]
+    names = [f"{colour} {shape}" for colour, shape in KINDS[: limits.colours * len(SHAPES)]]
+    endings = ["" if b == "plain" else f" on {b}" for b in BACKGROUNDS[: limits.backgrounds]]
+    templates = [f"a {size} {{}}{ending}" for size in SIZES for ending in endings]
+    return names, templates
 
 
-def make_scene(split, seed, index, world="shapes"):
-    """Scene number `index` of a split: a pure function of its arguments."""
-    n_colours, n_textures, n_backgrounds, counts = WORLDS[world]
+def make_scene(split: str, seed: int, index: int, world: str = "shapes") -> Scene:
+    """Scene number `index` of a split. The arguments alone decide it."""
+    limits = WORLDS[world]
     key = f"{world}/{split}/{seed}/{index}"
     rng = Random(key)
-    allowed = pair_splits() == SPLITS.index(split)
-    n_kinds = n_colours * len(SHAPES)
-    count, ground = rng.choice(counts), rng.randrange(n_backgrounds)
-    while True:  # draw objects one by one, each meeting those before only in pairs of this split; restart if stuck
-        kinds = []
-        while len(kinds) < count:
-            choices = [
-                k
-                for k in range(n_kinds)
-                if (count > 1 or allowed[k, len(KINDS) + ground])
-                and all(
-                    allowed[k, j] and KINDS[k][0] != KINDS[j][0] and KINDS[k][1] != KINDS[j][1]
-                    for j in kinds
-                )
-            ]
-            if not choices:
-                break
-            kinds.append(rng.choice(choices))
-        if len(kinds) == count:
-            break
-    sizes = sorted(rng.sample(list(SIZES), count), key=list(SIZES).index)
-    things = tuple(
-        Thing(size, rng.choice(TEXTURES[:n_textures]), *KINDS[kind])
-        for size, kind in zip(sizes, kinds)
-    )
+    count = rng.choice(limits.things)
+    background = rng.randrange(limits.backgrounds)
+    kinds = choose_kinds(rng, split, count, limits.colours * len(SHAPES), background)
+
+    sizes = sorted(rng.sample(SIZES, count), key=SIZES.index)
+    things = []
+    for size, kind in zip(sizes, kinds, strict=True):
+        texture = rng.choice(TEXTURES[: limits.textures])
+        things.append(Thing(size, texture, *KINDS[kind]))
+
     relations = []
     for _ in range(count - 1):
-        relations.append(rng.choice(turns(relations)))
-    return Scene(things, tuple(relations), list(BACKGROUNDS)[ground], key)
+        relations.append(rng.choice(next_relations(relations)))
+    return Scene(tuple(things), tuple(relations), BACKGROUNDS[background], key)
 
 
-def turns(relations):
-    """What the next relation may be: any at first, then across the last one, so that three objects form a corner."""
-    return [
-        r for r in RELATIONS if not relations or r not in (relations[-1], OPPOSITE[relations[-1]])
-    ]
+def choose_kinds(rng: Random, split: str, count: int, n_kinds: int, background: int) -> list[int]:
+    """Choose `count` of the first n_kinds KINDS, by number, that may meet in this split."""
+    allowed = pair_splits() == SPLITS.index(split)
+    if count == 1:
+        is_allowed = allowed[:n_kinds, len(KINDS) + background]
+        return [rng.choice(np.flatnonzero(is_allowed).tolist())]
+
+    def may_meet(kind: int, other: int) -> bool:
+        (colour, shape), (other_colour, other_shape) = KINDS[kind], KINDS[other]
+        return bool(allowed[kind, other]) and colour != other_colour and shape != other_shape
+
+    # Choose them one by one. Where no kind is left that may meet all those before, begin again.
+    while True:
+        kinds = []
+        choices = list(range(n_kinds))
+        while choices and len(kinds) < count:
+            kinds.append(rng.choice(choices))
+            choices = [kind for kind in choices if may_meet(kind, kinds[-1])]
+        if len(kinds) == count:
+            return kinds
 
 
-def make_scenes(split, count, seed=0, world="shapes"):
-    """The first `count` scenes of a split with distinct captions, in order of their index."""
+def next_relations(relations: Sequence[str]) -> list[str]:
+    """What the next relation may be.
+
+    The first one is free. The second one goes across it, so that three things form a corner.
+    """
+    if not relations:
+        return list(RELATIONS)
+    last = relations[-1]
+    return [relation for relation in RELATIONS if relation not in (last, OPPOSITE[last])]
+
+
+def make_scenes(split: str, count: int, seed: int = 0, world: str = "shapes") -> list[Scene]:
+    """The first `count` scenes of a split that have different captions, in order of their number.
+
+    BadInput for an unknown world or split, and where a world has fewer captions than that.
+    """
     if world not in WORLDS or split not in SPLITS:
         raise BadInput(
             f"world {world!r} or split {split!r} is unknown; choose from {', '.join(WORLDS)} and "
             f"{', '.join(SPLITS)}"
         )
-    scenes, seen, index, found = [], set(), 0, 0
+    scenes = []
+    captions = set()
+    index = 0
+    last_new = 0
     while len(scenes) < count:
         scene = make_scene(split, seed, index, world)
-        if (text := caption(scene)) not in seen:
-            seen.add(text)
+        text = caption(scene)
+        if text not in captions:
+            captions.add(text)
             scenes.append(scene)
-            found = index
-        elif index > found + 50_000:
+            last_new = index
+        elif index > last_new + 50_000:
             raise BadInput(
-                f"{world} has about {len(scenes)} distinct captions in its {split} split, not {count}; ask for "
-                "fewer pictures"
+                f"{world} has about {len(scenes)} distinct captions in its {split} split, not "
+                f"{count}; ask for fewer images"
             )
         index += 1
     return scenes
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# What is said of a scene.
+# --------------------------------------------------------------------------------------------------
+# True captions.
 
 
-def phrase(thing, article="a "):
-    return article + " ".join(
-        w for w in (thing.size, thing.texture, thing.colour, thing.shape) if w != "plain"
-    )
+def phrase(thing: Thing) -> str:
+    """A thing in words: "a small striped red triangle"."""
+    words = (thing.size, thing.texture, thing.colour, thing.shape)
+    return "a " + " ".join(word for word in words if word != "plain")
 
 
-def caption(scene):
-    """The short caption: every fact of the scene but what is plain."""
+def caption(scene: Scene) -> str:
+    """The short caption: every fact of the scene, but not what is plain."""
     text = phrase(scene.things[0])
-    for i, (relation, thing) in enumerate(zip(scene.relations, scene.things[1:])):
-        text += f"{', which is' if i else ''} {relation} {phrase(thing)}"
-    return text + ("" if scene.background == "plain" else f" on {scene.background}")
+    for i, relation in enumerate(scene.relations):
+        comma = ", which is" if i > 0 else ""
+        text += f"{comma} {relation} {phrase(scene.things[i + 1])}"
+    if scene.background != "plain":
+        text += f" on {scene.background}"
+    return text
 
 
-def paraphrases(scene):
-    """Other ways to say the same, all true: the things in reverse order (the hard one), then in other words."""
-    far = {
-        "left of": "to the left of",
-        "right of": "to the right of",
-        "above": "over",
-        "below": "under",
-    }
-    other = {"large": "big", "medium": "mid-sized", "small": "little"}
-    things, relations, plain = scene.things, scene.relations, scene.background == "plain"
-
-    def loosely(t):
-        return f"a {other[t.size]} {t.shape}, {t.colour}" + (
-            f" and {t.texture}" if t.texture != "plain" else ""
-        )
-
-    texts = []
-    if relations:
-        back = replace(
-            scene, things=things[::-1], relations=tuple(OPPOSITE[r] for r in relations[::-1])
-        )
-        texts.append(caption(back))
-    texts.append(
-        ("" if plain else f"on {scene.background}, ")
-        + "there is "
-        + phrase(things[0])
-        + "".join(f" {far[r]} {phrase(t)}" for r, t in zip(relations, things[1:]))
-    )
-    texts.append(
-        loosely(things[0])
-        + "".join(f", {far[r]} {loosely(t)}" for r, t in zip(relations, things[1:]))
-        + ("" if plain else f", seen on {scene.background}")
-    )
-    texts.append(
-        " ".join(
-            [phrase(t) + "." for t in things]
-            + [
-                f"the {a.shape} is {r} the {b.shape}."
-                for a, r, b in zip(things, relations, things[1:])
-            ]
-            + ([] if plain else [f"{scene.background} all around."])
-        )
-    )
-    return texts
+# Other words for the same, for paraphrases.
+OTHER_RELATION = {
+    "left of": "to the left of",
+    "right of": "to the right of",
+    "above": "over",
+    "below": "under",
+}
+OTHER_SIZE = {"large": "big", "medium": "mid-sized", "small": "little"}
 
 
-def long_caption(scene):
-    """A dense caption of 60 to 150 words: every fact of the scene, each said in a sentence of its own."""
-    rng = Random(scene.key + "/long")
-    things, count = (
-        scene.things,
-        ("one object", "two objects", "three objects")[len(scene.things) - 1],
-    )
-    verb = "is" if len(things) == 1 else "are"
-    ground = (
-        "a plain background without any pattern"
-        if scene.background == "plain"
-        else scene.background
-    )
-    text = [
-        rng.choice(
-            [
-                f"This picture shows {count}, drawn on {ground}.",
-                f"There {verb} {count} here, on {ground}.",
-            ]
-        )
+def paraphrases(scene: Scene) -> list[str]:
+    """Other ways to say the same, all true. For the scene at the head of this file:
+
+    from_the_other_end    a small striped red triangle above a large white cross on sand
+    there_is              on sand, there is a large white cross under a small striped red triangle
+    in_other_words        a big cross, white, under a little triangle, red and striped, seen on sand
+    in_several_sentences  a large white cross. a small striped red triangle. the cross is below the
+                          triangle. sand all around.
+
+    The first one is the hard one: order and relation are both turned round. A scene with one thing
+    has no other end.
+    """
+    texts = [there_is(scene), in_other_words(scene), in_several_sentences(scene)]
+    return [from_the_other_end(scene), *texts] if scene.relations else texts
+
+
+def from_the_other_end(scene: Scene) -> str:
+    relations = tuple(OPPOSITE[relation] for relation in reversed(scene.relations))
+    return caption(replace(scene, things=scene.things[::-1], relations=relations))
+
+
+def there_is(scene: Scene) -> str:
+    start = "" if scene.background == "plain" else f"on {scene.background}, "
+    text = f"{start}there is {phrase(scene.things[0])}"
+    for relation, thing in zip(scene.relations, scene.things[1:], strict=True):
+        text += f" {OTHER_RELATION[relation]} {phrase(thing)}"
+    return text
+
+
+def in_other_words(scene: Scene) -> str:
+    def describe(thing: Thing) -> str:
+        surface = "" if thing.texture == "plain" else f" and {thing.texture}"
+        return f"a {OTHER_SIZE[thing.size]} {thing.shape}, {thing.colour}{surface}"
+
+    text = describe(scene.things[0])
+    for relation, thing in zip(scene.relations, scene.things[1:], strict=True):
+        text += f", {OTHER_RELATION[relation]} {describe(thing)}"
+    if scene.background != "plain":
+        text += f", seen on {scene.background}"
+    return text
+
+
+def in_several_sentences(scene: Scene) -> str:
+    sentences = [f"{phrase(thing)}." for thing in scene.things]
+    for i, relation in enumerate(scene.relations):
+        first, second = scene.things[i], scene.things[i + 1]
+        sentences.append(f"the {first.shape} is {relation} the {second.shape}.")
+    if scene.background != "plain":
+        sentences.append(f"{scene.background} all around.")
+    return " ".join(sentences)
+
+
+def long_caption(scene: Scene) -> str:
+    """A dense caption of 60 to 150 words: every fact of the scene has a sentence of its own."""
+    rng = Random(f"{scene.key}/long")
+    things = scene.things
+    is_single = len(things) == 1
+    if scene.background == "plain":
+        ground = "a plain background without any pattern"
+    else:
+        ground = scene.background
+
+    # How many things, on which background.
+    count = ("one object", "two objects", "three objects")[len(things) - 1]
+    verb = "is" if is_single else "are"
+    openings = [
+        f"This picture shows {count}, drawn on {ground}.",
+        f"There {verb} {count} here, on {ground}.",
     ]
-    for i, t in enumerate(things):
-        rank = (
-            ("The first and largest of them", "The next in size", "The last and smallest")[i]
-            if len(things) > 1
-            else "The only thing to be seen"
+    sentences = [rng.choice(openings)]
+
+    # Each thing with its size, shape, colour and texture.
+    if is_single:
+        subjects = ["The only thing to be seen"]
+    else:
+        subjects = ["The first and largest of them", "The next in size", "The last and smallest"]
+    for subject, thing in zip(subjects, things, strict=False):
+        if thing.texture == "plain":
+            surface = "its surface is plain, without any pattern"
+        else:
+            surface = f"its surface is {thing.texture}"
+        size, colour, shape = thing.size, thing.colour, thing.shape
+        variants = [
+            f"{subject} is a {size} {shape}; its colour is {colour} and {surface}.",
+            f"{subject} is a {shape} of {size} size, coloured {colour}, and {surface}.",
+        ]
+        sentences.append(rng.choice(variants))
+
+    # Each relation, seen from both ends.
+    for i, relation in enumerate(scene.relations):
+        first, second = things[i], things[i + 1]
+        sentences.append(
+            f"The {first.colour} {first.shape} stands {relation} the {second.colour} "
+            f"{second.shape}, so that, seen the other way round, the {second.shape} is "
+            f"{OPPOSITE[relation]} the {first.shape}."
         )
-        surface = (
-            "its surface is plain, without any pattern"
-            if t.texture == "plain"
-            else f"its surface is {t.texture}"
+    if is_single:
+        sentences.append(
+            "Nothing stands beside it, neither left nor right of it, and nothing is above or below "
+            f"the {things[0].colour} {things[0].shape}."
         )
-        text.append(
-            rng.choice(
-                [
-                    f"{rank} is a {t.size} {t.shape}; its colour is {t.colour} and {surface}.",
-                    f"{rank} is a {t.shape} of {t.size} size, coloured {t.colour}, and {surface}.",
-                ]
-            )
-        )
-    for a, relation, b in zip(things, scene.relations, things[1:]):
-        text.append(
-            f"The {a.colour} {a.shape} stands {relation} the {b.colour} {b.shape}, so that, seen the other way "
-            f"round, the {b.shape} is {OPPOSITE[relation]} the {a.shape}."
-        )
-    if len(things) == 1:
-        text.append(
-            f"Nothing stands beside it, neither left nor right of it, and nothing is above or below the "
-            f"{things[0].colour} {things[0].shape}."
-        )
-    text.append(
-        f"Everything around {'it' if len(things) == 1 else 'them'} is {ground}, and apart from what was named "
-        "there is nothing else in the whole picture."
+
+    around = "it" if is_single else "them"
+    sentences.append(
+        f"Everything around {around} is {ground}, and apart from what was named there is nothing "
+        "else in the whole picture."
     )
-    return " ".join(text)
+    return " ".join(sentences)
 
 
-def is_true(claim, scene):
-    """Whether a claim, itself written as a Scene, may be read as true of a scene; what is plain in it claims nothing.
+# --------------------------------------------------------------------------------------------------
+# False captions. Each is the caption of an edited scene. So it is as natural as a true one, and it
+# obeys the same rule of naming: no false caption can be told without looking at the image.
 
-    True if the claim's things can be matched with different things of the scene such that all that is said holds.
-    Between things that are not neighbours a relation counts as true when it holds along its axis, even aslant.
+
+def is_true(claim: Scene, scene: Scene) -> bool:
+    """May a claim, itself written as a scene, be read as true of a scene?
+
+    It is true if its things can be matched with different things of the scene such that everything
+    holds that is claimed. What is plain in the claim claims nothing. Between things that are no
+    neighbours, a relation holds where it holds along its axis, even if they stand aslant.
     """
     if claim.background not in ("plain", scene.background):
         return False
     cells = scene.positions()
 
-    def fits(said, seen):
-        return (said.size, said.colour, said.shape) == (
-            seen.size,
-            seen.colour,
-            seen.shape,
-        ) and said.texture in ("plain", seen.texture)
+    def describes(claimed: Thing, thing: Thing) -> bool:
+        same_size_and_kind = replace(claimed, texture=thing.texture) == thing
+        return same_size_and_kind and claimed.texture in ("plain", thing.texture)
 
-    def holds(relation, a, b):  # a and b are indices of the scene's things
-        return sum(v * (p - q) for v, p, q in zip(RELATIONS[relation], cells[a], cells[b])) > 0
-
-    return any(
-        all(fits(said, scene.things[i]) for said, i in zip(claim.things, match))
-        and all(holds(r, a, b) for r, a, b in zip(claim.relations, match, match[1:]))
-        for match in permutations(range(len(scene.things)), len(claim.things))
-    )
-
-
-def negatives(scene):
-    """One false caption in each of SugarCrepe's categories that the scene allows: {category: text}.
-
-    Each is the caption of an edited scene, so it is as natural as a true one and obeys the same naming rule. One
-    object has nothing to swap; three take no fourth; where all is textured, no attribute can be added.
-    (Hsieh et al. 2023, arXiv 2306.14610)
-    """
-    rng = Random(scene.key + "/negatives")
-    things, n = scene.things, len(scene.things)
-    world = scene.key.split("/")[0] or "shapes"
-    n_colours, n_textures, n_backgrounds, _ = WORLDS[world]
-    textures, grounds = TEXTURES[1:n_textures], list(BACKGROUNDS)[1:n_backgrounds]
-    new_colours = [c for c in list(COLOURS)[:n_colours] if c not in {t.colour for t in things}]
-    new_shapes = [s for s in SHAPES if s not in {t.shape for t in things}]
-
-    def edit(i, **changes):
-        return replace(scene, things=(*things[:i], replace(things[i], **changes), *things[i + 1 :]))
-
-    def swap(i, what):  # things i and i + 1 exchange one attribute
-        a, b = getattr(things[i], what), getattr(things[i + 1], what)
-        swapped = edit(i, **{what: b})
-        return replace(
-            swapped,
-            things=(
-                *swapped.things[: i + 1],
-                replace(things[i + 1], **{what: a}),
-                *things[i + 2 :],
-            ),
-        )
-
-    edits = {category: [] for category in CATEGORIES}
-    for size in SIZES:
-        if n < 3 and size not in {t.size for t in things}:
-            new = Thing(
-                size,
-                rng.choice(TEXTURES[:n_textures]),
-                rng.choice(new_colours),
-                rng.choice(new_shapes),
-            )
-            more = tuple(sorted((*things, new), key=lambda t: list(SIZES).index(t.size)))
-            edits["add_obj"].append(
-                replace(
-                    scene,
-                    things=more,
-                    relations=(*scene.relations, rng.choice(turns(scene.relations))),
-                )
-            )
-    edits["add_att"] += [
-        edit(i, texture=t) for i in range(n) if things[i].texture == "plain" for t in textures
-    ]
-    edits["add_att"] += [
-        replace(scene, background=g) for g in grounds if scene.background == "plain"
-    ]
-    for i in range(n):
-        edits["replace_obj"] += [edit(i, shape=s) for s in new_shapes]
-        edits["replace_att"] += [edit(i, colour=c) for c in new_colours]
-        edits["replace_att"] += [
-            edit(i, texture=t) for t in textures if things[i].texture not in ("plain", t)
-        ]
-    for i, relation in enumerate(scene.relations):
-        turned = (*scene.relations[:i], OPPOSITE[relation], *scene.relations[i + 1 :])
-        edits["replace_rel"].append(replace(scene, relations=turned))
-        edits["swap_obj"].append(swap(i, "shape"))
-        edits["swap_att"].append(swap(i, "colour"))
-        if things[i].texture != things[i + 1].texture:
-            edits["swap_att"].append(swap(i, "texture"))
-    chosen = {category: rng.choice(some) for category, some in edits.items() if some}
-    return {
-        category: caption(false) for category, false in chosen.items() if not is_true(false, scene)
-    }
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Drawing.
-
-
-def _outline(shape, r):
-    """Corners of a shape of radius r around (0, 0), for those that are polygons."""
-    if shape == "square":
-        return [
-            (-0.85 * r, -0.85 * r),
-            (0.85 * r, -0.85 * r),
-            (0.85 * r, 0.85 * r),
-            (-0.85 * r, 0.85 * r),
-        ]
-    if shape == "triangle":
-        return [(0, -r), (r, 0.8 * r), (-r, 0.8 * r)]
-    if shape == "diamond":
-        return [(0, -r), (0.7 * r, 0), (0, r), (-0.7 * r, 0)]
-    if shape == "cross":
-        a, b = r / 3, 0.95 * r
-        return [
-            (-a, -b),
-            (a, -b),
-            (a, -a),
-            (b, -a),
-            (b, a),
-            (a, a),
-            (a, b),
-            (-a, b),
-            (-a, a),
-            (-b, a),
-            (-b, -a),
-            (-a, -a),
-        ]
-    if shape == "star":
-        angles = np.arange(10) * np.pi / 5
-        radii = np.where(np.arange(10) % 2, 0.45 * r, 1.05 * r)
-        return list(zip(radii * np.sin(angles), -radii * np.cos(angles)))
-    t = np.linspace(0, 2 * np.pi, 40)  # heart
-    return list(
-        zip(
-            r / 16.5 * 16 * np.sin(t) ** 3,
-            -r / 16 * (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)),
-        )
-    )
-
-
-FINE = 4  # sprites are drawn this many times larger and shrunk, which smooths their edges
-
-
-@lru_cache(None)
-def _sprite(thing, side):
-    """RGBA picture of one thing, for pictures of `side` pixels."""
-    unit = side / 64 * FINE  # pixels of the large drawing per pixel of a picture of side 64
-    r = SIZES[thing.size] * unit
-    half = int(np.ceil(SIZES[thing.size] * side / 64)) + 1  # of the sprite, in final pixels
-    box = 2 * half * FINE
-    mask = Image.new("L", (box, box))
-    draw = ImageDraw.Draw(mask)
-    centre = box / 2
-    if thing.shape in ("circle", "ring"):
-        draw.ellipse([centre - r, centre - r, centre + r, centre + r], fill=255)
-        if thing.shape == "ring":
-            draw.ellipse([centre - r / 2, centre - r / 2, centre + r / 2, centre + r / 2], fill=0)
-    else:
-        draw.polygon([(centre + x, centre + y) for x, y in _outline(thing.shape, r)], fill=255)
-    colour = np.array(COLOURS[thing.colour])
-    light = colour @ (0.3, 0.6, 0.1) > 105
-    mark = tuple(
-        int(c) for c in (colour * 0.35 if light else colour * 0.35 + 165)
-    )  # dark on light, light on dark
-    face = Image.new("RGB", (box, box), COLOURS[thing.colour])
-    draw = ImageDraw.Draw(face)
-    step = 4 * unit
-    lines = np.arange(-8, 9) * step + centre
-    for i, y in enumerate(lines):
-        if thing.texture == "striped":
-            draw.rectangle([0, y - step / 4, box, y + step / 4 - 1], fill=mark)
-        for j, x in enumerate(lines):
-            if thing.texture == "dotted":
-                draw.ellipse(
-                    [x - 0.3 * step, y - 0.3 * step, x + 0.3 * step, y + 0.3 * step], fill=mark
-                )
-            if thing.texture == "checkered" and (i + j) % 2:
-                draw.rectangle([x, y, x + step - 1, y + step - 1], fill=mark)
-    face.putalpha(mask)
-    return face.resize((2 * half, 2 * half), Image.BOX)
-
-
-@lru_cache(None)
-def _ground(background, side):
-    """The background's pattern over twice the picture's side; views cut out a part of it."""
-    base, mark, boxes = BACKGROUNDS[background]
-    tile = Image.new("RGB", (128, 128), base)
-    draw = ImageDraw.Draw(tile)
-    for cx in range(0, 128, 16):
-        for cy in range(0, 128, 16):
-            for x, y, w, h in boxes:
-                draw.rectangle([cx + x, cy + y, cx + x + w - 1, cy + y + h - 1], fill=mark)
-    return tile.resize((2 * side, 2 * side), Image.BOX if side < 64 else Image.NEAREST)
-
-
-def layout(scene, view=0):
-    """Centres of the things, (n, 2) in pixels of a picture of side 64, jittered from view to view."""
-    rng = Random(f"{scene.key}/{view}")
-    radii = [SIZES[t.size] for t in scene.things]
-    centres = [(0.0, 0.0)]
-    for i, relation in enumerate(scene.relations):
+    def holds(relation: str, first: int, second: int) -> bool:
         dx, dy = RELATIONS[relation]
-        gap = radii[i] + radii[i + 1] + rng.uniform(1, 3)
-        aside = rng.uniform(-2, 2)
-        x, y = centres[-1]
-        centres.append(
-            (x - dx * gap + (aside if dx == 0 else 0), y - dy * gap + (aside if dy == 0 else 0))
+        x = cells[first][0] - cells[second][0]
+        y = cells[first][1] - cells[second][1]
+        return dx * x + dy * y > 0
+
+    # match[i] is the number of the scene's thing that claim.things[i] is taken for.
+    for match in permutations(range(len(scene.things)), len(claim.things)):
+        things_fit = all(
+            describes(claimed, scene.things[number])
+            for claimed, number in zip(claim.things, match, strict=True)
         )
-    out = []
-    for axis in (0, 1):  # shift the whole group to a random place where all of it is inside
-        low = min(c[axis] - r for c, r in zip(centres, radii))
-        high = max(c[axis] + r for c, r in zip(centres, radii))
-        shift = rng.uniform(1 - low, 63 - high)
-        out.append([c[axis] + shift for c in centres])
-    return list(zip(*out))
+        relations_hold = all(
+            holds(relation, match[i], match[i + 1]) for i, relation in enumerate(claim.relations)
+        )
+        if things_fit and relations_hold:
+            return True
+    return False
 
 
-def draw(scene, view=0, side=64):
-    """The picture of a scene: PIL RGB of side x side. ImageViews differ in place and background offset."""
-    rng = Random(f"{scene.key}/{view}/draw")
-    x, y = rng.randrange(side), rng.randrange(side)
-    picture = _ground(scene.background, side).crop((x, y, x + side, y + side))
-    for thing, (cx, cy) in zip(scene.things, layout(scene, view)):
-        sprite = _sprite(thing, side)
-        half = sprite.width // 2
-        picture.paste(sprite, (round(cx * side / 64) - half, round(cy * side / 64) - half), sprite)
-    return picture
+def negatives(scene: Scene) -> dict[str, str]:
+    """One false caption in each of the CATEGORIES that the scene allows: {category: text}.
+
+    One thing has nothing to swap. Three things take no fourth. Where nothing is plain, no attribute
+    can be added.
+    """
+    rng = Random(f"{scene.key}/negatives")
+    edits = {
+        "add_obj": add_object(scene, rng),
+        "add_att": add_attribute(scene),
+        "replace_obj": replace_object(scene),
+        "replace_att": replace_attribute(scene),
+        "replace_rel": replace_relation(scene),
+        "swap_obj": swap_objects(scene),
+        "swap_att": swap_attributes(scene),
+    }
+    false_captions = {}
+    for category, edited_scenes in edits.items():
+        if edited_scenes:
+            edited = rng.choice(edited_scenes)
+            if not is_true(edited, scene):
+                false_captions[category] = caption(edited)
+    return false_captions
 
 
-def main():
+# Each of the seven functions below lists all edited scenes of one category. Each docstring says
+# what the category tests, and the edit in the example at the head of this file.
+
+
+def add_object(scene: Scene, rng: Random) -> list[Scene]:
+    """add_obj: one thing more. Is every thing that the caption names in the image?
+
+    "... white cross below a small ..." -> "... white cross below a medium green ring, which is ..."
+    """
+    if len(scene.things) == 3:
+        return []
+    limits = world_of(scene)
+    sizes = {thing.size for thing in scene.things}
+    edited = []
+    for size in SIZES:
+        if size in sizes:
+            continue
+        texture = rng.choice(TEXTURES[: limits.textures])
+        colour = rng.choice(unused_colours(scene))
+        shape = rng.choice(unused_shapes(scene))
+        things = (*scene.things, Thing(size, texture, colour, shape))
+        things = tuple(sorted(things, key=lambda thing: SIZES.index(thing.size)))
+        relations = (*scene.relations, rng.choice(next_relations(scene.relations)))
+        edited.append(replace(scene, things=things, relations=relations))
+    return edited
+
+
+def add_attribute(scene: Scene) -> list[Scene]:
+    """add_att: one property more. Is every property that the caption names in the image?
+
+    "a large white cross" -> "a large striped white cross"
+    """
+    limits = world_of(scene)
+    edited = []
+    for i, thing in enumerate(scene.things):
+        if thing.texture == "plain":
+            for texture in TEXTURES[1 : limits.textures]:
+                edited.append(edit_thing(scene, i, texture=texture))
+    if scene.background == "plain":
+        for background in BACKGROUNDS[1 : limits.backgrounds]:
+            edited.append(replace(scene, background=background))
+    return edited
+
+
+def replace_object(scene: Scene) -> list[Scene]:
+    """replace_obj: another shape. Is it this kind of thing?
+
+    "a small striped red triangle" -> "a small striped red circle"
+    """
+    edited = []
+    for i in range(len(scene.things)):
+        for shape in unused_shapes(scene):
+            edited.append(edit_thing(scene, i, shape=shape))
+    return edited
+
+
+def replace_attribute(scene: Scene) -> list[Scene]:
+    """replace_att: another colour or texture. Does the thing look like this?
+
+    "a large white cross" -> "a large purple cross"
+    """
+    limits = world_of(scene)
+    edited = []
+    for i, thing in enumerate(scene.things):
+        for colour in unused_colours(scene):
+            edited.append(edit_thing(scene, i, colour=colour))
+        for texture in TEXTURES[1 : limits.textures]:
+            if thing.texture not in ("plain", texture):
+                edited.append(edit_thing(scene, i, texture=texture))
+    return edited
+
+
+def replace_relation(scene: Scene) -> list[Scene]:
+    """replace_rel: the opposite relation. Do the things stand like this?
+
+    "below a small striped red triangle" -> "above a small striped red triangle"
+    """
+    edited = []
+    for i, relation in enumerate(scene.relations):
+        relations = (*scene.relations[:i], OPPOSITE[relation], *scene.relations[i + 1 :])
+        edited.append(replace(scene, relations=relations))
+    return edited
+
+
+def swap_objects(scene: Scene) -> list[Scene]:
+    """swap_obj: two shapes change places. Which shape is where?
+
+    A bag of words cannot tell: both captions have the same words.
+    "white cross below a ... red triangle" -> "white triangle below a ... red cross"
+    """
+    return [swap(scene, i, "shape") for i in range(len(scene.relations))]
+
+
+def swap_attributes(scene: Scene) -> list[Scene]:
+    """swap_att: two colours or textures change places. Which belongs to which shape?
+
+    Again both captions have the same words.
+    "white cross below a small striped red triangle" -> "striped white cross below a small red ..."
+    """
+    edited = []
+    for i in range(len(scene.relations)):
+        edited.append(swap(scene, i, "colour"))
+        if scene.things[i].texture != scene.things[i + 1].texture:
+            edited.append(swap(scene, i, "texture"))
+    return edited
+
+
+def edit_thing(scene: Scene, i: int, **changes: str) -> Scene:
+    """The scene with other attributes of thing number i."""
+    things = list(scene.things)
+    things[i] = replace(things[i], **changes)
+    return replace(scene, things=tuple(things))
+
+
+def swap(scene: Scene, i: int, attribute: str) -> Scene:
+    """The scene after things i and i + 1 have exchanged one attribute."""
+    first = getattr(scene.things[i], attribute)
+    second = getattr(scene.things[i + 1], attribute)
+    edited = edit_thing(scene, i, **{attribute: second})
+    return edit_thing(edited, i + 1, **{attribute: first})
+
+
+def world_of(scene: Scene) -> World:
+    """The world that a scene's key names."""
+    return WORLDS[scene.key.split("/")[0] or "shapes"]
+
+
+def unused_colours(scene: Scene) -> list[str]:
+    """Colours of the scene's world that no thing in it has."""
+    seen = {thing.colour for thing in scene.things}
+    return [colour for colour in COLOURS[: world_of(scene).colours] if colour not in seen]
+
+
+def unused_shapes(scene: Scene) -> list[str]:
+    """Shapes that no thing in the scene has."""
+    seen = {thing.shape for thing in scene.things}
+    return [shape for shape in SHAPES if shape not in seen]
+
+
+# --------------------------------------------------------------------------------------------------
+# To look at.
+
+
+def main() -> None:
     if len(sys.argv) != 2 or not sys.argv[1].endswith(".png"):
         raise BadInput("usage: python -m data.world.shapes OUT.png")
-    sheet = Image.new("RGB", (1400, 12 * 225), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    path = sys.argv[1]
+    height = 225  # of each row, in pixels
+    sheet = Image.new("RGB", (1400, 12 * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
     for row, scene in enumerate(make_scenes("test", 12)):
-        sheet.paste(draw(scene, 0, 192), (10, 225 * row + 10))
-        sheet.paste(draw(scene, 1), (210, 225 * row + 10))
-        lines = [
-            caption(scene),
-            *(f"= {p}" for p in paraphrases(scene)),
-            *(f"{k}: {v}" for k, v in negatives(scene).items()),
-        ]
-        pen.text((290, 225 * row + 10), "\n".join(lines), fill="black", font=font)
-    sheet.save(sys.argv[1])
+        top = height * row + 10
+        sheet.paste(draw(scene, side=192), (10, top))
+        sheet.paste(draw(scene, drawing=1), (210, top))
+        lines = [caption(scene)]
+        lines += [f"= {text}" for text in paraphrases(scene)]
+        lines += [f"{category}: {text}" for category, text in negatives(scene).items()]
+        pen.text((290, top), "\n".join(lines), fill="black", font=font)
+    sheet.save(path)
     print(
-        f"wrote {sys.argv[1]}: twelve test scenes in two views; = marks other true captions, the rest are false ones by kind"
+        f"wrote {path}: twelve test scenes in two drawings; = marks other true captions, the rest "
+        "are false ones by category"
     )
 
 

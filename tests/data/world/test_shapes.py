@@ -1,0 +1,229 @@
+"""data/world/shapes.py: captions are read back from their words and held against scene and image.
+
+    python -m pytest tests/data/world/test_shapes.py
+
+The reader below shares no code with shapes.is_true: it parses words and looks at where the things
+were drawn.
+"""
+
+import re
+from itertools import permutations
+
+import pytest
+
+from data.common import BadInput
+from data.world import drawing, shapes
+
+SCENES = [
+    scene for world in shapes.WORLDS for scene in shapes.make_scenes("test", 300, world=world)
+]
+PHRASE = re.compile(
+    r"a (large|medium|small) (?:(striped|dotted|checkered) )?"
+    rf"({'|'.join(shapes.COLOURS)}) ({'|'.join(shapes.SHAPES)})"
+)
+RELATION = re.compile("left of|right of|above|below")
+# relation: (axis, sign of the difference between the two centres)
+AXIS = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
+
+
+def parse(text):
+    """A caption in the short form -> (things, relations between neighbours, background or None)."""
+    things = PHRASE.findall(text)
+    relations = RELATION.findall(text)
+    background = re.search(r" on (\w+)$", text)
+    assert len(relations) == len(things) - 1
+    return things, relations, background and background[1]
+
+
+def true_of_image(text, scene):
+    """Does some way to match the words with the drawn things make everything in the text true?"""
+    things, relations, background = parse(text)
+    if background and background != scene.background:
+        return False
+    drawn = scene.things
+    centres = drawing.layout(scene, drawing=1)
+
+    def looks(number, thing):
+        size, texture, colour, shape = thing
+        there = drawn[number]
+        return (there.size, there.colour, there.shape) == (size, colour, shape) and texture in (
+            "",
+            there.texture,
+        )
+
+    def stands(relation, first, second):
+        axis, sign = AXIS[relation]
+        return sign * (centres[first][axis] - centres[second][axis]) > 3
+
+    for match in permutations(range(len(drawn)), len(things)):
+        if all(map(looks, match, things)) and all(map(stands, relations, match, match[1:])):
+            return True
+    return False
+
+
+def radii_of(things):
+    return [drawing.RADIUS[size] for size, *_ in things]
+
+
+def test_short_captions_are_true_and_say_everything():
+    for scene in SCENES:
+        text = shapes.caption(scene)
+        assert true_of_image(text, scene), text
+        things, relations, background = parse(text)
+        assert things == [
+            (t.size, t.texture.replace("plain", ""), t.colour, t.shape) for t in scene.things
+        ]
+        assert (background or "plain") == scene.background
+        assert relations == list(scene.relations)
+
+
+def test_the_example_at_the_head_of_the_file():
+    scene = shapes.make_scenes("test", 1)[0]
+    assert scene == shapes.Scene(
+        things=(
+            shapes.Thing("large", "plain", "white", "cross"),
+            shapes.Thing("small", "striped", "red", "triangle"),
+        ),
+        relations=("below",),
+        background="sand",
+        key="shapes/test/0/0",
+    )
+    text = " ".join(shapes.__doc__.split())
+    assert f"what is plain: {shapes.caption(scene)} paraphrases" in text
+    false_captions = shapes.negatives(scene)
+    assert list(false_captions) == list(shapes.CATEGORIES)
+    for category, false in false_captions.items():
+        assert f"{category} {false} " in text, category
+    listed = " ".join(shapes.paraphrases.__doc__.split())
+    for paraphrase in shapes.paraphrases(scene):
+        assert f" {paraphrase} " in listed
+
+
+def test_the_larger_is_named_first_and_no_two_things_share_a_word():
+    for scene in SCENES:
+        radii = [drawing.RADIUS[t.size] for t in scene.things]
+        assert radii == sorted(radii, reverse=True)
+        for attribute in ("size", "shape", "colour"):
+            assert len({getattr(t, attribute) for t in scene.things}) == len(scene.things)
+
+
+def test_every_negative_is_false_of_the_image():
+    count = dict.fromkeys(shapes.CATEGORIES, 0)
+    for scene in SCENES:
+        for category, text in shapes.negatives(scene).items():
+            assert not true_of_image(text, scene), (category, shapes.caption(scene), text)
+            count[category] += 1
+            # No negative is told by a broken rule of naming.
+            radii = radii_of(parse(text)[0])
+            assert radii == sorted(radii, reverse=True)
+    assert min(count.values()) > 300
+
+    always = {"replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj"}
+    two_things = [s for s in SCENES if len(s.things) == 2 and s.key.startswith("shapes-rich/")]
+    assert all(always <= shapes.negatives(scene).keys() for scene in two_things)
+
+
+def test_negatives_change_what_their_category_says():
+    for scene in SCENES:
+        things, relations, background = parse(shapes.caption(scene))
+        for category, text in shapes.negatives(scene).items():
+            false_things, false_relations, false_background = parse(text)
+            if category == "add_obj":
+                assert len(false_things) == len(things) + 1 and set(things) < set(false_things)
+                continue
+            pairs = list(zip(things, false_things, strict=True))
+            if category == "add_att":
+                added = sum(not true[1] and bool(false[1]) for true, false in pairs)
+                added += background is None and false_background is not None
+                assert added == 1 and false_relations == relations
+            elif category == "replace_rel":
+                changed = [a != b for a, b in zip(relations, false_relations, strict=True)]
+                assert false_things == things and sum(changed) == 1
+            elif category.startswith("swap"):
+                for i in (1, 2, 3):  # texture, colour, shape
+                    assert sorted(t[i] for t in things) == sorted(t[i] for t in false_things)
+                assert false_things != things and false_relations == relations
+                shapes_moved = [t[3] for t in things] != [t[3] for t in false_things]
+                assert shapes_moved == (category == "swap_obj")
+            else:
+                assert sum(true != false for true, false in pairs) == 1
+                assert false_relations == relations
+
+
+def test_paraphrases_are_true_and_different():
+    strict_words = {
+        "big": "large",
+        "mid-sized": "medium",
+        "little": "small",
+        "to the left of": "left of",
+        "over": "above",
+        "to the right of": "right of",
+        "under": "below",
+    }
+    for scene in SCENES:
+        texts = shapes.paraphrases(scene)
+        assert len(set(texts) | {shapes.caption(scene)}) == len(texts) + 1 and len(texts) >= 3
+        if scene.relations:
+            assert true_of_image(texts[0], scene)
+            assert parse(texts[0])[0] == parse(shapes.caption(scene))[0][::-1]
+        for text in texts[-3:]:
+            for loose, strict in strict_words.items():
+                text = text.replace(f"{loose} ", f"{strict} ")
+            for thing in scene.things:
+                for word in (thing.size, thing.colour, thing.shape, thing.texture):
+                    assert word == "plain" or word in text, text
+            assert scene.background in (*text.replace(",", "").split(), "plain")
+            assert RELATION.findall(text) == list(scene.relations)
+
+
+def test_long_captions_have_60_to_150_words_and_every_fact():
+    for scene in SCENES:
+        text = shapes.long_caption(scene)
+        assert 60 <= len(text.split()) <= 150
+        for thing in scene.things:
+            words = (thing.size, thing.colour, thing.shape, thing.texture)
+            assert all(word in text for word in words)
+        assert scene.background in text
+        for i, relation in enumerate(scene.relations):
+            a, b = scene.things[i], scene.things[i + 1]
+            assert f"The {a.colour} {a.shape} stands {relation} the {b.colour} {b.shape}" in text
+            assert f"the {b.shape} is {shapes.OPPOSITE[relation]} the {a.shape}" in text
+
+
+def pairs_in(scene):
+    """The pairs of kinds that meet in a scene; of a single thing, its kind and the background."""
+    kinds = [(thing.colour, thing.shape) for thing in scene.things]
+    if len(kinds) == 1:
+        return {(kinds[0], scene.background)}
+    return {frozenset((a, b)) for i, a in enumerate(kinds) for b in kinds[i + 1 :]}
+
+
+def test_splits_share_kinds_but_no_pair_of_things():
+    seen = {}
+    for split in shapes.SPLITS:
+        seen[split] = set().union(*map(pairs_in, shapes.make_scenes(split, 2000)))
+    assert not seen["train"] & seen["test"]
+    assert not seen["train"] & seen["val"]
+    assert not seen["val"] & seen["test"]
+
+    # Kinds are shared, alone and in company.
+    alone = {s: {pair[0] for pair in seen[s] if isinstance(pair, tuple)} for s in seen}
+    assert len(alone["train"]) == 48 and len(alone["test"]) > 10
+    in_company = [pair for pair in seen["test"] if isinstance(pair, frozenset)]
+    assert set().union(*in_company) <= alone["train"]
+
+
+def test_deterministic_in_seed_and_index():
+    scenes = shapes.make_scenes("train", 50)
+    assert scenes == shapes.make_scenes("train", 80)[:50]
+    assert scenes != shapes.make_scenes("train", 50, seed=1)
+    assert len({shapes.caption(s) for s in shapes.make_scenes("test", 1000)}) == 1000
+    with pytest.raises(BadInput):
+        shapes.make_scenes("test", 1, world="shape")
+
+
+def test_the_sheet(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["shapes", str(tmp_path / "sheet.png")])
+    shapes.main()
+    assert (tmp_path / "sheet.png").stat().st_size > 100_000
+    assert "twelve test scenes" in capsys.readouterr().out
