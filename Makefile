@@ -1,5 +1,9 @@
-# make demo   everything from nothing: environment, language model, LIFT and CLIP trained and compared
-# make test   the same environment with the test requirements, then the whole suite
+# make demo       everything from nothing: environment, language model, LIFT and CLIP trained and
+#                 compared
+# make test       the same environment with the test requirements, then the whole suite
+# make test-fast  only the tests that need no other package, no download and no patience
+# make lint       the style of the code: ruff, with the settings in pyproject.toml
+# make clean      remove the environment and the demo's runs
 #
 # On Linux PyPI's torch is the CUDA build (several GB). Without a GPU, save the download with
 #   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -17,13 +21,23 @@ demo: $(VENV)/requirements
 test: $(VENV)/requirements-test
 	$(VENV)/bin/python -m pytest
 
+test-fast: $(VENV)/requirements-test-fast
+	$(VENV)/bin/python -m pytest -m "not reference and not slow and not real_llm"
+
+lint: $(VENV)/requirements-test-fast
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs/demo
+
 # $(VENV)/NAME is a mark left when NAME.txt has been installed
 $(VENV)/%: %.txt requirements.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r $<
 	touch $@
 
-clean:
-	rm -rf $(VENV) runs/demo
+# requirements-test.txt begins with those of the fast tests
+$(VENV)/requirements-test: requirements-test-fast.txt
 
-.PHONY: demo test clean
+.PHONY: demo test test-fast lint clean
