@@ -90,7 +90,7 @@ GROUP_OF_WORD = {
 
 README = """# Emoji: captioned images, {size} x {size}
 
-    python -m data.world.emoji OUT --size {size} --styles {styles} --held-out {held_out} --seed {seed}
+    python -m data.world.emoji OUT {flags}
 
 {lines}
 
@@ -499,13 +499,9 @@ def build(
         rows = [LICENCE_COLUMNS, *licences]
         table = "".join("\t".join(row) + "\n" for row in rows)
         parts["LICENSES.tsv"].write_text(table, "utf-8")
-        readme = README.format(
-            size=size,
-            styles=" ".join(styles),
-            held_out=held_out,
-            seed=seed,
-            lines="\n".join(f"- {line}" for line in lines),
-        )
+        flags = f"--size {size} --styles {' '.join(styles)} --held-out {held_out} --seed {seed}"
+        list_of_lines = "\n".join(f"- {line}" for line in lines)
+        readme = README.format(size=size, flags=flags, lines=list_of_lines)
         parts["README.md"].write_text(readme, "utf-8")
 
         for file, part in parts.items():
