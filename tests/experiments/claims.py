@@ -1,11 +1,13 @@
-"""The papers' claims at the size that two CPU cores allow. Every run is a line of docs/results/claims.jsonl.
+"""The papers' claims at the size that two CPU cores allow.
 
-    python -m tests.claims                     # all runs, three seeds, two at a time: hours on 2 cores
-    python -m tests.claims --only lift clip    # runs whose name begins so
-    python -m tests.claims --table             # nothing run: the table of what is in the file
+    python -m tests.experiments.claims                    # all runs, three seeds, two at a time:
+                                                          # hours on 2 cores
+    python -m tests.experiments.claims --only lift clip   # runs whose name begins so
+    python -m tests.experiments.claims --table            # no run: the table of what is in the file
 
-A run is a command line of train.py and one of eval.py, as a user would type them, after those of what it starts from. A run that is in the file already is
-not run again; a change of its flags makes it another run.
+Every run is one line of docs/results/claims.jsonl. A run is a command line of train.py and one of
+eval.py, as a user would type them, after those of what it starts from. A run that is in the file
+already is not made again. A change of its flags makes it another run.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -24,60 +27,76 @@ import numpy as np
 
 from data.common import BadInput, run
 
-ROOT = Path(__file__).parent.parent
-# Two objects in a rich world: many more bits than a batch needs to tell pictures apart. 930 steps.
-PAIRS = "--data shapes-pairs --model micro/16 --image-size 64 --train-num-samples 24000 --epochs 10 --lr 1e-3"
-# Nine in ten captions are long ones (60 to 150 words); every test is on short ones. All else as built in: 312 steps, rate 3e-3.
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs/results/claims.jsonl"
+
+# --------------------------------------------------------------------------------------------------
+# The runs, by name: flags of train.py. What stands in {braces} is made first, once per seed. Where
+# a flag stands twice, the last one counts. The flags are how claims.jsonl knows a run, so they are
+# never reworded.
+
+# Two things in a rich world: many more bits than a batch needs to tell images apart. 930 steps.
+PAIRS = (
+    "--data shapes-pairs --model micro/16 --image-size 64 --train-num-samples 24000 --epochs 10 "
+    "--lr 1e-3"
+)
+# Nine in ten captions are long ones, of 60 to 150 words. Every test is on short ones. All else is
+# as built in: 312 steps at a learning rate of 3e-3.
 LONG = "--csv-caption-key mixed --long-share 0.9 --context-length 160"
 FROM = "--image-weights {supervised}"
-FEW, MANY = "--train-num-samples 512 --batch-size 128 --epochs 1000 --steps 150", "--steps 150"
+FEW = "--train-num-samples 512 --batch-size 128 --epochs 1000 --steps 150"
+MANY = "--steps 150"
 APE = "--context-length 32"
 LILT = "--method lilt --layer 3 --context-length 32 --batch-size 64 --steps 150 --lr 1e-3 " + FROM
 LLM2CLIP = "--method llm2clip --steps 150 --lr 3e-3 " + FROM
 ADAPTER = "--llm-adapter {adapter}"
 
-# name: flags of train.py. What stands in {braces} is made first, once a seed.
 RUNS = {
     # LIFT: composition
     "pairs/lift": f"--method lift {PAIRS}",
     "pairs/clip": f"--method clip {PAIRS}",
     # the towers that others start from
     "supervised": "--method supervised --epochs 8",
-    # LIFT: short and long captions, cosine loss, encoders
+    # LIFT: short and long captions, cosine loss
     "short/lift": "--method lift",
     "short/clip": "--method clip",
     "long/lift": f"--method lift {LONG}",
     "long/clip": f"--method clip {LONG}",
     "short/lift_cos": "--method lift_cos",
-    # APE against LiT and CLIP, by the number of pictures
-    **{f"few/{m}": f"--method {m} {FEW} {APE} {FROM}" for m in ("ape", "lit", "ape_lookup")},
+    # APE against LiT and CLIP, with few images and with many
+    "few/ape": f"--method ape {FEW} {APE} {FROM}",
+    "few/lit": f"--method lit {FEW} {APE} {FROM}",
+    "few/ape_lookup": f"--method ape_lookup {FEW} {APE} {FROM}",
     "few/clip": f"--method clip {FEW} {APE}",
-    **{f"many/{m}": f"--method {m} {MANY} {APE} {FROM}" for m in ("ape", "lit", "ape_lookup")},
+    "many/ape": f"--method ape {MANY} {APE} {FROM}",
+    "many/lit": f"--method lit {MANY} {APE} {FROM}",
+    "many/ape_lookup": f"--method ape_lookup {MANY} {APE} {FROM}",
     "many/clip": f"--method clip {MANY} {APE}",
-    # LilT: what is trained, by the number of pictures
-    **{
-        f"many/lilt {u}": f"{LILT} --unlock {u}"
-        for u in ("layernorm", "bitfit", "adapters+layernorm", "all")
-    },
-    **{
-        f"few/lilt {u}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000"
-        for u in ("layernorm", "adapters+layernorm", "all")
-    },
-    # and at other rates (the last --lr counts): full training may want a lower one than a few parameters do
-    **{
-        f"many/lilt {u} {rate}": f"{LILT} --unlock {u} --lr {rate}"
-        for u in ("layernorm", "bitfit", "adapters+layernorm", "all")
-        for rate in ("3e-4", "3e-3")
-    },
-    **{
-        f"few/lilt {u} {rate}": f"{LILT} --unlock {u} --train-num-samples 512 --epochs 1000 --lr {rate}"
-        for u in ("layernorm", "adapters+layernorm", "all")
-        for rate in ("3e-4", "3e-3")
-    },
+}
+
+# LilT: what is trained, with many images and with few. Then both at two other learning rates: full
+# training may want a lower one than a few parameters do.
+MANY_UNLOCKED = ("layernorm", "bitfit", "adapters+layernorm", "all")
+FEW_UNLOCKED = ("layernorm", "adapters+layernorm", "all")
+for unlock in MANY_UNLOCKED:
+    RUNS[f"many/lilt {unlock}"] = f"{LILT} --unlock {unlock}"
+for unlock in FEW_UNLOCKED:
+    flags = f"{LILT} --unlock {unlock} --train-num-samples 512 --epochs 1000"
+    RUNS[f"few/lilt {unlock}"] = flags
+for unlock in MANY_UNLOCKED:
+    for rate in ("3e-4", "3e-3"):
+        RUNS[f"many/lilt {unlock} {rate}"] = f"{LILT} --unlock {unlock} --lr {rate}"
+for unlock in FEW_UNLOCKED:
+    for rate in ("3e-4", "3e-3"):
+        flags = f"{LILT} --unlock {unlock} --train-num-samples 512 --epochs 1000 --lr {rate}"
+        RUNS[f"few/lilt {unlock} {rate}"] = flags
+
+RUNS |= {
     # LLM2CLIP: the text tower is CLIP's own, the raw and the caption-tuned language model
     "llm2clip/own text": f"--method clip_pretrained --steps 150 --lr 3e-3 {FROM}",
     "llm2clip/raw": LLM2CLIP,
     "llm2clip/tuned": f"{LLM2CLIP} {ADAPTER}",
+    # LIFT: other text encoders
     "short/lift tuned": f"--method lift {ADAPTER}",
     "short/lift not whitened": "--method lift --whiten 0",
     "short/lift last token": "--method lift --pool last --layer 10",
@@ -91,39 +110,64 @@ RUNS = {
     "few/ape paraphrases": f"--method ape {FEW} {APE} {FROM} --csv-caption-key paraphrase",
     "many/ape_transformer": f"--method ape_transformer {MANY} {APE} {FROM}",
 }
-TUNE = "--tune shapes --layer 10 --steps 150"
-SENTENCES = "data.readers shapes --texts"  # what the sentence encoder reads (tests/sentences.py)
-STARTS = {
-    "supervised": "",
-    "adapter": ".safetensors",
-    "sentences": ".npy",
-}  # what other runs start from; a folder or a file
+
+TUNE = "--tune shapes --layer 10 --steps 150"  # flags of llm_text.py, for an adapter
+
+# What the sentence encoder reads: the built-in world's texts, listed by a module. The first line is
+# the name of this recipe in claims.jsonl, from when the module was called data.readers. It stays,
+# because runs with another name would count as others than the known ones. The second line is the
+# command today, which lists the same texts.
+SENTENCES = "data.readers shapes --texts"
+LIST_TEXTS = ("-m", "data.images.read", "shapes", "--texts")
+
+# What other runs start from, and the ending of its file; a run's folder has none.
+STARTS = {"supervised": "", "adapter": ".safetensors", "sentences": ".npy"}
 
 
-def recipe(name):
-    """A run's flags, with those of what it starts from: two runs with one recipe are the same run."""
+def recipe(name: str) -> str:
+    """A run's flags, with those of what it starts from. Two runs of one recipe are the same run.
+
+    >>> recipe("few/lit")
+    '--method lit ... --image-weights {--method supervised --epochs 8}'
+    """
     flags = {**RUNS, "adapter": TUNE, "sentences": SENTENCES}[name]
-    return re.sub(r"{(\w+)}", lambda m: "{" + recipe(m[1]) + "}", flags)
+    return re.sub(r"{(\w+)}", lambda match: "{" + recipe(match[1]) + "}", flags)
 
 
-def commit():
+# --------------------------------------------------------------------------------------------------
+# Making the runs.
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The runs of a .jsonl file; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def commit() -> str:
     """The commit of the code, with -dirty behind it where a .py file differs from it."""
-    name = subprocess.run(
-        ["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    return (
-        name
-        + "-dirty"
-        * subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py"], cwd=ROOT).returncode
-    )
+    describe = ["git", "describe", "--always"]
+    name = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    differs = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py"], cwd=ROOT).returncode
+    return f"{name}-dirty" if differs else name
 
 
 class Runner:
-    def __init__(self, out, work):
-        self.out, self.work, self.lock, self.locks = out, work, Lock(), {}
-        self.lines = [json.loads(x) for x in out.read_text().splitlines()] if out.exists() else []
+    """Makes runs that are not in the file `out`, and keeps what others start from in `work`.
 
-    def command(self, *argv, given=None):
+    Several threads may ask at once. Each run is made by the first that asks; the others wait.
+    """
+
+    def __init__(self, out: Path, work: Path):
+        self.out = out
+        self.work = work
+        self.lines = read_lines(out)
+        self.lock = Lock()  # of the lines and of the next
+        self.locks: dict[tuple[str, int], Lock] = {}  # one per run
+
+    def command(self, *argv: str, given: str | None = None) -> str:
+        """Run Python with these arguments on one thread -> its output. BadInput if it fails."""
         done = subprocess.run(
             [sys.executable, *argv],
             cwd=ROOT,
@@ -133,177 +177,186 @@ class Runner:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         if done.returncode:
-            raise BadInput(
-                f"{' '.join(argv)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}"
-            )
+            message = done.stderr.strip().splitlines() or ["failed"]
+            raise BadInput(f"{' '.join(argv)}: {message[-1]}")
         return done.stdout
 
-    def keep(self, line):
-        with self.lock:
-            if self.known(
-                line["name"], line["seed"], line["flags"]
-            ):  # made again, because others start from it
-                return
-            self.lines.append(line)
-            with open(self.out, "a") as f:
-                f.write(json.dumps(line) + "\n")
-        print(f"{time.strftime('%H:%M:%S')} {line['name']} seed {line['seed']}", flush=True)
-
-    def known(self, name, seed, flags):
+    def is_known(self, name: str, seed: int, flags: str) -> bool:
         return any((x["name"], x["seed"], x["flags"]) == (name, seed, flags) for x in self.lines)
 
-    def ensure(self, name, seed):
-        """The folder or file that a run left, made if it is not there."""
-        seed = 0 if name == "sentences" else seed  # (nothing is drawn)
+    def keep(self, line: dict) -> None:
+        """Append a run to the file, unless it is known and was only made again for others."""
+        with self.lock:
+            if self.is_known(line["name"], line["seed"], line["flags"]):
+                return
+            self.lines.append(line)
+            with open(self.out, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        print(f"{time.strftime('%H:%M:%S')} {line['name']} seed {line['seed']}", flush=True)
+
+    def ensure(self, name: str, seed: int) -> Path:
+        """The folder or file that a run left. It is made if it is not there."""
+        if name == "sentences":
+            seed = 0  # nothing is drawn at random
         with self.lock:
             lock = self.locks.setdefault((name, seed), Lock())
         with lock:
-            flags = recipe(name)
-            folder = (
-                self.work
-                / f"{name.replace('/', '-').replace(' ', '-')}-{seed}{STARTS.get(name, '')}"
-            )
-            if self.known(name, seed, flags) and (folder.exists() or name not in STARTS):
-                return folder
+            place = name.replace("/", "-").replace(" ", "-")
+            path = self.work / f"{place}-{seed}{STARTS.get(name, '')}"
+            is_there = path.exists() or name not in STARTS
             if name == "sentences":
-                if not folder.exists():
-                    self.command(
-                        "-m",
-                        "tests.sentences",
-                        str(folder),
-                        given=self.command("-m", *SENTENCES.split()),
-                    )
-                return folder
-            part = folder.with_name(
-                f"part-{folder.name}"
-            )  # (renamed when it is whole: what is interrupted must not pass for done)
-            for left in (part, folder):
-                shutil.rmtree(left, ignore_errors=True)
-            begun, made = time.time(), commit()  # (of the code that runs now, not when it ends)
-            if name == "adapter":
-                said = self.command(
-                    "llm_text.py", *flags.split(), "--seed", str(seed), "--out", str(part)
-                )
-                part.rename(folder)
-                before, after = (
-                    re.search(rf"{w}: +([\d.]+)% of (\d+)", said).groups()
-                    for w in ("before", "after")
-                )
-                self.keep(
-                    {
-                        "name": name,
-                        "seed": seed,
-                        "flags": flags,
-                        "pool": int(after[1]),
-                        "cra_before": float(before[0]) / 100,
-                        "cra_after": float(after[0]) / 100,
-                        "seconds": time.time() - begun,
-                        "commit": made,
-                    }
-                )
-                return folder
-            filled = [
-                str(self.ensure(word[1:-1], seed)) if word[0] == "{" else word
-                for word in RUNS[name].split()
-            ]
-            self.command(
-                "train.py", *filled, "--seed", str(seed), "--out", str(part), "--device", "cpu"
-            )
-            self.command("eval.py", str(part), "--device", "cpu")
-            part.rename(folder)
-            scores = json.loads((folder / "eval.json").read_text())
-            log = [json.loads(x) for x in (folder / "log.jsonl").read_text().splitlines()]
-            for key in ("run", "ci95", "chance"):
-                del scores[key]
-            self.keep(
-                {
-                    "name": name,
-                    "seed": seed,
-                    "flags": flags,
-                    **scores,
-                    "trained": log[0]["trained"],
-                    "parameters": log[0]["parameters"],
-                    "final": log[-1],
-                    "commit": made,
-                }
-            )
-            if name not in STARTS:
-                (folder / "checkpoint.pt").unlink()
-            return folder
+                if not path.exists():
+                    self.make_sentences(path)
+            elif not (self.is_known(name, seed, recipe(name)) and is_there):
+                self.make(name, seed, path)
+        return path
+
+    def make_sentences(self, path: Path) -> None:
+        """Vectors of the sentence encoder. They are no run, so nothing is kept of them."""
+        texts = self.command(*LIST_TEXTS)
+        self.command("-m", "tests.experiments.sentences", str(path), given=texts)
+
+    def make(self, name: str, seed: int, path: Path) -> None:
+        """Make a run or an adapter, and keep its scores.
+
+        It gets its name when it is whole: what is interrupted must not pass for done.
+        """
+        part = path.with_name(f"part-{path.name}")
+        for left_over in (part, path):
+            shutil.rmtree(left_over, ignore_errors=True)
+        # The commit is that of the code that runs now, not of the code when the run ends.
+        line = {"name": name, "seed": seed, "flags": recipe(name)}
+        code = commit()
+        if name == "adapter":
+            scores = self.tune_adapter(part, seed)
+        else:
+            scores = self.train_and_score(name, part, seed)
+        part.rename(path)
+        self.keep({**line, **scores, "commit": code})
+        if name not in STARTS:
+            (path / "checkpoint.pt").unlink()
+
+    def tune_adapter(self, part: Path, seed: int) -> dict:
+        """Tune an adapter -> its caption retrieval accuracy before and after."""
+        begun = time.time()
+        flags = [*TUNE.split(), "--seed", str(seed), "--out", str(part)]
+        output = self.command("llm_text.py", *flags)
+        before = re.search(r"before: +([\d.]+)% of (\d+)", output)
+        after = re.search(r"after: +([\d.]+)% of (\d+)", output)
+        return {
+            "pool": int(after[2]),
+            "cra_before": float(before[1]) / 100,
+            "cra_after": float(after[1]) / 100,
+            "seconds": time.time() - begun,
+        }
+
+    def train_and_score(self, name: str, part: Path, seed: int) -> dict:
+        """Train a run after what it starts from -> what eval.json and log.jsonl say of it."""
+        flags = []
+        for word in RUNS[name].split():
+            starts_from_another = word[0] == "{"
+            flags.append(str(self.ensure(word[1:-1], seed)) if starts_from_another else word)
+        flags += ["--seed", str(seed), "--out", str(part), "--device", "cpu"]
+        self.command("train.py", *flags)
+        self.command("eval.py", str(part), "--device", "cpu")
+
+        scores = json.loads((part / "eval.json").read_text())
+        for key in ("run", "ci95", "chance"):
+            del scores[key]
+        log = read_lines(part / "log.jsonl")
+        return {
+            **scores,
+            "trained": log[0]["trained"],
+            "parameters": log[0]["parameters"],
+            "final": log[-1],
+        }
 
 
+# --------------------------------------------------------------------------------------------------
+# The table.
+
+# column: where its score stands in a run's line
 COLUMNS = {
-    "i2t R@1": ("retrieval", "i2t", "R@1"),
-    "t2i R@1": ("retrieval", "t2i", "R@1"),
+    "i2t R@1": ("retrieval", "i2t", "R@1"),  # image to text
+    "t2i R@1": ("retrieval", "t2i", "R@1"),  # text to image
     "mean of 7": ("compositional", "mean"),
-    **{k: ("compositional", k) for k in ("replace_obj", "replace_rel", "swap_obj", "swap_att")},
+    "replace_obj": ("compositional", "replace_obj"),
+    "replace_rel": ("compositional", "replace_rel"),
+    "swap_obj": ("compositional", "swap_obj"),
+    "swap_att": ("compositional", "swap_att"),
     "zero-shot": ("zeroshot", "top1"),
 }
 
 
-def table(lines):
-    """Mean and standard deviation over seeds, a row a run."""
-    print(
-        "| run | seeds | trained | "
-        + " | ".join(COLUMNS)
-        + " |\n|---|---|---|"
-        + "---|" * len(COLUMNS)
-    )
+def scores_at(lines: list[dict], path: Iterable[str]) -> list[float]:
+    """The scores of runs at one place, in per cent, of those that have it."""
+    scores = []
+    for line in lines:
+        value = line
+        for key in path:
+            value = value.get(key, {})
+        if value != {}:
+            scores.append(100 * value)
+    return scores
+
+
+def spread(values: list[float]) -> str:
+    """The standard deviation over seeds, where there are several."""
+    return f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+
+
+def table(lines: list[dict]) -> None:
+    """Print mean and standard deviation over seeds, one row per run."""
+    print(f"| run | seeds | trained | {' | '.join(COLUMNS)} |")
+    print("|---|---|---|" + "---|" * len(COLUMNS))
     for name in RUNS:
-        mine = [x for x in lines if x["name"] == name and x["flags"] == recipe(name)]
-        if not mine:
+        runs = [line for line in lines if (line["name"], line["flags"]) == (name, recipe(name))]
+        if not runs:
             continue
         cells = []
         for path in COLUMNS.values():
-            values = []
-            for value in mine:
-                for key in path:
-                    value = value.get(key, {})
-                values += [] if value == {} else [100 * value]
-            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.1f}{spread}" if values else "")
+            scores = scores_at(runs, path)
+            cells.append(f"{np.mean(scores):.1f}{spread(scores)}" if scores else "")
+        trained = f"{runs[0]['trained'] / runs[0]['parameters']:.2%}"
+        print(f"| {name} | {len(runs)} | {trained} | {' | '.join(cells)} |")
+
+    adapters = [line for line in lines if (line["name"], line["flags"]) == ("adapter", TUNE)]
+    if adapters:
+        before = scores_at(adapters, ["cra_before"])
+        after = scores_at(adapters, ["cra_after"])
         print(
-            f"| {name} | {len(mine)} | {mine[0]['trained'] / mine[0]['parameters']:.2%} | {' | '.join(cells)} |"
-        )
-    tuned = [x for x in lines if x["name"] == "adapter" and x["flags"] == TUNE]
-    if tuned:
-        before, after = ([100 * x[f"cra_{when}"] for x in tuned] for when in ("before", "after"))
-        spread = f" ± {np.std(after, ddof=1):.1f}" if len(after) > 1 else ""
-        print(
-            f"\nCaption retrieval accuracy, %, pool of {tuned[0]['pool']}, seeds: {len(tuned)}: {np.mean(before):.1f} raw, "
-            f"{np.mean(after):.1f}{spread} after `llm_text.py {TUNE}`"
+            f"\nCaption retrieval accuracy, %, pool of {adapters[0]['pool']}, seeds: "
+            f"{len(adapters)}: {np.mean(before):.1f} raw, {np.mean(after):.1f}{spread(after)} after "
+            f"`llm_text.py {TUNE}`"
         )
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--only", nargs="+", default=[""], help="names of runs begin with one of these"
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/results/claims.jsonl")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--only", nargs="+", default=[""], help="names of runs begin with one of these")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    add("--out", type=Path, default=RESULTS)
+    add(
         "--work",
         type=Path,
         default=ROOT / "runs/claims",
         help="where runs are kept that others start from",
     )
-    parser.add_argument(
-        "--table", action="store_true", help="print the table of what is in the file, run nothing"
-    )
+    add("--table", action="store_true", help="print the table of what is in the file, run nothing")
     args = parser.parse_args()
     runner = Runner(args.out, args.work)
     if not args.table:
         args.work.mkdir(parents=True, exist_ok=True)
         names = [name for name in (*RUNS, "adapter") if name.startswith(tuple(args.only))]
         with ThreadPoolExecutor(args.jobs) as pool:
+            jobs = [pool.submit(runner.ensure, name, seed) for name in names for seed in args.seeds]
             try:
-                for done in [
-                    pool.submit(runner.ensure, name, seed) for name in names for seed in args.seeds
-                ]:
-                    done.result()
-            finally:  # after an error, what has not begun would only fail too
+                for job in jobs:
+                    job.result()
+            finally:
+                # After an error, what has not begun would only fail too.
                 pool.shutdown(cancel_futures=True)
     table(runner.lines)
 
