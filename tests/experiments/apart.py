@@ -1,11 +1,12 @@
-"""Who throws what away? How far apart texts are, and what pictures' features still tell. Reproduces docs/results/apart.md.
+"""Who throws what away? How far apart false captions are, and what images' features still tell.
 
-    python -m tests.apart runs/demo/lift runs/demo/clip
+    python -m tests.experiments.apart runs/demo/lift runs/demo/clip    # docs/results/apart.md
 
-cosine   between a true caption and its false one, in the text space that a run trained with: 1 is "the same"
-right    how often the picture is nearer to the true one
-probe    share of test pictures of which ridge regression on the image tower's output (4,000 training pictures) names the first
-         object's shape, colour or size, or the first relation
+cosine  between a true caption and its false one, in the text space that a run trained with; 1 means
+        "the same"
+right   how often the image is nearer to the true one
+probe   share of test images of which ridge regression on the image tower's output names the first
+        thing's shape, colour or size, or the first relation; it learns from 4,000 training images
 """
 
 import argparse
@@ -13,78 +14,95 @@ import sys
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-import eval as ev
-from data import benchmarks
+from data.benchmarks import Result, held_out
 from data.common import run
-from data.images import read as readers
-from data.world import shapes
+from data.images.pixels import normalize_pixels
+from data.images.read import read_images
+from data.world.shapes import CATEGORIES, Scene
+from eval import Run, evaluate
+
+# question: the right answer for a scene
+QUESTIONS = {
+    "first object: shape": lambda scene: scene.things[0].shape,
+    "first object: colour": lambda scene: scene.things[0].colour,
+    "first object: size": lambda scene: scene.things[0].size,
+    "first relation": lambda scene: scene.relations[0],
+}
 
 
 @torch.no_grad()
-def features(r, split, count):
-    """(features of the tower (N, D), scenes) of pictures of two objects or more."""
-    pictures = readers.read_images(r.cfg["data"], split, r.cfg["image_size"], count)
-    rows = [i for i, scene in enumerate(pictures.scenes) if len(scene.things) > 1]
-    head, r.model.image_head = r.model.image_head, torch.nn.Identity()
-    made = torch.cat(
-        [r.encode_images(pictures.take(rows[i : i + 256])) for i in range(0, len(rows), 256)]
-    )
-    r.model.image_head = head
-    return made, [pictures.scenes[i] for i in rows]
+def tower_features(trained: Run, split: str, count: int) -> tuple[torch.Tensor, list[Scene]]:
+    """(features of the image tower (N, D), scenes) of images with two things or more."""
+    config = trained.config
+    images = read_images(config["data"], split, config["image_size"], num_samples=count)
+    rows = [i for i, scene in enumerate(images.scenes) if len(scene.things) > 1]
+    features = []
+    for start in range(0, len(rows), 256):
+        pixels = torch.from_numpy(images.pixels(rows[start : start + 256]))
+        features.append(F.normalize(trained.model.visual(normalize_pixels(pixels)), dim=-1))
+    return torch.cat(features), [images.scenes[i] for i in rows]
 
 
-def probe(train, test, labels):
-    """Accuracy of ridge regression to one-hot labels. labels: (of train, of test)."""
-    kinds = sorted(set(labels[0]))
-    hot = torch.eye(len(kinds))[[kinds.index(x) for x in labels[0]]]
-    mean, x, y = train.mean(0), train - train.mean(0), hot - hot.mean(0)
-    weights = torch.linalg.solve(x.T @ x + 1e-3 * len(x) * x.var() * torch.eye(x.shape[1]), x.T @ y)
-    guess = ((test - mean) @ weights + hot.mean(0)).argmax(1)
-    return np.mean([kinds[g] == label for g, label in zip(guess, labels[1])]), max(
-        map(labels[1].count, kinds)
-    ) / len(labels[1])
+def probe(
+    train: torch.Tensor, test: torch.Tensor, train_labels: list[str], test_labels: list[str]
+) -> tuple[float, float]:
+    """Accuracy of ridge regression to one-hot labels, and of always naming the commonest label.
+
+    W = (X^T X + lambda I)^-1 X^T Y     X: centred training features, Y: centred one-hot labels
+    """
+    kinds = sorted(set(train_labels))
+    one_hot = torch.eye(len(kinds))[[kinds.index(label) for label in train_labels]]
+    x = train - train.mean(0)
+    y = one_hot - one_hot.mean(0)
+    ridge = 1e-3 * len(x) * x.var() * torch.eye(x.shape[1])
+    weights = torch.linalg.solve(x.T @ x + ridge, x.T @ y)
+    guesses = ((test - train.mean(0)) @ weights + one_hot.mean(0)).argmax(1)
+
+    is_right = [kinds[guess] == label for guess, label in zip(guesses, test_labels, strict=True)]
+    commonest = max(test_labels.count(kind) for kind in kinds)
+    return np.mean(is_right), commonest / len(test_labels)
 
 
-def main():
+def caption_table(results: list[Result]) -> None:
+    """Print cosine and right, one row per category of false captions."""
+    titles = [f"{result.folder.name}: cosine | right" for result in results]
+    print(f"| false caption | {' | '.join(titles)} |")
+    print("|---|" + "---|---|" * len(results))
+    for category in CATEGORIES:
+        cells = []
+        for result in results:
+            rows = [negative.category == category for negative in result.task.negatives]
+            cosine = (result.true * result.false).sum(1)[rows].mean()
+            right = result.is_correct.numpy()[rows].mean()
+            cells.append(f"{cosine:.3f} | {right:.1%}")
+        print(f"| {category} | {' | '.join(cells)} |")
+
+
+def probe_table(runs: list[Run]) -> None:
+    """Print the probe's accuracy, one row per question."""
+    train = [tower_features(trained, "train", 4000) for trained in runs]
+    test = [tower_features(trained, "test", 0) for trained in runs]
+    names = [trained.folder.name for trained in runs]
+    print(f"\n| probe of the image tower | always the commonest | {' | '.join(names)} |")
+    print("|---|---|" + "---|" * len(runs))
+    for question, answer in QUESTIONS.items():
+        cells = []
+        for (x, scenes), (x_test, test_scenes) in zip(train, test, strict=True):
+            labels = [answer(scene) for scene in scenes]
+            test_labels = [answer(scene) for scene in test_scenes]
+            accuracy, commonest = probe(x, x_test, labels, test_labels)
+            cells.append(f"{accuracy:.1%}")
+        print(f"| {question} | {commonest:.1%} | {' | '.join(cells)} |")
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="+")
-    runs = [r.embed(benchmarks.captions(r.cfg)) for r in map(ev.Run, parser.parse_args().runs)]
-    kinds = np.array([kind for _, kind, *_ in runs[0].task.negatives])
-    print(
-        "| false caption | "
-        + " | ".join(f"{r.folder.name}: cosine | right" for r in runs)
-        + " |\n|---|"
-        + "---|---|" * len(runs)
-    )
-    for kind in shapes.CATEGORIES:
-        cells = [
-            f"{(r.true * r.false).sum(1)[kinds == kind].mean():.3f} | {r.right.numpy()[kinds == kind].mean():.1%}"
-            for r in runs
-        ]
-        print(f"| {kind} | {' | '.join(cells)} |")
-    asked = {
-        "shape": lambda s: s.things[0].shape,
-        "colour": lambda s: s.things[0].colour,
-        "size": lambda s: s.things[0].size,
-        "relation": lambda s: s.relations[0],
-    }
-    both = [
-        [features(r, split, count) for split, count in (("train", 4000), ("test", 0))] for r in runs
-    ]
-    print(
-        "\n| probe of the image tower | always the commonest | "
-        + " | ".join(r.folder.name for r in runs)
-        + " |\n|---|---|"
-        + "---|" * len(runs)
-    )
-    for name, ask in asked.items():
-        found = [
-            probe(a, b, [[ask(s) for s in scenes] for scenes in (p, q)]) for (a, p), (b, q) in both
-        ]
-        print(
-            f"| first {'object: ' * (name != 'relation')}{name} | {found[0][1]:.1%} | {' | '.join(f'{x:.1%}' for x, _ in found)} |"
-        )
+    runs = [Run(folder) for folder in parser.parse_args().runs]
+    caption_table([evaluate(trained, held_out(trained.config)) for trained in runs])
+    probe_table(runs)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Does LIFT's quality follow its text encoder? How far the encoders of the claims' short/ rows keep captions apart.
+"""Does LIFT's quality follow its text encoder? How far encoders keep captions apart.
 
-    python -m tests.encoders [ADAPTER.safetensors]     # writes Markdown (docs/results/encoders.md)
+    python -m tests.experiments.encoders [ADAPTER.safetensors]    # docs/results/encoders.md
 
-CRA      how often a test scene's caption finds the same scene told from its other end, in a pool of 800
-cosine   between a true caption and its false one: 1 is "the same"
-Each in the space that LIFT trains towards: centred, or whitened to 128 directions of the training captions.
+The encoders are those of the claims' short/ rows. CRA, caption retrieval accuracy, says how often
+the caption of a test scene finds the same scene told from its other end, in a pool of 800. Then
+comes the mean cosine between a true caption and its false one; 1 means "the same". All is in the
+space that LIFT trains towards: centred, or whitened to 128 directions of the training captions.
 """
 
 import sys
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,40 +20,52 @@ from data.world import shapes
 from llm_text import caption_retrieval, load_llm, whitening
 from tests.experiments import sentences
 
+SPACES = {"centred": 0, "whitened": 128}  # name: directions
 
-def main():
+
+def make_encoders(adapters: list[str]) -> dict[str, Callable[[list[str]], torch.Tensor]]:
+    """{name: function from N texts to vectors (N, D)}"""
     encoders = {
         "raw, mean after block 10": CaptionVectors(load_llm(), "mean", 10),
         "raw, last token after block 10": CaptionVectors(load_llm(), "last", 10),
         "sentence encoder": lambda texts: torch.from_numpy(sentences.embed(texts)),
     }
-    for adapter in sys.argv[1:]:
-        encoders["tuned, mean after block 10"] = CaptionVectors(
-            load_llm(adapter=adapter), "mean", 10
-        )
-    fitted = list({shapes.caption(scene) for scene in shapes.make_scenes("train", 5000)})
+    for adapter in adapters:
+        tuned = CaptionVectors(load_llm(adapter=adapter), "mean", 10)
+        encoders["tuned, mean after block 10"] = tuned
+    return encoders
+
+
+def main() -> None:
+    encoders = make_encoders(sys.argv[1:])
+
+    # Texts: captions to fit the space, true captions and paraphrases of test scenes, false ones.
+    train_texts = [shapes.caption(scene) for scene in shapes.make_scenes("train", 5000)]
     scenes = shapes.make_scenes("test", 800)
-    own, other = [shapes.caption(s) for s in scenes], [shapes.paraphrases(s)[0] for s in scenes]
-    false = [
-        (i, kind, text) for i, s in enumerate(scenes) for kind, text in shapes.negatives(s).items()
-    ]
-    kinds = [k for k in shapes.CATEGORIES if any(kind == k for _, kind, _ in false)]
-    print(
-        "| encoder | space | CRA | " + " | ".join(kinds) + " |\n|---|---|---|" + "---|" * len(kinds)
-    )
+    true_texts = [shapes.caption(scene) for scene in scenes]
+    other_end_texts = [shapes.paraphrases(scene)[0] for scene in scenes]
+    scene_of_false, category_of_false, false_texts = [], [], []
+    for i, scene in enumerate(scenes):
+        for category, text in shapes.negatives(scene).items():
+            scene_of_false.append(i)
+            category_of_false.append(category)
+            false_texts.append(text)
+    categories = [c for c in shapes.CATEGORIES if c in category_of_false]
+
+    print(f"| encoder | space | CRA | {' | '.join(categories)} |")
+    print("|---|---|---|" + "---|" * len(categories))
     for name, encode in encoders.items():
-        train, first, second, wrong = (
-            encode(texts).float() for texts in (fitted, own, other, [text for *_, text in false])
-        )
-        for space, k in (("centred", 0), ("whitened", 128)):
-            mean, matrix = whitening(train, k)
-            a, b, c = (F.normalize((x - mean) @ matrix, dim=1) for x in (first, second, wrong))
-            cosines = (a[[i for i, *_ in false]] * c).sum(1)
-            cells = (f"{cosines[[kind == k for _, kind, _ in false]].mean():.2f}" for k in kinds)
-            print(
-                f"| {name} | {space} | {caption_retrieval(a, b):.1%} | {' | '.join(cells)} |",
-                flush=True,
-            )
+        train = encode(train_texts).float()
+        vectors = [encode(texts).float() for texts in (true_texts, other_end_texts, false_texts)]
+        for space, directions in SPACES.items():
+            mean, matrix = whitening(train, directions)
+            true, other_end, false = (F.normalize((x - mean) @ matrix, dim=1) for x in vectors)
+            cosines = (true[scene_of_false] * false).sum(1)
+            cells = [f"{caption_retrieval(true, other_end):.1%}"]
+            for category in categories:
+                rows = [other == category for other in category_of_false]
+                cells.append(f"{cosines[rows].mean():.2f}")
+            print(f"| {name} | {space} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,111 +1,158 @@
-"""What a training step costs, in floating-point operations, by method and caption length. Nothing is computed.
+"""What a training step costs in floating-point operations, by method and length of the caption.
 
-    python -m tests.flops > docs/results/flops.md
+    python -m tests.experiments.flops > docs/results/flops.md
 
-Counted by torch's FlopCounterMode on tensors without memory (device meta): matrix products and attention, forward and
-backward, a pair of picture and caption; a multiply-add is two operations. An LLM that reads captions offline is given
-apart: it reads each caption once, training reads each picture in every epoch.
+Nothing is computed. torch's FlopCounterMode counts on tensors without memory (the device "meta"):
+matrix products and attention, forward and backward, per pair of image and caption. A multiply-add
+is two operations. The language model that reads captions beforehand is counted apart: it reads each
+caption once, while training reads each image in every epoch.
 """
 
-from types import SimpleNamespace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import lift
-import llm_text
+from data.files.llm import LlamaConfig
+from llm_text import Llama
 
 BATCH = 4
-# name: ViT, image side, text transformer (width, depth, heads), its vocabulary, CLIP's shared dimension, the LLM vectors', tokens
-SIZES = {
-    "paper": ("B/16", 224, (512, 12, 8), 49408, 512, 4096, (77, 323)),
-    "here": ("micro/8", 40, (64, 4, 2), 60, 128, 128, (18, 110)),
+
+
+class Setting(NamedTuple):
+    """Sizes of the two towers, and the lengths of captions to count for."""
+
+    sizes: lift.Sizes
+    vocab: int  # token ids that CLIP's text transformer knows
+    llm_width: int  # of the vectors that LIFT gets
+    tokens: tuple[int, ...]
+
+
+SETTINGS = {
+    "paper": Setting(
+        lift.Sizes(
+            model="B/16",
+            image_size=224,
+            embed_dim=512,
+            text_width=512,
+            text_depth=12,
+            text_heads=8,
+        ),
+        vocab=49408,
+        llm_width=4096,
+        tokens=(77, 323),
+    ),
+    "here": Setting(
+        lift.Sizes(
+            model="micro/8",
+            image_size=40,
+            embed_dim=128,
+            text_width=64,
+            text_depth=4,
+            text_heads=2,
+        ),
+        vocab=60,
+        llm_width=128,
+        tokens=(18, 110),
+    ),
 }
-# Sizes of the LLMs: NV-Embed-v2 is a Mistral 7B; here SmolLM2 is read up to block 10 of 30.
+
+# The paper's NV-Embed-v2 is a Mistral 7B. Here SmolLM2 is read up to block 10 of 30.
+SAME = {
+    "eps": 1e-5,
+    "rope_theta": 1e4,
+    "rope_divisors": 1.0,
+    "bidirectional": False,
+    "qkv_bias": False,
+    "o_bias": False,
+    "mlp_bias": False,
+    "qk_norm": False,
+}
 LLMS = {
-    "paper": dict(
-        vocab=32000, width=4096, depth=32, heads=32, kv_heads=8, head_dim=128, mlp_width=14336
+    "paper": LlamaConfig(
+        vocab=32000,
+        width=4096,
+        depth=32,
+        heads=32,
+        kv_heads=8,
+        head_dim=128,
+        mlp_width=14336,
+        **SAME,
     ),
-    "here": dict(
-        vocab=49152, width=576, depth=10, heads=9, kv_heads=3, head_dim=64, mlp_width=1536
+    "here": LlamaConfig(
+        vocab=49152,
+        width=576,
+        depth=10,
+        heads=9,
+        kv_heads=3,
+        head_dim=64,
+        mlp_width=1536,
+        **SAME,
     ),
 }
 
 
-def step(method, size, tokens):
-    """(operations of a training step a pair, trained parameters)"""
-    name, side, (width, depth, heads), vocab, embed_dim, llm_width, _ = SIZES[size]
-    cfg = SimpleNamespace(
-        method=method,
-        model=name,
-        image_size=side,
-        image_pool="tok" if method == "clip" else "avg",
-        image_weights="",
-        image_features="",
-        unlock="",
-        embed_dim=embed_dim,
-        text_width=width,
-        text_depth=depth,
-        text_heads=heads,
-        context_length=tokens,
-    )
+def training_step(method: str, setting: Setting, tokens: int) -> tuple[float, int]:
+    """(operations of a training step per pair, trained parameters), of "clip" or "lift"."""
+    is_clip = method == "clip"
+    pool = "tok" if is_clip else "avg"
+    sizes = replace(setting.sizes, image_pool=pool, context_length=tokens)
+    S = sizes.image_size
     with torch.device("meta"):
-        fitted = (
-            [torch.empty(vocab - 1, dtype=torch.int64)]
-            if method == "clip"
-            else [torch.empty(llm_width), torch.empty(llm_width, llm_width)]
-        )
-        model = lift.TwoTower(cfg, fitted).train()
-        images, texts = (
-            torch.empty(BATCH, 3, side, side),
-            torch.zeros(BATCH, tokens, dtype=torch.int64),
-        )
+        if is_clip:
+            learned = [torch.empty(setting.vocab - 1, dtype=torch.int64)]
+        else:
+            learned = [torch.empty(setting.llm_width), torch.empty(2 * [setting.llm_width])]
+        model = lift.TwoTower(method, sizes, learned).train()
+        images = torch.empty(BATCH, 3, S, S)
+        ids = torch.zeros(BATCH, tokens, dtype=torch.int64)
         counter = FlopCounterMode(display=False)
         with counter:
             model.encode_image(images).sum().backward()
-            if method == "clip":  # (LIFT's vectors come from the cache)
-                model.encode_text(texts).sum().backward()
-    return counter.get_total_flops() / BATCH, sum(
-        p.numel() for p in model.parameters() if p.requires_grad
-    )
+            # LIFT's vectors come from the cache, and nothing on its text side is trained.
+            if is_clip:
+                model.encode_text(ids).sum().backward()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return counter.get_total_flops() / BATCH, trained
 
 
-def reading(size, tokens):
-    """Operations of the LLM for one caption."""
-    sizes = dict(
-        eps=1e-5,
-        rope_theta=1e4,
-        rope_divisors=1.0,
-        bidirectional=False,
-        qkv_bias=False,
-        o_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-    )
+def reading(config: LlamaConfig, tokens: int) -> int:
+    """Operations of the language model for one caption."""
     with torch.device("meta"):
-        model = llm_text.Llama(SimpleNamespace(**LLMS[size], **sizes)).requires_grad_(False)
+        model = Llama(config).requires_grad_(False)
         model.inv_freq = model.inv_freq.to("meta")
+        ids = torch.zeros(1, tokens, dtype=torch.int64)
+        mask = torch.ones(1, tokens, dtype=torch.bool)
         counter = FlopCounterMode(display=False)
         with counter:
-            model(
-                torch.zeros(1, tokens, dtype=torch.int64), torch.ones(1, tokens, dtype=torch.bool)
-            )
+            model(ids, mask)
     return counter.get_total_flops()
 
 
-def main():
+def main() -> None:
     print(
-        "| sizes | caption tokens | CLIP, GFLOP a pair | LIFT, GFLOP a pair | LIFT against CLIP | trained, CLIP / LIFT | "
-        "LLM, once a caption, GFLOP | passes until LIFT is cheaper |\n|---|---|---|---|---|---|---|---|"
+        "| sizes | caption tokens | CLIP, GFLOP a pair | LIFT, GFLOP a pair | LIFT against CLIP "
+        "| trained, CLIP / LIFT | LLM, once a caption, GFLOP | passes until LIFT is cheaper |"
     )
-    for size in SIZES:
-        for tokens in SIZES[size][-1]:
-            (clip, n), (lifted, m) = (step(method, size, tokens) for method in ("clip", "lift"))
-            read = reading(size, tokens)
-            print(
-                f"| {size} | {tokens} | {clip / 1e9:.3g} | {lifted / 1e9:.3g} | {lifted / clip - 1:+.1%} | {n / 1e6:.1f} M / "
-                f"{m / 1e6:.1f} M | {read / 1e9:,.3g} | {read / (clip - lifted):.0f} |"
-            )
+    print("|---|---|---|---|---|---|---|---|")
+    for name, setting in SETTINGS.items():
+        for tokens in setting.tokens:
+            clip, clip_trained = training_step("clip", setting, tokens)
+            lifted, lift_trained = training_step("lift", setting, tokens)
+            read_once = reading(LLMS[name], tokens)
+            cells = [
+                name,
+                str(tokens),
+                f"{clip / 1e9:.3g}",
+                f"{lifted / 1e9:.3g}",
+                f"{lifted / clip - 1:+.1%}",
+                f"{clip_trained / 1e6:.1f} M / {lift_trained / 1e6:.1f} M",
+                f"{read_once / 1e9:,.3g}",
+                f"{read_once / (clip - lifted):.0f}",
+            ]
+            print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
