@@ -24,7 +24,8 @@ caption(scene) says all of it, but not what is plain:
 
 paraphrases(scene) and long_caption(scene) say the same in other words. negatives(scene) says what
 is false of this scene. Each false caption is one edit away from the true one. The edits are those
-of the benchmark SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610), which has seven categories:
+of the benchmark SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610), which has seven categories and
+says object for thing:
 
     add_obj      a large white cross below a medium green ring, which is left of a small striped
                  red triangle on sand
@@ -100,7 +101,7 @@ class World(NamedTuple):
     colours: int
     textures: int
     backgrounds: int
-    things: tuple[int, ...]  # each entry is equally likely
+    things: tuple[int, ...]  # a scene has one of these numbers; each entry is equally likely
 
 
 # The dial of difficulty. The contrastive loss InfoNCE (information noise-contrastive estimation)
