@@ -1,394 +1,640 @@
-"""Score trained runs by the field's own tests, draw what they did, search and classify with them.
+"""Score trained runs by tests that others use too, and draw what they did. Or search with them.
 
-    python eval.py runs/lift runs/clip                       # held-out data: retrieval, and for the shapes composition and zero-shot
-    python eval.py runs/lift --data other.csv                # on other pictures
-    python eval.py runs/lift --zeroshot FOLDER               # an ImageFolder
+    python eval.py runs/lift runs/clip                  on the held-out part of their own data
+    python eval.py runs/lift --data other.csv           on other images with captions
+    python eval.py runs/lift --zeroshot FOLDER          on an ImageFolder: one folder per class
     python eval.py runs/lift --sugarcrepe JSON_DIR --images val2017
     python eval.py runs/lift --winoground FOLDER
     python eval.py runs/lift --search FOLDER "a dog on a beach" "a red car"
-    python eval.py runs/lift --classify picture.jpg dog,cat
+    python eval.py runs/lift --classify image.jpg dog,cat
 
-Scores go to a table, to eval.json in each run, and into report.png (of another test or other data: eval[-TEST]-NAME.json, report[-TEST]-NAME.png).
-Every score is a function of embeddings. Ties and NaN count as wrong, so a collapsed model scores 0, not chance. Numbers in the json
-files are fractions in [0, 1]; ci95 and chance hold the same tree as the scores.
+The scores are printed as a table, written to eval.json in each run, and drawn with examples in
+report.png. Another test or other data have files of their own: eval[-TEST]-NAME.json and
+report[-TEST]-NAME.png. Scores in the json files are fractions in [0, 1]. The trees under "ci95"
+(95 % confidence intervals) and "chance" (what a blind guess scores) have the same branches.
+
+Every score is a function of embeddings. A tie counts as wrong, and so does NaN ("not a number").
+So a collapsed model, which gives everything the same vector, scores 0 and not chance.
+
+Read lift.py before this file. The metrics come first and need nothing else. On a first reading stop
+where the class Run begins. What is asked of a run is in data/benchmarks.py.
+
+Letters of shapes: N images, T captions, D the length of a feature, M false captions, C classes, n
+classified images, E examples of Winoground, c questions with A answers each.
 """
 
 import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
 import lift
 from data import benchmarks, search
-from data.common import BadInput, pick_device, run
+from data.benchmarks import Result, Task
+from data.common import BadInput, pick_device, select
+from data.common import run as run_command
 from data.files.runs import read_run
-from data.images import pixels
-from data.images.formats import COLUMNS
+from data.images.formats import Columns, add_column_flags
+from data.images.pixels import normalize_pixels
+from data.images.read import CaptionedImages
 from data.report import report, table, tree
 from data.vectors import OutsideVectors
 from data.world.shapes import CATEGORIES
 
-# ---------------------------------------------------------------------------------------------------------------
-# Metrics.
+# --------------------------------------------------------------------------------------------------
+# Metrics. All features have unit length, so that a scalar product is a cosine. All results are on
+# the CPU.
 
 
-def rank_of_best(scores, own):
-    """(c,): how many wrong answers come before the best of the right ones (own: (c, M) bool) in scores (c, M).
+def rank_of_best(scores: Tensor, is_correct: Tensor) -> Tensor:
+    """How many wrong answers come before the best right one, (c,) int64. 0: a right one is first.
 
-    A wrong answer with an equal score, or NaN, goes before the right one.
+    scores      (c, A): of A answers to each of c questions
+    is_correct  (c, A) bool: which answers are right, at least one for each question
+
+    A wrong answer with an equal score comes before the right one. Otherwise a model that gives all
+    answers the same score would profit from the order in which they happen to be stored. NaN never
+    helps: a wrong answer with NaN comes first as well, and a right one with NaN comes last.
     """
-    best = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
-    return (~(scores < best) & ~own).sum(1)
+    best = scores.masked_fill(~is_correct, -torch.inf).amax(1, keepdim=True)  # (c, 1)
+    # Not `scores >= best`: every comparison with NaN is false.
+    is_behind = scores < best  # (c, A)
+    return (~is_behind & ~is_correct).sum(1)
 
 
-def retrieval_ranks(image_features, text_features, owner, wording=None, chunk=512):
-    """Ranks of the right answer, 0 is first: (image to text (N,), text to image (T,)), int64.
+def retrieval_ranks(
+    image_features: Tensor,
+    text_features: Tensor,
+    image_of_caption: Tensor,
+    caption_ids: Tensor | None = None,
+    chunk: int = 512,
+) -> tuple[Tensor, Tensor]:
+    """Where the right answer stands when images look for captions and captions for images.
 
-    image_features (N, D), text_features (T, D), owner (T,): the picture each caption was given to. wording (T,): equal
-    numbers for captions of equal words, which are right wherever those words are (default: all differ). A picture with
-    several captions is right when any is found, so its rank is that of its best one among all that are wrong for it.
-    Never holds more than chunk x max(N, T) scores.
+        rank = number of wrong answers whose cosine is at least that of the best right answer
+
+    image_features    (N, D)
+    text_features     (T, D)
+    image_of_caption  (T,) int64: the image that each caption was given to
+    caption_ids       (T,) int64: the numbers of the captions' words. Equal captions have equal
+                      numbers and are right for the same images. Default: all captions differ.
+    chunk             questions at a time: there are never more than chunk * max(N, T) scores
+
+    Returns the ranks from image to text (N,) and from text to image (T,), int64; 0 is the best.
+
+    Example: three images, five captions. Captions 0 and 3 are equal, so both are right for image 0
+    and for image 2. The cosines, with a star where the caption is right for the image:
+
+        caption             0       1       2       3       4
+        image_of_caption    0       0       1       2       2
+        caption_ids         0       1       2       0       3
+
+        image 0            .5*     .7*     .8      .5*     .1
+        image 1            .6      .2      .6*     .6      .1
+        image 2            .3*     .4      .2      .3*     .9*
+
+    From image to text, read the rows. Image 0: its best right caption has .7, and one wrong caption
+    has more: rank 1. Image 1: the captions 0 and 3 tie with its own: rank 2. Image 2: rank 0.
+    From text to image, read the columns. Captions 0 and 3: the best right image has .5, image 1 has
+    .6: rank 1. Caption 1: 0. Caption 2: the wrong image 0 has more: rank 1. Caption 4: 0.
+    The result is [1, 2, 0] and [1, 0, 1, 1, 0].
     """
-    image_features, text_features = image_features.float(), text_features.float()
-    wording = torch.arange(len(owner)) if wording is None else wording
-    i2t, t2i = [], []
+    image_features = image_features.float()
+    text_features = text_features.float()
+    if caption_ids is None:
+        caption_ids = torch.arange(len(text_features))
+    n_ids = int(caption_ids.max()) + 1
+
+    image_to_text = []
     for start in range(0, len(image_features), chunk):
         scores = image_features[start : start + chunk] @ text_features.T  # (c, T)
-        said = torch.zeros(
-            len(scores), int(wording.max()) + 1, dtype=torch.bool
-        )  # which words each picture owns
-        mine = (owner >= start) & (owner < start + len(scores))
-        said[owner[mine] - start, wording[mine]] = True
-        i2t.append(rank_of_best(scores, said[:, wording]))
+        # Which caption ids was each image of this chunk given? A caption is right for an image if
+        # its id is one of them.
+        in_chunk = (image_of_caption >= start) & (image_of_caption < start + len(scores))
+        has_id = torch.zeros(len(scores), n_ids, dtype=torch.bool)
+        has_id[image_of_caption[in_chunk] - start, caption_ids[in_chunk]] = True
+        is_correct = has_id[:, caption_ids]  # (c, T)
+        image_to_text.append(rank_of_best(scores, is_correct))
+
+    text_to_image = []
     for start in range(0, len(text_features), chunk):
         scores = text_features[start : start + chunk] @ image_features.T  # (c, N)
-        own = torch.zeros_like(scores, dtype=torch.bool)
-        row, other = (wording[start : start + chunk, None] == wording).nonzero(as_tuple=True)
-        own[row, owner[other]] = True
-        t2i.append(rank_of_best(scores, own))
-    return torch.cat(i2t), torch.cat(t2i)
+        # For each caption of this chunk, find all captions that are equal to it. The images of all
+        # of them are right.
+        is_equal = caption_ids[start : start + chunk, None] == caption_ids  # (c, T)
+        question, equal_caption = is_equal.nonzero(as_tuple=True)
+        is_correct = torch.zeros_like(scores, dtype=torch.bool)  # (c, N)
+        is_correct[question, image_of_caption[equal_caption]] = True
+        text_to_image.append(rank_of_best(scores, is_correct))
+
+    return torch.cat(image_to_text), torch.cat(text_to_image)
 
 
-def compositional(image_features, true_features, false_features):
-    """(M,) bool: is the true caption strictly nearer to its picture than the false one? All (M, D), unit length."""
-    return (image_features * true_features).sum(-1) > (image_features * false_features).sum(-1)
+def compositional(image_features: Tensor, true_features: Tensor, false_features: Tensor) -> Tensor:
+    """(M,) bool: is the true caption nearer to its image than the false one?
 
+        <z_i, t_true> > <z_i, t_false>                     all features (M, D)
 
-def zeroshot(image_features, features, labels, k=1):
-    """(N,) bool: are fewer than k wrong classes' scores (of features (C, D)) at or above the right one's?"""
-    scores = image_features @ features.T  # (N, C)
-    right = scores.gather(1, labels[:, None])
-    return (~(scores < right)).sum(1) <= k
-
-
-def winoground(image_features, text_features):
-    """Text, image and group score, (E,) bool each, of 2 E pictures and captions; 2 i and 2 i + 1 are an example's. (Thrush et al. 2022)
-
-    Text: each picture's own caption beats the other. Image: each caption's own picture does. Group: both.
+    A tie is wrong: a model that does not see the difference must not get the point. NaN is wrong
+    too, because every comparison with it is false.
     """
-    image, text = (
-        features.unflatten(0, (-1, 2)) for features in (image_features, text_features)
-    )  # (E, 2, D)
-    scores = image @ text.transpose(1, 2)  # (E, pictures, captions)
-    own = scores.diagonal(dim1=1, dim2=2)  # (E, 2)
-    by_text, by_image = (
-        (own > scores.flip(2).diagonal(dim1=1, dim2=2)).all(1),
-        (own > scores.flip(1).diagonal(dim1=1, dim2=2)).all(1),
-    )
-    return by_text, by_image, by_text & by_image
+    true_scores = (image_features * true_features).sum(-1)
+    false_scores = (image_features * false_features).sum(-1)
+    return true_scores > false_scores
 
 
-def interval(hits, groups=None, resamples=1000):
-    """95 % bootstrap interval of mean(hits): percentiles over resampled groups (captions of one picture stay together)."""
+def zeroshot(image_features: Tensor, class_features: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """(n,) bool: is the right class among the k whose features are nearest to the image?
+
+    image_features  (n, D)
+    class_features  (C, D), see Run.class_features
+    labels          (n,) int64: the right class of each image
+
+    Ties and NaN count against the model, as in rank_of_best: a wrong class with an equal score
+    stands before the right one.
+    """
+    scores = image_features @ class_features.T  # (n, C)
+    right = scores.gather(1, labels[:, None])  # (n, 1)
+    # The right class is not behind itself, so it is one of those counted here.
+    not_behind = ~(scores < right)
+    return not_behind.sum(1) <= k
+
+
+def winoground(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Text, image and group score, (E,) bool each. (Thrush et al. 2022, arXiv 2204.03162)
+
+    image_features, text_features  (2 E, D); image 2 e belongs to caption 2 e, and 2 e + 1 to 2 e + 1
+
+    With s_ij the cosine of image i and caption j of one example:
+
+        text   s_00 > s_01 and s_11 > s_10     each image prefers its own caption
+        image  s_00 > s_10 and s_11 > s_01     each caption prefers its own image
+        group  both
+
+    As everywhere, ties and NaN are wrong.
+    """
+    image = image_features.unflatten(0, (-1, 2))  # (E, 2, D)
+    text = text_features.unflatten(0, (-1, 2))  # (E, 2, D)
+    s = image @ text.transpose(1, 2)  # (E, 2, 2)
+    text_score = (s[:, 0, 0] > s[:, 0, 1]) & (s[:, 1, 1] > s[:, 1, 0])
+    image_score = (s[:, 0, 0] > s[:, 1, 0]) & (s[:, 1, 1] > s[:, 0, 1])
+    return text_score, image_score, text_score & image_score
+
+
+def interval(hits, groups=None, resamples: int = 1000) -> list[float]:
+    """95 % confidence interval [low, high] of mean(hits), by the bootstrap.
+
+    hits    numbers or booleans, one per question
+    groups  int, one per question: captions of one image rise and fall together, so they are drawn
+            together. Default: every question is a group of its own.
+
+    The bootstrap asks what the mean would be with other test images: draw as many groups as there
+    are, with replacement, and take their mean. Of 1,000 such means, 95 % lie in the interval.
+    """
     hits = np.asarray(hits, float)
     groups = np.arange(len(hits)) if groups is None else np.asarray(groups)
-    total, count, rng = np.bincount(groups, hits), np.bincount(groups), np.random.default_rng(0)
-    draws = (rng.integers(0, len(total), len(total)) for _ in range(resamples))
-    return np.percentile(
-        [total[drawn].sum() / count[drawn].sum() for drawn in draws], (2.5, 97.5)
-    ).tolist()
+    total = np.bincount(groups, hits)  # hits in each group
+    size = np.bincount(groups)  # questions in each group
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(resamples):
+        drawn = rng.integers(0, len(total), len(total))
+        means.append(total[drawn].sum() / size[drawn].sum())
+    return np.percentile(means, (2.5, 97.5)).tolist()
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# Scores: {"retrieval i2t R@1": (share of hits, its 95 % interval, what a blind guess would score)}, and so on.
+# --------------------------------------------------------------------------------------------------
+# Scores. Each function returns {name: Score}; the words of a name are the keys on the way to the
+# score in eval.json, as in "retrieval i2t R@1".
 
 
-def score(hits, chance, groups=None):
-    return float(np.mean(np.asarray(hits, float))), interval(hits, groups), float(chance)
+class Score(NamedTuple):
+    """A share of hits. All numbers are fractions in [0, 1]."""
+
+    value: float
+    ci95: list[float] | None  # [low, high]
+    chance: float  # what a blind guess scores on average
 
 
-def retrieval_scores(name, image, text, owner, wording):
-    """R@K both ways. A picture's captions count together from picture to text, each for itself from text to picture."""
-    i2t, t2i = retrieval_ranks(image, text, owner, wording)
-    picture, words = torch.stack([owner, wording]).unique(dim=1)  # which picture owns which words
-    captions = torch.zeros(len(image), dtype=torch.int64).index_add_(
-        0, picture, wording.bincount()[words]
-    )
-    pictures, scores = (
-        words.bincount()[wording],
-        {},
-    )  # right answers: (N,) captions and (T,) pictures
-    for way, ranks, right, n, groups in (
-        ("i2t", i2t, captions, len(text), None),
-        ("t2i", t2i, pictures, len(image), owner),
-    ):
-        for k in (1, 5, 10):  # chance: is any of c right ones among the k that are drawn of n?
-            draws = min(k, n)
-            blind = 1 - np.mean(
-                [math.comb(n - c, draws) / math.comb(n, draws) for c in right.tolist()]
-            )
-            scores[f"{name} {way} R@{k}"] = score(ranks < k, blind, groups)
+def score(hits, chance: float, groups=None) -> Score:
+    """The mean of hits, with its interval. groups as in `interval`."""
+    return Score(float(np.mean(np.asarray(hits, float))), interval(hits, groups), float(chance))
+
+
+def chance_of_recall(n_right: Tensor, n_answers: int, k: int) -> float:
+    """The R@k of a blind guess: how often k answers drawn of n_answers hold a right one.
+
+        1 - mean_i C(n - r_i, k) / C(n, k)        n: n_answers, r_i: n_right[i], C: binomial
+
+    C(n - r, k) of the C(n, k) ways to draw k answers miss all r right ones.
+    """
+    k = min(k, n_answers)
+    ways = math.comb(n_answers, k)
+    misses = [math.comb(n_answers - r, k) / ways for r in n_right.tolist()]
+    return 1 - np.mean(misses)
+
+
+def retrieval_scores(
+    name: str,
+    image_features: Tensor,
+    text_features: Tensor,
+    image_of_caption: Tensor,
+    caption_ids: Tensor,
+) -> dict[str, Score]:
+    """R@1, R@5, R@10 from image to text (i2t) and from text to image (t2i).
+
+    R@k, "recall at k", is the share of questions with a right answer among the first k. An image
+    with several captions is one question from image to text; each of its captions is one from text
+    to image. The arguments are those of retrieval_ranks.
+    """
+    i2t, t2i = retrieval_ranks(image_features, text_features, image_of_caption, caption_ids)
+
+    # Count the right answers to each question, for chance. First make a list of which image has
+    # which caption ids, each pair once.
+    image, caption_id = torch.stack([image_of_caption, caption_ids]).unique(dim=1)
+    captions_with_id = caption_ids.bincount()
+    images_with_id = caption_id.bincount()
+    right_captions = torch.zeros(len(image_features), dtype=torch.int64)  # (N,)
+    right_captions.index_add_(0, image, captions_with_id[caption_id])
+    right_images = images_with_id[caption_ids]  # (T,)
+
+    scores = {}
+    for k in (1, 5, 10):
+        chance = chance_of_recall(right_captions, len(text_features), k)
+        scores[f"{name} i2t R@{k}"] = score(i2t < k, chance)
+    for k in (1, 5, 10):
+        chance = chance_of_recall(right_images, len(image_features), k)
+        scores[f"{name} t2i R@{k}"] = score(t2i < k, chance, groups=image_of_caption)
     return scores
 
 
-def compositional_scores(kinds, right):
-    """Each kind's share of true captions that beat the false one, and the mean over kinds."""
-    kinds, right, rng = np.array(kinds), np.asarray(right), np.random.default_rng(0)
-    hits = {kind: right[kinds == kind] for kind in CATEGORIES if kind in kinds}
-    means = [
-        np.mean([rng.choice(own, len(own)).mean() for own in hits.values()]) for _ in range(1000)
-    ]
-    return {f"compositional {kind}": score(own, 0.5) for kind, own in hits.items()} | {
-        "compositional mean": (
-            float(np.mean([own.mean() for own in hits.values()])),
-            np.percentile(means, (2.5, 97.5)).tolist(),
-            0.5,
-        )
-    }
+def compositional_scores(categories: Sequence[str], is_correct: Tensor) -> dict[str, Score]:
+    """The share of true captions that beat the false one: of each category, and their mean.
+
+    categories  of M false captions
+    is_correct  (M,) bool, see `compositional`
+
+    Every category counts the same in the mean, however many false captions it has.
+    """
+    categories = np.array(categories)
+    is_correct = np.asarray(is_correct)
+    hits = {}
+    for category in CATEGORIES:
+        if category in categories:
+            hits[category] = is_correct[categories == category]
+    scores = {f"compositional {category}": score(some, 0.5) for category, some in hits.items()}
+
+    # The interval of the mean: a bootstrap within each category.
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(1000):
+        means.append(np.mean([rng.choice(some, len(some)).mean() for some in hits.values()]))
+    scores["compositional mean"] = Score(
+        float(np.mean([some.mean() for some in hits.values()])),
+        np.percentile(means, (2.5, 97.5)).tolist(),
+        0.5,
+    )
+    return scores
 
 
-def zeroshot_scores(image, features, labels, ks):
-    """Top-k accuracy, and with more than one k the mean over classes, however many pictures each has."""
-    found = {
-        f"zeroshot top{k}": score(zeroshot(image, features, labels, k), min(1.0, k / len(features)))
-        for k in ks
-    }
+def zeroshot_scores(
+    image_features: Tensor, class_features: Tensor, labels: Tensor, ks: Sequence[int]
+) -> dict[str, Score]:
+    """Top-k accuracy. With more than one k also the mean of the classes' own top-1 accuracies.
+
+    Each class counts the same in that mean, however many images it has.
+    """
+    C = len(class_features)
+    scores = {}
+    for k in ks:
+        hits = zeroshot(image_features, class_features, labels, k)
+        scores[f"zeroshot top{k}"] = score(hits, min(1.0, k / C))
     if len(ks) > 1:
-        hits, per_class = zeroshot(image, features, labels), torch.bincount(labels).float()
-        found["zeroshot mean_per_class"] = (
-            float((hits / per_class[labels]).sum() / (per_class > 0).sum()),
-            None,
-            1 / len(features),
-        )
-    return found
+        hits = zeroshot(image_features, class_features, labels)
+        class_size = torch.bincount(labels).float()
+        mean = (hits / class_size[labels]).sum() / (class_size > 0).sum()
+        scores["zeroshot mean_per_class"] = Score(float(mean), None, 1 / C)
+    return scores
+
+
+def winoground_scores(image_features: Tensor, text_features: Tensor) -> dict[str, Score]:
+    """The three scores of Winoground."""
+    by_text, by_image, by_group = winoground(image_features, text_features)
+    # Each comparison is right by chance in one of two cases, and the text and image scores need
+    # two. The group score wants s_00 and s_11 above s_01 and s_10: 4 of the 24 orders of four.
+    return {
+        "winoground text": score(by_text, 1 / 4),
+        "winoground image": score(by_image, 1 / 4),
+        "winoground group": score(by_group, 1 / 6),
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# A run, and what it makes of a task.
 
 
 class Run:
-    """A trained run, and what it makes of a task (data/benchmarks.py): embeddings, of which every score is a function."""
+    """A trained run that turns images and texts into features of unit length, on the CPU.
 
-    def __init__(self, folder, device="cpu"):
-        path, self.device, checkpoint = Path(folder), device, read_run(folder)
-        # an exported run is a file: what is written goes into a folder of its name
-        self.folder, self.weights = (
-            (path.with_suffix(""), path) if path.is_file() else (path, path / "checkpoint.pt")
-        )
-        self.cfg, self.step, self.seen = (
-            checkpoint["config"],
-            checkpoint["step"],
-            checkpoint.get("seen", torch.empty(0)),
-        )
+    folder  a run folder, or a file that data/files/export.py wrote
+    """
+
+    def __init__(self, folder: str | Path, device: str | torch.device = "cpu"):
+        path = Path(folder)
+        if path.is_file():
+            # What is written about an exported run goes into a folder of the file's name.
+            self.folder = path.with_suffix("")
+            self.model_path = path
+        else:
+            self.folder = path
+            self.model_path = path / "checkpoint.pt"
+        checkpoint = read_run(folder)
+        self.config = checkpoint["config"]
+        self.step = checkpoint["step"]
+        self.seen_digests = checkpoint.get("seen", torch.empty(0))  # some of the training images'
+        self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
 
     @torch.no_grad()
-    def encode_images(self, pictures, batch=256):
-        """CaptionedImages -> (N, D), unit length, on the CPU."""
-        if self.cfg["image_features"]:  # (N, D), or (N, V, D): the first view
-            vectors = OutsideVectors(self.cfg["image_features"])(pictures.names)
-            inputs = (vectors if vectors.ndim == 2 else vectors[:, 0]).split(batch)
-        else:
-            rows = [
-                np.arange(i, min(i + batch, len(pictures))) for i in range(0, len(pictures), batch)
-            ]
-            inputs = (
-                pixels.normalize_pixels(torch.from_numpy(pictures.pixels(which))) for which in rows
-            )
-        return torch.cat(
-            [self.model.encode_image(part.to(self.device), normalize=True).cpu() for part in inputs]
-        )
+    def encode_images(self, images: CaptionedImages, batch: int = 256) -> Tensor:
+        """N images -> features (N, D)."""
+        vectors = None
+        if self.config["image_features"]:
+            vectors = OutsideVectors(self.config["image_features"])(images.names)
+            if vectors.ndim == 3:  # (N, V, D): of several views, the first one
+                vectors = vectors[:, 0]
+        features = []
+        for start in range(0, len(images), batch):
+            if vectors is None:
+                which = np.arange(start, min(start + batch, len(images)))
+                inputs = normalize_pixels(torch.from_numpy(images.pixels(which)))  # (B, 3, S, S)
+            else:
+                inputs = vectors[start : start + batch]  # (B, width)
+            made = self.model.encode_image(inputs.to(self.device), normalize=True)
+            features.append(made.cpu())
+        return torch.cat(features)
 
     @torch.no_grad()
-    def encode_texts(self, texts, batch=1024):
-        """DistinctCaptions -> (N, D), unit length, on the CPU."""
-        inputs = self.tokenize.rows(texts)
-        return torch.cat(
-            [
-                self.model.encode_text(inputs[i : i + batch].to(self.device), normalize=True).cpu()
-                for i in range(0, len(texts), batch)
-            ]
+    def encode_file(self, path: str | Path) -> Tensor:
+        """An image file -> features (D,). BadInput if it cannot be read."""
+        try:
+            with Image.open(path) as image:
+                inputs = self.transform(image)  # (3, S, S)
+        except Exception as error:  # Pillow raises a dozen types for a broken file
+            raise BadInput(f"{path}: cannot be read as an image ({error})") from None
+        features = self.model.encode_image(inputs[None].to(self.device), normalize=True)
+        return features[0].cpu()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str], batch: int = 1024) -> Tensor:
+        """T texts -> features (T, D)."""
+        inputs, _ = self.tokenize.read(texts)
+        features = []
+        for start in range(0, len(texts), batch):
+            some = inputs[start : start + batch].to(self.device)
+            features.append(self.model.encode_text(some, normalize=True).cpu())
+        return torch.cat(features)
+
+    def class_features(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """C class names -> features (C, D), by prompts such as "a photo of a {}".
+
+        Each class's prompts are embedded, their features averaged, and the mean is brought back to
+        unit length. (Radford et al. 2021, section 3.1.4)
+        """
+        prompts = [template.replace("{}", name) for name in names for template in templates]
+        features = self.encode_texts(prompts).view(len(names), len(templates), -1)
+        return F.normalize(F.normalize(features, dim=-1).mean(1), dim=-1)
+
+
+def evaluate(run: Run, task: Task) -> Result:
+    """Embed what a task holds, each image once, and score it."""
+    result = Result(str(run.folder), run.folder, task, image=run.encode_images(task.images))
+    scores: dict[str, Score] = {}
+
+    if task.captions:
+        result.text = run.encode_texts(task.captions)
+        scores |= retrieval_scores(
+            "retrieval", result.image, result.text, task.image_of_caption, task.caption_ids
         )
-
-    def class_features(self, names, templates):
-        """(C, D): each class's prompts embedded, normalised, averaged, and normalised again. (CLIP, section 3.1.4)"""
-        prompts = self.encode_texts(
-            [t.replace("{}", name) for name in names for t in templates]
-        ).view(len(names), len(templates), -1)
-        return F.normalize(F.normalize(prompts, dim=-1).mean(1), dim=-1)
-
-    def embed(self, task):
-        """Embed the task's pictures, image (N, D), its captions, text (T, D), and the true and false ones, (M, D) each."""
-        self.task, self.image = task, self.encode_images(task.images)
-        if texts := task.texts or task.couples:
-            self.text = self.encode_texts(texts)
-        if task.negatives:
-            self.true, self.false = (
-                self.encode_texts([negative[side] for negative in task.negatives])
-                for side in (2, 3)
+        # LIFT's paper scores with one caption per image. Where there are more, take the first.
+        first = np.unique(task.image_of_caption, return_index=True)[1]  # (N,)
+        if len(first) < len(task.captions):
+            scores |= retrieval_scores(
+                "one_caption",
+                result.image,
+                result.text[first],
+                task.image_of_caption[first],
+                task.caption_ids[first],
             )
-        return self
 
-    @property
-    def right(self):
-        """(M,) bool: which false captions does the true one beat?"""
-        return compositional(
-            self.image[[i for i, *_ in self.task.negatives]], self.true, self.false
-        )
+    if task.negatives:
+        result.true = run.encode_texts([negative.true for negative in task.negatives])
+        result.false = run.encode_texts([negative.false for negative in task.negatives])
+        image = result.image[[negative.image for negative in task.negatives]]  # (M, D)
+        result.is_correct = compositional(image, result.true, result.false)
+        categories = [negative.category for negative in task.negatives]
+        scores |= compositional_scores(categories, result.is_correct)
 
-    def scores(self):
-        """The tree of eval.json: all that the task asks."""
-        task, found, counts = self.task, {}, self.task.counts
-        if task.texts:
-            found |= retrieval_scores("retrieval", self.image, self.text, task.owner, task.wording)
-            first = np.unique(task.owner, return_index=True)[1]
-            if len(first) < len(task.texts):  # LIFT's variant: one caption a picture
-                found |= retrieval_scores(
-                    "one_caption",
-                    self.image,
-                    self.text[first],
-                    task.owner[first],
-                    task.wording[first],
-                )
-        if task.negatives:
-            found |= compositional_scores([kind for _, kind, *_ in task.negatives], self.right)
-        if task.names:
-            image, features = self.image[task.rows], self.class_features(task.names, task.templates)
-            self.guessed = (image @ features.T).argmax(1)
-            found |= zeroshot_scores(image, features, task.labels, task.ks)
-        if task.couples:
-            for name, hits, chance in zip(
-                ("text", "image", "group"), winoground(self.image, self.text), (1 / 4, 1 / 4, 1 / 6)
-            ):
-                found[f"winoground {name}"] = score(hits, chance)
-        if known := int(np.isin(task.images.digests.view(np.int64), self.seen).sum()):
-            counts["or more of the pictures trained on"] = known
-        value, ci95, chance = (
-            tree({path: leaves[i] for path, leaves in found.items()}) for i in range(3)
-        )
-        return {
-            "run": str(self.folder),
-            "method": self.cfg["method"],
-            "data": task.data,
-            "step": self.step,
-            "counts": counts,
-            **value,
-            "ci95": ci95,
-            "chance": chance,
-        }
+    if task.class_names:
+        image = result.image[list(task.classified)]  # (n, D)
+        class_features = run.class_features(task.class_names, task.templates)  # (C, D)
+        result.guesses = (image @ class_features.T).argmax(1)
+        scores |= zeroshot_scores(image, class_features, task.labels, task.ks)
+
+    if task.couples:
+        result.text = run.encode_texts(task.couples)
+        scores |= winoground_scores(result.image, result.text)
+
+    # A test image that the run was trained on makes its scores worthless. The run keeps a sample
+    # of its training images' digests only, so there may be more of them than are found here.
+    counts = task.counts()
+    known = int(np.isin(task.images.digests.view(np.int64), run.seen_digests).sum())
+    if known:
+        counts["or more of the pictures trained on"] = known
+
+    result.scores = {
+        "run": result.run,
+        "method": run.config["method"],
+        "data": task.data,
+        "step": run.step,
+        "counts": counts,
+        **tree({name: one.value for name, one in scores.items()}),
+        "ci95": tree({name: one.ci95 for name, one in scores.items()}),
+        "chance": tree({name: one.chance for name, one in scores.items()}),
+    }
+    return result
 
 
-def main():
+# --------------------------------------------------------------------------------------------------
+# The command line. Only what is below knows its arguments.
+
+
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         usage="python eval.py RUN [RUN ...] [--flag value ...]   (--help lists the flags)",
     )
-    parser.add_argument("runs", nargs="+", help="run folders, or files of data.export")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--data", default="", help="pictures with captions (default: the runs' own held-out ones)"
+    parser.add_argument("runs", nargs="+", help="run folders, or files of data.files.export")
+
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument(
+        "--data", default="", help="images with captions (default: the runs' own held-out ones)"
     )
-    what.add_argument("--zeroshot", metavar="FOLDER", help="an ImageFolder")
-    what.add_argument(
+    task.add_argument("--zeroshot", metavar="FOLDER", help="an ImageFolder")
+    task.add_argument(
         "--sugarcrepe",
         metavar="JSON_DIR",
         help="folder of SugarCrepe's seven json files; needs --images",
     )
-    what.add_argument(
+    task.add_argument(
         "--winoground", metavar="FOLDER", help="folder with examples.jsonl and images/"
     )
-    what.add_argument(
+    task.add_argument(
         "--search",
         nargs="+",
         metavar=("FOLDER", "QUERY"),
-        help="find pictures by words; draws search.png",
+        help="find images by words; draws search.png",
     )
-    what.add_argument("--classify", nargs=2, metavar=("IMAGE", "A,B,C"), help="name one picture")
+    task.add_argument("--classify", nargs=2, metavar=("IMAGE", "A,B,C"), help="name one image")
+
     parser.add_argument("--images", default="", help="COCO's val2017, for --sugarcrepe")
     parser.add_argument(
         "--classnames",
         default="",
-        help="for --zeroshot: names, a line each in the order of the sorted folders, or FOLDER<tab>NAME",
+        help="for --zeroshot: file of names, one per line in the order of the sorted folders, or "
+        "FOLDER<tab>NAME on each line",
     )
     parser.add_argument(
         "--templates",
         default="",
-        help="file of prompts with {}, a line each (default: LIFT's single one)",
+        help="file of prompts with {}, one per line (default: LIFT's only one)",
     )
-    for name in COLUMNS:
-        parser.add_argument(name, default="", help="as in train.py, for --data")
+    add_column_flags(parser)
     parser.add_argument(
-        "--report", help="where the picture goes (default: report.png in the run, or above several)"
+        "--report", help="where the drawing goes (default: report.png in the run, or above several)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    args = parser.parse_args()
-    if args.report and not (
-        Path(args.report).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
-        and Path(args.report).parent.is_dir()
-    ):
+    return parser
+
+
+def check_report_path(args: argparse.Namespace) -> None:
+    """A drawing that cannot be saved is an error now, not after an hour of scoring."""
+    if not args.report:
+        return
+    path = Path(args.report)
+    is_image = path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+    if not is_image or not path.parent.is_dir():
         raise BadInput(
             f"--report {args.report}: name a .png, .jpg or .webp file in a folder that is there"
         )
-    if args.search and args.report and len(args.runs) > 1:
+    if args.search and len(args.runs) > 1:
         raise BadInput(
-            f"--report {args.report} would hold the last run's search only; leave it out (search.png in each run)"
+            f"--report {args.report} would hold the last run's search only; leave it out "
+            "(search.png in each run)"
         )
+
+
+def choose_task(args: argparse.Namespace, config: dict) -> Task:
+    """What the command line asks of a run with this configuration."""
+    image_size = config["image_size"]
+    if args.zeroshot:
+        return benchmarks.imagefolder(args.zeroshot, image_size, args.classnames, args.templates)
+    if args.sugarcrepe:
+        return benchmarks.sugarcrepe(args.sugarcrepe, image_size, args.images)
+    if args.winoground:
+        return benchmarks.winoground(args.winoground, image_size)
+    return benchmarks.held_out(config, args.data, select(Columns, vars(args)))
+
+
+def name_of_files(args: argparse.Namespace) -> str:
+    """What stands between "eval" and ".json": one test never overwrites another's files."""
+    for test in ("zeroshot", "sugarcrepe", "winoground"):
+        where = getattr(args, test)
+        if where:
+            return f"-{test}-{Path(where).resolve().stem}"
+    return f"-{Path(args.data).resolve().stem}" if args.data else ""
+
+
+def check_same_images(runs: Sequence[Run], tasks: Sequence[Task]) -> None:
+    """Only runs that answer the same questions can stand in one table."""
+    first = tasks[0]
+    for task in tasks:
+        same_images = list(task.images.names) == list(first.images.names)
+        if not same_images or task.captions != first.captions:
+            sets = [f"{run.folder}: {task.data}" for run, task in zip(runs, tasks, strict=True)]
+            raise BadInput(
+                f"the runs hold out different images ({', '.join(sets)}); name one set for all "
+                "with --data"
+            )
+
+
+def search_or_classify(run: Run, args: argparse.Namespace) -> None:
+    if args.search:
+        folder, *queries = args.search
+        search.search(
+            folder,
+            queries,
+            run.encode_images,
+            run.encode_texts,
+            image_size=run.config["image_size"],
+            model_path=run.model_path,
+            drawing=Path(args.report or run.folder / "search.png"),
+        )
+    else:
+        path, names = args.classify
+        search.classify(
+            path,
+            names,
+            benchmarks.read_templates(args.templates),
+            run.encode_file,
+            run.class_features,
+            logit_scale=run.model.logit_scale.exp().item(),
+        )
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    check_report_path(args)
     device = pick_device(args.device)
     if args.search or args.classify:
         for folder in args.runs:
-            search.use(Run(folder, device), args)
+            search_or_classify(Run(folder, device), args)
         return
-    runs = [
-        r.embed(benchmarks.asked(args, r.cfg))
-        for r in (Run(folder, device) for folder in args.runs)
-    ]
-    kind = next(
-        (f"-{kind}" for kind in ("zeroshot", "sugarcrepe", "winoground") if getattr(args, kind)), ""
-    )
-    where = args.zeroshot or args.sugarcrepe or args.winoground or args.data
-    name = kind + (f"-{Path(where).resolve().stem}" if where else "")  # never one for the other
-    target = Path(
-        args.report
-        or (runs[0].folder if len(runs) == 1 else runs[0].folder.parent) / f"report{name}.png"
-    )
-    if any(
-        (list(r.task.images.names), r.task.texts)
-        != (list(runs[0].task.images.names), runs[0].task.texts)
-        for r in runs
-    ):
-        raise BadInput(
-            f"the runs hold out different pictures ({', '.join(f'{r.folder}: {r.task.data}' for r in runs)}); name "
-            "one set for all with --data"
-        )
-    results = [r.scores() for r in runs]
-    for r, result in zip(runs, results):
-        r.folder.mkdir(exist_ok=True)
-        (r.folder / f"eval{name}.json").write_text(json.dumps(result, indent=1))
-    print(
-        f"\n{results[0]['data']}: "
-        + ", ".join(f"{n} {what}" for what, n in results[0]["counts"].items())
-        + "\n"
-    )
-    print(table(results))
-    report(runs, results, target)
-    if len(runs[0].image) < 50:
-        print("\nnote: so few test pictures say little")
+
+    runs = [Run(folder, device) for folder in args.runs]
+    tasks = [choose_task(args, run.config) for run in runs]
+    check_same_images(runs, tasks)
+    results = [evaluate(run, task) for run, task in zip(runs, tasks, strict=True)]
+
+    name = name_of_files(args)
+    for result in results:
+        result.folder.mkdir(exist_ok=True)
+        (result.folder / f"eval{name}.json").write_text(json.dumps(result.scores, indent=1))
+
+    # Print the table. The word in eval.json is older than the one used everywhere else.
+    scores = results[0].scores
+    counts = [f"{n} {what.replace('picture', 'image')}" for what, n in scores["counts"].items()]
+    print(f"\n{scores['data']}: {', '.join(counts)}\n")
+    print(table([result.scores for result in results]))
+
+    folder = results[0].folder if len(results) == 1 else results[0].folder.parent
+    target = Path(args.report or folder / f"report{name}.png")
+    report(results, target)
+    if len(results[0].image) < 50:
+        print("\nnote: so few test images say little")
     print(f"\nwrote {target} and eval{name}.json in each run")
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run_command(main))

@@ -1,241 +1,348 @@
-"""Tests of the field: which pictures, which texts, what is right.
+"""Tests that others use too: which images, which texts, what is right. And what a run made of one.
 
-    captions      pictures with captions: retrieval; of the built-in world also false captions, and classes
-    imagefolder   FOLDER/CLASS/picture: zero-shot classification
-    sugarcrepe    seven json files and COCO's val2017: one true and one false caption a picture (arXiv 2306.14610)
-    winoground    examples.jsonl and images/: two pictures, two captions of the same words (arXiv 2204.03162)
+    held_out      images with captions: retrieval. For the built-in world also false captions, and
+                  classes
+    imagefolder   FOLDER/CLASS/image: zero-shot classification
+    sugarcrepe    seven json files, and the images of COCO (Common Objects in Context), val2017: one
+                  true and one false caption per entry (Hsieh et al. 2023, arXiv 2306.14610)
+    winoground    examples.jsonl and images/: two images, and two captions made of the same words
+                  (Thrush et al. 2022, arXiv 2204.03162)
 
-Of the last three, every picture is read once. One that is missing or broken is an error that names it: a score over what is
-left would be another test's.
+Each of these functions returns a Task. eval.evaluate turns a run and a Task into a Result.
+
+The last three read every image once. An image that is missing or broken is an error that names it:
+a score over the images that are left would be the score of another test.
+
+Letters of shapes: N images, T captions, M false captions, C classes, n classified images, E
+examples of Winoground, D the length of a feature.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from data.common import BadInput, interpreting
-from data.images import read as readers
-from data.images.formats import PROMPT, SUFFIXES, class_name
-from data.images.read import decode_files_in_order
+from data.common import BadInput, interpreting, select
+from data.images.formats import PROMPT, SUFFIXES, Columns, class_name
+from data.images.read import CaptionedImages, decode_files_in_order, read_images, without_copies
 from data.world import shapes
+
+# --------------------------------------------------------------------------------------------------
+# A task and its result.
+
+
+class Negative(NamedTuple):
+    """An image with its true caption and a false one that differs in one respect, the category."""
+
+    image: int
+    category: str  # one of shapes.CATEGORIES
+    true: str
+    false: str
 
 
 @dataclass
 class Task:
-    """CaptionedImages and what is asked of them. What a task does not ask stays empty."""
+    """Images and the questions about them. A kind of question that is not asked stays empty."""
 
-    data: str  # where they come from
-    images: readers.CaptionedImages
-    texts: list = ()  # retrieval: T captions
-    owner: torch.Tensor = None  # (T,) int64, the picture that each belongs to
-    wording: torch.Tensor = None  # (T,) int64, equal for equal captions
-    negatives: list = ()  # composition: (picture, category, true caption, false caption) each
-    rows: list = ()  # classification: n pictures
-    labels: torch.Tensor = None  # (n,) int64, their places in names
-    names: list = ()  # of the classes
-    templates: list = ()  # prompts, with {} for the name
-    ks: tuple = (1,)  # a guess is right among the best k
-    couples: list = ()  # Winoground: a caption a picture, two an example
+    data: str  # where the images come from
+    images: CaptionedImages  # N of them
 
-    @property
-    def counts(self):
-        """{in words: how many}, of what there is."""
-        of = {
-            "pictures": self.images,
-            "captions": self.texts,
+    # Retrieval: which caption belongs to this image, which image to this caption?
+    captions: Sequence[str] = ()  # T texts
+    image_of_caption: Tensor | None = None  # (T,) int64: the image that each was given to
+    caption_ids: Tensor | None = None  # (T,) int64: equal numbers for captions of equal words
+
+    # Composition: is the true caption nearer to the image than the false one?
+    negatives: Sequence[Negative] = ()  # M of them
+
+    # Zero-shot classification: which class name fits the image?
+    classified: Sequence[int] = ()  # n images
+    labels: Tensor | None = None  # (n,) int64: the right class, a place in class_names
+    class_names: Sequence[str] = ()  # C texts
+    templates: Sequence[str] = ()  # prompts, with {} for the class name
+    ks: Sequence[int] = (1,)  # a guess counts as right if the right class is among the best k
+
+    # Winoground: images and couples 2 e and 2 e + 1 are example e, and couples[i] fits image i.
+    couples: Sequence[str] = ()  # 2 E captions
+
+    def is_caption_of(self, image: int) -> Tensor:
+        """(T,) bool: which captions are right for an image: its own, and equal ones of others."""
+        ids = self.caption_ids[self.image_of_caption == image]
+        return torch.isin(self.caption_ids, ids)
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of what this task has. The names are those of eval.json."""
+        things = {
+            "pictures": self.images,  # images: files of older runs have this name
+            "captions": self.captions,
             "false captions": self.negatives,
-            "classified": self.rows,
-            "classes": self.names,
+            "classified": self.classified,
+            "classes": self.class_names,
             "examples": self.couples[::2],
-            "skipped": self.pictures.skipped,
+            "skipped": self.images.skipped,
         }
-        return {what: len(these) for what, these in of.items() if len(these)}
+        return {name: len(some) for name, some in things.items() if len(some)}
 
 
-def captions(cfg, data="", columns=("",) * 4):
-    """A run's own held-out pictures, or others. cfg is the run's configuration, a dict; columns as in formats.open_spec."""
-    data = data or cfg["val_data"] or cfg["data"]
-    own = (
-        Path(data).resolve() == Path(cfg["data"]).resolve()
-    )  # then only its held-out part, unless all was trained on
-    if (
-        (own or data == cfg["val_data"]) and not any(columns) and data not in shapes.WORLDS
-    ):  # (train.py read both so)
-        columns = (
-            cfg["csv_separator"],
-            cfg["csv_img_key"],
-            cfg["csv_caption_key"],
-            cfg["image_root"],
-        )
-    pictures = readers.without_copies(
-        readers.read_images(
-            data, "test", cfg["image_size"], 0, *columns, whole=not own or bool(cfg["val_data"])
-        )
-    )
-    texts = [text for captions in pictures.captions for text in captions]
-    number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    task = Task(
+@dataclass
+class Result:
+    """What one run made of one task. The features have unit length and lie on the CPU."""
+
+    run: str  # its name: the folder as it was given
+    folder: Path  # where its files are
+    task: Task
+    image: Tensor  # (N, D) features of task.images
+    text: Tensor | None = None  # (T, D) features of task.captions, or (2 E, D) of task.couples
+    true: Tensor | None = None  # (M, D) features of the true captions of task.negatives
+    false: Tensor | None = None  # (M, D) and of the false ones
+    is_correct: Tensor | None = None  # (M,) bool: the true caption is nearer to the image
+    guesses: Tensor | None = None  # (n,) int64: the class whose name is nearest to the image
+    scores: dict = field(default_factory=dict)  # the tree that eval.json holds
+
+
+# --------------------------------------------------------------------------------------------------
+# Images with captions.
+
+
+def held_out(config: dict, data: str = "", columns: Columns = Columns()) -> Task:  # noqa: B008
+    """Images with captions that a run was not trained on: its own held-out ones, or other data.
+
+    config   the run's configuration, a dict with train.Config's fields
+    data     a data specification; "": the run's --val-data, or the held-out part of its --data
+    columns  how to read `data`; by default as train.py read it, if it is the run's own
+    """
+    data = data or config["val_data"] or config["data"]
+    is_training_data = Path(data).resolve() == Path(config["data"]).resolve()
+    is_known = is_training_data or data == config["val_data"]
+    if is_known and columns == Columns() and data not in shapes.WORLDS:
+        columns = select(Columns, config)
+    # Of the data that the run was trained on, only the held-out tenth is scored. With --val-data
+    # nothing of --data was held out, so all of it is scored.
+    whole = not is_training_data or bool(config["val_data"])
+    images = read_images(data, "test", config["image_size"], columns, whole=whole)
+    images = without_copies(images)
+
+    captions, image_of_caption, caption_ids = [], [], []
+    id_of = {}  # caption -> its number, in order of first appearance
+    for i, captions_of_image in enumerate(images.captions):
+        for caption in captions_of_image:
+            captions.append(caption)
+            image_of_caption.append(i)
+            caption_ids.append(id_of.setdefault(caption, len(id_of)))
+    scenes = images.scenes or []
+    return Task(
         data,
-        pictures,
-        texts,
-        torch.tensor([i for i, captions in enumerate(pictures.captions) for _ in captions]),
-        torch.tensor([number[text] for text in texts]),
-    )
-    scenes = pictures.scenes or []
-    task.negatives = [
-        (i, kind, shapes.caption(scene), false)
-        for i, scene in enumerate(scenes)
-        for kind, false in shapes.negatives(scene).items()
-    ]
-    # name the object of a picture that shows one, by prompts; on this ground it never stood in training
-    if alone := [i for i, scene in enumerate(scenes) if len(scene.things) == 1]:
-        task.names, task.templates = shapes.classes(data)
-        things = [scenes[i].things[0] for i in alone]
-        task.rows, task.labels = (
-            alone,
-            torch.tensor([task.names.index(f"{thing.colour} {thing.shape}") for thing in things]),
-        )
-    return task
-
-
-def asked(args, cfg):
-    """The Task that eval.py's command line asks of a run. cfg as in `captions`."""
-    size = cfg["image_size"]
-    if args.zeroshot:
-        return imagefolder(args.zeroshot, size, args.classnames, args.templates)
-    if args.sugarcrepe:
-        return sugarcrepe(args.sugarcrepe, size, args.images)
-    if args.winoground:
-        return winoground(args.winoground, size)
-    return captions(
-        cfg,
-        args.data,
-        (args.csv_separator, args.csv_img_key, args.csv_caption_key, args.image_root),
+        images,
+        captions=captions,
+        image_of_caption=torch.tensor(image_of_caption),
+        caption_ids=torch.tensor(caption_ids),
+        negatives=false_captions(scenes),
+        **single_things(scenes, data),
     )
 
 
-def lines_of(path):
+def false_captions(scenes: Sequence[shapes.Scene]) -> list[Negative]:
+    """Every false caption of the built-in world's scenes. Scene i is image i."""
+    negatives = []
+    for i, scene in enumerate(scenes):
+        true = shapes.caption(scene)
+        for category, false in shapes.negatives(scene).items():
+            negatives.append(Negative(i, category, true, false))
+    return negatives
+
+
+def single_things(scenes: Sequence[shapes.Scene], world: str) -> dict:
+    """Fields of a Task that classifies the scenes with a single thing by its colour and shape.
+
+    This kind of thing never stood on this background in training. Empty without such scenes.
+    """
+    classified = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
+    if not classified:
+        return {}
+    class_names, templates = shapes.classes(world)
+    things = [scenes[i].things[0] for i in classified]
+    labels = [class_names.index(f"{thing.colour} {thing.shape}") for thing in things]
+    return {
+        "classified": classified,
+        "labels": torch.tensor(labels),
+        "class_names": class_names,
+        "templates": templates,
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# Zero-shot classification.
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file that are not empty."""
     with interpreting(path):
-        return [
-            line.strip() for line in Path(path).read_text("utf-8-sig").split("\n") if line.strip()
-        ]
+        lines = Path(path).read_text("utf-8-sig").split("\n")
+    return [line.strip() for line in lines if line.strip()]
 
 
-def texts_of(entry, *fields):
-    """These fields of an object of a json file, all of which must be texts."""
-    if wrong := [field for field in fields if not isinstance(entry[field], str)]:
-        raise BadInput(f"{wrong[0]} is no text in {str(entry)[:200]}")
-    return [entry[field] for field in fields]
+def read_templates(path: str | Path = "") -> list[str]:
+    """Prompts from a file, one per line, each with {} for the class name. Default: LIFT's only one.
 
-
-def read_templates(path):
-    """Prompts from a file, a line each with {} for the class; default: LIFT's single one."""
-    templates = lines_of(path) if path else [PROMPT]
-    if wrong := [t for t in templates or [""] if t.count("{}") != 1]:
-        raise BadInput(f"{path}: {wrong[0]!r} must hold {{}} once, for the class's name")
+    LIFT is language-image alignment with a fixed text encoder (arXiv 2506.04209).
+    """
+    if not path:
+        return [PROMPT]
+    templates = read_lines(path)
+    for template in templates or [""]:
+        if template.count("{}") != 1:
+            raise BadInput(f"{path}: {template!r} must hold {{}} once, for the class's name")
     return templates
 
 
-def imagefolder(where, size, classnames="", templates=""):
-    """Zero-shot classification of FOLDER/CLASS/..., classes in the order of their folders' sorted names.
+def read_class_names(path: str | Path, folders: list[str], where: str | Path) -> list[str]:
+    """The names of classes, one per folder, in the order of the folders. From a file with either
 
-    classnames is a file: a name a line in that order, or FOLDER<tab>NAME a line, of which more may be there than are used.
+    one name per line, in the order of the folders' sorted names, or
+    FOLDER<tab>NAME on each line; there may be more of them than folders
     """
-    folder, templates = Path(where), read_templates(templates)
-    if not folder.is_dir():
-        raise BadInput(
-            f"{folder}: no such folder; zero-shot classification wants one with a folder of pictures for each class"
-        )
-    found = {
-        p.name: sorted(f for f in p.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-        for p in sorted(folder.iterdir())
-        if p.is_dir()
-    }
-    classes = [name for name, files in found.items() if files]
-    if len(classes) < 2:
-        raise BadInput(
-            f"{folder}: {len(classes)} folders with pictures; zero-shot classification wants one for each class"
-        )
-    names = [class_name(name) for name in classes]
-    if classnames:
-        given = lines_of(classnames)
-        if all("\t" in line for line in given):
-            table = dict(line.split("\t", 1) for line in given)
-            if missing := [name for name in classes if name not in table]:
-                raise BadInput(
-                    f"{classnames}: no line for the folder {missing[0]} ({len(missing)} of {len(classes)} are missing)"
-                )
-            names = [table[name].strip() for name in classes]
-        elif len(given) != len(classes):
+    lines = read_lines(path)
+    if all("\t" in line for line in lines):
+        name_of = dict(line.split("\t", 1) for line in lines)
+        missing = [folder for folder in folders if folder not in name_of]
+        if missing:
             raise BadInput(
-                f"{classnames}: {len(given)} names for the {len(classes)} folders of {folder}; give a line for each in the order of "
-                "their sorted names, or FOLDER<tab>NAME"
+                f"{path}: no line for the folder {missing[0]} "
+                f"({len(missing)} of {len(folders)} are missing)"
             )
-        else:
-            names = given
-    if len(set(names)) < len(names):
+        return [name_of[folder].strip() for folder in folders]
+    if len(lines) != len(folders):
         raise BadInput(
-            f"two classes have the name {max(names, key=names.count)!r}; tell them apart with --classnames"
+            f"{path}: {len(lines)} names for the {len(folders)} folders of {where}; give one line "
+            "for each in the order of their sorted names, or FOLDER<tab>NAME"
         )
-    files = [str(file.relative_to(folder)) for name in classes for file in found[name]]
-    labels = torch.tensor([label for label, name in enumerate(classes) for _ in found[name]])
+    return lines
+
+
+def imagefolder(
+    where: str | Path,
+    image_size: int,
+    class_names: str | Path = "",
+    templates: str | Path = "",
+) -> Task:
+    """Zero-shot classification of FOLDER/CLASS/..., one class per folder, sorted by name.
+
+    class_names  a file, see read_class_names; default: the folders' names
+    templates    a file, see read_templates
+    """
+    root = Path(where)
+    prompts = read_templates(templates)
+    if not root.is_dir():
+        raise BadInput(
+            f"{root}: no such folder; zero-shot classification wants one with a folder of images "
+            "for each class"
+        )
+
+    # Find the images of each class, in all folders below its own. Empty folders are no classes.
+    files_of = {}
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir():
+            files = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+            if files:
+                files_of[folder.name] = sorted(files)
+    folders = list(files_of)
+    if len(folders) < 2:
+        raise BadInput(
+            f"{root}: {len(folders)} folders with images; zero-shot classification wants one for "
+            "each class"
+        )
+
+    # Name the classes. Two of one name could not be told apart.
+    if class_names:
+        names = read_class_names(class_names, folders, root)
+    else:
+        names = [class_name(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise BadInput(f"two classes have the name {twice!r}; tell them apart with --classnames")
+
+    paths, labels = [], []
+    for label, folder in enumerate(folders):
+        for file in files_of[folder]:
+            paths.append(str(file.relative_to(root)))
+            labels.append(label)
     return Task(
         str(where),
-        decode_files_in_order(files, folder, size),
-        rows=range(len(files)),
-        labels=labels,
-        names=names,
-        templates=templates,
+        decode_files_in_order(paths, root, image_size),
+        classified=range(len(paths)),
+        labels=torch.tensor(labels),
+        class_names=names,
+        templates=prompts,
         ks=(1, 5),
     )
 
 
-def sugarcrepe(folder, size, images):
-    """SugarCrepe's seven files, as they are."""
-    items = []
-    for kind in shapes.CATEGORIES:
-        path = Path(folder) / f"{kind}.json"
+# --------------------------------------------------------------------------------------------------
+# SugarCrepe and Winoground.
+
+
+def texts_of(entry: dict, *fields: str) -> list[str]:
+    """These fields of an entry of a json file. All of them must be texts."""
+    for name in fields:
+        if not isinstance(entry[name], str):
+            raise BadInput(f"{name} is not a text in {str(entry)[:200]}")
+    return [entry[name] for name in fields]
+
+
+def sugarcrepe(folder: str | Path, image_size: int, images: str | Path) -> Task:
+    """SugarCrepe's seven files as they are. `images` is the folder of COCO's val2017."""
+    place_of = {}  # name of an image -> its place in the task
+    negatives = []
+    for category in shapes.CATEGORIES:
+        path = Path(folder) / f"{category}.json"
         with interpreting(path):
-            content = json.loads(path.read_text("utf-8"))
-            entries = (
-                content.values() if isinstance(content, dict) else content
-            )  # (the keys have gaps)
+            entries = json.loads(path.read_text("utf-8"))
+            # The official files are objects whose keys are numbers with gaps.
+            if isinstance(entries, dict):
+                entries = entries.values()
             if not entries:
                 raise BadInput("no entries; the mean is over all seven kinds")
             for entry in entries:
                 name, true, false = texts_of(entry, "filename", "caption", "negative_caption")
-                items.append((name, kind, true, false))
-    files = list(dict.fromkeys(name for name, *_ in items))
+                place = place_of.setdefault(name, len(place_of))
+                negatives.append(Negative(place, category, true, false))
     if not images or not Path(images).is_dir():
         raise BadInput(
-            f"--images {images or '(not given)'}: no such folder; SugarCrepe's pictures are those of COCO's val2017"
+            f"--images {images or '(not given)'}: no such folder; SugarCrepe's images are those of "
+            "COCO's val2017"
         )
-    place = {name: i for i, name in enumerate(files)}
     return Task(
         str(folder),
-        decode_files_in_order(files, Path(images), size),
-        negatives=[(place[name], *rest) for name, *rest in items],
+        decode_files_in_order(list(place_of), Path(images), image_size),
+        negatives=negatives,
     )
 
 
-def winoground(where, size):
-    """Two pictures and two captions an example: picture and caption 2 i belong together, 2 i + 1 too."""
-    folder = next(
-        (p for p in (Path(where), Path(where) / "data") if (p / "examples.jsonl").is_file()),
-        Path(where),
-    )
-    path, files, captions = folder / "examples.jsonl", [], []
+def winoground(where: str | Path, image_size: int) -> Task:
+    """Winoground's folder, or the one above its folder data/. See Task.couples."""
+    folder = Path(where)
+    if not (folder / "examples.jsonl").is_file() and (folder / "data/examples.jsonl").is_file():
+        folder = folder / "data"
+    path = folder / "examples.jsonl"
+
+    names, captions = [], []
     with interpreting(path):
-        for example in map(json.loads, lines_of(path)):
-            files += texts_of(example, "image_0", "image_1")
+        for line in read_lines(path):
+            example = json.loads(line)
+            names += texts_of(example, "image_0", "image_1")
             captions += texts_of(example, "caption_0", "caption_1")
-        if not files:
+        if not names:
             raise BadInput("no examples")
-    endings = {p.stem: p.name for p in sorted((folder / "images").glob("*"))}
+
+    # The examples name their images without the ending of the file.
+    file_of = {file.stem: file.name for file in sorted((folder / "images").glob("*"))}
+    files = [file_of.get(name, name) for name in names]
     return Task(
         str(where),
-        decode_files_in_order([endings.get(name, name) for name in files], folder / "images", size),
+        decode_files_in_order(files, folder / "images", image_size),
         couples=captions,
     )

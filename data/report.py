@@ -1,438 +1,445 @@
-"""Reports: what is trained and on what machine, what a language model thinks of captions, what runs scored, and report.png."""
+"""What runs scored: trees of scores, a table, and report.png.
+
+Needs data/page.py, which draws, and data/benchmarks.py, which says what a Result holds.
+
+Letters of shapes: N images, T captions, M false captions, C classes, n classified images, s images
+on the map.
+"""
 
 import json
-import platform
-import resource
-import sys
-import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
+from data.benchmarks import Result
 from data.images.pixels import to_square
-from data.page import COLOURS, FAINT, INK, LINE, MARGIN, THUMB, Page
+from data.page import COLOURS, FAINT, INK, LINE, MARGIN, THUMBNAIL, Page
+
+# --------------------------------------------------------------------------------------------------
+# Trees and tables.
 
 
-def parameters(model, cached):
-    """(in words by part, how many are trained, how many there are) of a lift.TwoTower; cached: of the LLM behind cached captions."""
-    parts = {
-        name: (
-            sum(p.numel() for p in part.parameters() if p.requires_grad),
-            sum(p.numel() for p in part.parameters()),
-        )
-        for name, part in model.named_children()
-    }
-    parts |= {
-        "logit_scale": (int(model.logit_scale.requires_grad), 1),
-        "the LLM behind the cached captions": (0, cached),
-    }
-    trained, everything = (sum(counts) for counts in zip(*parts.values()))
-    return (
-        (
-            ", ".join(f"{name} {n:,} of {of:,}" for name, (n, of) in parts.items() if of)
-            + f"; in all {trained:,} of {everything:,} ({trained / everything:.2%})"
-        ),
-        trained,
-        everything,
-    )
+def flat(nested, path: str = "") -> dict:
+    """A tree of dictionaries -> {path: leaf}, in order.
 
-
-def machine(device):
-    """What a run is computed with, for its log."""
-    return {
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
-    }
-
-
-def memory_gb(device):
-    """Peak memory in GB: of the GPU's allocator, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024)
-        / 1e9
-    )
-
-
-def log_line(entry, total):
-    return (
-        "step {step}/{total} | loss {loss:.3f} (ln B {ln_batch:.2f}) | acc {accuracy:.1%} | scale {scale:.1f} | lr {lr:.1e} | "
-        "grad {grad_norm:.2f} | {images_per_second:.0f} img/s | wait {data_wait:.0%} | {memory_gb:.1f} GB | "
-        "eta {eta_seconds:.0f} s"
-    ).format(total=total, **entry)
-
-
-def compare(llm, texts, pools, layer=None):
-    """Print tokens and cosines of some captions. llm: llm_text.FrozenLLM"""
-    for i, text in enumerate(texts):
-        ids = llm.tokenizer.encode_all([text])[0][0]
-        print(
-            f"[{i + 1}] {text}\n    {len(ids)} tokens: {'|'.join(llm.tokenizer.token(j) for j in ids)}"
-        )
-    for pool in pools:
-        start = time.time()
-        v = F.normalize(llm.encode(texts, pool, layer), dim=1)
-        default = ", train.py's default" if pool == "mean" and layer is None else ""
-        print(
-            f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, layer)}{default} "
-            f"({1000 * (time.time() - start) / len(texts):.0f} ms a caption)"
-        )
-        for i, row in enumerate(v @ v.T):
-            print(f"    [{i + 1}] " + " ".join(f"{c:6.3f}" for c in row))
-    print(
-        "\nRaw vectors lie in a narrow cone, so all cosines are high; training centres or whitens them first."
-    )
-
-
-def flat(nested, path=""):
-    """{path: leaf} of a tree of dictionaries, in order."""
+    >>> flat({"retrieval": {"i2t": 0.5, "t2i": 0.6}})
+    {'retrieval i2t': 0.5, 'retrieval t2i': 0.6}
+    """
     if not isinstance(nested, dict):
         return {path: nested}
-    return {
-        p: leaf
-        for key, below in nested.items()
-        for p, leaf in flat(below, f"{path} {key}".strip()).items()
-    }
+    leaves = {}
+    for key, below in nested.items():
+        leaves |= flat(below, f"{path} {key}".strip())
+    return leaves
 
 
-def tree(leaves):
+def tree(leaves: dict) -> dict:
     """The tree that `flat` takes apart."""
     root = {}
     for path, leaf in leaves.items():
-        below, (*parents, name) = root, path.split()
+        *parents, name = path.split()
+        below = root
         for key in parents:
             below = below.setdefault(key, {})
         below[name] = leaf
     return root
 
 
-def table(results):
-    """The results of several runs as one Markdown table."""
+def percent(value: float, ci95: list[float] | None) -> str:
+    """A score with its interval, in %: "60.4 [57.0, 63.9]"."""
+    if ci95 is None:
+        return f"{100 * value:.1f}"
+    low, high = ci95
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def table(scores: Sequence[dict]) -> str:
+    """The scores of several runs (Result.scores) as one Markdown table."""
+    runs = " | ".join(one["run"] for one in scores)
     lines = [
-        "| score, in % [95 % interval] | chance | " + " | ".join(r["run"] for r in results) + " |",
-        "|---|---|" + "---|" * len(results),
+        f"| score, in % [95 % interval] | chance | {runs} |",
+        "|---|---|" + "---|" * len(scores),
     ]
-    scores = [(flat(r), flat(r["ci95"])) for r in results]
-    for path, chance in flat(results[0]["chance"]).items():
-        cells = [
-            f"{100 * value[path]:.1f}"
-            + (f" [{100 * ci95[path][0]:.1f}, {100 * ci95[path][1]:.1f}]" if ci95[path] else "")
-            for value, ci95 in scores
-        ]
+    values = [flat(one) for one in scores]
+    intervals = [flat(one["ci95"]) for one in scores]
+    for path, chance in flat(scores[0]["chance"]).items():
+        cells = [percent(v[path], i[path]) for v, i in zip(values, intervals, strict=True)]
         lines.append(f"| {path} | {100 * chance:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def report(runs, results, path, examples=6):
-    """Draw one page for several runs at the same task. runs: eval.Run; results: their scores."""
-    task = runs[0].task
-    names = [r["run"] if len(r["run"]) < 40 else "..." + r["run"][-36:] for r in results]
-    page = Page(max(1400, 200 + 450 * len(runs)))
-    page.y = page.text(
-        MARGIN, page.y, "What the runs learned: " + " and ".join(names), size=28, width=page.inside
-    )
-    page.y = (
-        page.text(
-            MARGIN,
-            page.y,
-            f"{len(runs[0].image)} test pictures of {task.data}. "
-            "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores.",
-            FAINT,
-        )
-        + 10
-    )
-    room = (page.inside - 330) // max(3, len(runs))
-    for i, row in enumerate(table(results).split("\n")):
-        cells = [cell.strip() for cell in row.strip("|").split("|")]
-        colour = INK if i == 0 or cells[0].endswith(("R@1", "mean", "top1")) else FAINT
-        page.y = (
-            max(
-                [
-                    page.text(MARGIN + x, page.y, cell, colour, width=room - 20)
-                    for x, cell in zip((0, 250, *range(330, page.inside, room)), cells)
-                ]
-            )
-            if i != 1
-            else page.y
-        )
-    curves(page, runs, names)
-    if task.texts:
-        retrieved(page, runs, names, examples)
-        confusions(page, runs, names, examples)
+# --------------------------------------------------------------------------------------------------
+# report.png.
+
+
+def report(results: Sequence[Result], path: str | Path, examples: int = 6) -> None:
+    """Draw one page about several runs at the same task. examples: images that are shown."""
+    task = results[0].task
+    page = Page(max(1400, 200 + 450 * len(results)))
+    title(page, results)
+    draw_table(page, results)
+    curves(page, results)
+    if task.captions:
+        retrieved(page, results, examples)
+        confusions(page, results, examples // 2)
     if task.negatives:
-        fooled(page, runs, names)
-    if task.names and not task.images.scenes:
-        confusion_matrix(page, runs, names)
-    if task.texts:
-        chart(page, runs, names)
+        fooled(page, results)
+    # The built-in world has one or two test images per class: too few to say what is taken for what.
+    if task.class_names and not task.images.scenes:
+        mistaken(page, results)
+    if task.captions:
+        draw_map(page, results)
     page.save(path)
 
 
-def curves(page, runs, names):
-    """The loss in training, every run's against the share of its steps."""
-    logs = []
-    for r in runs:
-        log = r.folder / "log.jsonl"
-        losses = {}  # by step: a run that was resumed may have some twice
-        for line in log.read_text().splitlines() if log.is_file() else ():
-            with suppress(
-                ValueError, KeyError
-            ):  # a line that was cut off when the run was killed, or that has no loss
-                entry = json.loads(line)
-                losses[entry["step"]] = entry["loss"]
-        logs.append(sorted((step, loss) for step, loss in losses.items() if np.isfinite(loss)))
+def short_name(result: Result) -> str:
+    """A run's name, or the end of a long one."""
+    return result.run if len(result.run) < 40 else "..." + result.run[-36:]
+
+
+def side_by_side(page: Page, results: Sequence[Result], left: int = MARGIN) -> tuple[int, Iterator]:
+    """One column per run: their width in pixels, and pairs of (left edge, Result)."""
+    width = (page.inside + MARGIN - left) // len(results)
+    edges = range(left, left + width * len(results), width)
+    return width, zip(edges, results, strict=True)
+
+
+def title(page: Page, results: Sequence[Result]) -> None:
+    names = " and ".join(short_name(result) for result in results)
+    page.y = page.text(
+        MARGIN, page.y, f"What the runs learned: {names}", size=28, width=page.inside
+    )
+    words = (
+        f"{len(results[0].image)} test images of {results[0].task.data}. "
+        "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores."
+    )
+    page.y = page.text(MARGIN, page.y, words, FAINT) + 10
+
+
+def draw_table(page: Page, results: Sequence[Result]) -> None:
+    """The Markdown table, cell by cell. The most telling scores are dark."""
+    width = (page.inside - 330) // max(3, len(results))
+    edges = [0, 250, *range(330, page.inside, width)]  # left edges: score, chance, runs
+    header, _, *rows = table([result.scores for result in results]).split("\n")
+    for row in (header, *rows):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        is_dark = row == header or cells[0].endswith(("R@1", "mean", "top1"))
+        bottom = page.y
+        for x, cell in zip(edges, cells, strict=False):  # there may be room for more runs
+            colour = INK if is_dark else FAINT
+            y = page.text(MARGIN + x, page.y, cell, colour, width=width - 20)
+            bottom = max(bottom, y)
+        page.y = bottom
+
+
+# ---- Learning curves.
+
+
+def read_losses(log: Path) -> list[tuple[int, float]]:
+    """The losses in a run's log.jsonl: [(step, loss)], sorted. Empty if there is no log."""
+    loss_at = {}  # a run that was resumed may have some steps twice
+    lines = log.read_text().splitlines() if log.is_file() else []
+    for line in lines:
+        # The first line has no loss. The last one is cut off where the run was killed.
+        with suppress(ValueError, KeyError):
+            entry = json.loads(line)
+            loss_at[entry["step"]] = entry["loss"]
+    return sorted((step, loss) for step, loss in loss_at.items() if np.isfinite(loss))
+
+
+def curves(page: Page, results: Sequence[Result]) -> None:
+    """The loss in training. All runs share both axes."""
+    logs = [read_losses(result.folder / "log.jsonl") for result in results]
     if not any(len(log) > 1 for log in logs):
         return
     page.heading(
         "How they learned",
         "Loss in training by step (each in its own unit: compare the shapes, not the heights).",
     )
-    for i, (log, name) in enumerate(zip(logs, names)):
+
+    # The legend: each run's name in the colour of its line, with its first and last loss.
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(logs))]
+    for result, log, colour in zip(results, logs, colours, strict=True):
         if len(log) > 1:
-            page.y = page.text(
-                MARGIN,
-                page.y,
-                f"{name}: {log[0][1]:.2f} to {log[-1][1]:.2f}",
-                COLOURS[i % len(COLOURS)],
-            )
-    left, top, width, height = MARGIN + 60, page.y + 8, page.inside - 80, 220
-    last, highest = (
-        max(step for log in logs for step, _ in log),
-        max(loss for log in logs for _, loss in log) or 1,
-    )
+            words = f"{short_name(result)}: {log[0][1]:.2f} to {log[-1][1]:.2f}"
+            page.y = page.text(MARGIN, page.y, words, colour)
+
+    # The frame, with numbers at the beginning, the middle and the end of both axes.
+    left, top = MARGIN + 60, page.y + 8
+    width, height = page.inside - 80, 220
+    last = max(step for log in logs for step, _ in log)
+    highest = max(loss for log in logs for _, loss in log) or 1
     page.pen.rectangle([left, top, left + width, top + height], outline=FAINT)
     for share in (0, 0.5, 1):
         page.text(MARGIN, top + height * (1 - share) - 8, f"{highest * share:.2f}", FAINT, 13)
         page.text(left + (width - 40) * share, top + height + 4, f"{last * share:.0f}", FAINT, 13)
-    for i, log in enumerate(logs):
-        points = [
-            (left + width * step / last, top + height * (1 - loss / highest)) for step, loss in log
-        ]
+
+    for log, colour in zip(logs, colours, strict=True):
+        points = []
+        for step, loss in log:
+            points.append((left + width * step / last, top + height * (1 - loss / highest)))
         if len(points) > 1:
-            page.pen.line(points, COLOURS[i % len(COLOURS)], 3)
+            page.pen.line(points, colour, 3)
     page.y = top + height + 25
 
 
-def retrieved(page, runs, names, examples):
-    first = runs[0]
+# ---- Retrieval.
+
+
+def retrieved(page: Page, results: Sequence[Result], examples: int) -> None:
+    """Some test images, and the captions that each run finds nearest to them."""
+    task = results[0].task
+    N = len(task.images)
+    shown = min(examples, N)
     page.heading(
-        "Which caption fits this picture?",
-        f"{min(examples, len(first.image))} test pictures at equal distances, not chosen by "
-        "result. Above: the true caption. Below, for each run: the three captions it finds nearest among all of the test "
-        "set, with cosines. A tick in a disc is the picture's own caption, a cross in a square is another picture's.",
+        "Which caption fits this image?",
+        f"{shown} test images at equal distances, not chosen by result. Above: the true caption. "
+        "Below, for each run: the three captions it finds nearest among all of the test set, with "
+        "cosines. A tick in a disc is the image's own caption, a cross in a square is another "
+        "image's.",
     )
-    left, room = MARGIN + THUMB + 20, (page.inside - THUMB - 20) // len(runs)
-    once = list(
-        {text: t for t, text in enumerate(first.task.texts)}.values()
-    )  # (equal captions of several pictures)
-    shown = min(examples, len(first.image))
-    for i in (j * len(first.image) // shown for j in range(shown)):
-        page.thumb(MARGIN, page.y, first.task.images.pixels([i])[0])
-        top = (
-            page.text(
-                left,
-                page.y,
-                first.task.images.captions[i][0],
-                size=17,
-                width=page.inside - left,
-                lines=2,
-            )
-            + 4
-        )
-        below = [page.y + THUMB]
-        for x, r, name in zip(range(left, page.width, room), runs, names):
-            y = page.text(x, top, name, FAINT, 13)
-            scores = r.image[i] @ r.text[once].T
-            for score, t in zip(*(got.tolist() for got in scores.topk(min(3, len(scores))))):
-                y = page.answer(
-                    x,
-                    y,
-                    r.task.texts[once[t]] in r.task.images.captions[i],
-                    score,
-                    r.task.texts[once[t]],
-                    room - 20,
-                )
-            below.append(y)
-        page.y = max(below) + 18
+    # Of equal captions only one is a candidate.
+    caption_at = {caption: t for t, caption in enumerate(task.captions)}
+    candidates = list(caption_at.values())
+
+    left = MARGIN + THUMBNAIL + 20
+    for j in range(shown):
+        i = j * N // shown
+        own_captions = task.images.captions[i]
+        page.thumbnail(MARGIN, page.y, task.images.pixels([i])[0])
+        bottom = page.y + THUMBNAIL
+        top = page.text(left, page.y, own_captions[0], size=17, width=page.inside - left, lines=2)
+        width, columns = side_by_side(page, results, left)
+        for x, result in columns:
+            y = page.text(x, top + 4, short_name(result), FAINT, 13)
+            cosines = result.image[i] @ result.text[candidates].T
+            best = cosines.topk(min(3, len(candidates)))
+            for cosine, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                caption = task.captions[candidates[place]]
+                is_correct = caption in own_captions
+                y = page.answer(x, y, is_correct, cosine, caption, width - 20)
+            bottom = max(bottom, y)
+        page.y = bottom + 18
 
 
-def confusions(page, runs, names, examples):
-    """CaptionedImages for which another one's caption is nearer than any of their own, by the largest margin."""
+def hardest(result: Result, count: int) -> list[tuple[int, int, int]]:
+    """Images for which a wrong caption is nearer than every right one, by the widest margin first.
+
+    Returns at most `count` of (image, its nearest right caption, the nearest wrong caption).
+    """
+    found = []
+    for i in range(len(result.image)):
+        cosines = result.image[i] @ result.text.T  # (T,)
+        is_correct = result.task.is_caption_of(i)  # (T,)
+        # No cosine is below -1, so -2 takes a caption out of the comparison.
+        right, right_caption = cosines.masked_fill(~is_correct, -2).max(0)
+        wrong, wrong_caption = cosines.masked_fill(is_correct, -2).max(0)
+        margin = float(wrong - right)
+        # Not `margin >= 0`: a model of NaN is shown as well.
+        if not margin < 0:
+            found.append((margin, i, int(right_caption), int(wrong_caption)))
+    found.sort(reverse=True)
+    return [(i, right, wrong) for _, i, right, wrong in found[:count]]
+
+
+def confusions(page: Page, results: Sequence[Result], examples: int) -> None:
+    """The hardest images of each run, beside the image whose caption was taken instead."""
     page.heading(
         "Hardest confusions",
-        "The test pictures for which a wrong caption is nearer than the own by the widest margin in cosine, "
-        "with the picture that the wrong caption belongs to.",
+        "The test images for which a wrong caption is nearer than the own by the widest margin in "
+        "cosine, with the image that the wrong caption belongs to.",
     )
-    room, top, below = page.inside // len(runs), page.y, [page.y]
-    for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
-        y, found = page.text(x, top, name, FAINT, 13) + 4, []
-        for start in range(0, len(r.image), 512):
-            scores = r.image[start : start + 512] @ r.text.T  # (c, T)
-            own = torch.zeros_like(scores, dtype=torch.bool)
-            for i in range(len(scores)):
-                said = r.task.wording[r.task.owner == start + i]
-                own[i] = torch.isin(r.task.wording, said)
-            wrong, best = scores.masked_fill(own, -2).max(1)
-            right, mine = scores.masked_fill(~own, -2).max(1)
-            found += zip(
-                (wrong - right).tolist(),
-                range(start, start + len(scores)),
-                mine.tolist(),
-                best.tolist(),
-            )
-        for margin, i, mine, other in sorted(found, reverse=True)[: examples // 2]:
-            if margin < 0:
-                break
-            page.thumb(x, y, r.task.images.pixels([i])[0])
-            page.thumb(x + THUMB + 6, y, r.task.images.pixels([int(r.task.owner[other])])[0])
-            at, width, end = x + 2 * THUMB + 20, room - 2 * THUMB - 40, y + THUMB
-            for good, t in ((True, mine), (False, other)):
-                y = page.answer(at, y, good, r.image[i] @ r.text[t], r.task.texts[t], width)
-            y = max(y, end) + 8
-        below.append(y)
-    page.y = max(below) + 6
+    bottom = page.y
+    width, columns = side_by_side(page, results)
+    for x, result in columns:
+        task = result.task
+        y = page.text(x, page.y, short_name(result), FAINT, 13) + 4
+        for i, right, wrong in hardest(result, examples):
+            other = int(task.image_of_caption[wrong])
+            page.thumbnail(x, y, task.images.pixels([i])[0])
+            page.thumbnail(x + THUMBNAIL + 6, y, task.images.pixels([other])[0])
+            below_images = y + THUMBNAIL
+            for t in (right, wrong):
+                y = page.answer(
+                    x + 2 * THUMBNAIL + 20,
+                    y,
+                    t == right,
+                    result.image[i] @ result.text[t],
+                    task.captions[t],
+                    width - 2 * THUMBNAIL - 40,
+                )
+            y = max(y, below_images) + 8
+        bottom = max(bottom, y)
+    page.y = bottom + 6
 
 
-def fooled(page, runs, names):
+# ---- Composition.
+
+
+def fooled(page: Page, results: Sequence[Result]) -> None:
+    """For each category of false captions: how often each run was fooled, and one example."""
     page.heading(
         "Hard negatives that fooled them",
-        "For each category the first test picture where the run gives a "
-        "false caption (cross) at least the cosine of the true one (tick), and in what share of the category "
-        "that happened.",
+        "For each category the first test image where the run gives a false caption (cross) at "
+        "least the cosine of the true one (tick), and in what share of the category that happened.",
     )
-    room, kinds = (
-        page.inside // len(runs),
-        np.array([kind for _, kind, *_ in runs[0].task.negatives]),
-    )
-    for kind in dict.fromkeys(kinds.tolist()):
-        below = [page.y + LINE]
-        for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
-            wrong = np.flatnonzero((kinds == kind) & ~r.right.numpy())
-            y = page.text(
-                x,
-                page.y,
-                f"{kind}, {name}: fooled in {len(wrong) / (kinds == kind).sum():.1%}",
-                FAINT,
-                width=room - 20,
+    categories = np.array([negative.category for negative in results[0].task.negatives])
+    for category in dict.fromkeys(categories.tolist()):
+        in_category = categories == category  # (M,) bool
+        bottom = page.y + LINE
+        width, columns = side_by_side(page, results)
+        for x, result in columns:
+            wrong = np.flatnonzero(in_category & ~result.is_correct.numpy())
+            share = len(wrong) / in_category.sum()
+            words = f"{category}, {short_name(result)}: fooled in {share:.1%}"
+            y = page.text(x, page.y, words, FAINT, width=width - 20)
+            if len(wrong):
+                y = draw_negative(page, x, y, result, wrong[0], width)
+            bottom = max(bottom, y)
+        page.y = bottom + 14
+
+
+def draw_negative(page: Page, x: int, y: int, result: Result, m: int, width: int) -> int:
+    """False caption m with its image and the true caption. Returns the y below them."""
+    negative = result.task.negatives[m]
+    image = result.image[negative.image]
+    page.thumbnail(x, y, result.task.images.pixels([negative.image])[0])
+    bottom = y + THUMBNAIL
+    left, width = x + THUMBNAIL + 15, width - THUMBNAIL - 35
+    y = page.answer(left, y, True, image @ result.true[m], negative.true, width, digits=4)
+    y = page.answer(left, y, False, image @ result.false[m], negative.false, width, digits=4)
+    return max(y, bottom)
+
+
+# ---- Classification.
+
+
+def confusion_lines(
+    labels: Tensor, guesses: Tensor, class_names: Sequence[str], most: int = 20
+) -> list[str]:
+    """One line for each of the classes with the most mistakes, the most first.
+
+    labels, guesses  (n,) int64: the right class and the guessed one, places in class_names
+
+    >>> confusion_lines(torch.tensor([0, 0, 0, 0, 1]), torch.tensor([0, 1, 1, 2, 1]), "abc")
+    ['a: 25 % right, most often taken for b (50 %)']
+    """
+    C = len(class_names)
+    counts = torch.bincount(labels * C + guesses, minlength=C * C).view(C, C)  # (label, guess)
+    size = counts.sum(1)  # images of each class
+    right = counts.diag().clone()
+    counts.fill_diagonal_(0)
+    mistakes = counts.sum(1)
+    lines = []
+    for c in mistakes.argsort(descending=True, stable=True)[:most].tolist():
+        if mistakes[c] > 0:
+            other = int(counts[c].argmax())
+            right_share = 100 * right[c] / size[c]
+            other_share = 100 * counts[c, other] / size[c]
+            lines.append(
+                f"{class_names[c]}: {right_share:.0f} % right, most often taken for "
+                f"{class_names[other]} ({other_share:.0f} %)"
             )
-            for m in wrong[:1]:
-                i, _, true, false = r.task.negatives[m]
-                page.thumb(x, y, r.task.images.pixels([i])[0])
-                below.append(y + THUMB)
-                for good, words, other in ((True, true, r.true), (False, false, r.false)):
-                    y = page.answer(
-                        x + THUMB + 15,
-                        y,
-                        good,
-                        r.image[i] @ other[m],
-                        words,
-                        room - THUMB - 35,
-                        digits=4,
-                    )
-            below.append(y)
-        page.y = max(below) + 14
+    return lines
 
 
-def confusion_matrix(page, runs, names, most=30):
-    """Classes that are taken for others, as a square; of many classes those with the most mistakes."""
+def mistaken(page: Page, results: Sequence[Result]) -> None:
+    """Classes that are taken for others, a line each."""
     page.heading(
         "What is taken for what",
-        "StoredRows: the right class. Columns: the guess, in the same order. Green: right, red: "
-        f"wrong; deeper: a larger share of the row. At most {most} classes, those with the most mistakes.",
+        "At most 20 classes, those with the most mistakes first. Shares are of a class's images.",
     )
-    for r, name in zip(runs, names):
-        labels, classes = r.task.labels, r.task.names
-        n = len(classes)
-        counts = (
-            torch.bincount(labels * n + r.guessed, minlength=n * n).view(n, n).float()
-        )  # (right, guess)
-        mistakes = counts.sum(1) - counts.diag() + counts.sum(0) - counts.diag()
-        kept = mistakes.argsort(descending=True, stable=True)[:most].sort().values.tolist()
-        shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
-        page.y = page.text(MARGIN, page.y, name, FAINT, 15)
-        cell, left = 22, MARGIN + 180
-        for row, i in enumerate(kept):
-            page.text(MARGIN, page.y, classes[i][:22], size=13)
-            for column, j in enumerate(kept):
-                shade = int(255 * (1 - shares[i, j]))
-                colour = (shade, 255 - (255 - shade) // 2, shade) if i == j else (255, shade, shade)
-                x = left + column * cell
-                page.pen.rectangle(
-                    [x, page.y, x + cell - 2, page.y + cell - 2],
-                    fill=colour,
-                    outline=(230, 230, 230),
-                )
-            row_best = shares[i].clone()
-            row_best[i] = -1
-            if row_best.max() > 0:
-                page.text(
-                    left + len(kept) * cell + 12,
-                    page.y,
-                    f"{shares[i, i]:.0%} right; most mistakes: "
-                    f"{classes[int(row_best.argmax())]} ({row_best.max():.0%})",
-                    FAINT,
-                    13,
-                )
-            page.y += cell
-        page.y += 12
+    bottom = page.y
+    width, columns = side_by_side(page, results)
+    for x, result in columns:
+        task = result.task
+        y = page.text(x, page.y, short_name(result), FAINT, 13)
+        lines = confusion_lines(task.labels, result.guesses, task.class_names)
+        for line in lines or ["no mistakes"]:
+            y = page.text(x, y, line, width=width - 20, lines=3)
+        bottom = max(bottom, y)
+    page.y = bottom + 12
 
 
-def chart(page, runs, names, shown=70):
-    """CaptionedImages and captions in the plane of their two main directions."""
+# ---- The map.
+
+
+def plane_of(result: Result, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Some images and the first caption of each, in the plane where they vary most: (s, 2) each.
+
+    rows  (s,) int64: which images. The plane spans the first two principal components of images
+    and captions together, after each side has been centred by itself. Coordinates are in [0, 1].
+    """
+    first_caption = [int((result.task.image_of_caption == i).nonzero()[0]) for i in rows]
+    images = result.image[rows]
+    captions = result.text[first_caption]
+    both = torch.cat([images - images.mean(0), captions - captions.mean(0)]).nan_to_num()
+    directions = torch.linalg.svd(both, full_matrices=False)[2][:2]  # (2, D)
+    plane = both @ directions.T  # (2 s, 2)
+    low, high = plane.amin(0), plane.amax(0)
+    plane = (plane - low) / (high - low).clamp_min(1e-9)
+    return plane[: len(rows)], plane[len(rows) :]
+
+
+def draw_map(page: Page, results: Sequence[Result], shown: int = 70) -> None:
+    """Images and captions in a plane: each image joined to its caption."""
+    N = len(results[0].image)
     page.heading(
-        "A map of pictures and captions",
-        f"{min(shown, len(runs[0].image))} test pictures and their captions (dots, joined to "
-        "their picture) along the two directions in which they vary most, each side centred by itself. Short lines are good; what "
-        "lies together is alike to the run.",
+        "A map of images and captions",
+        f"{min(shown, N)} test images and their captions (dots, joined to their image) along the "
+        "two directions in which they vary most, each side centred by itself. Short lines are "
+        "good; what lies together is alike to the run.",
     )
-    room, size = page.inside // len(runs), min(page.inside // len(runs) - 20, 900)
-    for x, r, name in zip(range(MARGIN, page.width, room), runs, names):
-        rows = torch.arange(len(r.image))[:: max(1, len(r.image) // shown)][:shown]
-        texts = torch.tensor([int((r.task.owner == i).nonzero()[0]) for i in rows])
-        sides = [v - v.mean(0) for v in (r.image[rows], r.text[texts])]
-        both = torch.cat(sides).nan_to_num()
-        plane = both @ torch.linalg.svd(both, full_matrices=False)[2][:2].T  # (2 n, 2)
-        low, high = plane.amin(0), plane.amax(0)
-        at = ((plane - low) / (high - low).clamp_min(1e-9) * (size - 60) + 30).tolist()
-        page.text(x, page.y, name, FAINT, 13)
-        page.pen.rectangle([x, page.y + 20, x + size, page.y + 20 + size], outline=FAINT)
-        for i, (picture, caption) in enumerate(zip(at[: len(rows)], at[len(rows) :])):
-            (px, py), (cx, cy) = ((x + u, page.y + 20 + v) for u, v in (picture, caption))
-            page.pen.line([px, py, cx, cy], (190, 190, 200), 1)
-            page.pen.ellipse([cx - 3, cy - 3, cx + 3, cy + 3], fill=COLOURS[0])
-            small = Image.fromarray(r.task.images.pixels([int(rows[i])])[0]).resize(
-                (32, 32), Image.LANCZOS
-            )
-            page.picture.paste(small, (int(px) - 16, int(py) - 16))
-    page.y += size + 30
+    rows = torch.arange(N)[:: max(1, N // shown)][:shown]
+    width, columns = side_by_side(page, results)
+    side = min(width - 20, 900)
+    top = page.y + 20
+    for x, result in columns:
+        page.text(x, page.y, short_name(result), FAINT, 13)
+        page.pen.rectangle([x, top, x + side, top + side], outline=FAINT)
+        # From [0, 1] to pixels. The margin of 30 keeps the small images inside the frame.
+        images, captions = plane_of(result, rows)
+        corner = torch.tensor([x, top])
+        images = (images * (side - 60) + 30 + corner).tolist()
+        captions = (captions * (side - 60) + 30 + corner).tolist()
+        for i, (image_x, image_y), (caption_x, caption_y) in zip(
+            rows.tolist(), images, captions, strict=True
+        ):
+            page.pen.line([image_x, image_y, caption_x, caption_y], (190, 190, 200), 1)
+            dot = [caption_x - 3, caption_y - 3, caption_x + 3, caption_y + 3]
+            page.pen.ellipse(dot, fill=COLOURS[0])
+            pixels = result.task.images.pixels([i])[0]
+            page.thumbnail(int(image_x) - 16, int(image_y) - 16, pixels, side=32)
+    page.y = top + side + 10
 
 
-def contact_sheet(found, path):
-    """Draw what a search found: [(query, [(path of a picture, cosine)])]."""
-    page = Page(2 * MARGIN + 8 * (THUMB + 14), 2 * MARGIN + 320 * len(found))
+# --------------------------------------------------------------------------------------------------
+# search.png.
+
+
+def contact_sheet(found: list[tuple[str, list[tuple[Path, float]]]], path: str | Path) -> None:
+    """Draw what a search found: [(query, [(path of an image, cosine)])]."""
+    in_row = 8
+    page = Page(2 * MARGIN + in_row * (THUMBNAIL + 14), 2 * MARGIN + 320 * len(found))
     for query, hits in found:
         page.heading(
             query,
-            f"the {len(hits)} nearest pictures; the numbers are cosines, to compare within this search only",
+            f"the {len(hits)} nearest images; the numbers are cosines, to compare within this "
+            "search only",
         )
         bottom = page.y
         for i, (file, cosine) in enumerate(hits):
-            x, y = MARGIN + i % 8 * (THUMB + 14), page.y + i // 8 * (THUMB + 50)
-            with Image.open(file) as picture:
-                page.thumb(x, y, to_square(picture, THUMB))
-            bottom = max(
-                bottom,
-                page.text(x, y + THUMB + 2, f"{cosine:.3f} {file.name}", FAINT, 12, THUMB, lines=3),
-            )
+            x = MARGIN + i % in_row * (THUMBNAIL + 14)
+            y = page.y + i // in_row * (THUMBNAIL + 50)
+            with Image.open(file) as image:
+                page.thumbnail(x, y, to_square(image, THUMBNAIL))
+            words = f"{cosine:.3f} {file.name}"
+            y = page.text(x, y + THUMBNAIL + 2, words, FAINT, 12, THUMBNAIL, lines=3)
+            bottom = max(bottom, y)
         page.y = bottom
     page.save(path)

@@ -1,73 +1,109 @@
-"""A run at work on anybody's pictures: search a folder by words, name one picture. (eval.py --search, --classify)"""
+"""A run at work on anybody's images: search a folder by words, name one image.
 
+These are eval.py's --search and --classify. A run comes in as functions from images and texts to
+features of unit length (eval.Run has them).
+
+Letters of shapes: Q queries, N images, C names, D the length of a feature.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image
-
-from data import benchmarks
 from data.common import BadInput, printable
 from data.report import contact_sheet
 from data.vectors import folder_vectors
 
 
-def nearest(r, where, queries, k=8):
-    """[(query, [(path, cosine)])], best first, for the pictures under a folder. r: eval.Run"""
-    paths, vectors = folder_vectors(Path(where), r.cfg["image_size"], r.encode_images, r.weights)
-    best = (r.encode_texts(queries) @ vectors.T).topk(min(k, len(paths)), dim=1)  # (queries, k)
-    return [
-        (query, [(paths[i], score) for score, i in zip(*row)])
-        for query, *row in zip(queries, best.values.tolist(), best.indices.tolist())
-    ]
+def nearest(
+    folder: str | Path,
+    queries: Sequence[str],
+    encode_images: Callable,
+    encode_texts: Callable,
+    image_size: int,
+    model_path: Path,
+    k: int = 8,
+) -> list[tuple[str, list[tuple[Path, float]]]]:
+    """The k images under a folder that are nearest to each query: [(query, [(path, cosine)])].
+
+    encode_images  CaptionedImages -> (N, D)
+    encode_texts   list of texts -> (Q, D)
+    image_size     what encode_images wants
+    model_path     the file with the weights: another model's vectors are never used
+    """
+    query_features = encode_texts(queries)  # (Q, D)
+    D = query_features.shape[1]
+    paths, image_features = folder_vectors(Path(folder), image_size, encode_images, D, model_path)
+    cosines = query_features @ image_features.T  # (Q, N)
+    best = cosines.topk(min(k, len(paths)), dim=1)  # values and indices (Q, k), the best first
+    found = []
+    for query, values, indices in zip(
+        queries, best.values.tolist(), best.indices.tolist(), strict=True
+    ):
+        hits = [(paths[i], value) for i, value in zip(indices, values, strict=True)]
+        found.append((query, hits))
+    return found
 
 
-def use(r, args):
-    """What eval.py's --search or --classify asks of a run."""
-    if args.search:
-        where, *queries = args.search
-        show(r, where, queries, args.report)
-    else:
-        classify(r, *args.classify, args.templates)
-
-
-def show(r, where, queries, target):
-    """Print what was found, and draw it."""
+def search(
+    folder: str | Path,
+    queries: Sequence[str],
+    encode_images: Callable,
+    encode_texts: Callable,
+    image_size: int,
+    model_path: Path,
+    drawing: Path,
+) -> None:
+    """Print what `nearest` finds, and draw it to the file `drawing`."""
     if not queries or not all(query.strip() for query in queries):
-        raise BadInput(
-            f"--search {where} {' '.join(map(repr, queries)) or '...'}: say what to look for, in quotes"
-        )
-    found = nearest(r, where, queries)
+        quoted = " ".join(repr(query) for query in queries)
+        raise BadInput(f"--search {folder} {quoted or '...'}: say what to look for, in quotes")
+    found = nearest(folder, queries, encode_images, encode_texts, image_size, model_path)
     for query, hits in found:
         print(f"\n{printable(query)}")
         for path, cosine in hits:
             print(f"  {cosine:.3f}  {printable(path)}")
-    r.folder.mkdir(exist_ok=True)
-    target = Path(target or r.folder / "search.png")
-    contact_sheet(found, target)
-    print(f"\nwrote {target}")
+    drawing.parent.mkdir(exist_ok=True)
+    contact_sheet(found, drawing)
+    print(f"\nwrote {drawing}")
 
 
-def name_picture(r, path, names, templates):
-    """[(name, share)]: softmax over the scaled cosines of one picture to the names' prompts."""
-    try:
-        with Image.open(path) as picture:
-            seen = r.transform(picture)
-    except Exception as error:  # (Pillow raises a dozen types for a broken file)
-        raise BadInput(f"{path}: cannot be read as a picture ({error})") from None
-    with torch.no_grad():
-        image = r.model.encode_image(seen[None].to(r.device), normalize=True).cpu()
-        shares = (r.model.logit_scale.exp().cpu() * image @ r.class_features(names, templates).T)[
-            0
-        ].softmax(0)
-    return sorted(zip(names, shares.tolist()), key=lambda pair: -pair[1])
+def name_image(
+    path: str | Path,
+    names: Sequence[str],
+    templates: Sequence[str],
+    encode_file: Callable,
+    class_features: Callable,
+    logit_scale: float,
+) -> list[tuple[str, float]]:
+    """Which of C names fits an image? [(name, share)], the best first. The shares add up to 1.
+
+        share_c = softmax_c( logit_scale * <image, name_c> )
+
+    encode_file     the path of an image -> (D,)
+    class_features  (names, templates) -> (C, D)
+    """
+    cosines = class_features(names, templates) @ encode_file(path)  # (C,)
+    shares = (logit_scale * cosines).softmax(0)
+    pairs = list(zip(names, shares.tolist(), strict=True))
+    return sorted(pairs, key=lambda pair: pair[1], reverse=True)
 
 
-def classify(r, path, names, templates):
-    """Print the shares of names, given in one text with commas; templates is a file of prompts, or empty."""
-    given = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    if len(given) < 2:
+def classify(
+    path: str | Path,
+    names: str,
+    templates: Sequence[str],
+    encode_file: Callable,
+    class_features: Callable,
+    logit_scale: float,
+) -> None:
+    """Print the shares of names. They come in one text, with commas between them."""
+    stripped = [name.strip() for name in names.split(",")]
+    distinct = list(dict.fromkeys(name for name in stripped if name))
+    if len(distinct) < 2:
         raise BadInput(
-            f"--classify {path} {names!r}: two names or more are wanted, with commas, in one pair of quotes"
+            f"--classify {path} {names!r}: two names or more are wanted, with commas, in one pair "
+            "of quotes"
         )
-    for name, share in name_picture(r, path, given, benchmarks.read_templates(templates)):
+    pairs = name_image(path, distinct, templates, encode_file, class_features, logit_scale)
+    for name, share in pairs:
         print(f"{share:6.1%}  {name}")

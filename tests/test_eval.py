@@ -1,11 +1,15 @@
-"""eval.py: every metric against hand-computed cases or a direct O(N^2) definition; ties and NaN never help.
+"""eval.py: every metric against cases by hand or a direct O(N^2) definition. Ties and NaN never help.
 
-python -m pytest tests/test_eval.py
+    python -m pytest tests/test_eval.py
+
+Tests of whole benchmarks stand in tests/data/test_benchmarks.py.
 """
 
 import json
 import subprocess
 import sys
+from itertools import permutations
+from math import nan
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,25 +21,46 @@ from PIL import Image
 
 import eval as ev
 import train
+from data import benchmarks
+from data.images.formats import Columns
 from data.world import shapes
-from tests.conftest import embedded
+from tests.conftest import evaluated
+
+# --------------------------------------------------------------------------------------------------
+# Retrieval.
 
 
 def test_ranks_by_hand():
     image = torch.eye(3)
     text = torch.tensor([[1.0, 0, 0], [0.2, 0.1, 0.9], [0, 1.0, 0], [0.5, 0.6, 0.4]])
-    owner = torch.tensor([0, 0, 1, 2])  # picture 0 has two captions
-    i2t, t2i = ev.retrieval_ranks(image, text, owner, chunk=2)
-    # picture 2 sees caption 1 at 0.9 before its own at 0.4; caption 1 sees picture 2 first, caption 3 sees 1, 0, 2
+    image_of_caption = torch.tensor([0, 0, 1, 2])  # image 0 has two captions
+    i2t, t2i = ev.retrieval_ranks(image, text, image_of_caption, chunk=2)
+    # Image 2 sees caption 1 at 0.9 before its own at 0.4. Caption 1 sees image 2 first, caption 3
+    # sees 1, 0, 2.
     assert i2t.tolist() == [0, 0, 1]
     assert t2i.tolist() == [0, 1, 0, 2]
 
 
-def test_equal_words_are_right_wherever_they_are():
+@pytest.mark.parametrize("chunk", [1, 2, 512])
+def test_the_example_of_the_docstring(chunk):
+    cosines = torch.tensor(
+        [[0.5, 0.7, 0.8, 0.5, 0.1], [0.6, 0.2, 0.6, 0.6, 0.1], [0.3, 0.4, 0.2, 0.3, 0.9]]
+    )
+    i2t, t2i = ev.retrieval_ranks(
+        torch.eye(3),
+        cosines.T,
+        torch.tensor([0, 0, 1, 2, 2]),
+        torch.tensor([0, 1, 2, 0, 3]),
+        chunk=chunk,
+    )
+    assert i2t.tolist() == [1, 2, 0]
+    assert t2i.tolist() == [1, 0, 1, 1, 0]
+
+
+def test_equal_captions_are_right_wherever_they_are():
     image = torch.eye(3)
-    text = torch.stack(
-        [image[1], image[0], image[2]]
-    )  # pictures 0 and 1 share their words, embedded apart
+    # The captions of images 0 and 1 are equal, and yet embedded apart.
+    text = torch.stack([image[1], image[0], image[2]])
     i2t, t2i = ev.retrieval_ranks(image, text, torch.arange(3), torch.tensor([0, 0, 1]))
     assert i2t.tolist() == t2i.tolist() == [0, 0, 0]
     assert ev.retrieval_ranks(image, text, torch.arange(3))[0].tolist() == [2, 2, 0]
@@ -43,18 +68,21 @@ def test_equal_words_are_right_wherever_they_are():
 
 def test_ranks_equal_sorting_a_full_matrix():
     generator = torch.Generator().manual_seed(0)
-    image, text = (F.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (50, 130))
-    owner = torch.cat([torch.arange(50), torch.randint(50, (80,), generator=generator)])
+    image = F.normalize(torch.randn(50, 8, generator=generator), dim=1)
+    text = F.normalize(torch.randn(130, 8, generator=generator), dim=1)
+    # The first 50 captions see to it that every image has one.
+    others = torch.randint(50, (80,), generator=generator)
+    image_of_caption = torch.cat([torch.arange(50), others])
     scores = (image @ text.T).numpy()
-    i2t, t2i = ev.retrieval_ranks(image, text, owner, chunk=7)
+    i2t, t2i = ev.retrieval_ranks(image, text, image_of_caption, chunk=7)
     for i in range(50):
         order = np.argsort(-scores[i])
-        assert i2t[i] == min(np.flatnonzero(owner.numpy()[order] == i))
-    for j in range(130):
-        assert t2i[j] == list(np.argsort(-scores[:, j])).index(int(owner[j]))
+        assert i2t[i] == min(np.flatnonzero(image_of_caption.numpy()[order] == i))
+    for t in range(130):
+        assert t2i[t] == list(np.argsort(-scores[:, t])).index(int(image_of_caption[t]))
 
 
-@pytest.mark.parametrize("value", [1.0, float("nan")])
+@pytest.mark.parametrize("value", [1.0, nan])
 def test_collapsed_and_nan_models_score_nothing(value):
     same = torch.full((20, 4), value)
     i2t, t2i = ev.retrieval_ranks(same, same, torch.arange(20))
@@ -66,110 +94,158 @@ def test_collapsed_and_nan_models_score_nothing(value):
 def test_one_nan_caption_is_wrong_and_does_not_help_others():
     image = torch.eye(3)
     text = image.clone()
-    text[1] = float("nan")
+    text[1] = nan
     i2t, t2i = ev.retrieval_ranks(image, text, torch.arange(3))
     assert i2t.tolist() == [1, 2, 1] and t2i.tolist() == [0, 2, 0]
 
 
+# --------------------------------------------------------------------------------------------------
+# Composition and classification.
+
+
 def test_compositional_is_strict():
     image = torch.tensor([[1.0, 0.0]] * 3)
-    true, false = (
-        torch.tensor([[0.9, 0], [0.5, 0], [0.1, 0]]),
-        torch.tensor([[0.8, 0], [0.5, 0], [0.2, 0]]),
-    )
+    true = torch.tensor([[0.9, 0], [0.5, 0], [0.1, 0]])
+    false = torch.tensor([[0.8, 0], [0.5, 0], [0.2, 0]])
     assert ev.compositional(image, true, false).tolist() == [True, False, False]
 
 
 def test_zeroshot_normalises_averages_normalises():
     vectors = {"a x": [3.0, 0], "the x": [0, 1.0], "a y": [-1.0, 0], "the y": [-5.0, 0]}
-    r = SimpleNamespace(encode_texts=lambda prompts: torch.tensor([vectors[p] for p in prompts]))
-    features = ev.Run.class_features(r, ["x", "y"], ["a {}", "the {}"])
+    fake = SimpleNamespace(encode_texts=lambda prompts: torch.tensor([vectors[p] for p in prompts]))
+    features = ev.Run.class_features(fake, ["x", "y"], ["a {}", "the {}"])
     assert torch.allclose(features, torch.tensor([[0.5**0.5, 0.5**0.5], [-1.0, 0.0]]))
     image = torch.tensor([[0.0, 1.0], [-1.0, 0.2]])
     assert ev.zeroshot(image, features, torch.tensor([0, 1])).tolist() == [True, True]
     assert ev.zeroshot(image, features, torch.tensor([1, 0])).tolist() == [False, False]
 
 
+# --------------------------------------------------------------------------------------------------
+# Winoground.
+
+# Images are (1, 0) and (0, 1), so a caption's vector is its scores with both. In a row: caption 0's
+# vector, caption 1's; text, image and group score.
+WINOGROUND = [
+    ([0.9, 0.1], [0.2, 0.8], 1, 1, 1),
+    ([0.5, 0.8], [0.4, 0.9], 1, 0, 0),
+    ([0.5, 0.4], [0.8, 0.9], 0, 1, 0),
+    ([0.5, 0.1], [0.5, 0.9], 0, 1, 0),
+    ([0.5, 0.5], [0.2, 0.9], 1, 0, 0),
+    ([0.1, 0.9], [0.8, 0.2], 0, 0, 0),
+    ([nan, 0.1], [0.2, 0.8], 0, 0, 0),
+    ([0.9, 0.1], [0.2, nan], 0, 0, 0),
+]
+
+
+def test_winoground_by_hand():
+    text = torch.tensor([vector for first, second, *_ in WINOGROUND for vector in (first, second)])
+    image = torch.eye(2).repeat(len(WINOGROUND), 1)
+    _, _, *columns = zip(*WINOGROUND, strict=True)
+    for hits, column in zip(ev.winoground(image, text), columns, strict=True):
+        assert hits.tolist() == [bool(hit) for hit in column]
+    same = torch.full((2 * 9, 5), 0.3)
+    assert not any(hits.any() for hits in ev.winoground(same, same))
+
+
+def test_winoground_chance_is_that_of_scores_in_any_order():
+    orders = torch.tensor(list(permutations(range(4)))).float().view(-1, 2)
+    scores = ev.winoground(torch.eye(2).repeat(24, 1), orders)
+    assert [hits.float().mean().item() for hits in scores] == pytest.approx([1 / 4, 1 / 4, 1 / 6])
+
+
+# --------------------------------------------------------------------------------------------------
+# Intervals.
+
+
 def test_interval_covers_and_respects_groups():
     hits = np.array([1, 0] * 200)
     low, high = ev.interval(hits)
-    assert low == pytest.approx(0.5 - 1.96 * 0.5 / 20, abs=0.01) and high == pytest.approx(
-        0.5 + 1.96 * 0.5 / 20, abs=0.01
-    )
-    # four hundred captions that agree within twenty pictures are twenty observations
+    assert low == pytest.approx(0.5 - 1.96 * 0.5 / 20, abs=0.01)
+    assert high == pytest.approx(0.5 + 1.96 * 0.5 / 20, abs=0.01)
+    # Four hundred captions that agree within twenty images are twenty observations.
     low, high = ev.interval(np.repeat([1, 0] * 10, 20), np.repeat(np.arange(20), 20))
     assert high - low > 0.3
 
 
+# --------------------------------------------------------------------------------------------------
+# Whole runs.
+
+
+@pytest.mark.slow
 def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("p").mkdir()
+    rows = ["image,caption"]
     for i in range(120):
         Image.new("RGB", (40, 40), (2 * i, 255 - i, i)).save(f"p/{i}.png")
-    Path("a.csv").write_text(
-        "image,caption\n"
-        + "".join(f"p/{i}.png,number {i}\n" for i in range(120))
-        + "p/gone.png,gone\n"
-    )
+        rows.append(f"p/{i}.png,number {i}")
+    rows.append("p/gone.png,gone")
+    Path("a.csv").write_text("\n".join(rows) + "\n")
     train.train(train.Config(**{**small, "data": "a.csv"}))
     train.train(train.Config(**{**small, "data": "a.csv", "out": "other", "image_size": 16}))
-    held_out = len(embedded(small["out"]).task.images)
-    assert 3 < held_out < 40
+
+    # About a tenth is held out, the same tenth for every run and however the file is spelled.
+    names = list(evaluated(small["out"]).task.images.names)
+    assert 3 < len(names) < 40
     for spelling in ("a.csv", "./a.csv", str(tmp_path / "a.csv")):
-        assert len(embedded(small["out"], spelling).task.images) == held_out
-    assert list(embedded("other").task.images.names) == list(
-        embedded(small["out"]).task.images.names
-    )
+        assert len(evaluated(small["out"], spelling).task.images) == len(names)
+    assert list(evaluated("other").task.images.names) == names
+
+    # The same images by another name: all are scored, and the result says that many were seen.
     Path("b.csv").write_text(Path("a.csv").read_text().replace("image,caption", "file,words"))
-    columns = ("", "file", "words")
-    assert len(embedded(small["out"], "b.csv", columns).task.images) == 120
-    for data, known in (
-        ("a.csv", None),
-        ("b.csv", small["train_num_samples"]),
-    ):  # the same pictures by another name: said, at least
-        counts = embedded(small["out"], data, columns if data == "b.csv" else ("",) * 4).scores()[
-            "counts"
-        ]
-        assert counts.get("or more of the pictures trained on") == known and counts["skipped"] == 1
+    columns = Columns(csv_img_key="file", csv_caption_key="words")
+    result = evaluated(small["out"], "b.csv", columns)
+    assert len(result.task.images) == 120
+    counts = result.scores["counts"]
+    assert counts["or more of the pictures trained on"] == small["train_num_samples"]
+    assert counts["skipped"] == 1
+    counts = evaluated(small["out"], "a.csv").scores["counts"]
+    assert "or more of the pictures trained on" not in counts and counts["skipped"] == 1
 
 
 def test_a_model_that_knows_all_scores_all(small):
-    """Embeddings that are one-hot in the class, the owner: every score must be 1, or labels and owners are mixed up."""
+    """Features that are one-hot in the image: every score must be 1, or labels are mixed up."""
     train.train(train.Config(**small))
-    e = embedded(small["out"])
-    names, _ = shapes.classes("shapes")
-    e.image = e.text = torch.eye(len(e.image))
-    e.true, e.false = (
-        e.image[[i for i, *_ in e.task.negatives]],
-        torch.zeros(len(e.task.negatives), len(e.image)),
-    )
-    e.encode_texts = lambda prompts: torch.zeros(len(prompts), len(e.image))
-    scores = e.scores()
-    assert (
-        scores["retrieval"]["i2t"]["R@1"]
-        == scores["retrieval"]["t2i"]["R@1"]
-        == scores["compositional"]["mean"]
-        == 1.0
-    )
-    e.encode_texts = lambda prompts: torch.stack(
-        [torch.eye(len(names))[names.index(" ".join(p.split()[2:4]))] for p in prompts]
-    )
-    e.image = torch.stack(
-        [
-            torch.eye(len(names))[names.index(f"{s.things[0].colour} {s.things[0].shape}")]
-            for s in e.task.images.scenes
-        ]
-    )
-    e.text, e.true, e.false = (
-        e.image,
-        e.image[[i for i, *_ in e.task.negatives]],
-        e.image[[i for i, *_ in e.task.negatives]],
-    )
-    assert e.scores()["zeroshot"]["top1"] == 1.0 and e.scores()["compositional"]["mean"] == 0.0
+    run = ev.Run(small["out"])
+    task = benchmarks.held_out(run.config)
+    N, M = len(task.images), len(task.negatives)
+    names, templates = shapes.classes("shapes")
+    of_negatives = [negative.image for negative in task.negatives]
+
+    def evaluate(image, *text):
+        """The scores for these features of images, captions, true ones, false ones, prompts."""
+        answers = iter(text)
+
+        def encode_texts(texts):
+            answer = next(answers)
+            return answer(texts) if callable(answer) else answer
+
+        run.encode_images = lambda images: image
+        run.encode_texts = encode_texts
+        return ev.evaluate(run, task).scores
+
+    one_hot = torch.eye(N)
+    no_prompts = torch.zeros(len(names) * len(templates), N)
+    scores = evaluate(one_hot, one_hot, one_hot[of_negatives], torch.zeros(M, N), no_prompts)
+    assert scores["retrieval"]["i2t"]["R@1"] == scores["retrieval"]["t2i"]["R@1"] == 1.0
+    assert scores["compositional"]["mean"] == 1.0
+
+    # One-hot in the class of the first thing. True and false captions are the same.
+    classes = torch.eye(len(names))
+    first_things = [scene.things[0] for scene in task.images.scenes]
+    image = torch.stack([classes[names.index(f"{t.colour} {t.shape}")] for t in first_things])
+
+    def embed_prompts(prompts):
+        """A prompt is "a small red circle", with or without a background."""
+        return torch.stack([classes[names.index(" ".join(p.split()[2:4]))] for p in prompts])
+
+    scores = evaluate(image, image, image[of_negatives], image[of_negatives], embed_prompts)
+    assert scores["zeroshot"]["top1"] == 1.0 and scores["compositional"]["mean"] == 0.0
 
 
+@pytest.mark.slow
 def test_scores_report_and_command(small, tmp_path):
-    """The whole of eval.py on two tiny runs: the promised keys, the intervals around them, a picture."""
+    """The whole of eval.py on two tiny runs: the promised keys, intervals around scores, a drawing."""
     runs = []
     for method in ("lift", "clip"):
         runs.append(str(tmp_path / method))
@@ -180,26 +256,24 @@ def test_scores_report_and_command(small, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    paths = [("retrieval", way, f"R@{k}") for way in ("i2t", "t2i") for k in (1, 5, 10)]
+    paths += [("zeroshot", "top1")]
+    paths += [
+        ("compositional", category)
+        for category in (
+            "add_obj",
+            "add_att",
+            "replace_obj",
+            "replace_att",
+            "replace_rel",
+            "swap_obj",
+            "swap_att",
+            "mean",
+        )
+    ]
     for folder in runs:
         result = json.loads((Path(folder) / "eval.json").read_text())
         assert result["counts"]["pictures"] == 800
-        paths = (
-            [("retrieval", way, f"R@{k}") for way in ("i2t", "t2i") for k in (1, 5, 10)]
-            + [("zeroshot", "top1")]
-            + [
-                ("compositional", kind)
-                for kind in (
-                    "add_obj",
-                    "add_att",
-                    "replace_obj",
-                    "replace_att",
-                    "replace_rel",
-                    "swap_obj",
-                    "swap_att",
-                    "mean",
-                )
-            ]
-        )
         for path in paths:
             value, interval, chance = result, result["ci95"], result["chance"]
             for key in path:
@@ -207,5 +281,5 @@ def test_scores_report_and_command(small, tmp_path):
             assert 0 <= interval[0] <= value <= interval[1] <= 1 and 0 < chance < 1
         assert result["chance"]["retrieval"]["i2t"]["R@10"] == pytest.approx(10 / 800)
         assert f"| {folder} |" in done.stdout
-    with Image.open(tmp_path / "report.png") as picture:
-        assert picture.width == 1400 and picture.height > 1000
+    with Image.open(tmp_path / "report.png") as image:
+        assert image.width == 1400 and image.height > 1000

@@ -1,0 +1,97 @@
+"""data/report.py and data/page.py: trees and tables, what is drawn of odd runs, any caption inside
+its width.
+
+    python -m pytest tests/data/test_report.py
+"""
+
+from math import nan
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from data import page
+from data.report import confusion_lines, curves, flat, report, table, tree
+from tests.conftest import evaluated
+from tests.data.conftest import captions_csv, looks_sane
+
+pytestmark = pytest.mark.usefixtures("own_folder")
+
+
+def test_flat_and_tree():
+    nested = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+    leaves = flat(nested)
+    assert leaves == {"a b": 1, "a c d": 2, "e": 3} and list(leaves) == ["a b", "a c d", "e"]
+    assert tree(leaves) == nested
+
+
+def test_a_table_by_hand():
+    one = {"run": "one", "a": {"b": 0.25}, "ci95": {"a": {"b": [0.1, 0.5]}}}
+    two = {"run": "two", "a": {"b": 1.0}, "ci95": {"a": {"b": None}}}
+    for scores in (one, two):
+        scores["chance"] = {"a": {"b": 0.125}}
+    assert table([one, two]).split("\n") == [
+        "| score, in % [95 % interval] | chance | one | two |",
+        "|---|---|---|---|",
+        "| a b | 12.5 | 25.0 [10.0, 50.0] | 100.0 |",
+    ]
+
+
+def test_confusions_by_hand():
+    names = ["a", "b", "c", "d"]
+    # Four images of a: one right, two taken for b, one for c. Two of b: one taken for d. c is
+    # right. d has no image.
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    guesses = torch.tensor([0, 1, 1, 2, 1, 3, 2])
+    lines = [
+        "a: 25 % right, most often taken for b (50 %)",
+        "b: 50 % right, most often taken for d (50 %)",
+    ]
+    assert confusion_lines(labels, guesses, names) == lines
+    assert confusion_lines(labels, guesses, names, most=1) == lines[:1]
+    assert confusion_lines(labels, labels, names) == []
+
+
+def test_curves_of_a_log_that_was_stopped_by_nan_resumed_and_killed():
+    drawn = []
+    begun = '{"config": {}, "step": 0}\n{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.5}\n'
+    again = '{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.5}\n{"step": 3, "lo'
+    for more in ("", '{"step": 5, "loss": NaN}\n' + again):
+        Path("log.jsonl").write_text(begun + more)
+        sheet = page.Page(1400, 600)
+        curves(sheet, [SimpleNamespace(run="a run", folder=Path("."))])
+        drawn.append(sheet.image.tobytes())
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) > 10
+
+
+def test_a_model_of_nan_is_drawn_and_scores_nothing(trained, known):
+    captions = {1: [("same",)], 2: [("one",), ("two",)], 3: [("a",)], 4: [("same",), ("nan",)]}
+    texts = [caption for some in captions.values() for caption, *_ in some]
+    known(dict.fromkeys(captions, [nan] * 4), dict.fromkeys(texts, [nan] * 4))
+    result = evaluated(trained, captions_csv(captions))
+    retrieval = result.scores["retrieval"]
+    assert retrieval["i2t"]["R@1"] == retrieval["t2i"]["R@1"] == 0
+    report([result], "r.png")
+    looks_sane("r.png")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "猫" * 3000,
+        "🐱 " * 3000,
+        "word " * 10_000,
+        "x" * 10_000,
+        "two\nlines\r\nand\ttabs\u2028" * 9,
+        "",
+        "\udcff",
+    ],
+)
+def test_any_caption_is_drawn_inside_its_width(words):
+    sheet = page.Page(400)
+    below = sheet.text(10, 10, words, width=200)
+    assert 10 <= below - 20 <= 12 * 20
+    ink = sheet.image.convert("L").point(lambda v: 255 * (v < 200)).getbbox()
+    dots = 25  # the width of " ...", which stands behind what is cut off
+    assert not ink or ink[2] <= 10 + 200 + dots and ink[3] <= below + 5

@@ -1,0 +1,178 @@
+"""data/search.py: what is found, by hand; only what is new is read; what a user gets wrong.
+
+python -m pytest tests/data/test_search.py
+"""
+
+import os
+from math import exp
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import eval as ev
+import train
+from data import page, search
+from tests.data.conftest import fails, looks_sane, paint
+
+pytestmark = pytest.mark.usefixtures("own_folder")
+
+IMAGES = {1: [1.0, 0.0], 2: [0.8, 0.6], 3: [0.0, 1.0], 4: [-1.0, 0.0], 5: [0.6, 0.8]}
+QUERIES = {"east": [1.0, 0.0], "north": [0.0, 1.0]}
+
+
+def nearest(run, folder, queries, k=8):
+    return search.nearest(
+        folder,
+        queries,
+        run.encode_images,
+        run.encode_texts,
+        run.config["image_size"],
+        run.model_path,
+        k,
+    )
+
+
+def found(run, k=8):
+    """{query: [(name of the file, cosine)]} of the folder p."""
+    answers = {}
+    for query, hits in nearest(run, "p", list(QUERIES), k):
+        answers[query] = [(path.name, round(cosine, 4)) for path, cosine in hits]
+    return answers
+
+
+def test_search_finds_and_reads_only_what_is_new(trained, known, capsys):
+    seen = known(IMAGES, QUERIES)
+    for name, number in (("a.png", 1), ("b.PNG", 2), ("deep/c.bmp", 3)):
+        paint(f"p/{name}", number)
+    Path("p/broken.jpg").write_bytes(b"none")
+    Path("p/notes.txt").write_text("not an image")
+    Path("p/folder.png").mkdir()
+    run = ev.Run(trained)
+    answers = {
+        "east": [("a.png", 1.0), ("b.PNG", 0.8), ("c.bmp", 0.0)],
+        "north": [("c.bmp", 1.0), ("b.PNG", 0.6), ("a.png", 0.0)],
+    }
+    assert found(run) == answers and sorted(seen) == [1, 2, 3]
+    err = capsys.readouterr().err
+    assert "skipped broken.jpg" in err and "3 images, 1 more cannot be read" in err
+    assert nearest(run, "p", ["north"])[0][1][0][0] == Path("p/deep/c.bmp")
+
+    # Nothing is read twice, nor is the broken one tried again.
+    seen.clear()
+    assert found(run) == found(ev.Run(trained)) == answers and not seen
+    assert "read now: 0" in capsys.readouterr().err
+
+    # One is changed. It is as large as before, so the time must tell. Another one is new.
+    paint("p/a.png", 4)
+    os.utime("p/a.png", (1, 1))
+    paint("p/new.jpg", 5)
+    assert found(run, k=2) == {
+        "east": [("b.PNG", 0.8), ("new.jpg", 0.6)],
+        "north": [("c.bmp", 1.0), ("new.jpg", 0.8)],
+    }
+    assert sorted(seen) == [4, 5]
+
+    # Some are removed, then the broken one is mended.
+    Path("p/new.jpg").unlink()
+    Path("p/broken.jpg").unlink()
+    assert found(run)["east"] == [("b.PNG", 0.8), ("c.bmp", 0.0), ("a.png", -1.0)]
+    assert sorted(seen) == [4, 5]
+    paint("p/broken.jpg", 1)
+    assert found(run)["east"][0] == ("broken.jpg", 1.0)
+
+
+@pytest.mark.slow
+def test_search_never_uses_another_runs_vectors(small):
+    # The same names, sizes and times in two folders.
+    for number in range(6):
+        for folder, red in (("p", 4 * number), ("q", 24 - 4 * number)):
+            os.utime(paint(f"{folder}/{number}.bmp", red), (1, 1))
+    for out, seed in (("one", 0), ("two", 1), ("one", 2)):  # the last takes the first one's place
+        Path(out, "checkpoint.pt").unlink(missing_ok=True)
+        train.train(train.Config(method="clip", **{**small, "out": out, "seed": seed}))
+        run = ev.Run(out)
+        with torch.no_grad():
+            query = run.model.encode_text(run.tokenize(["a red circle"]), normalize=True)[0]
+        for folder in ("p", "q", "p"):
+            ((_, hits),) = nearest(run, folder, ["a red circle"])
+            direct = {}
+            for path in Path(folder).iterdir():
+                with torch.no_grad():
+                    image = run.transform(Image.open(path))[None]
+                    direct[path] = float(run.model.encode_image(image, normalize=True)[0] @ query)
+            cosines = [cosine for _, cosine in hits]
+            assert cosines == sorted(cosines, reverse=True)
+            assert dict(hits) == pytest.approx(direct, abs=1e-5)
+
+
+def test_search_from_the_command_line(trained, command):
+    paint("p/a.png", 1)
+    paint("p/sub/B.JPG", 20)
+    paint(b"p/odd\nname \xff.png".decode("utf-8", "surrogateescape"), 9)
+    queries = ["a red circle", "猫 " * 300, "x" * 400, "two\nlines"]
+    status, out, err = command(trained, "--search", "p", *queries)
+    assert status == 0, err
+    assert "a red circle\n" in out and "p/sub/B.JPG" in out and "p/odd?name ?.png" in out
+    out.encode("utf-8")  # as a terminal does
+    looks_sane(Path(trained, "search.png"), 2 * page.MARGIN + 8 * (page.THUMBNAIL + 14))
+
+    # The last of many queries is drawn, not cut off.
+    many = [f"number {i}" for i in range(130)]
+    assert command(trained, "--search", "p", *many, "--report", "many.png")[0] == 0
+    with Image.open("many.png") as image:
+        last = image.crop((0, image.height - 190, 400, image.height))
+        assert len(last.convert("L").getcolors()) > 10
+
+    Path("empty").mkdir()
+    paint("broken/a.png").write_bytes(b"none")
+    fails(command(trained, "--search", "p"), "what to look for")
+    fails(command(trained, "--search", "p", ""), "''")
+    fails(command(trained, "--search", "empty", "x"), "empty: no folder with images")
+    fails(command(trained, "--search", "none", "x"), "none: no folder with images")
+    fails(command(trained, "--search", "p", "x", "--report", "x.txt"), "--report x.txt")
+    for _ in range(2):  # from the cache, too
+        fails(command(trained, "--search", "broken", "x"), "none of its 1 images can be read")
+
+
+def test_classify(trained, command, known):
+    paint("a.PNG", 5)
+    status, out, err = command(trained, "--classify", "a.PNG", "dog, big cat ,{x},")
+    assert status == 0, err
+    shares = {}
+    for line in out.splitlines():
+        share, name = line.split("%  ")
+        shares[name] = float(share)
+    assert set(shares) == {"dog", "big cat", "{x}"}
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+
+    run = ev.Run(trained)
+
+    def name_image(names, templates):
+        scale = run.model.logit_scale.exp().item()
+        return search.name_image(
+            "a.PNG", names, templates, run.encode_file, run.class_features, scale
+        )
+
+    shares = [share for _, share in name_image(["dog", "big cat", "bird"], ["a {}", "the {}"])]
+    assert sum(shares) == pytest.approx(1) and shares == sorted(shares, reverse=True)
+
+    # By hand: a softmax over the scaled cosines.
+    known({}, {"a x": [1.0, 0.0], "a y": [0.6, 0.8]})
+    run.model.encode_image = lambda images, normalize: torch.tensor([[0.0, 1.0]])
+    run.model.logit_scale.data.fill_(torch.tensor(10.0).log())
+    assert name_image(["x", "y"], ["a {}"]) == [
+        ("y", pytest.approx(1 / (1 + exp(-8)))),
+        ("x", pytest.approx(1 / (1 + exp(8)), rel=1e-4)),
+    ]
+
+    Path("broken.jpg").write_bytes(b"none")
+    for path, names, words in (
+        ("broken.jpg", "a,b", "broken.jpg: cannot be read"),
+        ("none.jpg", "a,b", "none.jpg"),
+        (".", "a,b", "cannot be read"),
+        ("a.PNG", "", "names"),
+        ("a.PNG", " , ", "names"),
+    ):
+        fails(command(trained, "--classify", path, names), words)
