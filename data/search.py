@@ -82,7 +82,8 @@ def name_image(
     encode_file     the path of an image -> (D,)
     class_features  (names, templates) -> (C, D)
     """
-    cosines = class_features(names, templates) @ encode_file(path)  # (C,)
+    image_feature = encode_file(path)  # the file first: if it is broken, nothing else is done
+    cosines = class_features(names, templates) @ image_feature  # (C,)
     shares = (logit_scale * cosines).softmax(0)
     pairs = list(zip(names, shares.tolist(), strict=True))
     return sorted(pairs, key=lambda pair: pair[1], reverse=True)
