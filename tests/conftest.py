@@ -77,12 +77,3 @@ def evaluated(folder, data="", columns=None):
 
     trained = Run(folder)
     return evaluate(trained, held_out(trained.config, data, columns or Columns()))
-
-
-def embedded(folder, data="", columns=("",) * 4):
-    """A run at its own held-out images, or others."""
-    import eval as ev
-    from data import benchmarks
-
-    trained = ev.Run(folder)
-    return trained.embed(benchmarks.captions(trained.cfg, data, columns))
