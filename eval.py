@@ -1,4 +1,4 @@
-"""Score trained runs by tests that others use too, and draw what they did. Or search with them.
+"""Score trained runs with tests that others use too, and draw what they did. Or search with them.
 
     python eval.py runs/lift runs/clip                  on the held-out part of their own data
     python eval.py runs/lift --data other.csv           on other images with captions
@@ -61,9 +61,12 @@ def rank_of_best(scores: Tensor, is_correct: Tensor) -> Tensor:
     scores      (c, A): of A answers to each of c questions
     is_correct  (c, A) bool: which answers are right, at least one for each question
 
+    Where several answers are right, the best one counts, and the others are no mistakes.
+
     A wrong answer with an equal score comes before the right one. Otherwise a model that gives all
     answers the same score would profit from the order in which they happen to be stored. NaN never
-    helps: a wrong answer with NaN comes first as well, and a right one with NaN comes last.
+    helps: a wrong answer with NaN comes first as well, and where a right answer is NaN, all wrong
+    ones come before it.
     """
     best = scores.masked_fill(~is_correct, -torch.inf).amax(1, keepdim=True)  # (c, 1)
     # Not `scores >= best`: every comparison with NaN is false.
@@ -171,6 +174,9 @@ def zeroshot(image_features: Tensor, class_features: Tensor, labels: Tensor, k: 
 
 def winoground(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Text, image and group score, (E,) bool each. (Thrush et al. 2022, arXiv 2204.03162)
+
+    An example has two images and two captions made of the same words, as "a dog looks at a cat" and
+    "a cat looks at a dog" are.
 
     image_features, text_features  (2 E, D); image 2 e belongs to caption 2 e, and 2 e + 1 to 2 e + 1
 
@@ -287,19 +293,20 @@ def compositional_scores(categories: Sequence[str], is_correct: Tensor) -> dict[
     """
     categories = np.array(categories)
     is_correct = np.asarray(is_correct)
-    hits = {}
+    hits_of = {}  # category -> bool, one per false caption
     for category in CATEGORIES:
         if category in categories:
-            hits[category] = is_correct[categories == category]
-    scores = {f"compositional {category}": score(some, 0.5) for category, some in hits.items()}
+            hits_of[category] = is_correct[categories == category]
+    scores = {f"compositional {name}": score(hits, 0.5) for name, hits in hits_of.items()}
 
     # The interval of the mean: a bootstrap within each category.
     rng = np.random.default_rng(0)
     means = []
     for _ in range(1000):
-        means.append(np.mean([rng.choice(some, len(some)).mean() for some in hits.values()]))
+        drawn = [rng.choice(hits, len(hits)).mean() for hits in hits_of.values()]
+        means.append(np.mean(drawn))
     scores["compositional mean"] = Score(
-        float(np.mean([some.mean() for some in hits.values()])),
+        float(np.mean([hits.mean() for hits in hits_of.values()])),
         np.percentile(means, (2.5, 97.5)).tolist(),
         0.5,
     )
@@ -400,8 +407,10 @@ class Run:
         inputs, _ = self.tokenize.read(texts)
         features = []
         for start in range(0, len(texts), batch):
-            some = inputs[start : start + batch].to(self.device)
-            features.append(self.model.encode_text(some, normalize=True).cpu())
+            made = self.model.encode_text(
+                inputs[start : start + batch].to(self.device), normalize=True
+            )
+            features.append(made.cpu())
         return torch.cat(features)
 
     def class_features(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -440,6 +440,9 @@ def test_retrieval_by_hand(trained, known):
     assert scores["one_caption"]["i2t"]["R@1"] == 3 / 4
     assert scores["one_caption"]["t2i"]["R@1"] == 2 / 4
     assert scores["counts"] == {"pictures": 4, "captions": 11} and sorted(seen) == [1, 2, 3, 4]
+    # The captions of one image are drawn together for the interval.
+    grouped = ev.interval(t2i < 1, task.image_of_caption)
+    assert scores["ci95"]["retrieval"]["t2i"]["R@1"] == grouped != ev.interval(t2i < 1)
 
     # Chance: the right captions are 2, 2, 6 and 3 of 11. For "same" two of four images are right.
     chance = scores["chance"]["retrieval"]
@@ -450,6 +453,17 @@ def test_retrieval_by_hand(trained, known):
     assert chance["t2i"]["R@5"] == chance["i2t"]["R@10"] == 1
     one_caption = scores["chance"]["one_caption"]
     assert one_caption["i2t"]["R@1"] == pytest.approx((2 + 1 + 1 + 2) / 4 / 4)
+
+
+def test_one_caption_per_image_is_its_first(trained, known):
+    captions = {1: [("a", [1.0, 0.0]), ("b", [0.0, 0.9])], 2: [("c", [0.5, 0.1])]}
+    texts = dict(pair for some in captions.values() for pair in some)
+    known({1: [1.0, 0.0], 2: [0.0, 1.0]}, texts)
+    scores = evaluated(trained, captions_csv(captions)).scores
+    # With a and c, image 2 finds c, but c is nearer to image 1. With b in the place of c, both find
+    # each other.
+    assert scores["one_caption"]["i2t"]["R@1"] == 1
+    assert scores["one_caption"]["t2i"]["R@1"] == 1 / 2
 
 
 def test_chance_is_what_blind_embeddings_score(trained, known):
@@ -540,11 +554,12 @@ def test_own_data_in_another_column(small):
     header, *lines = Path("a.csv").read_text().splitlines()
     rows = [f"{header},other", *(f"{line},word {i}" for i, line in enumerate(lines))]
     Path("a.csv").write_text("\n".join(rows) + "\n")
-    settings = {"data": "a.csv", "val_data": "a.csv", "csv_caption_key": "title"}
+    settings = {"data": "a.csv", "val_data": "a.csv", "csv_caption_key": "other"}
     train.train(train.Config(method="clip", **{**small, **settings}))
-    assert evaluated(small["out"]).task.captions[0] == "number 1"
-    columns = Columns(csv_caption_key="other")
-    assert evaluated(small["out"], "a.csv", columns).task.captions[0] == "word 0"
+    # Read as train.py read it, unless another column is named.
+    assert evaluated(small["out"]).task.captions[0] == "word 0"
+    columns = Columns(csv_caption_key="title")
+    assert evaluated(small["out"], "a.csv", columns).task.captions[0] == "number 1"
 
 
 def test_runs_that_know_no_other_images(small, command):
