@@ -434,7 +434,8 @@ def evaluate(run: Run, task: Task) -> Result:
         scores |= retrieval_scores(
             "retrieval", result.image, result.text, task.image_of_caption, task.caption_ids
         )
-        # LIFT's paper scores with one caption per image. Where there are more, take the first.
+        # The paper of LIFT (language-image alignment with a fixed text encoder, arXiv 2506.04209)
+        # scores with one caption per image. Where there are more, the first is taken.
         first = np.unique(task.image_of_caption, return_index=True)[1]  # (N,)
         if len(first) < len(task.captions):
             scores |= retrieval_scores(
@@ -463,8 +464,8 @@ def evaluate(run: Run, task: Task) -> Result:
         result.text = run.encode_texts(task.couples)
         scores |= winoground_scores(result.image, result.text)
 
-    # A test image that the run was trained on makes its scores worthless. The run keeps a sample
-    # of its training images' digests only, so there may be more of them than are found here.
+    # Test images that the run was trained on make its scores worth little, so they are counted. The
+    # run keeps the digests of some of its training images only: there may be more than are found.
     counts = task.counts()
     known = int(np.isin(task.images.digests.view(np.int64), run.seen_digests).sum())
     if known:
@@ -517,7 +518,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     task.add_argument("--classify", nargs=2, metavar=("IMAGE", "A,B,C"), help="name one image")
 
-    parser.add_argument("--images", default="", help="COCO's val2017, for --sugarcrepe")
+    parser.add_argument(
+        "--images",
+        default="",
+        help="for --sugarcrepe: the folder val2017 of COCO (Common Objects in Context)",
+    )
     parser.add_argument(
         "--classnames",
         default="",
@@ -589,6 +594,7 @@ def check_same_images(runs: Sequence[Run], tasks: Sequence[Task]) -> None:
 
 
 def search_or_classify(run: Run, args: argparse.Namespace) -> None:
+    """What --search or --classify asks of one run."""
     if args.search:
         folder, *queries = args.search
         search.search(

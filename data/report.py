@@ -251,8 +251,8 @@ def confusions(page: Page, results: Sequence[Result], examples: int) -> None:
     """The hardest images of each run, beside the image whose caption was taken instead."""
     page.heading(
         "Hardest confusions",
-        "The test images for which a wrong caption is nearer than the own by the widest margin in "
-        "cosine, with the image that the wrong caption belongs to.",
+        "The test images for which a wrong caption is nearer than their own by the widest margin "
+        "in cosine, with the image that the wrong caption belongs to.",
     )
     bottom = page.y
     width, columns = side_by_side(page, results)
@@ -349,7 +349,7 @@ def confusion_lines(
 
 
 def mistaken(page: Page, results: Sequence[Result]) -> None:
-    """Classes that are taken for others, a line each."""
+    """Classes that are taken for others, one per line."""
     page.heading(
         "What is taken for what",
         "At most 20 classes, those with the most mistakes first. Shares are of a class's images.",
