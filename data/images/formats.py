@@ -1,476 +1,595 @@
-"""Formats: what a user brings -> records (see records.py). Recognised by what is there.
+"""Formats: how your own images and captions may lie on the disk. Read this first to bring data.
 
-    captions.csv, .tsv     a header; columns filepath or image, and title or caption; the delimiter is found
-    captions.jsonl         the same fields, an object a line; a caption may be a list
-    a folder               pictures with a .txt file of the same name beside each: a caption a line
-    a folder of folders    ImageFolder: no texts at all; the caption is LIFT's prompt with the folder's name
-    captions_*.json        COCO's: images and annotations
-    dataset_*.json         Karpathy's splits of Flickr8k, Flickr30k and COCO; restval belongs to train
-    list.json              ALBEF's and LilT's: a list of objects with image and caption (one, or a list)
-    cc-{000..329}.tar      WebDataset: KEY.jpg with KEY.txt or KEY.json; :: joins several; or a folder of .tar files
+    what you name (SPEC)              what it is                          described at
+    captions.csv, captions.tsv        a table, one caption per row        read_csv
+    captions.jsonl                    one JSON object per line            read_objects
+    list.json                         a list of such objects              read_objects
+    captions_train2017.json           COCO's captions                     read_coco
+    dataset_flickr8k.json             Karpathy's splits                   read_karpathy
+    FOLDER                            images with .txt files beside them  read_folder
+    FOLDER of folders                 images of classes, without texts    read_classes
+    cc-{000..329}.tar, FOLDER of tar  WebDataset's shards                 read_shards
 
-Several rows of one picture are its several captions.
+Which of them it is, open_spec finds out from the name and from what is inside. Whatever it is
+becomes Records: an image's name and its captions. Several rows of one image are its several
+captions. No image is opened here; read.py does that.
+
+An entry that cannot be used, for example a row without a caption, goes into a list with its reason.
+The user is told. A file that cannot be read at all raises BadInput.
+
+    python train.py --data SPEC
+    python -m data.images.read SPEC            # list the images' names
+    python -m data.images.pack SPEC OUT        # decode all images once
 """
 
+import argparse
 import csv
-import itertools
 import json
 import re
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from data.common import BadInput, interpreting
+from data.images.shards import DAMAGED, Sample, expand_braces, read_samples
 from data.world import shapes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-IMAGE_KEYS, CAPTION_KEYS = ("filepath", "image", "file_name"), ("title", "caption", "text")
-PROMPT = "It is a photo of a {}"  # LIFT's only one
-COLUMNS = (
-    "--csv-separator",
-    "--csv-img-key",
-    "--csv-caption-key",
-    "--image-root",
-)  # flags of every command that reads data
-LONGEST = (
-    1 << 24
-)  # characters of an object in a json list; what is longer is no list of captions, but broken
-PROTOCOL = (
-    5  # captions of a test picture that count in COCO's and Flickr's protocol; some have more
-)
+
+# The names of columns and fields that are looked for, the first that is there.
+IMAGE_KEYS = ("filepath", "image", "file_name")
+CAPTION_KEYS = ("title", "caption", "text")
+
+# The caption of an image that has only a class. It is the one prompt of LIFT, language-image
+# alignment with a fixed text encoder (Yang et al. 2025).
+PROMPT = "It is a photo of a {}"
+
+# Test images of COCO and Flickr are scored with five captions each. Some have six or seven.
+TEST_CAPTIONS = 5
+
+
+# --------------------------------------------------------------------------------------------------
+# What the formats have in common.
+
+
+class Record(NamedTuple):
+    """One image and its captions."""
+
+    name: str  # of its file, relative to the source's root; or SHARD/KEY inside a shard
+    captions: list[str]  # one or more, none empty, with single spaces
+    inside: tuple[str, int, int] | None = None  # the shard, the image's first byte, its size
 
 
 class Source(NamedTuple):
-    what: str  # in words
-    records: Iterator  # of records, once
-    root: Path  # the folder that their names are relative to
-    has_splits: bool = False
+    """An opened specification."""
+
+    description: str  # in words, for messages
+    records: Iterator[Record]  # can be gone through once; several may have one name
+    root: Path  # the folder that the names are relative to
+    has_splits: bool = False  # it says itself which images are for training and which for testing
 
 
-def open_spec(spec, split, bad, separator="", image_key="", caption_key="", image_root=""):
-    """A specification -> Source. BadInput for what is none.
+@dataclass(frozen=True)
+class Columns:
+    """What the user says of a file's layout. Empty: find it."""
 
-    bad is a list that takes (name, reason) of every entry that cannot be used, while the iterator runs.
+    csv_separator: str = ""
+    csv_img_key: str = ""
+    csv_caption_key: str = ""
+    image_root: str = ""
+
+    @property
+    def image_keys(self) -> tuple[str, ...]:
+        return (self.csv_img_key,) if self.csv_img_key else IMAGE_KEYS
+
+    @property
+    def caption_keys(self) -> tuple[str, ...]:
+        return (self.csv_caption_key,) if self.csv_caption_key else CAPTION_KEYS
+
+
+def add_column_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of every command that reads data: one per field of Columns."""
+    for flag in ("--csv-separator", "--csv-img-key", "--csv-caption-key", "--image-root"):
+        parser.add_argument(flag, default="", help="as in train.py")
+
+
+Unusable = list[tuple[str, str]]  # (name, reason) of each entry that cannot be used
+
+
+def open_spec(
+    spec: str,
+    split: str,
+    unusable: Unusable,
+    columns: Columns = Columns(),  # noqa: B008  (it is frozen)
+) -> Source:
+    """Find out what a specification is, and open it. BadInput if it is nothing that is known.
+
+    split     "train" or "test": of a file that has splits
+    unusable  takes what cannot be used, partly while the records are gone through
     """
-    path, keys = (
-        Path(spec),
-        (
-            (image_key,) if image_key else IMAGE_KEYS,
-            (caption_key,) if caption_key else CAPTION_KEYS,
-        ),
-    )
-    shards = (
-        sorted(path.glob("*.tar"))
-        if path.is_dir()
-        else braces(spec)
-        if re.search(r"\.tar(::|$)", spec)
-        else []
-    )
-    if re.search(r"\.(tar\.\w+|tgz)(::|$)", spec) and not path.is_dir():
-        raise BadInput(
-            f"{spec}: compressed shards cannot be read in place; decompress them to .tar"
-        )
-    if shards:
-        if missing := [shard for shard in shards if not Path(shard).is_file()]:
-            raise BadInput(
-                f"{missing[0]}: no such file ({len(missing)} of {len(shards)} shards are missing)"
-            )
-        return Source(
-            f"{len(shards)} tar shards", read_shards(shards, keys[1], bool(caption_key), bad), path
-        )
+    path = Path(spec)
     if path.is_dir():
-        return Source(*read_folder(path, bad), path)
+        shards = [str(shard) for shard in sorted(path.glob("*.tar"))]
+    else:
+        if re.search(r"\.(tar\.\w+|tgz)(::|$)", spec):
+            raise BadInput(
+                f"{spec}: compressed shards cannot be read in place; decompress them to .tar"
+            )
+        shards = expand_braces(spec) if re.search(r"\.tar(::|$)", spec) else []
+    if shards:
+        return read_shards(shards, columns, unusable)
+    if path.is_dir():
+        return read_folder(path, unusable)
     if not path.is_file():
         raise BadInput(
-            f"{spec}: no such file or folder; --data takes {', '.join(shapes.WORLDS)}, a csv, tsv, jsonl or json file, "
-            ".tar shards, or a folder of pictures"
+            f"{spec}: no such file or folder; --data takes {', '.join(shapes.WORLDS)}, a csv, tsv, "
+            "jsonl or json file, .tar shards, or a folder of images"
         )
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return read_json(path, split, keys, image_root, bad)
-    kind = (
-        ("a jsonl file", from_objects(json_lines(path), path, keys, bad))
-        if suffix == ".jsonl"
-        else read_csv(path, separator, keys, bad)
-    )
-    return Source(*kind, Path(image_root or path.parent))
+    if path.suffix.lower() == ".json":
+        return read_json(path, split, columns, unusable)
+    if path.suffix.lower() == ".jsonl":
+        return read_objects("a jsonl file", json_lines(path), path, columns, unusable)
+    return read_csv(path, columns, unusable)
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# Files with a row, or an object, a caption.
+def join_by_name(records: Iterable[Record]) -> list[Record]:
+    """Records of one name become one, with the captions of all, in the order of first appearance.
+
+    >>> join_by_name([Record("1.png", ["a dog"]), Record("2.png", ["a cat"]),
+    ...               Record("1.png", ["a brown dog"])])
+    [Record("1.png", ["a dog", "a brown dog"]), Record("2.png", ["a cat"])]
+    """
+    first_of = {}  # name -> its first record
+    for record in records:
+        first = first_of.setdefault(record.name, record)
+        if first is not record:
+            first.captions.extend(record.captions)
+    return list(first_of.values())
 
 
-def read_csv(path, separator, keys, bad):
-    """csv or tsv -> (what, records)."""
-    with interpreting(path), open(path, "rb") as f:
-        raw = f.readline()
+def clean_captions(texts: object) -> list[str]:
+    """A caption, or a list of captions -> those that are texts and not empty, with single spaces.
+
+    >>> clean_captions(["a  dog ", None, ""])
+    ["a dog"]
+    """
+    captions = []
+    for text in texts if isinstance(texts, list) else [texts]:
+        words = text.split() if isinstance(text, str) else []
+        if words:
+            captions.append(" ".join(words))
+    return captions
+
+
+# --------------------------------------------------------------------------------------------------
+# Tables and lists: one row, or one object, per caption.
+
+
+def read_csv(path: Path, columns: Columns, unusable: Unusable) -> Source:
+    """A table with one caption per row, as open_clip takes it. The first line names the columns.
+
+        filepath,title
+        dogs/1.jpg,a dog on a sofa
+        dogs/1.jpg,"a dog, asleep"
+
+    The separator may be a comma, a tab, a semicolon or a bar: the one that is most frequent in the
+    first line. A field that holds it is quoted. Paths are relative to the file's folder.
+    """
+    with interpreting(path), open(path, "rb") as file:
+        first_line = file.readline()
     try:
-        header = raw.decode("utf-8-sig")
+        header = first_line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
     if not header.strip():
         raise BadInput(f"{path}: the file is empty; its first line must name the columns")
-    separator = separator.replace("\\t", "\t") or max(",\t;|", key=header.count)
+
+    # A shell passes \t as two characters.
+    separator = columns.csv_separator.replace("\\t", "\t") or max(",\t;|", key=header.count)
     if len(separator) != 1:
         raise BadInput(f"{path}: --csv-separator {separator!r} is not one character")
     try:
-        columns = next(csv.reader([header], delimiter=separator, strict=True))
+        found = next(csv.reader([header], delimiter=separator, strict=True))
     except csv.Error as error:
         raise BadInput(
             f"{path}: its first line is not readable as the names of columns ({error})"
         ) from None
-    image, text = (
-        column(
-            path,
-            columns,
-            *key,
-            f"; the columns found, separated by {separator!r}, are {', '.join(columns)}",
-        )
-        for key in zip(keys, ("--csv-img-key", "--csv-caption-key"))
-    )
-    return f"a table separated by {separator!r}, columns {image} and {text}", csv_records(
-        path, separator, image, text, bad
+
+    where = f"; the columns found, separated by {separator!r}, are {', '.join(found)}"
+    image, caption = choose_keys(path, "column", found, columns, where)
+    return Source(
+        f"a table separated by {separator!r}, columns {image} and {caption}",
+        csv_records(path, separator, image, caption, unusable),
+        Path(columns.image_root or path.parent),
     )
 
 
-def column(path, found, wanted, flag, more):
-    for name in found:
-        if name.strip().lower() in [w.lower() for w in wanted]:
-            return name
-    raise BadInput(
-        f"{path}: no {'column' if 'column' in more else 'field'} {' or '.join(wanted)}{more}; name yours with {flag}"
-        + (
-            " (or is this the first row? Then put a line image,caption above it)"
-            if any(Path(name).suffix.lower() in SUFFIXES for name in found)
-            else ""
-        )
-    )
-
-
-def csv_records(path, separator, image, text, bad):
-    with open(path, encoding="utf-8-sig", newline="") as f:
-        rows = csv.DictReader(
-            f, delimiter=separator, strict=True
-        )  # (not strict, a lone quote swallows the rest)
+def csv_records(
+    path: Path, separator: str, image: str, caption: str, unusable: Unusable
+) -> Iterator[Record]:
+    """The rows of a table whose columns are known."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        # strict: otherwise a quote without a second one would swallow the rest of the file.
+        rows = csv.DictReader(file, delimiter=separator, strict=True)
         count = 0
         try:
             for row in rows:
                 count += 1
-                name, words = (row[image] or "").strip(), " ".join((row[text] or "").split())
+                name = (row[image] or "").strip()
+                captions = clean_captions(row[caption])
+                # DictReader puts fields without a column under the key None.
                 if None in row:
-                    bad.append(
-                        (
-                            f"{path} line {rows.line_num}",
-                            "more fields than columns; a caption that holds the "
-                            "separator must be quoted",
-                        )
+                    reason = (
+                        "more fields than columns; a caption that holds the separator must be "
+                        "quoted"
                     )
-                elif name and words:
-                    yield [name, [words]]
+                elif not name:
+                    reason = f"no {image}"
+                elif not captions:
+                    reason = f"no {caption}"
                 else:
-                    bad.append(
-                        (f"{path} line {rows.line_num}", f"no {image if not name else text}")
-                    )
+                    yield Record(name, captions)
+                    continue
+                unusable.append((f"{path} line {rows.line_num}", reason))
         except UnicodeDecodeError as error:
             raise BadInput(
                 f"{path}: not UTF-8 ({error.reason} after line {rows.line_num}); save it as UTF-8"
             ) from None
         except csv.Error as error:
             raise BadInput(
-                f"{path} after line {rows.line_num}: not a readable csv file ({error}); a field that begins with a "
-                "quote must end with one, and quotes inside are doubled"
+                f"{path} after line {rows.line_num}: not a readable csv file ({error}); a field "
+                "that begins with a quote must end with one, and quotes inside are doubled"
             ) from None
         if not count:
             raise BadInput(f"{path}: a header without rows")
 
 
-def json_lines(path):
-    """A jsonl file -> its objects, with the number of the line."""
-    with interpreting(path), open(path, encoding="utf-8-sig") as f:
-        for number, line in enumerate(f, 1):
-            if line.strip():
-                try:
-                    yield f"line {number}", json.loads(line)
-                except ValueError as error:
-                    raise BadInput(f"line {number} is no JSON object ({error})") from None
+def read_objects(
+    description: str,
+    objects: Iterable[tuple[str, object]],
+    path: Path,
+    columns: Columns,
+    unusable: Unusable,
+) -> Source:
+    """JSON objects with an image and a caption, or a list of captions: one object per line,
+
+        {"image": "dogs/1.jpg", "caption": "a dog on a sofa"}
+        {"image": "dogs/2.jpg", "caption": ["a dog on grass", "a brown dog runs"]}
+
+    or one list of them, as in the files of ALBEF ("align before fuse") and LilT:
+
+        [{"image": "dogs/1.jpg", "caption": "a dog on a sofa"},
+         {"image": "dogs/2.jpg", "caption": ["a dog on grass", "a brown dog runs"]}]
+
+    Other fields are ignored. Paths are relative to the file's folder, or to --image-root.
+    """
+    records = object_records(objects, path, columns, unusable)
+    return Source(description, records, Path(columns.image_root or path.parent))
 
 
-def json_list(path):
-    """A json file that is one list -> its objects, with their number, read as they come: such lists can be huge."""
-    decoder, number, gap = json.JSONDecoder(), 0, re.compile(r"\s*,?\s*")
-    with interpreting(path), open(path, encoding="utf-8-sig") as f:
-        text, at = f.read(1 << 20).lstrip(), 1  # (after the bracket)
-        while True:
-            at = gap.match(text, at).end()
-            if text.startswith("]", at):
-                return
-            try:
-                value, at = decoder.raw_decode(text, at)
-            except ValueError as error:
-                if len(text) - at > LONGEST or not (more := f.read(1 << 20)):
-                    raise BadInput(
-                        f"object {number + 1} of the list is cut off or no JSON ({getattr(error, 'msg', error)})"
-                    ) from None
-                text, at = text[at:] + more, 0
-                continue
-            number += 1
-            yield f"object {number}", value
-
-
-def from_objects(objects, path, keys, bad):
-    """Objects with an image and a caption, or a list of captions -> records."""
-    image = text = None
+def object_records(
+    objects: Iterable[tuple[str, object]], path: Path, columns: Columns, unusable: Unusable
+) -> Iterator[Record]:
+    """objects: pairs of (where in the file, value)."""
+    image = caption = None
     for where, value in objects:
         if not isinstance(value, dict):
-            raise BadInput(
-                f"{path}: {where} is no object with {' or '.join(keys[0])} and {' or '.join(keys[1])}"
-            )
-        if image is None:  # the first says what the fields are called
-            image, text = (
-                column(path, list(value), *key, f" in {where}; its fields are {', '.join(value)}")
-                for key in zip(keys, ("--csv-img-key", "--csv-caption-key"))
-            )
-        name, captions = value.get(image), clean(value.get(text))
+            wanted = f"{' or '.join(columns.image_keys)} and {' or '.join(columns.caption_keys)}"
+            raise BadInput(f"{path}: {where} is no object with {wanted}")
+        # The first object says what the fields are called.
+        if image is None:
+            fields = f" in {where}; its fields are {', '.join(value)}"
+            image, caption = choose_keys(path, "field", list(value), columns, fields)
+        name = value.get(image)
+        captions = clean_captions(value.get(caption))
         if isinstance(name, str) and name.strip() and captions:
-            yield [name.strip(), captions]
+            yield Record(name.strip(), captions)
         else:
-            bad.append((f"{path} {where}", f"no {image} or no {text}"))
+            unusable.append((f"{path} {where}", f"no {image} or no {caption}"))
 
 
-def clean(texts):
-    """A caption, or a list of captions -> those that are texts and not empty, with single spaces."""
-    texts = texts if isinstance(texts, list) else [texts]
-    return [words for text in texts if isinstance(text, str) and (words := " ".join(text.split()))]
+def json_lines(path: Path) -> Iterator[tuple[str, object]]:
+    """A file with one JSON value per line -> ("line 1", value), ... Empty lines are left out."""
+    with interpreting(path), open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise BadInput(f"line {number} is no JSON object ({error})") from None
+            yield f"line {number}", value
 
 
-def read_json(path, split, keys, image_root, bad):
-    """A json file of whatever schema -> Source."""
-    with interpreting(path), open(path, encoding="utf-8-sig") as f:
-        if f.read(4096).lstrip()[:1] == "[":
-            return Source(
-                "a json list",
-                from_objects(json_list(path), path, keys, bad),
-                Path(image_root or path.parent),
+def choose_keys(
+    path: Path, kind: str, found: list[str], columns: Columns, where: str
+) -> tuple[str, str]:
+    """Which of the columns or fields of a file hold the image and the caption.
+
+    kind   "column" or "field"
+    where  for the message: which were found where
+    """
+    chosen = []
+    for wanted, flag in (
+        (columns.image_keys, "--csv-img-key"),
+        (columns.caption_keys, "--csv-caption-key"),
+    ):
+        in_small_letters = [key.lower() for key in wanted]
+        fitting = [key for key in found if key.strip().lower() in in_small_letters]
+        if not fitting:
+            hint = ""
+            if any(Path(key).suffix.lower() in SUFFIXES for key in found):
+                hint = " (or is this the first row? Then put a line image,caption above it)"
+            raise BadInput(
+                f"{path}: no {kind} {' or '.join(wanted)}{where}; name yours with {flag}{hint}"
             )
-        f.seek(0)
+        chosen.append(fitting[0])
+    image, caption = chosen
+    return image, caption
+
+
+# --------------------------------------------------------------------------------------------------
+# JSON files.
+
+
+def read_json(path: Path, split: str, columns: Columns, unusable: Unusable) -> Source:
+    """A json file: a list of objects (read_objects), COCO's captions, or Karpathy's splits.
+
+    The whole file is read at once. That takes about ten times its size of memory for a moment.
+    """
+    with interpreting(path), open(path, encoding="utf-8-sig") as file:
         try:
-            content = json.load(f)
+            content = json.load(file)
         except json.JSONDecodeError as error:
-            if error.msg == "Extra data":
-                raise BadInput(
-                    f"more than one JSON value (line {error.lineno}); if it holds an object a line, name it .jsonl"
-                ) from None
-            raise
-        images, what = (
-            content.get("images") if isinstance(content, dict) else None,
-            "COCO's captions",
-        )
+            if error.msg != "Extra data":
+                raise
+            raise BadInput(
+                f"more than one JSON value (line {error.lineno}); if it holds one object per line, "
+                "name it .jsonl"
+            ) from None
+        if isinstance(content, list):
+            objects = ((f"object {number}", value) for number, value in enumerate(content, 1))
+            return read_objects("a json list", objects, path, columns, unusable)
+
+        # COCO's files and Karpathy's have a list of images, which tell them apart.
+        images = content.get("images") if isinstance(content, dict) else None
         images = images if isinstance(images, list) else []
+        schema = "COCO's captions"
+        description = schema
         try:
             if images and "annotations" in content:
-                captions = {}
-                for note in content["annotations"]:
-                    captions.setdefault(note["image_id"], []).append(note["caption"])
-                records = [
-                    [image["file_name"].strip(), clean(captions.get(image["id"], []))]
-                    for image in images
-                ]
+                records = read_coco(content)
             elif images and "sentences" in images[0]:
-                wanted = ("train", "restval") if split == "train" else ("test",)
-                what = f"Karpathy's split, {' and '.join(wanted)}"
-                records = [
-                    [
-                        str(Path(image.get("filepath", "")) / image["filename"]),
-                        clean([s["raw"] for s in image["sentences"]]),
-                    ]
-                    for image in images
-                    if image["split"] in wanted
-                ]
+                schema = "Karpathy's split"
+                splits = ("train", "restval") if split == "train" else ("test",)
+                description = f"{schema}, {' and '.join(splits)}"
+                records = read_karpathy(content, splits)
             else:
                 raise BadInput(
-                    "no schema that is known: COCO's (images, annotations), Karpathy's (images with sentences), or a list of "
-                    f"objects with {' or '.join(keys[0])} and {' or '.join(keys[1])}"
+                    "no schema that is known: COCO's (images, annotations), Karpathy's (images "
+                    f"with sentences), or a list of objects with {' or '.join(columns.image_keys)} "
+                    f"and {' or '.join(columns.caption_keys)}"
                 )
         except KeyError as error:
-            raise BadInput(
-                f"an entry without {error}, which {what.split(',')[0]} must have"
-            ) from None
+            raise BadInput(f"an entry without {error}, which {schema} must have") from None
         except (AttributeError, TypeError) as error:
-            raise BadInput(f"an entry is not as in {what.split(',')[0]} ({error})") from None
+            raise BadInput(f"an entry is not as in {schema} ({error})") from None
         if not records:
-            raise BadInput(f"no picture of the split {split}")
-    bad += [(name, "no caption") for name, captions in records if not captions]
-    last = PROTOCOL if split == "test" else None
+            raise BadInput(f"no image of the split {split}")
+
+    unusable += [(record.name, "no caption") for record in records if not record.captions]
+    last = TEST_CAPTIONS if split == "test" else None
     return Source(
-        what,
-        ([name, captions[:last]] for name, captions in records if captions),
-        find_root(path, records[0][0], image_root),
-        "sentences" in images[0],
+        description,
+        (Record(name, captions[:last]) for name, captions, _ in records if captions),
+        find_root(path, records[0].name, columns.image_root),
+        has_splits="sentences" in images[0],
     )
 
 
-def find_root(path, name, image_root):
-    """Where the pictures of a COCO or Karpathy file are: --image-root, or a folder beside or above it that has the first."""
-    if image_root:
-        return Path(image_root)
-    above = path.absolute().parent.parent
-    beside = (
-        p for up in (path.absolute().parent, above) for p in sorted(up.iterdir()) if p.is_dir()
-    )
-    return next(
-        (root for root in itertools.chain([path.parent, above], beside) if (root / name).is_file()),
-        path.parent,
-    )
+def read_coco(content: dict) -> list[Record]:
+    """COCO (Common Objects in Context), captions_train2017.json: images, and notes on them.
 
+        {"images": [{"id": 9, "file_name": "000000000009.jpg"}, ...],
+         "annotations": [{"image_id": 9, "caption": "a dog on a sofa"},
+                         {"image_id": 9, "caption": "a dog, asleep"}, ...]}
 
-# ---------------------------------------------------------------------------------------------------------------
-# Folders and shards.
-
-
-def read_folder(path, bad):
-    """A folder -> (what, records). Sub-folders count."""
-    pictures = sorted(
-        p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("._")
-    )
-    if not pictures:
-        raise BadInput(f"{path}: no pictures in this folder (looked for {', '.join(SUFFIXES)})")
-    texts = {p.with_suffix(""): p for p in path.rglob("*") if p.suffix.lower() == ".txt"}
-    if any(
-        p.parent == path or p.with_suffix("") in texts for p in pictures
-    ):  # (an ImageFolder may have a README.txt)
-        return "a folder of pictures with .txt files", folder_records(path, pictures, texts, bad)
-    names = [p.relative_to(path) for p in pictures]
-    if {name.parts[0] for name in names} <= {"train", "val", "test"}:
-        raise BadInput(
-            f"{path}: holds splits, not classes; name one of them, and another with --val-data"
-        )
-    return (
-        f"an ImageFolder of {len({name.parts[0] for name in names})} classes",
-        ([str(name), [PROMPT.format(class_name(name.parts[0]))]] for name in names),
-    )
-
-
-def class_name(folder):
-    return " ".join(folder.replace("_", " ").split())
-
-
-def folder_records(path, pictures, texts, bad):
-    for picture in pictures:
-        name = str(picture.relative_to(path))
-        if picture.with_suffix("") not in texts:
-            bad.append((name, "no .txt file of the same name beside it"))
-            continue
-        try:
-            if captions := clean(
-                texts[picture.with_suffix("")].read_text("utf-8-sig").splitlines()
-            ):
-                yield [name, captions]
-            else:
-                bad.append((name, "its .txt file is empty"))
-        except UnicodeDecodeError:
-            bad.append((name, "its .txt file is not UTF-8"))
-        except OSError as error:
-            bad.append((name, f"its .txt file cannot be read ({error.strerror})"))
-
-
-def braces(spec):
-    """x{08..10}.tar::y{a,b}.tar -> x08.tar, x09.tar, x10.tar, ya.tar, yb.tar"""
-    if "::" in spec:
-        return [shard for part in spec.split("::") for shard in braces(part)]
-    if not (found := re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", spec)):
-        return [spec]
-    low, high, words = found.groups()
-    middle = (
-        words.split(",")
-        if words
-        else [str(i).zfill(len(low)) for i in range(int(low), int(high) + 1)]
-    )
+    The images are looked for in folders beside the file and above it, or in --image-root.
+    """
+    captions = {}
+    for note in content["annotations"]:
+        captions.setdefault(note["image_id"], []).append(note["caption"])
     return [
-        full
-        for part in middle
-        for full in braces(spec[: found.start()] + part + spec[found.end() :])
+        Record(image["file_name"].strip(), clean_captions(captions.get(image["id"], [])))
+        for image in content["images"]
     ]
 
 
-def read_shards(shards, caption_keys, field, bad):
-    """WebDataset's shards, in order -> records. Nothing is unpacked: a record says where in the shard its picture lies.
+def read_karpathy(content: dict, splits: tuple[str, ...]) -> list[Record]:
+    """Karpathy's splits of Flickr8k, Flickr30k and COCO: each image says which split it is in.
 
-    A sample is a run of files with the same name up to the first dot. Its captions: of KEY.txt, a line each; without one, or
-    where `field` says that a field was named, of KEY.json.
+        {"images": [{"filename": "9.jpg", "filepath": "val2014", "split": "restval",
+                     "sentences": [{"raw": "a dog on a sofa"}, {"raw": "a dog, asleep"}]},
+                    ...]}
+
+    filepath is COCO's only. Training takes train and restval, which is what COCO's authors did not
+    need for validation. The images are looked for as COCO's are.
     """
-    shards = [Path(shard) for shard in shards]
-    short = len({shard.name for shard in shards}) == len(shards)
-    for shard in shards:
-        begin, seen = f"{shard.name if short else shard}/", set()
+    records = []
+    for image in content["images"]:
+        if image["split"] in splits:
+            name = str(Path(image.get("filepath", "")) / image["filename"])
+            captions = clean_captions([sentence["raw"] for sentence in image["sentences"]])
+            records.append(Record(name, captions))
+    return records
+
+
+def find_root(path: Path, name: str, image_root: str) -> Path:
+    """Where the images of a COCO or Karpathy file are: in the first folder that has image `name`.
+
+    These are the file's folder, the one above it, and the folders in both. --image-root says it.
+    """
+    if image_root:
+        return Path(image_root)
+    folder = path.absolute().parent
+    above = folder.parent
+    beside = (
+        child for parent in (folder, above) for child in sorted(parent.iterdir()) if child.is_dir()
+    )
+    for root in chain([path.parent, above], beside):
+        if (root / name).is_file():
+            return root
+    return path.parent
+
+
+# --------------------------------------------------------------------------------------------------
+# Folders.
+
+
+def read_folder(path: Path, unusable: Unusable) -> Source:
+    """Images with a .txt file of the same name beside each, with one caption per line.
+
+        FOLDER/dogs/1.jpg
+        FOLDER/dogs/1.txt       a dog on a sofa
+                                a dog, asleep
+
+    Folders inside it count. A folder without such .txt files may be one of classes: read_classes.
+    """
+    images = [
+        file
+        for file in sorted(path.rglob("*"))
+        # macOS puts a file ._1.jpg beside 1.jpg.
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith("._")
+    ]
+    if not images:
+        raise BadInput(f"{path}: no images in this folder (looked for {', '.join(SUFFIXES)})")
+    texts = {
+        file.with_suffix(""): file for file in path.rglob("*") if file.suffix.lower() == ".txt"
+    }
+    # Any .txt file is not enough: a folder of classes may have a README.txt.
+    has_texts = any(image.with_suffix("") in texts for image in images)
+    if has_texts or any(image.parent == path for image in images):
+        records = folder_records(path, images, texts, unusable)
+        return Source("a folder of images with .txt files", records, path)
+    return read_classes(path, [image.relative_to(path) for image in images])
+
+
+def folder_records(
+    path: Path, images: list[Path], texts: dict[Path, Path], unusable: Unusable
+) -> Iterator[Record]:
+    """texts: path of a .txt file without its suffix -> path of the file."""
+    for image in images:
+        name = str(image.relative_to(path))
+        text_file = texts.get(image.with_suffix(""))
+        if text_file is None:
+            unusable.append((name, "no .txt file of the same name beside it"))
+            continue
         try:
-            with tarfile.open(shard, "r:") as tar:
-                for key, members in itertools.groupby(
-                    tar_members(tar), lambda m: re.match(r"(.*/)?[^/.]*", m.name, re.DOTALL)[0]
-                ):
-                    files = [
-                        member for member in members if member.isfile()
-                    ]  # (a link is none: what it points to is not followed)
-                    parts = {member.name[len(key) :].lower(): member for member in files}
-                    twice = key in seen or len(parts) < len(files)
-                    picture = next((parts[suffix] for suffix in SUFFIXES if suffix in parts), None)
-                    captions = sample_captions(tar, parts, caption_keys, field)
-                    if picture and captions and not twice:
-                        yield [
-                            begin + key,
-                            captions,
-                            str(shard.absolute()),
-                            picture.offset_data,
-                            picture.size,
-                        ]
-                    else:
-                        bad.append(
-                            (
-                                begin + key,
-                                "this key comes twice"
-                                if twice
-                                else "no caption"
-                                if picture
-                                else "no picture",
-                            )
-                        )
-                    seen.add(key)
-            with open(shard, "rb") as f:
-                f.seek(-min(1024, shard.stat().st_size), 2)
-                if any(f.read()):
-                    raise tarfile.ReadError("it lacks the zeros that end a tar file")
-        except (
-            tarfile.TarError,
-            EOFError,
-            ArithmeticError,
-            LookupError,
-            ValueError,
-        ) as error:  # (tarfile does not say all in its own)
-            bad.append((str(shard), f"cut off or damaged ({error}); what came before is used"))
+            captions = clean_captions(text_file.read_text("utf-8-sig").splitlines())
+        except UnicodeDecodeError:
+            unusable.append((name, "its .txt file is not UTF-8"))
+        except OSError as error:
+            unusable.append((name, f"its .txt file cannot be read ({error.strerror})"))
+        else:
+            if captions:
+                yield Record(name, captions)
+            else:
+                unusable.append((name, "its .txt file is empty"))
 
 
-def tar_members(tar):
-    for member in tar:
-        if member.size < 0:
-            raise tarfile.ReadError("a file of negative size")  # (which would lead back, for ever)
-        if not member.isdir() and not Path(member.name).name.startswith(
-            "._"
-        ):  # (what macOS puts beside each file)
-            yield member
+def read_classes(path: Path, names: list[Path]) -> Source:
+    """An ImageFolder, as torchvision calls it: one folder per class, no texts at all.
+
+        FOLDER/great_dane/1.jpg     It is a photo of a great dane
+        FOLDER/great_dane/2.jpg     It is a photo of a great dane
+        FOLDER/cat/deep/3.jpg       It is a photo of a cat
+
+    The caption is LIFT's prompt with the class's name.
+    """
+    classes = {name.parts[0] for name in names}
+    if classes <= {"train", "val", "test"}:
+        raise BadInput(
+            f"{path}: holds splits, not classes; name one of them, and another with --val-data"
+        )
+    records = (Record(str(name), [PROMPT.format(class_name(name.parts[0]))]) for name in names)
+    return Source(f"an ImageFolder of {len(classes)} classes", records, path)
 
 
-def sample_captions(tar, parts, caption_keys, field):
-    """The captions of one sample; [] where there are none, or none that can be read."""
+def class_name(folder_name: str) -> str:
+    """great_dane -> great dane"""
+    return " ".join(folder_name.replace("_", " ").split())
 
-    def content(suffix):
-        return tar.extractfile(parts[suffix]).read().decode("utf-8-sig")
 
+# --------------------------------------------------------------------------------------------------
+# Shards.
+
+
+def read_shards(shards: list[str], columns: Columns, unusable: Unusable) -> Source:
+    """WebDataset's tar files: an image, and beside it KEY.txt with one caption per line.
+
+        cc-000.tar:  000001.jpg
+                     000001.txt       a dog on a sofa
+                     000002.jpg  ...
+
+    Without a .txt, the captions are those of KEY.json, as img2dataset writes it:
+
+        {"caption": "a dog on a sofa", "url": "..."}
+
+    --csv-caption-key names a field of KEY.json, which then wins over KEY.txt. Several sources are
+    joined by two colons: a-{00..09}.tar::b-{00..04}.tar
+    """
+    missing = [shard for shard in shards if not Path(shard).is_file()]
+    if missing:
+        raise BadInput(
+            f"{missing[0]}: no such file ({len(missing)} of {len(shards)} shards are missing)"
+        )
+    records = shard_records([Path(shard) for shard in shards], columns, unusable)
+    # No name is relative to anything: each record says in which shard its image lies.
+    return Source(f"{len(shards)} tar shards", records, root=Path())
+
+
+def shard_records(shards: list[Path], columns: Columns, unusable: Unusable) -> Iterator[Record]:
+    """The samples of all shards, in order. A record says where in its shard the image lies."""
+    # Names begin with the shard's name, or with its path where two shards have one name.
+    have_own_names = len({shard.name for shard in shards}) == len(shards)
+    for shard in shards:
+        prefix = shard.name if have_own_names else str(shard)
+        try:
+            for sample in read_samples(shard):
+                name = f"{prefix}/{sample.key}"
+                image = next((suffix for suffix in SUFFIXES if suffix in sample.files), None)
+                captions = sample_captions(sample, columns)
+                if sample.is_repeated:
+                    reason = "this key comes twice"
+                elif image is None:
+                    reason = "no image"
+                elif not captions:
+                    reason = "no caption"
+                else:
+                    place = (str(shard.absolute()), *sample.place(image))
+                    yield Record(name, captions, place)
+                    continue
+                unusable.append((name, reason))
+        except DAMAGED as error:
+            reason = f"cut off or damaged ({error}); what came before is used"
+            unusable.append((str(shard), reason))
+
+
+def sample_captions(sample: Sample, columns: Columns) -> list[str]:
+    """The captions of one sample. Empty if there are none, or none that can be read."""
     try:
-        if ".txt" in parts and not field:
-            return clean(content(".txt").splitlines())
-        value = json.loads(content(".json")) if ".json" in parts else {}
-        return clean(next((value[key] for key in caption_keys if key in value), []))
+        if ".txt" in sample.files and not columns.csv_caption_key:
+            return clean_captions(sample.text(".txt").splitlines())
+        if ".json" not in sample.files:
+            return []
+        fields = json.loads(sample.text(".json"))
+        for key in columns.caption_keys:
+            if key in fields:
+                return clean_captions(fields[key])
+        return []
     except (ValueError, TypeError, RecursionError):
         return []

@@ -1,11 +1,22 @@
-"""CaptionedImages decoded once: any specification -> a folder that trains at once, from memory-mapped pixels.
+"""Images decoded once: any specification -> a folder whose pixels are memory-mapped.
 
     python -m data.images.pack SPEC OUT --size 224
+    python train.py --data OUT --image-size 224
 
-OUT holds pictures.jsonl (a record a line), images.u8 (N, S, S, 3), index (16 bytes a record), skipped.jsonl and
-unusable.jsonl (what is left out, and why), and pack.json, which is written last. Killed and begun again, packing goes on
-where it stopped; done twice, it writes the same bytes. The same folder, without the captions, is what readers.read_images makes
-under the cache for pictures that nobody packed.
+OUT holds, for M records of which N have an image that can be used, at S pixels per side:
+
+    records.jsonl    one line per record: ["dogs/1.jpg", ["a dog on a sofa", "a dog, asleep"]]
+    images.u8        (N, S, S, 3) uint8, one image after the other
+    index            (M,) of INDEX, 16 bytes each: digest, width and height; digest 0: no image
+    skipped.jsonl    one line per record without an image: ["dogs/2.jpg", "no such file"]
+    unusable.jsonl   one line per entry that is no record: ["a.csv line 7", "no caption"]
+    pack.json        sizes and counts. It is written last: with it, the folder is whole
+    unfinished       there until then: the fingerprint of what is being packed
+
+Packing that was killed goes on where it stopped. Packing done twice writes the same bytes.
+
+read.read_images makes such a folder too, without the captions, in the cache: so every image is
+decoded once, packed or not.
 """
 
 import argparse
@@ -17,240 +28,371 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from data.common import BadInput, interpreting, locked, printable, run
-from data.images.formats import COLUMNS, open_spec
-from data.images.pixels import FORMATS, digest, to_square
-from data.images.records import gather, line
+from data.common import BadInput, interpreting, locked, printable, progress, run, select
+from data.images.formats import Columns, Record, add_column_flags, join_by_name, open_spec
+from data.images.pixels import FORMATS, image_digest, to_square
 
-CHUNK = 512  # pictures between two points from which packing can go on
-INDEX = np.dtype(
-    [("digest", np.uint64), ("width", np.uint32), ("height", np.uint32)]
-)  # of the picture as it was; digest 0: skipped
-PASSING = (
+FORMAT = 2  # of the folder, in pack.json. Format 1 had pictures.jsonl
+
+# One entry per record. Width and height are those of the file. Digest 0: there is no image.
+INDEX = np.dtype([("digest", np.uint64), ("width", np.uint32), ("height", np.uint32)])
+
+# Records between two points from which packing can go on.
+CHUNK = 512
+
+# More pixels are a mistake or an attack: a file of a few bytes can claim any size. Pillow warns of
+# images that are smaller than that, which would only be noise here.
+MAX_PIXELS = 100_000_000
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+# Errors of the machine and not of one image: packing stops, and can go on later.
+MACHINE_ERRORS = (
     errno.EIO,
     errno.EMFILE,
     errno.ENFILE,
     errno.ENOMEM,
     errno.ESTALE,
     errno.ETIMEDOUT,
-)  # the machine's fault, not the picture's
-MAX_PIXELS = 100_000_000  # more is a mistake or a bomb: a small file can claim any size
-warnings.filterwarnings(
-    "ignore", category=Image.DecompressionBombWarning
-)  # (Pillow's own, for less than that)
+)
 
 
-def decode(record, root, size):
-    """(pixels (S, S, 3) uint8, digest, width, height) of a record's picture, or the reason why there are none."""
-    name, _, *inside = record
+# --------------------------------------------------------------------------------------------------
+# One image.
+
+
+class Decoded(NamedTuple):
+    pixels: np.ndarray  # (S, S, 3) uint8
+    digest: int  # of the file's bytes, never 0
+    width: int  # of the file's image
+    height: int
+
+
+def decode(record: Record, root: Path, size: int) -> Decoded | str:
+    """Read and decode a record's image, or say in words why it cannot be used.
+
+    An error of the machine is raised: the next attempt may succeed.
+    """
+    # Read the file's bytes, or the part of a shard.
     try:
-        if inside:
-            file, offset, length = inside
-            with open(file, "rb") as f:
-                f.seek(offset)
-                content = f.read(length)
+        if record.inside:
+            shard, first, length = record.inside
+            with open(shard, "rb") as file:
+                file.seek(first)
+                content = file.read(length)
         else:
-            content = (root / name).read_bytes()
+            content = (root / record.name).read_bytes()
     except FileNotFoundError:
         return "no such file"
-    except (OSError, ValueError) as error:  # (ValueError: a NUL in the path)
-        if getattr(error, "errno", None) in PASSING:
+    except (OSError, ValueError) as error:  # ValueError: the name holds a zero byte
+        if getattr(error, "errno", None) in MACHINE_ERRORS:
             raise
         return f"cannot be read ({error})"
+
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS // 10**6} million"
-            return to_square(image, size), digest(content) or 1, *image.size
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                limit = f"{MAX_PIXELS // 10**6} million"
+                return f"has {width} x {height} pixels, more than {limit}"
+            return Decoded(to_square(image, size), image_digest(content) or 1, width, height)
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow raises a dozen types for a broken file; each is this picture's fault
-        return f"cannot be read ({str(error).split(' <')[0]})"  # (not an object's address in memory: two packs would differ)
+    except Exception as error:
+        # Pillow raises a dozen types of errors for broken files. A message may end with an address
+        # in memory, which would make two packs differ. It is cut off.
+        return f"cannot be read ({str(error).split(' <')[0]})"
 
 
-def fingerprint(records, root, size):
-    """A hash that changes when any of the pictures does: of names, dates and sizes, not of what is in the files."""
-    stats, h = {}, hashlib.blake2b(json.dumps([3, size, str(root)]).encode(), digest_size=12)
-    for name, _, *inside in records:
+def fingerprint(records: Sequence[Record], root: Path, size: int) -> str:
+    """A hash that changes when any of the images does: of names, dates and sizes of the files.
+
+    The files are not read for it.
+    """
+    h = hashlib.blake2b(json.dumps([FORMAT, size, str(root)]).encode(), digest_size=12)
+    last_file, stats = None, []
+    for name, _, inside in records:
         file = inside[0] if inside else root / name
-        if file not in stats:
+        # Records of one shard follow each other: ask once.
+        if file != last_file:
+            last_file = file
             try:
-                s = os.stat(file)
-                stats = {
-                    file: [s.st_mtime_ns, s.st_ctime_ns, s.st_size]
-                }  # (the last only: shards come in a row)
+                status = os.stat(file)
+                stats = [status.st_mtime_ns, status.st_ctime_ns, status.st_size]
             except (OSError, ValueError):
-                stats = {file: []}
-        h.update(json.dumps([name, inside, stats[file]]).encode())
+                stats = []
+        h.update(json.dumps([name, inside, stats]).encode())
     return h.hexdigest()
 
 
-def check_job(folder, job):
-    begun = folder / "unfinished"
-    if begun.is_file() and not job.encode().startswith(
-        begun.read_bytes()
-    ):  # (begins with: a kill may have cut it off)
-        raise BadInput(
-            f"{folder}: an unfinished pack of other pictures, or of another size; remove it, or name another folder"
-        )
+# --------------------------------------------------------------------------------------------------
+# A folder of decoded images, made in steps that a kill or a power cut may interrupt anywhere.
 
 
-def decode_all(records, root, size, folder, job):
-    """Decode the pictures of all records into a folder that is locked, or go on where that stopped; see the head of this file.
+@dataclass
+class OpenFiles:
+    """The three files that grow while images are decoded."""
 
-    job is what the folder must hold if it is begun already: BadInput if it is another one.
+    images: BinaryIO
+    skipped: BinaryIO
+    index: BinaryIO
+
+
+def decode_all(records: Sequence[Record], root: Path, size: int, folder: Path, job: str) -> None:
+    """Decode the images of all records into a folder, or go on where that stopped.
+
+    folder  exists, and this process has its lock (common.locked)
+    job     fingerprint of what it is to hold. BadInput if the folder is begun with another one
+
+    The index is written last in every chunk, so a killed process leaves at worst some images and
+    reasons that the index does not count yet. They are cut off and made again.
     """
-    begun, paths = (
-        folder / "unfinished",
-        [folder / name for name in ("images.u8", "skipped.jsonl", "index")],
-    )
+    begun = folder / "unfinished"
     if (folder / "pack.json").is_file():
-        begun.unlink(missing_ok=True)  # (killed between the last two steps)
+        # Whole. A kill between the last two steps leaves the mark.
+        begun.unlink(missing_ok=True)
         return
     check_job(folder, job)
-    need, free = len(records) * size * size * 3, shutil.disk_usage(folder).free
-    if need - (paths[0].stat().st_size if paths[0].is_file() else 0) > free:
-        raise BadInput(
-            f"{len(records)} pictures of {size} pixels need {need / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB; "
-            "choose a smaller size, or pack them where there is room (python -m data.images.pack SPEC OUT)"
-        )
+    check_space(len(records), size, folder)
     begun.write_text(job)
-    with ExitStack() as stack:
-        images, skipped, index = (stack.enter_context(open(path, "a+b")) for path in paths)
-        have, length = (
-            images.tell() // (size * size * 3),
-            index.tell() // INDEX.itemsize * INDEX.itemsize,
-        )
-        index.seek(0)
-        skipped.seek(0)
-        is_good = np.frombuffer(index.read(length), INDEX)["digest"] > 0
-        reasons = [
-            reason for reason in skipped.read().splitlines(keepends=True) if reason.endswith(b"\n")
-        ]
-        # as far as all three go: a machine that lost power may have kept the index, but not all that it speaks of
-        done = int(((is_good.cumsum() <= have) & ((~is_good).cumsum() <= len(reasons))).sum())
-        good = int(is_good[:done].sum())
-        index.truncate(done * INDEX.itemsize)
-        images.truncate(good * size * size * 3)
-        skipped.truncate(sum(map(len, reasons[: done - good])))
-        pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
-        bar = stack.enter_context(
-            tqdm(
-                total=len(records),
-                initial=done,
-                desc="decoding pictures",
-                unit="picture",
-                dynamic_ncols=True,
-                disable=None,
-            )
-        )
-        for start in range(done, len(records), CHUNK):
-            chunk = [records[i] for i in range(start, min(start + CHUNK, len(records)))]
-            entries = np.zeros(len(chunk), INDEX)
-            for i, got in enumerate(pool.map(lambda record: decode(record, root, size), chunk)):
-                if isinstance(got, str):
-                    skipped.write(line([chunk[i][0], got]))
-                else:
-                    images.write(got[0].tobytes())
-                    entries[i] = got[1:]
-                bar.update()
-            for file, content in (
-                (images, b""),
-                (skipped, b""),
-                (index, entries.tobytes()),
-            ):  # the index last: it says what is there
-                file.write(content)
-                file.flush()
+
+    # Mode "a+" keeps what is there, and writes behind it.
+    with (
+        open(folder / "images.u8", "a+b") as images,
+        open(folder / "skipped.jsonl", "a+b") as skipped,
+        open(folder / "index", "a+b") as index,
+    ):
+        files = OpenFiles(images, skipped, index)
+        n_done = cut_to_whole_records(files, size)
+        decode_rest(records, n_done, root, size, files)
+        # On the disk, and not only on its way there, before pack.json says that all is whole.
         os.fsync(images.fileno())
-        good = os.fstat(images.fileno()).st_size // (size * size * 3)
-    (folder / "pack.json.new").write_text(
-        json.dumps({"format": 1, "size": size, "pictures": good, "records": len(records)})
-    )
+        n_images = os.fstat(images.fileno()).st_size // (size * size * 3)
+
+    content = {"format": FORMAT, "size": size, "images": n_images, "records": len(records)}
+    (folder / "pack.json.new").write_text(json.dumps(content))
     os.replace(folder / "pack.json.new", folder / "pack.json")
     begun.unlink()
 
 
-def open_folder(folder):
-    """What decode_all left: (images (N, S, S, 3), index (records,), [[name, why it was skipped]])."""
+def check_job(folder: Path, job: str) -> None:
+    """BadInput if a folder was begun with other images."""
+    begun = folder / "unfinished"
+    # A kill may have cut the mark off: its beginning is enough.
+    if begun.is_file() and not job.encode().startswith(begun.read_bytes()):
+        raise BadInput(
+            f"{folder}: an unfinished pack of other images, or of another size; remove it, or name "
+            "another folder"
+        )
+
+
+def check_space(count: int, size: int, folder: Path) -> None:
+    """BadInput if the disk has no room for the images that are not there yet."""
+    images = folder / "images.u8"
+    needed = count * size * size * 3
+    there = images.stat().st_size if images.is_file() else 0
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        raise BadInput(
+            f"{count} images of {size} pixels need {needed / 1e9:.1f} GB in {folder}, which has "
+            f"{free / 1e9:.1f} GB; choose a smaller size, or pack them where there is room "
+            "(python -m data.images.pack SPEC OUT)"
+        )
+
+
+def cut_to_whole_records(files: OpenFiles, size: int) -> int:
+    """Cut the three files off behind the last record that all of them have, and count the records.
+
+    The index says of each record whether it has an image or a reason why not. After a power cut the
+    index may be on the disk while a part of the other files is not.
+    """
+    # Count what is whole in each file.
+    n_images = files.images.seek(0, os.SEEK_END) // (size * size * 3)
+    files.skipped.seek(0)
+    reasons = [line for line in files.skipped.read().splitlines(True) if line.endswith(b"\n")]
+    n_entries = files.index.seek(0, os.SEEK_END) // INDEX.itemsize
+    files.index.seek(0)
+    entries = np.frombuffer(files.index.read(n_entries * INDEX.itemsize), INDEX)
+    has_image = entries["digest"] > 0
+
+    # Keep the records that all files have.
+    n_done = count_whole_records(has_image, n_images, len(reasons))
+    n_kept = int(has_image[:n_done].sum())
+    files.images.truncate(n_kept * size * size * 3)
+    files.skipped.truncate(sum(len(line) for line in reasons[: n_done - n_kept]))
+    files.index.truncate(n_done * INDEX.itemsize)
+    return n_done
+
+
+def count_whole_records(has_image: np.ndarray, n_images: int, n_reasons: int) -> int:
+    """How many records, from the first one on, have all that the index says they have.
+
+    has_image   (n,) bool: record i has an image in images.u8; otherwise a line in skipped.jsonl
+    n_images    how many images are in images.u8, n_reasons how many lines in skipped.jsonl
+
+    >>> index = np.array([True, True, False, True])
+    >>> count_whole_records(index, n_images=3, n_reasons=1)   # all is there
+    4
+    >>> count_whole_records(index, n_images=3, n_reasons=0)   # record 2 has lost its reason
+    2
+    >>> count_whole_records(index, n_images=1, n_reasons=1)   # record 1 has lost its image
+    1
+    """
+    images_needed = np.cumsum(has_image)  # (n,) by the records up to this one: 1 2 2 3
+    reasons_needed = np.cumsum(~has_image)  # 0 0 1 1
+    is_whole = (images_needed <= n_images) & (reasons_needed <= n_reasons)
+    return int(is_whole.sum())
+
+
+def decode_rest(
+    records: Sequence[Record], n_done: int, root: Path, size: int, files: OpenFiles
+) -> None:
+    """Decode records[n_done:] with one thread per core, and write chunk after chunk."""
+    bar = progress(description="decoding images", unit="image", total=len(records), initial=n_done)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in range(n_done, len(records), CHUNK):
+            chunk = records[start : start + CHUNK]
+            entries = np.zeros(len(chunk), INDEX)
+            results = threads.map(lambda record: decode(record, root, size), chunk)
+            for i, result in enumerate(results):
+                if isinstance(result, Decoded):
+                    files.images.write(result.pixels.tobytes())
+                    entries[i] = (result.digest, result.width, result.height)
+                else:
+                    files.skipped.write(json_line([chunk[i].name, result]))
+                bar.update()
+            # The index last: what it counts is there.
+            files.images.flush()
+            files.skipped.flush()
+            files.index.write(entries.tobytes())
+            files.index.flush()
+
+
+def json_line(value: object) -> bytes:
+    """One line of a .jsonl file. Texts may hold halves of Unicode pairs (surrogates)."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+
+
+# --------------------------------------------------------------------------------------------------
+# A whole folder.
+
+
+class Packed(NamedTuple):
+    """What decode_all left in a folder."""
+
+    images: np.ndarray  # (N, S, S, 3) uint8, memory-mapped
+    index: np.ndarray  # (M,) of INDEX
+    skipped: list[list[str]]  # [name, reason] of the records without an image
+
+
+def open_folder(folder: Path) -> Packed:
+    """Open a folder that decode_all finished. BadInput if it is damaged."""
     with interpreting(folder / "pack.json"):
-        said = json.loads((folder / "pack.json").read_text())
-        size, good, count = said["size"], said["pictures"], said["records"]
-        if said["format"] != 1:
-            raise BadInput("a pack of another version; pack again")
+        content = json.loads((folder / "pack.json").read_text())
+        if content["format"] != FORMAT:
+            raise BadInput(
+                "packed by another version of this project; pack again (python -m data.images.pack)"
+            )
+        size, n_images, n_records = content["size"], content["images"], content["records"]
     with interpreting(folder):
         for name, wanted in (
-            ("images.u8", good * size * size * 3),
-            ("index", count * INDEX.itemsize),
+            ("images.u8", n_images * size * size * 3),
+            ("index", n_records * INDEX.itemsize),
         ):
-            if (folder / name).stat().st_size != wanted:
+            found = (folder / name).stat().st_size
+            if found != wanted:
                 raise BadInput(
-                    f"{name} has {(folder / name).stat().st_size} bytes, not {wanted}; remove the folder and begin again"
+                    f"{name} has {found} bytes, not {wanted}; remove the folder and begin again"
                 )
-        images = np.memmap(folder / "images.u8", np.uint8, "r") if good else np.empty(0, np.uint8)
-        images = images.reshape(good, size, size, 3)
-        index = np.memmap(folder / "index", INDEX, "r") if count else np.empty(0, INDEX)
-        if (index["digest"] > 0).sum() != good:
+
+        # An empty file cannot be memory-mapped.
+        images, index = np.empty(0, np.uint8), np.empty(0, INDEX)
+        if n_images:
+            images = np.memmap(folder / "images.u8", np.uint8, "r")
+        if n_records:
+            index = np.memmap(folder / "index", INDEX, "r")
+        if (index["digest"] > 0).sum() != n_images:
             raise BadInput(
-                f"index does not speak of {good} pictures; remove the folder and begin again"
+                f"index does not speak of {n_images} images; remove the folder and begin again"
             )
-        return (
-            images,
-            index,
-            [
-                [name, why]
-                for name, why in map(
-                    json.loads, (folder / "skipped.jsonl").read_bytes().splitlines()
-                )
-            ],
-        )
+
+        skipped = []
+        for line in (folder / "skipped.jsonl").read_bytes().splitlines():
+            name, reason = json.loads(line)
+            skipped.append([name, reason])
+    return Packed(images.reshape(n_images, size, size, 3), index, skipped)
 
 
-def pack(spec, out, size, split="train", *columns):
-    """Pack one split of a specification into the folder `out`; returns what open_folder gives."""
-    out, unusable = Path(out), []
-    source = open_spec(spec, split, unusable, *columns)
-    records = gather(source.records)
-    if not len(records):
-        raise BadInput(
-            f"{spec}: {source.what}, but nothing in it can be used"
-            + (
-                f"; the first of {len(unusable)} entries: "
-                f"{printable(unusable[0][0])}: {printable(unusable[0][1])}"
-                if unusable
-                else ""
+def read_records(folder: Path) -> list[Record]:
+    """The records of a pack. BadInput if they are damaged."""
+    records = []
+    path = folder / "records.jsonl"
+    with interpreting(path), open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            name, captions = json.loads(line)
+            if not isinstance(name, str) or not isinstance(captions, list):
+                raise BadInput(f"line {number} is no name with a list of captions; pack again")
+            records.append(Record(name, captions))
+    return records
+
+
+def pack(
+    spec: str,
+    out: str | Path,
+    size: int,
+    split: str = "train",
+    columns: Columns = Columns(),  # noqa: B008  (it is frozen)
+) -> tuple[Packed, list[tuple[str, str]]]:
+    """Pack one split of a specification into the folder `out`, or go on with it.
+
+    Returns what is in it, and (name, reason) of each entry that is no record. BadInput if nothing
+    can be used, or if the folder holds something else.
+    """
+    out = Path(out)
+    unusable = []
+    source = open_spec(spec, split, unusable, columns)
+    records = join_by_name(source.records)
+    if not records:
+        message = f"{spec}: {source.description}, but nothing in it can be used"
+        if unusable:
+            name, reason = unusable[0]
+            message += (
+                f"; the first of {len(unusable)} entries: {printable(name)}: {printable(reason)}"
             )
-        )
-    job, begun = fingerprint(records, source.root, size), out / "unfinished"
+        raise BadInput(message)
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file; name a folder to make")
+
+    job = fingerprint(records, source.root, size)
+    begun = out / "unfinished"
     with locked(out):
         if not begun.is_file() and any(out.iterdir()):
             raise BadInput(f"{out} is not empty; remove it, or name another folder")
         check_job(out, job)
         begun.write_text(job)
-        for name, lines in (("unusable.jsonl", unusable), ("pictures.jsonl", records)):
-            with open(out / name, "wb") as f:
-                for record in tqdm(
-                    lines, desc=f"writing {name}", unit="line", dynamic_ncols=True, disable=None
-                ):
-                    f.write(line(record[:2]))
+        write_lines(out / "unusable.jsonl", unusable)
+        write_lines(out / "records.jsonl", [record[:2] for record in records])
         decode_all(records, source.root, size, out, job)
-    return *open_folder(out), unusable
+    return open_folder(out), unusable
 
 
-def main():
+def write_lines(path: Path, values: Iterable) -> None:
+    with open(path, "wb") as file:
+        for value in progress(values, description=f"writing {path.name}", unit="line"):
+            file.write(json_line(value))
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Decode pictures once into a folder that train.py and eval.py read at once.",
+        description="Decode images once into a folder that train.py and eval.py read at once.",
         usage="python -m data.images.pack SPEC OUT [--flag value ...]   (--help lists the flags)",
     )
     parser.add_argument("data", help="as train.py's --data")
@@ -259,7 +401,7 @@ def main():
         "--size",
         type=int,
         default=224,
-        help="side of the pictures in pixels (default: %(default)s)",
+        help="side of the images in pixels (default: %(default)s)",
     )
     parser.add_argument(
         "--split",
@@ -267,31 +409,26 @@ def main():
         choices=["train", "test"],
         help="of a file that has splits (Karpathy's)",
     )
-    for flag in COLUMNS:
-        parser.add_argument(flag, default="", help="as in train.py")
+    add_column_flags(parser)
     args = parser.parse_args()
     if args.size < 1:
         raise BadInput(f"--size {args.size} is out of range; it is at least 1")
-    images, index, skipped, unusable = pack(
-        args.data,
-        args.out,
-        args.size,
-        args.split,
-        args.csv_separator,
-        args.csv_img_key,
-        args.csv_caption_key,
-        args.image_root,
-    )
-    for name, reason in (unusable + skipped)[:5]:
+
+    columns = select(Columns, vars(args))
+    packed, unusable = pack(args.data, args.out, args.size, args.split, columns)
+    n_images, n_skipped = len(packed.images), len(packed.skipped)
+    for name, reason in (unusable + packed.skipped)[:5]:
         print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
-    if not len(images):
+    if not n_images:
+        name, reason = packed.skipped[0]
         raise BadInput(
-            f"{args.data}: none of its {len(skipped)} pictures can be used; the first: {printable(skipped[0][0])}: "
-            f"{printable(skipped[0][1])}; remove {args.out}"
+            f"{args.data}: none of its {n_skipped} images can be used; the first: "
+            f"{printable(name)}: {printable(reason)}; remove {args.out}"
         )
+    list_of_skipped = f", the images listed in {args.out}/skipped.jsonl" if n_skipped else ""
     print(
-        f"{args.out}: {len(images)} pictures of {args.size} pixels packed; {len(unusable)} entries and {len(skipped)} pictures skipped"
-        f"{f', the pictures listed in {args.out}/skipped.jsonl' if skipped else ''}; next: python train.py --data {args.out} "
+        f"{args.out}: {n_images} images of {args.size} pixels packed; {len(unusable)} entries and "
+        f"{n_skipped} images skipped{list_of_skipped}; next: python train.py --data {args.out} "
         f"--image-size {args.size}"
     )
 

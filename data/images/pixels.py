@@ -1,4 +1,10 @@
-"""Pixels: any picture -> a square of uint8, and from there to what an image tower takes."""
+"""Pixels: from an image of any kind to a square of bytes, and from there to an image tower's input.
+
+    PIL image  --to_square-->  (S, S, 3) uint8  --normalize_pixels-->  (B, 3, S, S) float32
+                               kept on disk       --random_crops-->    the same shape, in training
+
+Needs nothing of the project. Letters of shapes: B images of a batch, S pixels per side.
+"""
 
 import hashlib
 import math
@@ -7,24 +13,33 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from torch import Tensor
 
-PIXEL_NORMS = {  # mean and standard deviation of pixels; ours is CLIP's, as in open_clip
+# Mean and standard deviation of red, green and blue, as the image towers of other projects expect
+# them. The towers here take CLIP's (contrastive language-image pre-training), as in open_clip.
+PIXEL_NORMS = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
-
-# What Pillow may take for a picture. (Not EPS, for which it starts another program.)
+# What Pillow may open. EPS is left out: Pillow would start another program to read it.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
-def to_square(image, size):
-    """PIL image -> uint8 (size, size, 3): upright (EXIF), RGB on white, short side to `size` (bicubic), centre crop."""
-    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
+def to_square(image: Image.Image, size: int) -> np.ndarray:
+    """PIL image -> uint8 (size, size, 3): upright, RGB on white, the centre, scaled to size.
+
+    The short side is scaled to `size` (bicubic). What is left over of the long side is cut off, the
+    same on both ends. ValueError for an image of floating-point numbers, whose range is not known.
+    """
+    # 16 bits per pixel: keep the upper 8. convert() would turn all that is not dark into white.
+    if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("a picture of floating-point numbers has no known range")
+        raise ValueError("an image of floating-point numbers has no known range")
+
+    # A camera that was held on its side says so in the EXIF data (exchangeable image file format).
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -32,34 +47,55 @@ def to_square(image, size):
     return np.array(ImageOps.fit(image.convert("RGB"), (size, size), Image.BICUBIC))
 
 
-def normalize_pixels(images):
-    """uint8 (B, S, S, 3) -> float32 (B, 3, S, S), normalised; on the images' device."""
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in PIXEL_NORMS["clip"])
-    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+def normalize_pixels(images: Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) -> float32 (B, 3, S, S) on the same device, normalised as for CLIP.
+
+        (pixel / 255 - mean) / standard deviation        for each of red, green and blue
+
+    Pixels of photos then have a mean near 0 and a spread near 1.
+    """
+    mean, deviation = (
+        torch.tensor(numbers, device=images.device).view(3, 1, 1) for numbers in PIXEL_NORMS["clip"]
+    )
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / deviation
 
 
-def digest(content):
-    """64 bits that stand for a picture: for its file's bytes, or for its pixels."""
+def image_digest(content: bytes | np.ndarray) -> int:
+    """64 bits that stand for one image. `content`: its file's bytes, or its pixels if drawn here.
+
+    Two images of a set of a million have the same digest by accident about once in forty million
+    such sets.
+    """
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def random_crops(images, smallest, generator):
-    """Random resized crops, bilinear, on the device. images (B, 3, S, S) -> (B, 3, S, S).
+def random_crops(images: Tensor, smallest: float, generator: torch.Generator) -> Tensor:
+    """A random rectangle of each image, scaled to the whole square: (B, 3, S, S) -> the same shape.
 
-    Each keeps a share in [smallest, 1] of the area, at an aspect ratio in [3/4, 4/3], as in the papers; no flips:
-    left and right mean something.
+    smallest   the smallest share of the area that is kept: it is drawn from [smallest, 1]
+    generator  of random numbers, on the CPU: a GPU gives the same crops
+
+    The rectangle's width divided by its height is drawn from [3/4, 4/3], as in the papers. The
+    images are never flipped: a caption may say left or right.
     """
-    B, device = len(images), images.device
-    area, ratio, x, y = torch.rand(4, B, generator=generator).to(device)  # (B,) each
+    device = images.device
+    area, ratio, x, y = torch.rand(4, len(images), generator=generator).to(device)  # (B,) each
     area = smallest + (1 - smallest) * area
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
-    w, h = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
-    w = torch.maximum(w, smallest / h).clamp_max(
-        1
-    )  # where one side was too long the other makes up for it
-    h = torch.maximum(h, smallest / w)
-    theta = torch.zeros(B, 2, 3, device=device)  # output corner -> input position, in [-1, 1]
-    theta[:, 0, 0], theta[:, 1, 1] = w, h
-    theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - w), (2 * y - 1) * (1 - h)
-    grid = F.affine_grid(theta, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    # Sides as shares of the image's side: width * height = area, width / height = ratio.
+    width = (area * ratio).sqrt().clamp_max(1)
+    height = (area / ratio).sqrt().clamp_max(1)
+    # Where one side was too long and was cut to 1, the other one makes up for it.
+    width = torch.maximum(width, smallest / height).clamp_max(1)
+    height = torch.maximum(height, smallest / width)
+
+    # affine_grid maps each place of the output to a place of the input. Both run from -1 to 1.
+    # x and y in [0, 1) say where between the two edges the rectangle lies.
+    theta = torch.zeros(len(images), 2, 3, device=device)
+    theta[:, 0, 0] = width
+    theta[:, 1, 1] = height
+    theta[:, 0, 2] = (2 * x - 1) * (1 - width)
+    theta[:, 1, 2] = (2 * y - 1) * (1 - height)
+    grid = F.affine_grid(theta, images.shape, align_corners=False)  # (B, S, S, 2)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)  # bilinear

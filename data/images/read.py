@@ -1,299 +1,489 @@
-"""Readers: a data specification -> CaptionedImages, decoded once into uint8 arrays.
+"""Read images with captions: a data specification -> CaptionedImages.
 
-    shapes, shapes-simple, shapes-rich, shapes-pairs   the built-in worlds (shapes.py)
-    a csv, tsv, jsonl or json file, .tar shards, a folder of pictures   see formats.py
-    a folder that `python -m data.images.pack` made
+    shapes, shapes-simple, shapes-rich, shapes-pairs     the built-in worlds (data/world/shapes.py)
+    a csv, tsv, jsonl or json file, .tar shards, folder  what you bring (data/images/formats.py)
+    a folder that python -m data.images.pack made        the same, decoded (data/images/pack.py)
 
-A picture that cannot be read is skipped, counted and named; more than 5 % of them stop the run.
+    SPEC --open_spec--> records --decode_all--> a folder of pixels --read_images--> CaptionedImages
+         (formats.py)            (pack.py)       in the cache                      of one split
+
+Pixels stay on the disk, memory-mapped. Names and captions are plain lists in memory. That serves up
+to some MILLIONS pairs of an image and a caption.
+
+An image that cannot be read is skipped, counted and named. More than 5 % of them stop the run.
+
+    python -m data.images.read SPEC             # list the names of all images
+    python -m data.images.read SPEC --texts     # list all texts that the text tower will be asked for
 """
 
 import argparse
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from data.common import BadInput, cache_dir, interpreting, printable, run
-from data.images.formats import COLUMNS, SUFFIXES, open_spec
-from data.images.pack import decode_all, fingerprint, locked, open_folder
-from data.images.pixels import digest
-from data.images.records import Lines, gather, read_lines
+from data.common import (
+    BadInput,
+    cache_dir,
+    locked,
+    printable,
+    progress,
+    run,
+    select,
+)
+from data.images.formats import (
+    SUFFIXES,
+    Columns,
+    Record,
+    Unusable,
+    add_column_flags,
+    join_by_name,
+    open_spec,
+)
+from data.images.pack import Packed, decode_all, fingerprint, open_folder, read_records
+from data.images.pixels import image_digest
 from data.world import shapes
+from data.world.drawing import draw
 
-MAX_UNREADABLE = 0.05
+MAX_UNUSABLE = 0.05  # a share of the entries; more stop the run
+HELD_OUT = 10  # of users' data, one image in so many is for testing
+SMALL = 8  # pixels per side where only names or captions are wanted: decoding is fastest then
+
+# Training sees several drawings of each scene, so that it must learn what they have in common.
+DRAWINGS_PER_SCENE = 4
+WORLD_SIZE = {"train": 20_000, "val": 800, "test": 800}  # images, unless the user says how many
 
 
 @dataclass
 class CaptionedImages:
-    """N pictures, each with one or more captions."""
+    """N images, each with one or more captions."""
 
-    images: np.ndarray  # (M, S, S, 3) uint8, in memory or memory-mapped; M >= N
-    rows: np.ndarray  # (N,) which of them
-    captions: list | Lines  # N lists of texts, none empty
-    names: list | Lines  # N paths as the file has them, or keys of scenes
-    digests: np.ndarray  # (N,) uint64: equal for equal pictures
-    scenes: list = None  # N shapes.Scene, for the built-in world
-    skipped: tuple = ()  # "name: reason" of every entry that could not be used
+    store: np.ndarray  # (M, S, S, 3) uint8, in memory or memory-mapped; M >= N
+    rows: np.ndarray  # (N,) where in the store each image is
+    captions: list[list[str]]  # of N images, none empty
+    names: list[str]  # of N images: paths as the user's file has them, or keys of scenes
+    digests: np.ndarray  # (N,) uint64: equal for equal images
+    scenes: list[shapes.Scene] | None = None  # of N images of a built-in world
+    skipped: tuple[str, ...] = ()  # "name: reason" of every entry that could not be used
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def pixels(self, which):
-        """uint8 (n, S, S, 3) of the pictures at an array of indices."""
-        return self.images[self.rows[which]]
+    def pixels(self, which: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The pixels of n images, by their numbers: (n, S, S, 3) uint8."""
+        return self.store[self.rows[which]]
 
-    def take(self, which):
-        """The pictures at an array of indices, without copying their pixels."""
+    def take(self, which: Sequence[int] | np.ndarray) -> "CaptionedImages":
+        """n images, by their numbers. Their pixels are not copied."""
 
         def pick(values):
-            return values.take(which) if isinstance(values, Lines) else [values[i] for i in which]
+            return [values[i] for i in which]
 
         return CaptionedImages(
-            self.images,
+            self.store,
             self.rows[which],
             pick(self.captions),
             pick(self.names),
             self.digests[which],
-            self.scenes and pick(self.scenes),
+            pick(self.scenes) if self.scenes else self.scenes,
             self.skipped,
         )
 
 
 def read_images(
-    spec,
-    split,
-    image_size,
-    num_samples=0,
-    separator="",
-    image_key="",
-    caption_key="",
-    image_root="",
-    whole=False,
-):
-    """Read one split ("train" or "test") of a data specification. See the head of this file.
+    spec: str,
+    split: str,
+    image_size: int,
+    columns: Columns = Columns(),  # noqa: B008  (it is frozen)
+    num_samples: int = 0,
+    whole: bool = False,
+) -> CaptionedImages:
+    """Read one split, "train" or "test", of a data specification. See the head of this file.
 
-    num_samples  pictures at most (0: all; for the built-in world: 20,000 to train on, 800 to test)
-    separator, image_key, caption_key, image_root   as in formats.open_spec
-    whole        take all of a user's data; otherwise a tenth of it, chosen by content, is the test split (Karpathy's
-                 files have their own)
-    caption_key  for the built-in world: short (default), paraphrase, long, or mixed
+    columns      how to read a user's file. For a built-in world, csv_caption_key names a kind of
+                 captions: see scene_captions
+    num_samples  at most so many images. 0: all; of a built-in world 20,000 or 800
+    whole        take all of a user's data. Otherwise a tenth of it, chosen by what is in the files,
+                 is the test split. Files that have splits of their own (Karpathy's) keep them
+
+    BadInput if nothing can be read, or more than 5 % of the entries cannot be used.
     """
     if spec in shapes.WORLDS:
-        return _shapes(spec, split, image_size, num_samples, caption_key)
-    unusable, folder = [], Path(spec)
+        return draw_world(spec, split, image_size, num_samples, columns.csv_caption_key)
+
+    opened = open_images(spec, split, image_size, columns)
+    report_unusable(spec, opened)
+    images = usable_images(opened)
+    report_images(spec, opened, images)
+
+    if not (whole or opened.has_splits):
+        images = choose_split(spec, split, images)
+    if 0 < num_samples < len(images):
+        images = images.take(np.arange(num_samples))
+    return images
+
+
+def captions_of(
+    spec: str,
+    split: str,
+    columns: Columns = Columns(),  # noqa: B008  (it is frozen)
+) -> list[list[str]]:
+    """The captions of one split: what read_images(...).captions would be.
+
+    For a built-in world no image is drawn. A scene's captions come once per drawing, as they come
+    with images. A user's images are decoded, though at a small size: which of them cannot be read
+    and which are held out is only known from their files' content.
+    """
+    if spec in shapes.WORLDS:
+        return [image.captions for image in plan_world(spec, split, 0, columns.csv_caption_key)]
+    return read_images(spec, split, smallest_size(spec), columns).captions
+
+
+def smallest_size(spec: str) -> int:
+    """The image size at which a specification is read fastest: of a pack, the size it has."""
+    folder = Path(spec)
+    if (folder / "pack.json").is_file():
+        return open_folder(folder).images.shape[1]
+    return SMALL
+
+
+# --------------------------------------------------------------------------------------------------
+# What users bring.
+
+
+class Opened(NamedTuple):
+    """A specification whose images are decoded."""
+
+    description: str  # in words, for messages
+    records: list[Record]  # M, each of another name
+    packed: Packed  # pixels of those that have an image, and an index of all M
+    unusable: Unusable  # entries that are no records, then records without an image
+    total: int  # entries and records
+    has_splits: bool
+
+
+def open_images(spec: str, split: str, image_size: int, columns: Columns) -> Opened:
+    """Open a pack, or decode all images of anything else into a folder in the cache."""
+    unusable = []
+    has_splits = False
+    folder = Path(spec)
     if (folder / "unfinished").is_file():
         raise BadInput(
-            f"{spec}: packing was not finished; run python -m data.images.pack again, it goes on where it stopped"
+            f"{spec}: packing was not finished; run python -m data.images.pack again, it goes on "
+            "where it stopped"
         )
     if (folder / "pack.json").is_file():
-        with interpreting(folder / "pictures.jsonl"):
-            what, records = "a pack", read_lines(folder / "pictures.jsonl")
+        description = "a pack"
+        packed = open_folder(folder)
+        records = read_records(folder)
     else:
-        source = open_spec(spec, split, unusable, separator, image_key, caption_key, image_root)
-        what, records, whole = source.what, gather(source.records), whole or source.has_splits
-        job = fingerprint(records, source.root, image_size)
-        folder = cache_dir() / "pictures" / job
-        with locked(folder):
-            decode_all(records, source.root, image_size, folder, job)
-    images, index, skipped = open_folder(folder)
-    if len(images) and images.shape[1] != image_size:
+        source = open_spec(spec, split, unusable, columns)
+        description, has_splits = source.description, source.has_splits
+        records = join_by_name(source.records)
+        packed = decode_in_cache(records, source.root, image_size)
+
+    size = packed.images.shape[1]
+    if len(packed.images) and size != image_size:
         raise BadInput(
-            f"{spec}: pictures of {images.shape[1]} pixels; --image-size {image_size} was asked for. Use --image-size "
-            f"{images.shape[1]}, or pack again"
+            f"{spec}: images of {size} pixels; --image-size {image_size} was asked for. Use "
+            f"--image-size {size}, or pack again"
         )
-    if len(index) != len(records):
+    if len(packed.index) != len(records):
         raise BadInput(
-            f"{folder}: pictures.jsonl has {len(records)} lines for {len(index)} records; remove the folder and pack again"
+            f"{spec}: records.jsonl has {len(records)} lines for {len(packed.index)} records; "
+            "remove the folder and pack again"
         )
-    with interpreting(folder):
-        counts = np.fromiter(map(len, records.field(1)), int, len(records))
-    unusable += skipped
-    total = len(records) + len(unusable) - len(skipped)
+    total = len(records) + len(unusable)
+    unusable += [(name, reason) for name, reason in packed.skipped]
+    return Opened(description, records, packed, unusable, total, has_splits)
+
+
+def decode_in_cache(records: list[Record], root: Path, image_size: int) -> Packed:
+    """Decode the images of all records, unless the cache has them already."""
+    # The folder's name changes when a file does: what is in it is never out of date.
+    job = fingerprint(records, root, image_size)
+    with locked(cache_dir() / "images" / job) as folder:
+        decode_all(records, root, image_size, folder, job)
+    return open_folder(folder)
+
+
+def report_unusable(spec: str, opened: Opened) -> None:
+    """Tell the user what is left out. BadInput if it is too much."""
+    unusable, total = opened.unusable, opened.total
     for name, reason in unusable[:5]:
         print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
     if unusable:
         print(f"{spec}: skipped {len(unusable)} of {total} entries", file=sys.stderr)
-        first = f"the first: {printable(unusable[0][0])}: {printable(unusable[0][1])}"
-        if not len(images):
+        name, reason = unusable[0]
+        first = f"the first: {printable(name)}: {printable(reason)}{hint(opened)}"
+        if not len(opened.packed.images):
+            raise BadInput(f"{spec}: none of its {total} entries can be used; {first}")
+        if len(unusable) > MAX_UNUSABLE * total:
             raise BadInput(
-                f"{spec}: none of its {total} entries can be used; {first}{_hint(unusable, records)}"
-            )
-        if len(unusable) > MAX_UNREADABLE * total:
-            raise BadInput(
-                f"{spec}: {len(unusable)} of {total} entries cannot be used, more than {MAX_UNREADABLE:.0%}; {first}"
-                f"{_hint(unusable, records)}"
+                f"{spec}: {len(unusable)} of {total} entries cannot be used, more than "
+                f"{MAX_UNUSABLE:.0%}; {first}"
             )
     if not total:
-        raise BadInput(f"{spec}: {what}, but empty")
-    good = np.flatnonzero(index["digest"])
-    records, index, counts = records.take(good), index[good], counts[good]
-    sizes = [f"{f(index['width'])} x {f(index['height'])}" for f in (np.min, np.max)]
-    print(
-        f"{spec}: {what}: {len(records)} pictures of {' to '.join(dict.fromkeys(sizes))} pixels, {counts.sum()} captions "
-        f"({' to '.join(map(str, dict.fromkeys([counts.min(), counts.max()])))} a picture)",
-        file=sys.stderr,
-    )
-    pictures = CaptionedImages(
-        images, np.arange(len(records)), records.field(1), records.field(0), index["digest"]
-    )
-    if not whole:
-        held_out = pictures.digests % 10 == 0
-        rows = np.flatnonzero(held_out if split == "test" else ~held_out)
-        if split == "train":
-            print(
-                f"{spec}: {held_out.sum() or 'none'} of them held out for eval.py (a tenth, by a hash of the picture); others: --val-data",
-                file=sys.stderr,
-            )
-        if not len(rows):
-            raise BadInput(
-                f"{spec}: {len(pictures)} pictures are too few to hold a tenth out; train with --val-data"
-            )
-        pictures = pictures.take(rows)
-    if 0 < num_samples < len(pictures):
-        pictures = pictures.take(np.arange(num_samples))
-    pictures.skipped = tuple(f"{name}: {reason}" for name, reason in unusable)
-    return pictures
+        raise BadInput(f"{spec}: {opened.description}, but empty")
 
 
-def without_copies(pictures):
-    """Each picture once, with the captions of all its copies: a search that finds a copy is not wrong."""
-    _, first, group = np.unique(pictures.digests, return_index=True, return_inverse=True)
-    if len(first) == len(pictures):
-        return pictures
-    print(
-        f"{len(pictures) - len(first)} pictures are copies of others; each is shown once",
-        file=sys.stderr,
-    )
-    captions = [[] for _ in first]
-    for own, i in zip(pictures.captions, group):
-        captions[i] += own
-    order = np.argsort(first)
-    kept = pictures.take(first[order])
-    kept.captions = [captions[i] for i in order]
-    return kept
-
-
-def decode_files(names, root, image_size):
-    """Files under `root` -> (CaptionedImages, without captions, of those that can be read; [[name, why not]] of the others)."""
-    records = gather([name, [""]] for name in dict.fromkeys(names))
-    job = fingerprint(records, root, image_size)
-    with locked(cache_dir() / "pictures" / job) as folder:
-        decode_all(records, root, image_size, folder, job)
-    images, index, skipped = open_folder(folder)
-    good = np.flatnonzero(index["digest"])
-    return CaptionedImages(
-        images,
-        np.arange(len(good)),
-        [[]] * len(good),
-        list(records.field(0).take(good)),
-        index["digest"][good],
-    ), skipped
-
-
-def decode_files_in_order(names, root, image_size):
-    """The same, in the order of the names, of which each may come again; BadInput if any of them cannot be read."""
-    pictures, skipped = decode_files(names, root, image_size)
-    if skipped:
-        raise BadInput(
-            f"{root / skipped[0][0]}: {skipped[0][1]} ({len(skipped)} such pictures); a score needs all of them"
-        )
-    row = {name: i for i, name in enumerate(pictures.names)}
-    return pictures.take([row[name] for name in names])
-
-
-def _hint(unusable, records):
-    """What is probably wrong where pictures are not found."""
-    if unusable[0][1] != "no such file" or not len(records):
+def hint(opened: Opened) -> str:
+    """What is probably wrong where images are not found."""
+    _, reason = opened.unusable[0]
+    if reason != "no such file" or not opened.records:
         return ""
-    name, captions = records[0][:2]
+    name, captions, _ = opened.records[0]
     if Path(captions[0]).suffix.lower() in SUFFIXES:
-        return " (the columns of pictures and captions look exchanged: --csv-img-key, --csv-caption-key)"
+        return (
+            " (the columns of images and captions look exchanged: --csv-img-key, --csv-caption-key)"
+        )
     if Path(name).is_absolute():
-        return " (a path of another machine? make paths relative to a folder, and name it with --image-root)"
+        return (
+            " (a path of another machine? make paths relative to a folder, and name it with "
+            "--image-root)"
+        )
     return " (paths are relative to the file; another folder: --image-root)"
 
 
-VIEWS = 4  # training pictures of one scene
-
-
-def _shapes(world, split, image_size, num_samples, caption_key):
-    """The built-in world: 4 views of each training scene, one of each test scene."""
-    says = {
-        "": lambda s: [shapes.caption(s)],
-        "short": lambda s: [shapes.caption(s)],
-        "paraphrase": lambda s: [shapes.caption(s), *shapes.paraphrases(s)],
-        "long": lambda s: [shapes.long_caption(s)],
-        "mixed": lambda s: [shapes.caption(s), shapes.long_caption(s)],
-    }
-    if caption_key not in says:
-        raise BadInput(
-            f"caption key {caption_key!r} is unknown in the built-in world; choose one of "
-            f"{', '.join(filter(None, says))}"
-        )
-    views = VIEWS if split == "train" else 1
-    count = num_samples or (20_000 if split == "train" else 800)
-    scenes = shapes.make_scenes(split, -(-count // views), world=world)  # (rounded up)
-    captions = [says[caption_key](s) for s in scenes]
-    images = np.empty((count, image_size, image_size, 3), np.uint8)
-    for i in tqdm(
-        range(count),
-        desc=f"drawing {split} pictures",
-        unit="picture",
-        dynamic_ncols=True,
-        disable=None,
-    ):
-        images[i] = np.asarray(shapes.draw(scenes[i // views], i % views, image_size))
+def usable_images(opened: Opened) -> CaptionedImages:
+    """The records that have an image. The store has their pixels in the same order."""
+    rows = np.flatnonzero(opened.packed.index["digest"])
+    records = [opened.records[i] for i in rows]
     return CaptionedImages(
-        images,
-        np.arange(count),
-        [captions[i // views] for i in range(count)],
-        [f"{scenes[i // views].key}/{i % views}" for i in range(count)],
-        np.array([digest(p) for p in images], np.uint64),
-        [scenes[i // views] for i in range(count)],
+        opened.packed.images,
+        np.arange(len(records)),
+        [record.captions for record in records],
+        [record.name for record in records],
+        opened.packed.index["digest"][rows],
+        skipped=tuple(f"{name}: {reason}" for name, reason in opened.unusable),
     )
 
 
-def main():
+def report_images(spec: str, opened: Opened, images: CaptionedImages) -> None:
+    """Tell the user how many images there are, of which sizes, with how many captions."""
+    index = opened.packed.index[opened.packed.index["digest"] > 0]
+    smallest = f"{index['width'].min()} x {index['height'].min()}"
+    largest = f"{index['width'].max()} x {index['height'].max()}"
+    counts = [len(captions) for captions in images.captions]
+    print(
+        f"{spec}: {opened.description}: {len(images)} images of {from_to(smallest, largest)} "
+        f"pixels, {sum(counts)} captions ({from_to(min(counts), max(counts))} per image)",
+        file=sys.stderr,
+    )
+
+
+def from_to(first: object, last: object) -> str:
+    """1, 5 -> 1 to 5; but 5, 5 -> 5"""
+    return f"{first}" if first == last else f"{first} to {last}"
+
+
+def choose_split(spec: str, split: str, images: CaptionedImages) -> CaptionedImages:
+    """Those images of a user's data that are for training, or those that are held out for testing.
+
+    The digest of an image's file decides. So a copy stays with its original, and the same images
+    are held out whatever their order, their names, or the others beside them.
+    """
+    held_out = images.digests % HELD_OUT == 0
+    rows = np.flatnonzero(held_out if split == "test" else ~held_out)
+    if split == "train":
+        print(
+            f"{spec}: {held_out.sum() or 'none'} of them held out for eval.py (a tenth, by a hash "
+            "of the image); others: --val-data",
+            file=sys.stderr,
+        )
+    if not len(rows):
+        raise BadInput(
+            f"{spec}: {len(images)} images are too few to hold a tenth out; train with --val-data"
+        )
+    return images.take(rows)
+
+
+def without_copies(images: CaptionedImages) -> CaptionedImages:
+    """Each image once, with the captions of all its copies.
+
+    A search that finds a copy is then not counted as wrong.
+    """
+    place_of = {}  # digest -> place in the two lists
+    kept = []  # numbers of images
+    captions = []
+    for i, digest in enumerate(images.digests.tolist()):
+        if digest not in place_of:
+            place_of[digest] = len(kept)
+            kept.append(i)
+            captions.append([])
+        captions[place_of[digest]] += images.captions[i]
+    if len(kept) == len(images):
+        return images
+    print(
+        f"{len(images) - len(kept)} images are copies of others; each is shown once",
+        file=sys.stderr,
+    )
+    images = images.take(kept)
+    images.captions = captions
+    return images
+
+
+# --------------------------------------------------------------------------------------------------
+# Image files without captions.
+
+
+def decode_files(
+    names: Iterable[str], root: Path, image_size: int
+) -> tuple[CaptionedImages, list[list[str]]]:
+    """Files under `root` -> the images that can be read, and [name, reason] of the others.
+
+    A name that comes several times is read once. The images have no captions.
+    """
+    records = [Record(name, [""]) for name in dict.fromkeys(names)]
+    packed = decode_in_cache(records, root, image_size)
+    rows = np.flatnonzero(packed.index["digest"])
+    images = CaptionedImages(
+        packed.images,
+        np.arange(len(rows)),
+        [[] for _ in rows],
+        [records[i].name for i in rows],
+        packed.index["digest"][rows],
+    )
+    return images, packed.skipped
+
+
+def decode_files_in_order(names: Sequence[str], root: Path, image_size: int) -> CaptionedImages:
+    """One image per name, in the order of the names, which may repeat. They have no captions.
+
+    BadInput if any of them cannot be read.
+    """
+    images, skipped = decode_files(names, root, image_size)
+    if skipped:
+        name, reason = skipped[0]
+        raise BadInput(
+            f"{root / name}: {reason} ({len(skipped)} such images); a score needs all of them"
+        )
+    place_of = {name: i for i, name in enumerate(images.names)}
+    return images.take([place_of[name] for name in names])
+
+
+# --------------------------------------------------------------------------------------------------
+# The built-in worlds.
+
+CAPTION_KINDS = ("short", "paraphrase", "long", "mixed")
+
+
+class PlannedImage(NamedTuple):
+    """An image of a built-in world that is not drawn yet."""
+
+    scene: shapes.Scene
+    drawing: int  # which drawing of the scene
+    captions: list[str]
+
+
+def plan_world(world: str, split: str, num_samples: int, kind: str) -> list[PlannedImage]:
+    """All images of one split: some drawings of each training scene, one of each test scene."""
+    if kind not in ("", *CAPTION_KINDS):
+        raise BadInput(
+            f"caption key {kind!r} is unknown in the built-in world; choose one of "
+            f"{', '.join(CAPTION_KINDS)}"
+        )
+    count = num_samples or WORLD_SIZE[split]
+    n_drawings = DRAWINGS_PER_SCENE if split == "train" else 1
+    planned = []
+    for scene in shapes.make_scenes(split, ceil(count / n_drawings), world=world):
+        captions = scene_captions(scene, kind)
+        planned += [PlannedImage(scene, drawing, captions) for drawing in range(n_drawings)]
+    # The last scene may have fewer drawings.
+    return planned[:count]
+
+
+def scene_captions(scene: shapes.Scene, kind: str) -> list[str]:
+    """The captions of a scene, of one of the CAPTION_KINDS. See the head of shapes.py.
+
+    short        the caption; "" means the same
+    paraphrase   the caption, and the same in other words
+    long         the long caption
+    mixed        the caption and the long one
+    """
+    if kind == "paraphrase":
+        return [shapes.caption(scene), *shapes.paraphrases(scene)]
+    if kind == "long":
+        return [shapes.long_caption(scene)]
+    if kind == "mixed":
+        return [shapes.caption(scene), shapes.long_caption(scene)]
+    return [shapes.caption(scene)]
+
+
+def draw_world(
+    world: str, split: str, image_size: int, num_samples: int, kind: str
+) -> CaptionedImages:
+    """Draw one split of a built-in world. See read_images and scene_captions."""
+    planned = plan_world(world, split, num_samples, kind)
+    pixels = np.empty((len(planned), image_size, image_size, 3), np.uint8)
+    bar = progress(planned, description=f"drawing {split} images", unit="image")
+    for i, image in enumerate(bar):
+        pixels[i] = np.asarray(draw(image.scene, image.drawing, image_size))
+    return CaptionedImages(
+        pixels,
+        np.arange(len(planned)),
+        [image.captions for image in planned],
+        [f"{image.scene.key}/{image.drawing}" for image in planned],
+        np.array([image_digest(image) for image in pixels], np.uint64),
+        [image.scene for image in planned],
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# The command.
+
+
+def names_and_texts(
+    spec: str, columns: Columns, num_samples: int
+) -> tuple[dict[str, None], dict[str, None]]:
+    """All names of images, and all texts, that training and evaluation ask for, each once."""
+    names, texts = {}, {}
+    is_built_in = spec in shapes.WORLDS
+    size = smallest_size(spec)
+
+    images = read_images(spec, "train", size, columns, num_samples)
+    names |= dict.fromkeys(images.names)
+    for captions in images.captions:
+        texts |= dict.fromkeys(captions)
+
+    # Evaluation asks for short captions of a built-in world, whatever training had.
+    if is_built_in:
+        columns = replace(columns, csv_caption_key="")
+    images = read_images(spec, "test", size, columns)
+    names |= dict.fromkeys(images.names)
+    for captions in images.captions:
+        texts |= dict.fromkeys(captions)
+
+    # It also asks for false captions, and for prompts with the names of classes.
+    if is_built_in:
+        for scene in images.scenes:
+            texts |= dict.fromkeys(shapes.negatives(scene).values())
+        class_names, templates = shapes.classes(spec)
+        for name in class_names:
+            texts |= dict.fromkeys(template.format(name) for template in templates)
+    return names, texts
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(
-        description="List what --image-features (pictures' names) or --text-features (every text "
-        "that training and evaluation ask for) must have, a line each."
+        description="List what --image-features (images' names) or --text-features (every text "
+        "that training and evaluation ask for) must have, one per line."
     )
     parser.add_argument("data", help="as train.py's --data")
-    parser.add_argument("--texts", action="store_true", help="list texts (default: pictures)")
-    for flag in COLUMNS:
-        parser.add_argument(flag, default="", help="as in train.py")
+    parser.add_argument("--texts", action="store_true", help="list texts (default: images)")
+    add_column_flags(parser)
     parser.add_argument("--train-num-samples", type=int, default=0, help="as in train.py")
     args = parser.parse_args()
-    listed = {}
-    for split in ("train", "test"):
-        built_in_test = (
-            split == "test" and args.data in shapes.WORLDS
-        )  # evaluation asks for short captions there
-        pictures = read_images(
-            args.data,
-            split,
-            8,
-            args.train_num_samples if split == "train" else 0,
-            args.csv_separator,
-            args.csv_img_key,
-            "" if built_in_test else args.csv_caption_key,
-            args.image_root,
-        )
-        lines = list(pictures.names)
-        if args.texts:
-            lines = [text for captions in pictures.captions for text in captions]
-            if split == "test" and pictures.scenes:
-                lines += [
-                    text for scene in pictures.scenes for text in shapes.negatives(scene).values()
-                ]
-                names, templates = shapes.classes(args.data)
-                lines += [template.format(name) for name in names for template in templates]
-        listed |= dict.fromkeys(lines)
-    sys.stdout.buffer.write(
-        "".join(f"{name}\n" for name in listed).encode("utf-8", "surrogatepass")
-    )
+
+    columns = select(Columns, vars(args))
+    names, texts = names_and_texts(args.data, columns, args.train_num_samples)
+    lines = "".join(f"{line}\n" for line in (texts if args.texts else names))
+    # Scraped texts hold halves of Unicode pairs (surrogates), which print() refuses.
+    sys.stdout.buffer.write(lines.encode("utf-8", "surrogatepass"))
 
 
 if __name__ == "__main__":
