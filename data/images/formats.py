@@ -8,18 +8,19 @@
     dataset_flickr8k.json             Karpathy's splits                   read_karpathy
     FOLDER                            images with .txt files beside them  read_folder
     FOLDER of folders                 images of classes, without texts    read_classes
-    cc-{000..329}.tar, FOLDER of tar  WebDataset's shards                 read_shards
-
-Which of them it is, open_spec finds out from the name and from what is inside. Whatever it is
-becomes Records: an image's name and its captions. Several rows of one image are its several
-captions. No image is opened here; read.py does that.
-
-An entry that cannot be used, for example a row without a caption, goes into a list with its reason.
-The user is told. A file that cannot be read at all raises BadInput.
+    cc-{000..329}.tar                 WebDataset's shards                 read_shards
+    FOLDER of .tar files              the same                            read_shards
 
     python train.py --data SPEC
     python -m data.images.read SPEC            # list the images' names
     python -m data.images.pack SPEC OUT        # decode all images once
+
+open_spec finds out from the name, and from what is inside, which of them it is. Each format becomes
+a sequence of Records: an image's name and its captions. Several rows of one image are its several
+captions. No image is opened here: read.py does that, with pack.py.
+
+An entry that cannot be used, for example a row without a caption, goes into a list with its reason,
+and read.py tells the user. A file that cannot be read at all raises BadInput.
 """
 
 import argparse
@@ -38,7 +39,8 @@ from data.world import shapes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
-# The names of columns and fields that are looked for, the first that is there.
+# Columns or fields with one of these names are taken, the first one that the file has. Small and
+# capital letters are alike. Another name: --csv-img-key, --csv-caption-key.
 IMAGE_KEYS = ("filepath", "image", "file_name")
 CAPTION_KEYS = ("title", "caption", "text")
 
@@ -73,7 +75,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """What the user says of a file's layout. Empty: find it."""
+    """What the user tells about a file's layout. Empty: find out."""
 
     csv_separator: str = ""
     csv_img_key: str = ""
@@ -255,17 +257,22 @@ def read_objects(
     columns: Columns,
     unusable: Unusable,
 ) -> Source:
-    """JSON objects with an image and a caption, or a list of captions: one object per line,
+    """JSON objects with an image, and with a caption or a list of captions.
+
+    One object per line, in a file NAME.jsonl:
 
         {"image": "dogs/1.jpg", "caption": "a dog on a sofa"}
         {"image": "dogs/2.jpg", "caption": ["a dog on grass", "a brown dog runs"]}
 
-    or one list of them, as in the files of ALBEF ("align before fuse") and LilT:
+    Or one list of them, in a file NAME.json, as in the files of ALBEF (align before fuse, Li et al.
+    2021):
 
         [{"image": "dogs/1.jpg", "caption": "a dog on a sofa"},
          {"image": "dogs/2.jpg", "caption": ["a dog on grass", "a brown dog runs"]}]
 
     Other fields are ignored. Paths are relative to the file's folder, or to --image-root.
+
+    objects  pairs of (where in the file, value)
     """
     records = object_records(objects, path, columns, unusable)
     return Source(description, records, Path(columns.image_root or path.parent))
@@ -274,7 +281,7 @@ def read_objects(
 def object_records(
     objects: Iterable[tuple[str, object]], path: Path, columns: Columns, unusable: Unusable
 ) -> Iterator[Record]:
-    """objects: pairs of (where in the file, value)."""
+    """The records of read_objects."""
     image = caption = None
     for where, value in objects:
         if not isinstance(value, dict):
@@ -339,27 +346,19 @@ def choose_keys(
 def read_json(path: Path, split: str, columns: Columns, unusable: Unusable) -> Source:
     """A json file: a list of objects (read_objects), COCO's captions, or Karpathy's splits.
 
-    The whole file is read at once. That takes about ten times its size of memory for a moment.
+    The whole file is in memory at once.
     """
-    with interpreting(path), open(path, encoding="utf-8-sig") as file:
-        try:
-            content = json.load(file)
-        except json.JSONDecodeError as error:
-            if error.msg != "Extra data":
-                raise
-            raise BadInput(
-                f"more than one JSON value (line {error.lineno}); if it holds one object per line, "
-                "name it .jsonl"
-            ) from None
+    with interpreting(path):
+        content = load_json(path)
         if isinstance(content, list):
             objects = ((f"object {number}", value) for number, value in enumerate(content, 1))
             return read_objects("a json list", objects, path, columns, unusable)
 
-        # COCO's files and Karpathy's have a list of images, which tell them apart.
+        # COCO's files and Karpathy's both have a list of images. COCO's have annotations beside it,
+        # and in Karpathy's each image has its sentences.
         images = content.get("images") if isinstance(content, dict) else None
         images = images if isinstance(images, list) else []
-        schema = "COCO's captions"
-        description = schema
+        schema = description = "COCO's captions"
         try:
             if images and "annotations" in content:
                 records = read_coco(content)
@@ -391,6 +390,19 @@ def read_json(path: Path, split: str, columns: Columns, unusable: Unusable) -> S
     )
 
 
+def load_json(path: Path) -> object:
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            return json.load(file)
+        except json.JSONDecodeError as error:
+            if error.msg != "Extra data":
+                raise
+            raise BadInput(
+                f"more than one JSON value (line {error.lineno}); if it holds one object per line, "
+                "name it .jsonl"
+            ) from None
+
+
 def read_coco(content: dict) -> list[Record]:
     """COCO (Common Objects in Context), captions_train2017.json: images, and notes on them.
 
@@ -416,8 +428,9 @@ def read_karpathy(content: dict, splits: tuple[str, ...]) -> list[Record]:
                      "sentences": [{"raw": "a dog on a sofa"}, {"raw": "a dog, asleep"}]},
                     ...]}
 
-    filepath is COCO's only. Training takes train and restval, which is what COCO's authors did not
-    need for validation. The images are looked for as COCO's are.
+    Only COCO's images have a filepath. Training takes train and restval: these are the images of
+    COCO's validation set that Karpathy took neither for val nor for test. The images are looked for
+    as COCO's are.
     """
     records = []
     for image in content["images"]:
@@ -431,7 +444,8 @@ def read_karpathy(content: dict, splits: tuple[str, ...]) -> list[Record]:
 def find_root(path: Path, name: str, image_root: str) -> Path:
     """Where the images of a COCO or Karpathy file are: in the first folder that has image `name`.
 
-    These are the file's folder, the one above it, and the folders in both. --image-root says it.
+    The folders are the file's own, the one above it, and all that lie in these two. --image-root
+    names another one.
     """
     if image_root:
         return Path(image_root)
@@ -481,7 +495,10 @@ def read_folder(path: Path, unusable: Unusable) -> Source:
 def folder_records(
     path: Path, images: list[Path], texts: dict[Path, Path], unusable: Unusable
 ) -> Iterator[Record]:
-    """texts: path of a .txt file without its suffix -> path of the file."""
+    """The records of read_folder.
+
+    texts  path of a .txt file without its suffix -> path of the file
+    """
     for image in images:
         name = str(image.relative_to(path))
         text_file = texts.get(image.with_suffix(""))

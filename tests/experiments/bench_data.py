@@ -1,11 +1,13 @@
-"""How fast pictures come in, and how much memory many captions take. Writes Markdown (docs/results/data.md).
+"""How fast images come in, and how much memory many captions take. Writes docs/results/data.md.
 
-    python -m tests.bench_data FOLDER                  # FOLDER: scratch space, 3 GB for ten million rows
-    python -m tests.bench_data FOLDER --rows 100000    # a quick look
+    python -m tests.experiments.bench_data FOLDER                  # FOLDER: empty scratch space
+    python -m tests.experiments.bench_data FOLDER --rows 100000    # a quick look
 
-Speed: random 640 x 480 JPEG files as a csv, as tar shards, and packed at 224 pixels, decoded or read once each.
-Memory: peaks of a process of its own, minus those of one that imports the same and does nothing. The pages of mapped files
-count apart: the system takes them back when it needs them.
+Speed: random JPEG files of 640 x 480 pixels, as a csv, as tar shards, and packed at 224 pixels.
+They are decoded or read once each.
+
+Memory: the peak of a process of its own, minus that of one that imports the same and does nothing.
+The pages of memory-mapped files count apart. The system takes them back when it needs them.
 """
 
 import argparse
@@ -15,167 +17,228 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-WORDS = "a the of large small red green blue striped dog cat circle star boat house tree on in under left right above below".split()
+ROOT = Path(__file__).parents[2]
+# fmt: off
+WORDS = [
+    "a", "the", "of", "large", "small", "red", "green", "blue", "striped", "dog", "cat", "circle",
+    "star", "boat", "house", "tree", "on", "in", "under", "left", "right", "above", "below",
+]
+# fmt: on
+
+# --------------------------------------------------------------------------------------------------
+# Memory. The programs that are measured: BEGIN, one of the others, END.
 
 BEGIN = """
 import sys, threading, time
-import numpy as np, torch
-own = whole = 0
+from pathlib import Path
+
+private = resident = 0
+
 def watch():
-    global own, whole
+    global private, resident
     while True:
         status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-        own, whole = (max(a, int(status[b].split()[0])) for a, b in ((own, "RssAnon"), (whole, "VmHWM")))
+        private = max(private, int(status["RssAnon"].split()[0]))
+        resident = max(resident, int(status["VmHWM"].split()[0]))
         time.sleep(0.01)
+
 threading.Thread(target=watch, daemon=True).start()
-from data.images import read as readers
+
+import torch
 from data.batches import Batches, Crops
-from data.captions import DistinctCaptions
-import lift, train
+from data.captions import DistinctCaptions, TokenIds
+from data.files.llm import read_llm
+from data.images.read import read_images
 """
-END = "\ntime.sleep(0.1)\nprint(own / 1e6, whole / 1e6)"
-CSV = """
-pictures = readers.read_images(sys.argv[1], "train", 8, whole=True)
-assert sum(map(len, pictures.captions)) == int(sys.argv[2])
+
+READ = """
+images = read_images(sys.argv[1], "train", 8, whole=True)
+assert sum(len(captions) for captions in images.captions) == int(sys.argv[2])
 """
-PACK = """
-pictures = readers.read_images(sys.argv[1], "train", 8, whole=True)
-assert len(pictures) == int(sys.argv[2])
-"""
-TRAIN = (
-    PACK
+
+BATCHES = (
+    READ
     + """
-cfg = train.Config(method="clip", image_size=8, batch_size=1024)
-texts = DistinctCaptions(pictures.captions)
-inputs = lift.TokenIds(cfg, "cpu").rows(texts)
-batches = Batches(pictures, texts, inputs, Crops(pictures, cfg, torch.device("cpu")), cfg, torch.device("cpu"))
+cpu = torch.device("cpu")
+captions = DistinctCaptions(images.captions)
+_, tokenizer, _ = read_llm(Path(sys.argv[3]))
+inputs, cut_share = TokenIds(tokenizer, 77, "").read(captions)
+crops = Crops(images, 1.0, 0, cpu)
+batches = Batches(images, captions, inputs, crops, batch_size=1024, seed=0, long_share=None,
+                  device=cpu)
 for step in range(20):
     batches(step)
 """
 )
 
+END = """
+time.sleep(0.1)
+print(private / 1e6, resident / 1e6)
+"""
 
-def process(code, *argv):
-    """(GB of its own, GB with mapped pages of files, both at their peak; seconds) of a Python process."""
+
+class Peak(NamedTuple):
+    private: float  # GB that belong to the process alone
+    resident: float  # GB with the pages of memory-mapped files
+    seconds: float
+
+
+def measure(program: str, *argv: object) -> Peak:
+    """Run a program in a Python process of its own."""
     begun = time.time()
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN + code + END, *map(str, argv)],
+        [sys.executable, "-c", BEGIN + program + END, *map(str, argv)],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    return *map(float, done.stdout.split()), time.time() - begun
+    private, resident = done.stdout.split()
+    return Peak(float(private), float(resident), time.time() - begun)
 
 
-def memory(folder, rows):
+def random_captions(count: int) -> Iterator[str]:
+    """Captions of about 55 letters, all different."""
     rng = np.random.default_rng(0)
+    number = 0
+    while number < count:
+        for words in rng.integers(0, len(WORDS), (min(100_000, count - number), 9)):
+            yield f"{' '.join(WORDS[word] for word in words)} {number}"
+            number += 1
 
-    def captions():
-        for i in range(0, rows, 100_000):
-            for j, words in enumerate(rng.integers(0, len(WORDS), (min(100_000, rows - i), 9))):
-                yield f"{' '.join(WORDS[w] for w in words)} {i + j}"  # 55 letters, all different
 
-    pack, table = folder / "pack", folder / "table.csv"
-    pack.mkdir(parents=True, exist_ok=True)
+def write_table(folder: Path, rows: int) -> Path:
+    """A csv of so many rows, and its 1,000 images."""
     for i in range(1000):
         Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / f"{i}.png")
-    with open(table, "w") as f, open(pack / "pictures.jsonl", "w") as g:
-        f.write("filepath,title\n")
-        for i, text in enumerate(captions()):
-            f.write(f"{i % 1000}.png,{text}\n")
-            g.write(json.dumps([f"{i // 1000:05d}/{i:08d}.jpg", [text]]) + "\n")
-    with open(pack / "images.u8", "wb") as f:
-        f.truncate(rows * 8 * 8 * 3)
-    from data.images.pack import INDEX
+    with open(folder / "table.csv", "w") as file:
+        file.write("filepath,title\n")
+        for i, caption in enumerate(random_captions(rows)):
+            file.write(f"{i % 1000}.png,{caption}\n")
+    return folder / "table.csv"
 
+
+def write_pack(folder: Path, rows: int) -> Path:
+    """A pack of so many black images, as data/images/pack.py would write it."""
+    from data.images.pack import FORMAT, INDEX, json_line
+
+    folder.mkdir()
+    with open(folder / "records.jsonl", "wb") as file:
+        for i, caption in enumerate(random_captions(rows)):
+            file.write(json_line([f"{i // 1000:05d}/{i:08d}.jpg", [caption]]))
+    with open(folder / "images.u8", "wb") as file:
+        file.truncate(rows * 8 * 8 * 3)
     index = np.zeros(rows, INDEX)
-    index["digest"], index["width"], index["height"] = np.arange(1, rows + 1), 640, 480
-    index.tofile(pack / "index")
-    (pack / "skipped.jsonl").write_text("")
-    (pack / "pack.json").write_text(
-        json.dumps({"format": 1, "size": 8, "pictures": rows, "records": rows})
-    )
-    del index
-    own, whole, _ = process("")
+    index["digest"] = np.arange(1, rows + 1)
+    index["width"] = 640
+    index["height"] = 480
+    index.tofile(folder / "index")
+    (folder / "skipped.jsonl").write_text("")
+    content = {"format": FORMAT, "size": 8, "images": rows, "records": rows}
+    (folder / "pack.json").write_text(json.dumps(content))
+    return folder
+
+
+def memory(folder: Path, rows: int, llm: Path) -> None:
+    """Print the table of memory. llm: the language model whose tokenizer is used."""
+    folder.mkdir(parents=True)
+    table = write_table(folder, rows)
+    pack = write_pack(folder / "pack", rows)
+    imports = measure("")
     print(
-        f"\n| {rows:,} captions, all different | GB above the {own:.2f} of the imports | with files' pages, above {whole:.2f} | seconds |\n"
-        "|---|---|---|---|"
+        f"\n| {rows:,} captions, all different | GB above the {imports.private:.2f} of the imports "
+        f"| with files' pages, above {imports.resident:.2f} | seconds |\n|---|---|---|---|"
     )
-    for what, code, path in (
-        (
-            f"a csv of {table.stat().st_size / 1e9:.2f} GB, 1,000 pictures, read and grouped",
-            CSV,
-            table,
-        ),
-        ("a pack of as many pictures, opened", PACK, pack),
-        ("the same, all captions as CLIP's tokens, 20 batches", TRAIN, pack),
+    size = table.stat().st_size / 1e9
+    for what, program, path in (
+        (f"a csv of {size:.2f} GB, 1,000 images, read and grouped", READ, table),
+        ("a pack of as many images, opened", READ, pack),
+        ("the same, all captions as CLIP's tokens, 20 batches", BATCHES, pack),
     ):
-        peak, mapped, seconds = process(code, path, rows)
-        print(f"| {what} | {peak - own:.2f} | {mapped - whole:.2f} | {seconds:.0f} |", flush=True)
+        peak = measure(program, path, rows, llm)
+        private = peak.private - imports.private
+        resident = peak.resident - imports.resident
+        print(f"| {what} | {private:.2f} | {resident:.2f} | {peak.seconds:.0f} |", flush=True)
 
 
-def speed(folder, count):
-    rng, pictures = np.random.default_rng(0), folder / "jpeg"
-    pictures.mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        noise = Image.fromarray(
-            rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        )  # blurred noise compresses like a photo
-        noise.resize((640, 480), Image.BICUBIC).effect_spread(3).save(
-            pictures / f"{i}.jpg", quality=90
-        )
-    (folder / "jpeg.csv").write_text(
-        "filepath,title\n" + "".join(f"jpeg/{i}.jpg,picture {i}\n" for i in range(count))
-    )
+# --------------------------------------------------------------------------------------------------
+# Speed.
+
+
+def write_photos(folder: Path, count: int) -> None:
+    """Images that compress like photos: noise, blurred. As files with a csv, and as a shard."""
+    rng = np.random.default_rng(0)
+    photos = folder / "jpeg"
+    photos.mkdir(parents=True)
+    lines = ["filepath,title\n"]
     with tarfile.open(folder / "jpeg.tar", "w") as tar:
         for i in range(count):
-            (folder / "text").write_text(f"picture {i}")
-            tar.add(pictures / f"{i}.jpg", f"{i:05d}.jpg")
+            noise = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+            photo = noise.resize((640, 480), Image.BICUBIC).effect_spread(3)
+            photo.save(photos / f"{i}.jpg", quality=90)
+            (folder / "text").write_text(f"image {i}")
+            tar.add(photos / f"{i}.jpg", f"{i:05d}.jpg")
             tar.add(folder / "text", f"{i:05d}.txt")
-    from data.images import pack
-    from data.images import read as readers
+            lines.append(f"jpeg/{i}.jpg,image {i}\n")
+    (folder / "jpeg.csv").write_text("".join(lines))
 
+
+def speed(folder: Path, count: int) -> None:
+    """Print the table of speeds."""
+    from data.images.pack import pack
+    from data.images.read import read_images
+
+    write_photos(folder, count)
+    size = sum(path.stat().st_size for path in (folder / "jpeg").iterdir()) / count
     print(
-        f"\n| {count} JPEG pictures of 640 x 480 (mean {sum(p.stat().st_size for p in pictures.iterdir()) / count / 1e3:.0f} kB), read at 224 "
-        "| pictures a second |\n|---|---|"
+        f"\n| {count} JPEG images of 640 x 480 (mean {size / 1e3:.0f} kB), read at 224 "
+        "| images per second |\n|---|---|"
     )
     for what, spec in (
         ("csv and JPEG files, decoded", folder / "jpeg.csv"),
         ("tar shard, decoded", folder / "jpeg.tar"),
     ):
         begun = time.time()
-        pack.pack(str(spec), folder / f"packed-{spec.suffix[1:]}", 224)
-        print(
-            f"| {what}, {os.cpu_count()} threads | {count / (time.time() - begun):.0f} |",
-            flush=True,
-        )
-    packed = readers.read_images(str(folder / "packed-csv"), "train", 224, whole=True)
-    begun, steps = time.time(), 20
+        pack(str(spec), folder / f"packed-{spec.suffix[1:]}", 224)
+        per_second = count / (time.time() - begun)
+        print(f"| {what}, {os.cpu_count()} threads | {per_second:.0f} |", flush=True)
+
+    images = read_images(str(folder / "packed-csv"), "train", 224, whole=True)
+    rng = np.random.default_rng(0)
+    begun = time.time()
+    steps = 20
     for _ in range(steps):
-        packed.pixels(rng.integers(0, len(packed), 256))
-    print(f"| packed, random batches of 256 | {256 * steps / (time.time() - begun):.0f} |")
+        images.pixels(rng.integers(0, len(images), 256))
+    per_second = 256 * steps / (time.time() - begun)
+    print(f"| packed, random batches of 256 | {per_second:.0f} |", flush=True)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--rows", type=int, default=3_000_000, help="captions; 0: no memory table")
+    parser.add_argument("--images", type=int, default=2000, help="JPEG files; 0: no speed table")
     args = parser.parse_args()
     if args.folder.exists() and any(args.folder.iterdir()):
         raise SystemExit(f"{args.folder} is not empty")
+
+    # The language model comes from the user's cache. What is measured goes into another one.
+    from data.files.llm import fetch_default
+
+    llm = fetch_default()
     os.environ["LIFT_CACHE"] = str(args.folder / "cache")
-    os.environ["TMPDIR"] = str(args.folder)
-    speed(args.folder / "speed", args.pictures)
-    memory(args.folder / "memory", args.rows)
+    if args.images:
+        speed(args.folder / "speed", args.images)
+    if args.rows:
+        memory(args.folder / "memory", args.rows, llm)
 
 
 if __name__ == "__main__":
