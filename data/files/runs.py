@@ -1,4 +1,4 @@
-"""Trained runs on disk."""
+"""Trained runs on disk: checkpoints, written whole or not at all, and read back."""
 
 import io
 import json
@@ -10,16 +10,15 @@ import torch
 from data.common import BadInput, interpreting
 from data.files.tensors import read_safetensors
 
-RUN_KEYS = (
-    "config",
-    "step",
-    "text_fingerprint",
-    "image_fingerprint",
-)  # what is kept of a run beside its weights
+# What is kept of a run beside its weights. Files of data/files/export.py hold it, too.
+RUN_KEYS = ("config", "step", "text_fingerprint", "image_fingerprint")
 
 
-def load_tensors(path):
-    """torch.load of plain tensors, numbers and strings; BadInput for anything else."""
+def load_tensors(path: Path):
+    """torch.load of plain tensors, numbers and strings. BadInput for anything else.
+
+    With weights_only no file can run code of its own.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -28,31 +27,36 @@ def load_tensors(path):
         raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
 
 
-def save_tensors(what, path):
-    """torch.save that leaves the old file or the new one, never half of one."""
-    part, buffer = path.with_suffix(".part"), io.BytesIO()
-    torch.save(what, buffer)  # (straight to a file, torch turns "disk full" into an obscure error)
+def save_tensors(contents, path: Path) -> None:
+    """torch.save. The old file or the new one is left, never half of one."""
+    # Saved to memory first: straight to a file, torch turns a full disk into an obscure error.
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    unfinished = path.with_suffix(".part")
     try:
-        with open(part, "wb") as f:
-            f.write(buffer.getbuffer())
-            f.flush()
-            os.fsync(f.fileno())
+        with open(unfinished, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
-    os.replace(part, path)
+    os.replace(unfinished, path)
 
 
-def read_run(folder):
-    """The checkpoint of a run folder, or of what data/export.py made of one, as a dict of plain tensors, numbers and strings."""
+def read_run(folder: str | Path) -> dict:
+    """The checkpoint of a run folder, or of a file that data/files/export.py made of one.
+
+    A dict of plain tensors, numbers and strings: "model" holds the weights, and RUN_KEYS the rest.
+    BadInput for what is no run.
+    """
     path = Path(folder)
     try:
         if path.suffix == ".safetensors":
-            meta, tensors = read_safetensors(path)
+            metadata, tensors = read_safetensors(path)
             with interpreting(path):
-                checkpoint = json.loads(meta["lift"]) | {
-                    "model": {name: stored.decode() for name, stored in tensors.items()}
-                }
+                checkpoint = json.loads(metadata["lift"])
+                checkpoint["model"] = {name: stored.decode() for name, stored in tensors.items()}
         else:
             path /= "checkpoint.pt"
             checkpoint = load_tensors(path)
@@ -62,6 +66,7 @@ def read_run(folder):
         ) from None
     if not isinstance(checkpoint, dict) or not {*RUN_KEYS, "model"} <= set(checkpoint):
         raise BadInput(
-            f"{path}: a checkpoint of another program, or of an older version of this one; train again"
+            f"{path}: a checkpoint of another program, or of an older version of this one; train "
+            "again"
         )
     return checkpoint

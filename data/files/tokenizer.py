@@ -1,7 +1,27 @@
-"""Byte-level BPE, run by tiktoken on the vocabulary and merges that the weights came with."""
+"""Byte-level byte-pair encoding (BPE): text -> token ids. (Sennrich et al. 2016, arXiv 1508.07909)
+
+A tokenizer comes with the weights of a language model: a vocabulary and a list of merges. To encode
+a text:
+
+    1. Cut it into pieces with a regular expression. No token reaches over a cut.
+       "two dogs"  ->  "two", " dogs"
+    2. Take the bytes of each piece, so that there are no unknown words. (Radford et al. 2019)
+       " dogs"  ->  " " "d" "o" "g" "s"
+    3. Merge two neighbours. Of all pairs take the one that comes first in the list of merges. Go on
+       until no pair is in the list. SmolLM2's list has, among others and in this order, (" ", "d"),
+       ("o", "g"), (" d", "og"), (" dog", "s"):
+       " " "d" "o" "g" "s"  ->  " d" "o" "g" "s"  ->  " d" "og" "s"  ->  " dog" "s"  ->  " dogs"
+    4. Look up what is left in the vocabulary.
+       "two" " dogs"  ->  11355, 5046
+
+The files spell each byte as one printable character, as GPT-2 did. A space is "Ġ", so the last
+token is "Ġdogs" there. tiktoken does the merging. The tests compare the ids with those of the
+library `tokenizers`, on random texts.
+"""
 
 import json
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,170 +29,276 @@ import tiktoken
 
 from data.common import BadInput, interpreting
 
-# How each family cuts text into pieces before merging. Keys are llama.cpp's names for them.
+# --------------------------------------------------------------------------------------------------
+# How each family of models cuts a text into pieces.
+
+# The keys are llama.cpp's names.
 PATTERNS = {
     "gpt-2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
     "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    # Single digits are split off first, GPT-2's pattern runs on what is left: here both in one pass. White space
-    # before a digit ends its part, hence the arm `\s+(?=\p{N})`.
+    # SmolLM splits off single digits, then uses GPT-2's pattern on what is left. Here both are done
+    # at once. White space before a digit ends what is left there, hence `\s+(?=\p{N})`.
     "smollm": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
 }
-PATTERNS["qwen2"] = PATTERNS["llama-bpe"].replace(r"\p{N}{1,3}", r"\p{N}")  # numbers digit by digit
+# Qwen takes numbers digit by digit, where Llama takes up to three.
+PATTERNS["qwen2"] = PATTERNS["llama-bpe"].replace(r"\p{N}{1,3}", r"\p{N}")
 
 
-def _byte_alphabet():
-    """GPT-2's spelling of bytes as printable characters, inverted: {character: byte}."""
+# --------------------------------------------------------------------------------------------------
+# The tokenizer.
+
+
+def byte_of_character() -> dict[str, int]:
+    """GPT-2's spelling of the 256 bytes: {printable character: byte}.
+
+    A byte that is a printable character of Latin-1 stands for itself. The other 68 bytes take the
+    characters from 256 on, in order.
+    """
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
+    byte_of = {chr(byte): byte for byte in plain}
+    others = [byte for byte in range(256) if byte not in plain]
+    for i, byte in enumerate(others):
+        byte_of[chr(256 + i)] = byte
+    return byte_of
 
 
 class Tokenizer:
-    """Byte-level BPE: text -> ids, equal to the library `tokenizers` on the same vocabulary (tested by fuzzing).
+    """Byte-level BPE: text -> ids.
 
-    vocab    {token in GPT-2's byte spelling: id}, without special tokens
-    merges   pairs of such tokens, in order of rank
+    vocab    {token in GPT-2's spelling of bytes: id}, without special tokens
+    merges   pairs of such tokens, in the order in which they are merged
     pattern  a key of PATTERNS
-    nfc      normalise to Unicode NFC first (Qwen)
-    prefix, suffix  ids put before and after every text (Llama 3's <|begin_of_text|>, Qwen3-Embedding's end)
+    nfc      bring the text into Unicode's normal form C first (Qwen)
+    prefix   ids put before every text (Llama 3: <|begin_of_text|>)
+    suffix   ids put behind every text (Qwen3-Embedding: <|endoftext|>)
+
+    KeyError if a merge makes a token that is not in the vocabulary.
     """
 
-    def __init__(self, vocab, merges, pattern, nfc=False, prefix=(), suffix=()):
-        alphabet = _byte_alphabet()
-        # tiktoken merges the pair of lowest rank first and returns ranks. A rank here is: the byte itself for
-        # single bytes, then the order of the merges. `self.ids` turns ranks into the file's ids. A byte that the
-        # vocabulary lacks gets id -1 and is dropped, as `tokenizers` does; tiktoken alone would panic on it.
-        ranks = {bytes([b]): b for b in range(256)}
-        ids = [vocab.get(c, -1) for c, _ in sorted(alphabet.items(), key=lambda item: item[1])]
+    def __init__(
+        self,
+        vocab: Mapping[str, int],
+        merges: Iterable[tuple[str, str]],
+        pattern: str,
+        nfc: bool = False,
+        prefix: Sequence[int] = (),
+        suffix: Sequence[int] = (),
+    ):
+        byte_of = byte_of_character()
+        character_of = {byte: character for character, byte in byte_of.items()}
+
+        # tiktoken merges the pair of lowest rank first, and returns ranks. Here the ranks 0 to 255
+        # are the bytes themselves, and the merges follow in order. ids[rank] is the file's id. A byte
+        # that the vocabulary lacks has the id -1, and `encode` drops it: so does `tokenizers`, and
+        # without a rank for it tiktoken would crash.
+        ranks = {}
+        ids = []
+        for byte in range(256):
+            ranks[bytes([byte])] = byte
+            ids.append(vocab.get(character_of[byte], -1))
         for left, right in merges:
-            token = bytes(alphabet[c] for c in left + right)
+            token = bytes(byte_of[character] for character in left + right)
             if token not in ranks:
                 ranks[token] = len(ids)
                 ids.append(vocab[left + right])
+
         self.ids = np.array(ids)
-        self.nfc, self.prefix, self.suffix = nfc, list(prefix), list(suffix)
+        self.nfc = nfc
+        self.prefix = list(prefix)
+        self.suffix = list(suffix)
         self.encoding = tiktoken.Encoding(
             "lift", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={}
         )
-        self._bytes = {i: token for token, rank in ranks.items() if (i := ids[rank]) >= 0}
+        self.bytes_of_id = {ids[rank]: token for token, rank in ranks.items() if ids[rank] >= 0}
 
-    def encode(self, text):
-        """Ids of one text, as a list; special tokens written out in the text are ordinary characters."""
+    def encode(self, text: str) -> list[int]:
+        """The ids of one text. Special tokens written out in it are ordinary characters."""
         if self.nfc:
             text = unicodedata.normalize("NFC", text)
-        return [i for i in self.ids[self.encoding.encode_ordinary(text)].tolist() if i >= 0]
+        ranks = self.encoding.encode_ordinary(text)
+        ids = self.ids[ranks].tolist()
+        return [i for i in ids if i >= 0]
 
-    def encode_all(self, texts, before="", after="", max_length=None):
-        """Ids a text, each at most max_length with everything around the caption. Returns (lists, which were cut)."""
-        head, tail = self.prefix + self.encode(before), self.encode(after) + self.suffix
-        room = None if max_length is None else max_length - len(head) - len(tail)
-        if room is not None and room < 1:
-            raise BadInput(
-                f"a context of {max_length} tokens has no room for a caption beside the prompt"
-            )
-        captions = [self.encode(text) for text in texts]
-        for text, ids in zip(texts, captions):
-            if not head + ids + tail:
+    def encode_all(
+        self,
+        texts: Sequence[str],
+        before: str = "",
+        after: str = "",
+        max_length: int | None = None,
+    ) -> tuple[list[list[int]], list[bool]]:
+        """The ids of each caption with what stands around it, and which captions were cut.
+
+        before, after  words put around the caption (a prompt)
+        max_length     of each list; the caption is cut, never what stands around it
+
+        BadInput if max_length leaves no room for a caption, or if a list would be empty.
+        """
+        head = self.prefix + self.encode(before)
+        tail = self.encode(after) + self.suffix
+        room = None  # for the caption; None: as much as it needs
+        if max_length is not None:
+            room = max_length - len(head) - len(tail)
+            if room < 1:
+                raise BadInput(
+                    f"a context of {max_length} tokens has no room for a caption beside the prompt"
+                )
+
+        lists, was_cut = [], []
+        for text in texts:
+            caption = self.encode(text)
+            ids = head + caption[:room] + tail
+            if not ids:
                 raise BadInput(f"the caption {text!r} has no tokens; leave it out")
-        return [head + ids[:room] + tail for ids in captions], [
-            room is not None and len(ids) > room for ids in captions
-        ]
+            lists.append(ids)
+            was_cut.append(room is not None and len(caption) > room)
+        return lists, was_cut
 
-    def token(self, i):
-        """How token i reads, for people."""
-        return self._bytes.get(i, b"<special>").decode("utf-8", errors="replace")
+    def token_text(self, i: int) -> str:
+        """How token i reads, for people. A token may hold a part of a character only."""
+        return self.bytes_of_id.get(i, b"<special>").decode("utf-8", errors="replace")
 
 
-def gguf_tokenizer(meta):
-    """The tokenizer in a GGUF file's metadata."""
-    model, pattern = meta["tokenizer.ggml.model"], meta["tokenizer.ggml.pre"]
+# --------------------------------------------------------------------------------------------------
+# The tokenizer of a GGUF file.
+
+GGUF_NORMAL_TOKEN = 1  # as opposed to special, unused and other tokens
+
+
+def gguf_tokenizer(meta: Mapping) -> Tokenizer:
+    """The tokenizer in a GGUF file's metadata.
+
+    BadInput for one that is not byte-level BPE with a pattern of PATTERNS; KeyError, TypeError or
+    ValueError if its parts are missing or do not fit each other.
+    """
+    model = meta["tokenizer.ggml.model"]
+    pattern = meta["tokenizer.ggml.pre"]
     if model != "gpt2" or pattern not in PATTERNS:
         raise BadInput(
-            f"tokenizer {model}/{pattern} is not supported, only byte-level BPE of {', '.join(PATTERNS)}"
+            f"tokenizer {model}/{pattern} is not supported, only byte-level BPE of "
+            f"{', '.join(PATTERNS)}"
         )
-    tokens = zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"], strict=True)
-    begin = meta.get("tokenizer.ggml.add_bos_token", pattern == "llama-bpe")
-    end = meta.get("tokenizer.ggml.add_eos_token", False)
-    return Tokenizer(
-        {t: i for i, (t, kind) in enumerate(tokens) if kind == 1},  # 1: a normal token
-        [tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]],
-        pattern,
-        nfc=pattern == "qwen2",
-        prefix=[meta["tokenizer.ggml.bos_token_id"]] if begin else [],
-        suffix=[meta["tokenizer.ggml.eos_token_id"]] if end else [],
-    )
+
+    tokens = meta["tokenizer.ggml.tokens"]
+    types = meta["tokenizer.ggml.token_type"]
+    vocab = {}
+    for i, (token, token_type) in enumerate(zip(tokens, types, strict=True)):
+        if token_type == GGUF_NORMAL_TOKEN:
+            vocab[token] = i
+    merges = [tuple(merge.split(" ")) for merge in meta["tokenizer.ggml.merges"]]
+
+    # Llama 3's files may leave the switch out.
+    prefix, suffix = [], []
+    if meta.get("tokenizer.ggml.add_bos_token", pattern == "llama-bpe"):
+        prefix = [meta["tokenizer.ggml.bos_token_id"]]
+    if meta.get("tokenizer.ggml.add_eos_token", False):
+        suffix = [meta["tokenizer.ggml.eos_token_id"]]
+    return Tokenizer(vocab, merges, pattern, pattern == "qwen2", prefix, suffix)
 
 
-def hf_tokenizer(path):
-    """The tokenizer in a Hugging Face tokenizer.json: BPE with a ByteLevel pre-tokenizer of a known pattern."""
+# --------------------------------------------------------------------------------------------------
+# The tokenizer of a Hugging Face folder.
+
+
+def hf_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer in a Hugging Face tokenizer.json. BadInput for one that is not supported.
+
+    Supported: byte-level BPE, normal form C or none, and a pre-tokenizer of PRE_TOKENIZERS.
+    """
     with interpreting(path):
-        file = json.loads(Path(path).read_text(encoding="utf-8"))
-        model, normalizer = file["model"], file.get("normalizer")
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        model = content["model"]
+        normalizer = content.get("normalizer")
         if model["type"] != "BPE" or model.get("byte_fallback"):
             raise BadInput(f"tokenizer model {model['type']} is not supported, only byte-level BPE")
         if normalizer not in (None, {"type": "NFC"}):
             raise BadInput(f"normalizer {normalizer} is not supported, only NFC")
-        pattern = _recognise(file["pre_tokenizer"])
+        pattern = pattern_of(content["pre_tokenizer"])
         if pattern is None:
             raise BadInput(f"its pre-tokenizer is none of {', '.join(PATTERNS)}")
-        special = {t["content"] for t in file.get("added_tokens", [])}
-        merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-        prefix, suffix = _template(file.get("post_processor"))
-        return Tokenizer(
-            {t: i for t, i in model["vocab"].items() if t not in special},
-            merges,
-            pattern,
-            normalizer is not None,
-            prefix,
-            suffix,
-        )
+
+        special = {token["content"] for token in content.get("added_tokens", [])}
+        vocab = {token: i for token, i in model["vocab"].items() if token not in special}
+        merges = []
+        for merge in model["merges"]:
+            # Older files write "a b", newer ones ["a", "b"].
+            pair = merge.split(" ") if isinstance(merge, str) else merge
+            merges.append(tuple(pair))
+        prefix, suffix = ids_around_text(content.get("post_processor"))
+        return Tokenizer(vocab, merges, pattern, normalizer is not None, prefix, suffix)
 
 
-def _recognise(pre):
+def split_step(pattern: str) -> dict:
+    """The step of a pre-tokenizer that cuts by a pattern of PATTERNS."""
+    return {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": PATTERNS[pattern]}}
+
+
+# The last step spells the bytes. With use_regex it also cuts, by GPT-2's pattern.
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+BYTE_LEVEL_GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+
+# {key of PATTERNS: the steps of a tokenizer.json's pre_tokenizer that cut in the same way}
+PRE_TOKENIZERS = {
+    "gpt-2": [BYTE_LEVEL_GPT2],
+    "smollm": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL_GPT2],
+    "llama-bpe": [split_step("llama-bpe"), BYTE_LEVEL],
+    "qwen2": [split_step("qwen2"), BYTE_LEVEL],
+}
+
+
+def pattern_of(pre_tokenizer: Mapping) -> str | None:
     """The key of PATTERNS that a tokenizer.json's pre_tokenizer stands for, or None."""
-    *steps, last = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
-    found = (
-        last["type"],
-        last.get("add_prefix_space", False),
-        last.get("use_regex", True),
-        [
-            (s["type"], s.get("individual_digits"), s.get("behavior"), s.get("pattern"))
-            for s in steps
-        ],
+    steps = [pre_tokenizer]
+    if pre_tokenizer["type"] == "Sequence":
+        steps = pre_tokenizer["pretokenizers"]
+    *first_steps, last = steps
+
+    # Keep only the entries that decide where the text is cut, as PRE_TOKENIZERS writes them.
+    found = []
+    for step in first_steps:
+        entries = {"type": step["type"]}
+        for key in ("individual_digits", "behavior", "pattern"):
+            if step.get(key) is not None:
+                entries[key] = step[key]
+        found.append(entries)
+    found.append(
+        {
+            "type": last["type"],
+            "add_prefix_space": last.get("add_prefix_space", False),
+            "use_regex": last.get("use_regex", True),
+        }
     )
-    known = {  # the last step (whether it cuts by its own regex, GPT-2's) and those before it
-        "gpt-2": ("ByteLevel", False, True, []),
-        "smollm": ("ByteLevel", False, True, [("Digits", True, None, None)]),
-        "llama-bpe": (
-            "ByteLevel",
-            False,
-            False,
-            [("Split", None, "Isolated", {"Regex": PATTERNS["llama-bpe"]})],
-        ),
-        "qwen2": (
-            "ByteLevel",
-            False,
-            False,
-            [("Split", None, "Isolated", {"Regex": PATTERNS["qwen2"]})],
-        ),
-    }
-    return next((name for name, how in known.items() if how == found), None)
+
+    for pattern, known in PRE_TOKENIZERS.items():
+        if found == known:
+            return pattern
+    return None
 
 
-def _template(post):
-    """Ids that a tokenizer.json's post-processor puts (before, after) a single text."""
+def ids_around_text(post_processor: Mapping | None) -> tuple[list[int], list[int]]:
+    """The ids that a tokenizer.json's post_processor puts before and behind a text.
+
+    BadInput for a step that may do something else.
+    """
+    steps = []
+    if post_processor:
+        steps = post_processor.get("processors", [post_processor])
+
     before, after = [], []
-    for step in post.get("processors", [post]) if post else []:
-        if step["type"] == "TemplateProcessing":
-            side = before
-            for piece in step["single"]:
-                if "Sequence" in piece:
-                    side = after
-                else:
-                    side += step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
-        elif step["type"] != "ByteLevel":
+    for step in steps:
+        if step["type"] == "ByteLevel":  # it changes places in the text only, and no ids
+            continue
+        if step["type"] != "TemplateProcessing":
             raise BadInput(
-                f"post-processor {step['type']} is not supported, only TemplateProcessing and ByteLevel"
+                f"post-processor {step['type']} is not supported, only TemplateProcessing and "
+                "ByteLevel"
             )
+        # The template of a single text: special tokens, the text ("Sequence"), special tokens.
+        side = before
+        for piece in step["single"]:
+            if "Sequence" in piece:
+                side = after
+            else:
+                name = piece["SpecialToken"]["id"]
+                side += step["special_tokens"][name]["ids"]
     return before, after

@@ -1,4 +1,8 @@
-"""Weights of image towers."""
+"""Weights of pretrained image towers: read, renamed, resized, and put into a vit.ViT.
+
+The modules of vit.py carry timm's names. Hugging Face's ViT, DeiT and CLIP vision models hold the
+same numbers under other names, so those are translated.
+"""
 
 import math
 import re
@@ -7,16 +11,23 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from data.common import BadInput, interpreting
 from data.files.runs import load_tensors
 from data.files.tensors import mismatch, read_safetensors
-from data.images.pixels import PIXEL_NORMS
 
-# ---------------------------------------------------------------------------------------------------------------
-# Weights of others. Modules here carry timm's names already; Hugging Face's ViT and DeiT have these.
+PixelNorm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each colour
 
+# --------------------------------------------------------------------------------------------------
+# Names.
+
+# What may stand before all names of a checkpoint.
+PREFIX = re.compile(r"^(module|vit|deit|vision_model)\.")
+
+# Pieces of Hugging Face's names -> timm's. They are replaced one after the other, in this order.
 HF_NAMES = {
+    # ViT and DeiT
     r"embeddings\.patch_embeddings\.projection": "patch_embed.proj",
     r"embeddings\.cls_token": "cls_token",
     r"embeddings\.position_embeddings": "pos_embed",
@@ -27,7 +38,7 @@ HF_NAMES = {
     r"layernorm_before": "norm1",
     r"layernorm_after": "norm2",
     r"^layernorm\.": "norm.",
-    # and its CLIPVisionModel these
+    # CLIPVisionModel
     r"embeddings\.patch_embedding\.": "patch_embed.proj.",
     r"embeddings\.class_embedding": "cls_token",
     r"embeddings\.position_embedding\.weight": "pos_embed",
@@ -37,103 +48,159 @@ HF_NAMES = {
     r"^pre_layr?norm\.": "norm_pre.",
     r"^post_layernorm\.": "norm.",
 }
-HF_QKV = re.compile(
-    r"(.*)(?:attention\.attention\.(query|key|value)|self_attn\.([qkv])_proj)\.(weight|bias)"
+# Queries, keys and values are three tensors there and one here. First ViT's and DeiT's names, then
+# CLIP's: groups are (block, query | key | value, weight | bias) and (block, q | k | v, ...).
+HF_QKV = (
+    re.compile(r"(.*)attention\.attention\.(query|key|value)\.(weight|bias)"),
+    re.compile(r"(.*)self_attn\.([qkv])_proj\.(weight|bias)"),
 )
-# What an image tower has no use for: heads made for labels, CLIP's projection, its text side, and numbers of positions.
-DROPPED = r"(head|head_dist|fc_norm|pooler|classifier|pre_logits|visual_projection|text_projection|text_model|logit_scale)\b|.*position_ids$"
+# What a tower has no use for: heads made for labels, CLIP's projection and text side, and the
+# numbers 0, 1, 2, ... of the positions.
+UNUSED = re.compile(
+    r"(head|head_dist|fc_norm|pooler|classifier|pre_logits|visual_projection|text_projection"
+    r"|text_model|logit_scale)\b|.*position_ids$"
+)
 
 
-def timm_names(state):
-    """A checkpoint's tensors by timm's names: a run's own, timm's, or those of Hugging Face's ViT, DeiT and CLIP vision models."""
-    if any(name.startswith("visual.") for name in state):  # a run of this project
-        return {
-            name.removeprefix("visual."): t
-            for name, t in state.items()
-            if name.startswith("visual.")
-        }
-    state, parts = (
-        {re.sub(r"^(module|vit|deit|vision_model)\.", "", name): t for name, t in state.items()},
-        defaultdict(dict),
-    )
-    for name in [*state]:
-        if found := HF_QKV.fullmatch(name):
-            block, *which, kind = found.groups()
-            parts[f"{block}attn.qkv.{kind}"][next(filter(None, which))[0]] = state.pop(name)
-    state |= {name: torch.cat([own[part] for part in "qkv"]) for name, own in parts.items()}
-    for theirs, ours in HF_NAMES.items():
-        state = {re.sub(theirs, ours, name): t for name, t in state.items()}
-    if "norm_pre.weight" in state:  # CLIP's patches have no bias
-        state.setdefault("patch_embed.proj.bias", torch.zeros_like(state["norm_pre.weight"]))
-    for name, dims in (
-        ("cls_token", (1, 1, -1)),
-        ("pos_embed", (1, -1, state["pos_embed"].shape[-1])),
-    ):
-        if name in state:
-            state[name] = state[name].reshape(dims)
-    return {name: t for name, t in state.items() if not re.match(DROPPED, name)}
+def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors by timm's names.
+
+    state  of a run of this project, of timm, or of Hugging Face's ViT, DeiT or CLIP vision model
+    """
+    # In a run of this project the image tower is called "visual" and has timm's names already.
+    tower = {
+        name.removeprefix("visual."): tensor
+        for name, tensor in state.items()
+        if name.startswith("visual.")
+    }
+    if tower:
+        return tower
+
+    state = {PREFIX.sub("", name): tensor for name, tensor in state.items()}
+    state = join_qkv(state)
+    for pattern, name_here in HF_NAMES.items():
+        state = {re.sub(pattern, name_here, name): tensor for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if not UNUSED.match(name)}
+
+    # CLIP's patch projection has no bias. Its class token and positions lack the batch dimension.
+    if "norm_pre.weight" in state:
+        zeros = torch.zeros_like(state["norm_pre.weight"])
+        state.setdefault("patch_embed.proj.bias", zeros)
+    if "cls_token" in state:
+        state["cls_token"] = state["cls_token"].reshape(1, 1, -1)
+    state["pos_embed"] = state["pos_embed"].reshape(1, -1, state["pos_embed"].shape[-1])
+    return state
 
 
-def read_vit(path):
-    """{timm's name: tensor} of a ViT: a run folder, or a .safetensors, .pth or .pt file in timm's or Hugging Face's layout."""
+def join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put each block's queries, keys and values, in this order, into one tensor "attn.qkv"."""
+    joined = {}
+    pieces = defaultdict(dict)  # {name of the one tensor: {"q": ..., "k": ..., "v": ...}}
+    for name, tensor in state.items():
+        match = HF_QKV[0].fullmatch(name) or HF_QKV[1].fullmatch(name)
+        if match:
+            block, which, parameter = match.groups()
+            pieces[f"{block}attn.qkv.{parameter}"][which[0]] = tensor
+        else:
+            joined[name] = tensor
+    for name, piece in pieces.items():
+        joined[name] = torch.cat([piece["q"], piece["k"], piece["v"]])
+    return joined
+
+
+# --------------------------------------------------------------------------------------------------
+# Files.
+
+
+def read_vit(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a ViT by timm's names. BadInput for a file that cannot be read.
+
+    path  a run folder, a Hugging Face folder, or a .safetensors, .pth or .pt file
+    """
     path = Path(path)
     if path.is_dir():
-        path /= (
-            "checkpoint.pt"
-            if (path / "checkpoint.pt").is_file() or not (path / "model.safetensors").is_file()
-            else "model.safetensors"
-        )
+        is_run = (path / "checkpoint.pt").is_file()
+        has_weights = (path / "model.safetensors").is_file()
+        path /= "model.safetensors" if has_weights and not is_run else "checkpoint.pt"
     with interpreting(path):
         if path.suffix == ".safetensors":
-            state = {name: stored.decode() for name, stored in read_safetensors(path)[1].items()}
-        else:
-            state = load_tensors(path)
-            state = state.get("model", state.get("state_dict", state))
-        return timm_names(state)
+            _, tensors = read_safetensors(path)
+            return timm_names({name: stored.decode() for name, stored in tensors.items()})
+        state = load_tensors(path)
+        return timm_names(state.get("model", state.get("state_dict", state)))
 
 
 @torch.no_grad()
-def load_vit(tower, path, norm="clip"):
-    """Fill a vit.ViT from a file or run folder that read_vit knows.
+def load_vit(
+    tower: nn.Module,
+    path: str | Path,
+    norm: PixelNorm | None = None,
+    norm_here: PixelNorm | None = None,
+) -> None:
+    """Fill a vit.ViT from a file or folder that read_vit knows.
 
-    norm, a key of pixels.PIXEL_NORMS, says how the file's makers normalised pixels; where that is not CLIP's way, the
-    patch projection is changed so that it sees from pixels normalised in CLIP's way what it saw before.
-    Positions of another image size are resized as a picture would be (bicubic, antialiased). Raises BadInput for a
-    file that cannot be read, and where a name is missing or unknown or a shape differs.
+    norm       mean and deviation of the pixels that the weights were trained on
+    norm_here  those of the pixels that the tower will get; None of both: they are the same
+
+    Positions of another image size are resized. BadInput for a file that cannot be read, where a
+    name is missing or unknown, and where a shape differs.
     """
-    state, wanted = read_vit(path), tower.state_dict()
+    state = read_vit(path)
     with interpreting(path):
         if "patch_embed.proj.weight" in state:  # a convolution elsewhere, a linear layer here
             state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].flatten(1)
-        if "pos_embed" in state and state["pos_embed"].shape[1] != wanted["pos_embed"].shape[1]:
-            extra = int("cls_token" in state)
-            grid = state["pos_embed"][:, extra:].float()
-            old, new = (
-                math.isqrt(n) for n in (grid.shape[1], wanted["pos_embed"].shape[1] - extra)
+        if "pos_embed" in state:
+            n_extra = 1 if "cls_token" in state else 0
+            state["pos_embed"] = resized_positions(
+                state["pos_embed"], tower.state_dict()["pos_embed"].shape[1], n_extra
             )
-            if not old or old * old != grid.shape[1]:
-                raise BadInput(
-                    f"pos_embed has {grid.shape[1]} patch positions, which make no square"
-                )
-            grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
-            grid = (
-                F.interpolate(grid, (new, new), mode="bicubic", antialias=True)
-                .flatten(2)
-                .transpose(1, 2)
-            )
-            state["pos_embed"] = torch.cat(
-                [state["pos_embed"][:, :extra], grid], dim=1
-            )  # (1, extra + new * new, D)
-        if wrong := mismatch(state, tower, "--model, --image-size and --image-pool want"):
-            raise BadInput(wrong)
-        if not all(bool(t.isfinite().all()) for t in state.values()):
+        # The method LilT puts adapters into the tower before its weights come. A file without them
+        # leaves them as they start.
+        for name, tensor in tower.state_dict().items():
+            if ".adapter1." in name or ".adapter2." in name:
+                state.setdefault(name, tensor)
+        problem = mismatch(state, tower, "--model, --image-size and --image-pool want")
+        if problem:
+            raise BadInput(problem)
+        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
             raise BadInput("some of its weights are not finite")
-        (our_mean, our_std), (mean, std) = (
-            torch.tensor(PIXEL_NORMS[name]).double() for name in ("clip", norm)
-        )
-        kernel = state["patch_embed.proj.weight"].double().unflatten(1, (3, -1))  # (D, 3, pixels)
-        state["patch_embed.proj.bias"] = state["patch_embed.proj.bias"].double() + (
-            kernel * ((our_mean - mean) / std)[:, None]
-        ).sum((1, 2))
-        state["patch_embed.proj.weight"] = (kernel * (our_std / std)[:, None]).flatten(1)
+        if norm != norm_here:
+            change_pixel_norm(state, norm, norm_here)
         tower.load_state_dict(state)
+
+
+def resized_positions(positions: Tensor, count: int, n_extra: int) -> Tensor:
+    """Position embeddings (1, n_extra + old * old, D) -> (1, count, D).
+
+    They are resized like an image, bicubic and antialiased. The first n_extra, of a class token,
+    belong to no place and stay.
+    """
+    if positions.shape[1] == count:
+        return positions
+    extra, grid = positions[:, :n_extra], positions[:, n_extra:].float()
+    old = math.isqrt(grid.shape[1])
+    new = math.isqrt(count - n_extra)
+    if not old or old * old != grid.shape[1]:
+        raise BadInput(f"pos_embed has {grid.shape[1]} patch positions, which make no square")
+    grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
+    grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True)  # (1, D, new, new)
+    return torch.cat([extra, grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def change_pixel_norm(state: dict[str, Tensor], norm: PixelNorm, norm_here: PixelNorm) -> None:
+    """Change the patch projection, in place, for pixels that are normalised in another way.
+
+        x = (pixel - mean) / std                what the projection W x + b was trained on
+        y = (pixel - mean_here) / std_here      what it will get
+        x = (std_here / std) y + (mean_here - mean) / std
+
+    So W (std_here / std) and b + W (mean_here - mean) / std make the same numbers of y. All means
+    and deviations are one number per colour.
+    """
+    mean, std = torch.tensor(norm).double()  # 2 x (3,)
+    mean_here, std_here = torch.tensor(norm_here).double()
+    kernel = state["patch_embed.proj.weight"].double().unflatten(1, (3, -1))  # (D, 3, p p)
+    shift = ((mean_here - mean) / std)[:, None]  # (3, 1)
+    bias = state["patch_embed.proj.bias"].double()  # (D,)
+    state["patch_embed.proj.bias"] = bias + (kernel * shift).sum((1, 2))
+    state["patch_embed.proj.weight"] = (kernel * (std_here / std)[:, None]).flatten(1)

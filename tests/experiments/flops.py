@@ -64,7 +64,6 @@ SAME = {
     "eps": 1e-5,
     "rope_theta": 1e4,
     "rope_divisors": 1.0,
-    "bidirectional": False,
     "qkv_bias": False,
     "o_bias": False,
     "mlp_bias": False,
