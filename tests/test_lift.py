@@ -10,13 +10,11 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-import transformers
 from PIL import Image
 
 import data.files.export
@@ -26,6 +24,7 @@ import train
 import vit
 from data.captions import END, PAD
 from data.common import BadInput
+from data.files.runs import read_run
 from data.files.vit import load_vit
 from data.images import pixels
 from tests.experiments import flops
@@ -44,7 +43,7 @@ COSINE = [[1.0, -0.6, 0.0], [0.6, 0.28, -0.8], [0.8, 0.0, -0.6]]
 def test_info_nce_by_hand():
     scale = 3.0
     rows = [[scale * c for c in row] for row in COSINE]
-    columns = [list(c) for c in zip(*rows)]
+    columns = [list(c) for c in zip(*rows, strict=True)]
     i2t = sum(cross_entropy(rows[i], i) for i in range(3)) / 3
     t2i = sum(cross_entropy(columns[i], i) for i in range(3)) / 3
     assert abs(i2t - t2i) > 0.1  # or one direction could pass for both
@@ -108,64 +107,56 @@ def test_label_loss_by_hand():
     assert lift.label_loss(image, labels, torch.tensor(5.0)).item() == pytest.approx(
         wanted, abs=1e-5
     )
-    none = torch.cat([labels, torch.zeros(2, 3)])  # captions without labels count for nothing
-    assert lift.label_loss(image.expand(3, 3), none, torch.tensor(5.0)).item() == pytest.approx(
-        wanted, abs=1e-5
-    )
+    # Captions without labels count nothing.
+    with_unlabelled = torch.cat([labels, torch.zeros(2, 3)])
+    assert lift.label_loss(
+        image.expand(3, 3), with_unlabelled, torch.tensor(5.0)
+    ).item() == pytest.approx(wanted, abs=1e-5)
 
 
 IDS = torch.tensor([[7, 3, 9, END, PAD], [5, 3, 7, 11, END]])
 
 
-SMALL = dict(
+SIZES = lift.Sizes(
+    model="micro/16",
+    image_size=32,
+    embed_dim=16,
     text_width=32,
     text_depth=2,
     text_heads=2,
     context_length=12,
-    whiten=8,
-    embed_dim=16,
-    llm="",
-    llm_adapter="",
-    layer=0,
-    model="micro/16",
-    image_size=32,
-    image_pool="avg",
-    image_weights="",
-    image_features="",
-    unlock="",
 )
 
 
-def some_texts(cls):
-    """What a text tower's tokenizer could give."""
-    if cls is lift.LLMTokens:
-        texts = torch.randn(40, 5, 24)
-        texts[::2, 3:] = 0
-        return texts
-    return torch.randn(40, 24) if issubclass(cls, lift.LLMVectors) else IDS
+def some_inputs(tower):
+    """What a class of text towers could take, for some captions."""
+    if tower.inputs == "tokens":
+        tokens = torch.randn(40, 5, 24)
+        tokens[::2, 3:] = 0
+        return tokens
+    return torch.randn(40, 24) if tower.inputs == "vectors" else IDS
 
 
-def text_tower(cls, llm=""):
-    cfg = SimpleNamespace(**SMALL | {"llm": str(llm)})
+def text_tower(tower):
+    """(a small tower of that class, what it was fitted to)"""
     torch.manual_seed(0)
-    texts = some_texts(cls)
-    return cls(cfg, *cls.fit(cfg, texts)), texts
+    inputs = some_inputs(tower)
+    return tower(SIZES, *tower.fit(inputs, 8)), inputs
 
 
 @pytest.fixture
 def model(tiny_llm_folder):
-    """make(method) -> (the row's model around tiny towers, two texts for it)"""
+    """make(method) -> (the method's model around tiny towers, text inputs of two captions)"""
 
-    def make(method, unlock=""):
+    def make(name, unlock=""):
         torch.manual_seed(0)
-        cfg, cls = (
-            SimpleNamespace(
-                **SMALL | {"llm": str(tiny_llm_folder), "method": method, "unlock": unlock}
-            ),
-            lift.METHODS[method].text,
-        )
-        texts = some_texts(cls)
-        return lift.TwoTower(cfg, cls.fit(cfg, texts)), texts[:2]
+        tower = lift.METHODS[name].text
+        inputs = some_inputs(tower)
+        llama = None
+        if tower.needs_llama:
+            llama = lift.live_llama(llm_text.TextSource(llm=str(tiny_llm_folder)))
+        learned = tower.fit(inputs, 8)
+        return lift.TwoTower(name, SIZES, learned, unlock, llama=llama), inputs[:2]
 
     return make
 
@@ -182,7 +173,7 @@ def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     assert not torch.allclose(raw.norm(dim=1), torch.ones(2), atol=1e-2)
 
 
-# What the papers train, written down a second time, independently of the table's regular expressions.
+# What the papers train, written down a second time, independently of the table.
 HEADS = ("image_head", "text_head", "logit_scale")
 PARTS = {
     "clip": ("visual", "text", *HEADS),
@@ -209,7 +200,7 @@ INSIDE = {
 
 
 def declared(m, method, unlock=""):
-    """Names of the parameters that a row trains, found by part and by the module's type."""
+    """Names of the parameters that a method trains, found by part and by the module's type."""
     names = {n for n, _ in m.named_parameters()}
     found = {n for n in names if n.split(".")[0] in PARTS[method]}
     if method == "lilt":
@@ -245,7 +236,7 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
         )
 
 
-def test_unlock_replaces_what_a_row_trains(model):
+def test_unlock_replaces_what_a_method_trains(model):
     m, _ = model("lit", "layernorm")
     assert {n for n, p in m.named_parameters() if p.requires_grad} == {
         n
@@ -267,26 +258,21 @@ def test_unlock_replaces_what_a_row_trains(model):
     ],
 )
 def test_shares_of_the_papers_at_their_sizes(monkeypatch, method, unlock, share):
-    cfg = SimpleNamespace(
-        **SMALL
-        | dict(
-            text_width=768,
-            text_depth=12,
-            text_heads=12,
-            context_length=512,
-            model="B/16",
-            image_size=256,
-            image_pool="tok",
-            embed_dim=256,
-            method=method,
-            unlock=unlock,
-        )
+    sizes = lift.Sizes(
+        model="B/16",
+        image_size=256,
+        image_pool="tok",
+        embed_dim=256,
+        text_width=768,
+        text_depth=12,
+        text_heads=12,
+        context_length=512,
     )
-    monkeypatch.setitem(
-        lift.METHODS, method, replace(lift.METHODS[method], text=lift.TextTransformer)
-    )  # as large as BERT
+    # A text transformer as large as BERT stands for it.
+    bert = replace(lift.METHODS[method], text=lift.TextTransformer)
+    monkeypatch.setitem(lift.METHODS, method, bert)
     with torch.device("meta"):
-        m = lift.TwoTower(cfg, [torch.empty(30521)])
+        m = lift.TwoTower(method, sizes, [torch.empty(30521)], unlock)
     trained, everything = (
         sum(p.numel() for p in m.parameters() if p.requires_grad or whole)
         for whole in (False, True)
@@ -355,7 +341,7 @@ def test_adaptor_normalises_first_and_has_four_residual_blocks():
 
 def test_labels_are_tokens_and_neighbouring_pairs():
     ids = torch.tensor([[7, 3, 9, 7, END, PAD], [5, 3, 7, 11, END, PAD], [3, 4, END, *[PAD] * 3]])
-    tower = lift.WordLabels(None, *lift.WordLabels.fit(None, ids))
+    tower = lift.WordLabels(SIZES, *lift.WordLabels.fit(ids, 0))
 
     def pair(a, b):
         return (a + 1 << 32) + b
@@ -368,17 +354,17 @@ def test_labels_are_tokens_and_neighbouring_pairs():
         11: 1,
         **{pair(*p): 1 for p in ((7, 3), (3, 9), (9, 7), (5, 3), (3, 7), (7, 11), (3, 4))},
     }
-    assert dict(zip(tower.vocab.tolist(), tower.weight.tolist())) == pytest.approx(
+    assert dict(zip(tower.vocab.tolist(), tower.weight.tolist(), strict=True)) == pytest.approx(
         {v: math.log(3 / n) for v, n in held.items()}
     )
     assert tower.vocab.tolist() == sorted(held)  # without 3, which every caption holds
     out = tower(torch.tensor([[7, 3, 11, 8, 7, END, PAD]]))[0]
-    assert {v: w for v, w in zip(tower.vocab.tolist(), out.tolist()) if w} == pytest.approx(
-        {v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))}
-    )  # 8 is unknown
-    assert lift.commonest_labels(ids, limit=1)[0].tolist() == [7]  # the commonest
+    assert {
+        v: w for v, w in zip(tower.vocab.tolist(), out.tolist(), strict=True) if w
+    } == pytest.approx({v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))})  # 8 is unknown
+    assert lift.WordLabels.fit(ids, 0, limit=1)[0].tolist() == [7]  # the commonest
     with pytest.raises(BadInput, match="no word that tells"):
-        lift.WordLabels.fit(None, ids[:1])
+        lift.WordLabels.fit(ids[:1], 0)
 
 
 def test_lookup_table_knows_words_only(model):
@@ -405,7 +391,8 @@ def test_lookup_table_knows_words_only(model):
 
 
 def test_live_llm_is_the_mean_of_its_first_blocks(tiny_llm_folder):
-    tower, ids = text_tower(lift.LiveLLM, tiny_llm_folder)
+    llama = lift.live_llama(llm_text.TextSource(llm=str(tiny_llm_folder)))
+    tower, ids = lift.LiveLLM(SIZES, llama=llama), IDS
     llm = llm_text.load_llm(tiny_llm_folder)
     for row, length in ((0, 3), (1, 4)):
         h = llm.model(ids[row : row + 1, :length], torch.ones(1, length, dtype=torch.bool), 1)
@@ -415,7 +402,7 @@ def test_live_llm_is_the_mean_of_its_first_blocks(tiny_llm_folder):
 
 def test_optimizer_gets_every_trained_parameter_once_and_decays_matrices_only(model):
     m, _ = model("llm2clip")
-    groups = train.parameter_groups(m, 0.2, image_rate=0.1)
+    groups = train.parameter_groups(m, 0.2, image_lr_share=0.1)
     names = {id(p): n for n, p in m.named_parameters()}
     got = [names[id(p)] for g in groups for p in g["params"]]
     assert sorted(got) == sorted(n for n in names.values() if not n.startswith("text."))
@@ -424,11 +411,13 @@ def test_optimizer_gets_every_trained_parameter_once_and_decays_matrices_only(mo
     assert not any(n.endswith(("qkv.weight", "fc1.weight", "image_head.weight")) for n in free)
     assert {g["weight_decay"] for g in groups} == {0.2, 0.0}
     for g in groups:
-        assert {names[id(p)].startswith("visual.") for p in g["params"]} == {g["rate"] == 0.1}
+        assert {names[id(p)].startswith("visual.") for p in g["params"]} == {g["lr_share"] == 0.1}
     assert len(train.parameter_groups(model("clip")[0], 0.2)) == 2
 
 
+@pytest.mark.reference
 def test_text_transformer_equals_transformers_clip():
+    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     tower, ids = text_tower(lift.TextTransformer)
     for p in tower.parameters():
@@ -455,7 +444,7 @@ def test_text_transformer_equals_transformers_clip():
     }
     for i, block in enumerate(tower.blocks):
         for kind in ("weight", "bias"):
-            for name, part in zip("qkv", getattr(block.attn.qkv, kind).chunk(3)):
+            for name, part in zip("qkv", getattr(block.attn.qkv, kind).chunk(3), strict=True):
                 state[f"encoder.layers.{i}.self_attn.{name}_proj.{kind}"] = part
             for ours, name in (
                 (block.attn.proj, "self_attn.out_proj"),
@@ -506,11 +495,15 @@ def test_load_gives_back_the_model_that_was_trained(small, method):
     train.train(train.Config(method=method, **small))
     start.unlink(missing_ok=True)  # a run needs it no more
     m, transform, tokenize = lift.load(small["out"])
-    picture = Image.new("RGB", (50, 40), "red")
-    image = transform(picture)
+    red = Image.new("RGB", (50, 40), "red")
+    image = transform(red)
     assert image.shape == (3, 32, 32) and image.dtype == torch.float32
     assert image[:, 0, 0].tolist() == pytest.approx(
-        [(v - mean) / std for v, mean, std in zip((1, 0, 0), *pixels.PIXEL_NORMS["clip"])], abs=1e-5
+        [
+            (v - mean) / std
+            for v, mean, std in zip((1, 0, 0), *pixels.PIXEL_NORMS["clip"], strict=True)
+        ],
+        abs=1e-5,
     )
     texts = tokenize(["a large red circle", "a small blue square"])
     with torch.no_grad():
@@ -520,7 +513,7 @@ def test_load_gives_back_the_model_that_was_trained(small, method):
         )
     assert a.shape[1] == b.shape[1] and len(b) == 2 and not m.training
     again = copy.deepcopy(m)
-    again.load_state_dict(lift.read_run(small["out"])["model"])
+    again.load_state_dict(read_run(small["out"])["model"])
     assert torch.equal(again.encode_image(image[None], normalize=True), a)
 
 
@@ -540,7 +533,9 @@ def test_heads_by_hand():
     x, head = torch.randn(2, 3), lift.mlp(3, 5)
     wanted = F.gelu(x @ head[0].weight.T + head[0].bias) @ head[2].weight.T + head[2].bias
     assert torch.allclose(head(x), wanted, atol=1e-6)
-    assert list(lift.linear(3, 5).state_dict()) == ["weight"] and lift.none(3, 5)(x) is x
+    assert list(lift.projection(3, 5).state_dict()) == ["weight"]
+    assert list(lift.projection_with_bias(3, 5).state_dict()) == ["weight", "bias"]
+    assert lift.no_head(3, 3)(x) is x
 
 
 def test_checkpoint_errors(tmp_path):
@@ -556,21 +551,25 @@ def test_checkpoint_errors(tmp_path):
 
 def test_operations_are_counted_as_by_hand():
     """A multiply-add is two; backward is twice forward, less the gradient of the pixels."""
+    setting, llm = flops.SETTINGS["paper"], flops.LLMS["paper"]
+    pixel_gradient = 2 * 196 * 768 * 768
     n, d, layers = 197, 768, 12
     image = 2 * (196 * 768 * d + layers * (12 * n * d * d + 2 * n * n * d) + d * 512)
     n, d = 77, 512
     text = 2 * (layers * (12 * n * d * d + 2 * n * n * d) + d * 512)
-    counted, trained = flops.step("clip", "paper", 77)
-    assert counted == pytest.approx(3 * (image + text) - 2 * 196 * 768 * 768, rel=1e-6)
-    n, d = 196, 768  # LIFT has no class token and a larger head, and the text costs nothing
-    lifted = 2 * (n * 768 * d + layers * (12 * n * d * d + 2 * n * n * d) + d * 4096 + 4096 * 4096)
-    assert flops.step("lift", "paper", 77)[0] == pytest.approx(
-        3 * lifted - 2 * 196 * 768 * 768, rel=1e-6
-    )
+    counted, trained = flops.training_step("clip", setting, 77)
+    assert counted == pytest.approx(3 * (image + text) - pixel_gradient, rel=1e-6)
     assert trained == pytest.approx(149.6e6, rel=1e-3)  # as open_clip's ViT-B-16 has
-    assert flops.reading("paper", 77) == pytest.approx(
-        77 * 2 * 32 * (4096 * (4096 * 2 + 1024 * 2 + 3 * 14336) + 2 * 77 * 4096), rel=1e-6
-    )
+    # LIFT has no class token and a larger head, and its text costs nothing.
+    n, d = 196, 768
+    lifted = 2 * (n * 768 * d + layers * (12 * n * d * d + 2 * n * n * d) + d * 4096 + 4096 * 4096)
+    counted, _ = flops.training_step("lift", setting, 77)
+    assert counted == pytest.approx(3 * lifted - pixel_gradient, rel=1e-6)
+    # One caption through the language model: 32 blocks of a Mistral 7B.
+    weights = 4096 * (4096 * 2 + 1024 * 2 + 3 * 14336)
+    attention = 2 * 77 * 4096
+    read_once = 77 * 2 * 32 * (weights + attention)
+    assert flops.reading(llm, 77) == pytest.approx(read_once, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["lift", "clip", "supervised"])
@@ -584,7 +583,7 @@ def test_an_exported_run_is_the_run(small, tmp_path, method, capsys, monkeypatch
         model, transform, tokenize = lift.load(run)
         with torch.no_grad():
             outs.append((model.encode_image(images), model.encode_text(tokenize(texts))))
-    assert all(torch.equal(a, b) for a, b in zip(*outs))
+    assert all(torch.equal(a, b) for a, b in zip(*outs, strict=True))
     with safetensors.safe_open(tmp_path / "x.safetensors", "pt") as f:  # the library reads it too
         assert torch.equal(f.get_tensor("visual.norm.weight"), model.visual.norm.weight)
         assert json.loads(f.metadata()["lift"])["config"]["method"] == method
@@ -626,3 +625,23 @@ def test_exports_that_cannot_be_loaded(tmp_path, content, says):
         path.write_bytes(content)
     with pytest.raises(BadInput, match=f"x.safetensors: .*{says}"):
         lift.load(path)
+
+
+def test_unknown_ids_get_the_place_after_the_vocabulary():
+    vocab = torch.tensor([2, 5, 9])
+    assert lift.positions_in(vocab, torch.tensor([9, 4, 2, 99, -7])).tolist() == [2, 3, 0, 3, 3]
+
+
+def test_parts_of_the_model_by_name():
+    names = {
+        "visual.blocks.0.norm1.weight": {"visual", "norms"},
+        "text.llm.layers.0.input_layernorm.weight": {"text", "norms"},
+        "text.ln_final.bias": {"text", "norms", "biases"},
+        "visual.blocks.0.adapter1.up.bias": {"visual", "biases", "adapters"},
+        "image_head.weight": {"image_head"},
+        "logit_scale": {"logit_scale"},
+    }
+    kinds = ("visual", "text", "image_head", "text_head", "logit_scale")
+    for name, wanted in names.items():
+        parts = {p for p in (*kinds, "norms", "biases", "adapters") if lift.is_in_part(name, p)}
+        assert parts == wanted

@@ -21,16 +21,14 @@ import torch
 import lift
 import train
 import vit
-from data.batches import Batches
-from data.captions import DistinctCaptions
-from data.common import BadInput, stop_signals
-from data.images import pixels
-from data.images import read as readers
-from data.images.pixels import random_crops
-from data.vectors import ImageViews
+from data import benchmarks
+from data.common import BadInput
+from data.files.runs import read_run
+from data.images.read import CaptionedImages, read_images
 from data.world import shapes
+from data.world.drawing import draw
 from llm_text import load_llm
-from tests.conftest import embedded
+from tests.conftest import evaluated
 
 COMMAND = [sys.executable, str(Path(train.__file__))]
 
@@ -40,7 +38,7 @@ def arguments(config):
 
 
 def state(run):
-    checkpoint = lift.read_run(run)
+    checkpoint = read_run(run)
     flat = dict(checkpoint["model"])
     for i, values in checkpoint["optimizer"]["state"].items():
         flat |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
@@ -63,45 +61,8 @@ def test_schedule():
     )  # warm-up is a tenth of a short run
 
 
-def test_crops_keep_what_they_say():
-    gradient = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(400, 3, 64, 64)
-    out = random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
-    width = out[:, 0, 0, -1] - out[:, 0, 0, 0]  # share of the width that is kept
-    height = random_crops(gradient.transpose(2, 3), 0.25, torch.Generator().manual_seed(0))[
-        :, 0, [0, -1], 0
-    ].diff()[:, 0]
-    area = width * height
-    assert 0.2 < area.min() < 0.35 and area.max() > 0.8
-    assert width.min() > 0.4 and (width / height).max() < 4 / 3 + 0.1
-    assert (out[:, 0, 0] - out[:, 0, 40]).abs().max() < 1e-5  # upright, and no flips:
-    assert (width > 0).all()
-    same = random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
-    assert torch.equal(out, same)
-
-
-@pytest.mark.parametrize("smallest", (0.6, 0.9, 0.99))
-def test_no_crop_is_smaller_than_was_asked_for(smallest):
-    sides = []
-    for shape in (
-        (1, 1, 1, 64),
-        (1, 1, 64, 1),
-    ):  # a gradient from left to right, then one from top to bottom
-        out = random_crops(
-            torch.linspace(0, 1, 64).view(shape).expand(400, 3, 64, 64),
-            smallest,
-            torch.Generator().manual_seed(0),
-        )
-        sides.append(out[:, 0, -1, -1] - out[:, 0, 0, 0])
-    area = sides[0] * sides[1]
-    assert (
-        smallest - 1e-3 < area.min() < smallest + 0.03
-        and max(side.max() for side in sides) < 1 + 1e-4
-    )
-    assert area.max() > 0.97  # and none is larger than the picture
-
-
 def starts(method, small):
-    """Flags for the rows that start from a pretrained tower: here a random one, in a file."""
+    """Flags for methods that start from a pretrained tower: here a random one, in a file."""
     if lift.METHODS[method].image == "scratch":
         return {}
     path = Path(small["out"]).parent / "tower.pt"
@@ -111,70 +72,21 @@ def starts(method, small):
     return {"image_weights": str(path)}
 
 
-def test_batches_are_a_function_of_seed_and_step():
-    pictures = readers.read_images("shapes", "train", 8, 50, caption_key="paraphrase")
-
-    texts = DistinctCaptions(pictures.captions)
-
-    def batches(**more):
-        return Batches(
-            pictures,
-            texts,
-            torch.arange(len(texts)),
-            lambda which, step: torch.from_numpy(pictures.pixels(which)),
-            train.Config(batch_size=16, **more),
-            torch.device("cpu"),
-        )
-
-    one, two = batches(), batches()
-    assert one.steps_per_epoch == 3
-    for step in (7, 2, 0):  # in any order
-        assert all(torch.equal(a, b) for a, b in zip(one(step), two(step)))
-    seen = {}
-    for step in range(3):
-        images, captions, duplicates = one(step)
-        for image, caption, row in zip(images, captions, duplicates):
-            owners = [i for i in range(50) if (pictures.pixels([i])[0] == image.numpy()).all()]
-            assert any(
-                texts[caption] in pictures.captions[i] for i in owners
-            )  # pictures keep their own captions
-            seen[owners[0]] = seen.get(owners[0], 0) + 1
-        which = one.epoch(0)[0][step * 16 :][:16]
-        for i in range(16):
-            for j in range(16):  # any caption that is true of both makes the pair no negative
-                shared = captions[j] in texts.of(which[i]) or captions[i] in texts.of(which[j])
-                assert duplicates[i, j] == (shared or bool((images[i] == images[j]).all()))
-    assert len(seen) == 48 and set(seen.values()) == {1}  # each picture once an epoch
-    assert not torch.equal(one(0)[1], one(3)[1])  # another epoch, another order
-    said = {}
-    for step in range(36):  # over the epochs each picture shows several of its captions
-        for picture, caption in zip(
-            one.epoch(step // 3)[0][step % 3 * 16 :][:16], one(step)[1].tolist()
-        ):
-            said.setdefault(int(picture), set()).add(caption)
-    assert min(map(len, said.values())) >= 2 and all(
-        said[i] <= set(texts.of(i).tolist()) for i in said
-    )
-    assert not torch.equal(one(0)[1], batches(seed=1)(0)[1])
-
-
 def test_the_fingerprint_covers_all_that_a_run_learns_from():
     def fingerprint(text="t", look="v", captions="c", digest=1, inputs=0.0, views=0.0, **foreign):
-        cfg = SimpleNamespace(**{"text_features": "", "image_features": ""} | foreign)
-        return Batches.data_fingerprint(
+        return train.hash_of_data(
+            SimpleNamespace(**{"text_features": "", "image_features": ""} | foreign),
+            SimpleNamespace(digests=np.array([digest], np.uint64)),
             SimpleNamespace(
-                look=SimpleNamespace(fingerprint=look, vectors=torch.tensor([views])),
-                texts=SimpleNamespace(fingerprint=captions),
-                pictures=SimpleNamespace(digests=np.array([digest], np.uint64)),
+                fingerprint=text,
+                captions=SimpleNamespace(fingerprint=captions),
                 inputs=torch.tensor([inputs]),
-                cfg=cfg,
             ),
-            text,
+            SimpleNamespace(fingerprint=look, vectors=torch.tensor([views])),
         )
 
-    assert fingerprint() == fingerprint(
-        inputs=1.0, views=1.0
-    )  # (the cache's content: its own fingerprint says it)
+    # What the cache holds is known by its fingerprint. Only vectors from elsewhere are hashed.
+    assert fingerprint() == fingerprint(inputs=1.0, views=1.0)
     others = [
         fingerprint(**one)
         for one in (
@@ -192,109 +104,13 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
     assert len(set(others)) == len(others)
 
 
-def test_the_first_signal_is_collected_and_the_second_gets_through():
-    got = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
-    try:
-        with stop_signals() as stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop == [signal.SIGTERM] and not got
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert got == [signal.SIGTERM] and stop == [signal.SIGTERM]
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert len(got) == 2
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_long_captions_are_drawn_in_the_share_asked_for():
-    pictures = readers.read_images("shapes", "train", 8, 64, caption_key="paraphrase")
-
-    texts = DistinctCaptions(pictures.captions)
-    for share in (0.0, 0.3, 1.0):
-        batches = Batches(
-            pictures,
-            texts,
-            torch.arange(len(texts)),
-            lambda which, step: torch.zeros(1),
-            train.Config(batch_size=64, long_share=share),
-            torch.device("cpu"),
-        )
-        said = {}
-        for step in range(100):
-            for i, text in zip(batches.epoch(step)[0], batches(step)[1]):
-                said.setdefault(int(i), []).append(texts[text])
-        longest = [sorted(captions, key=len)[-1] for captions in pictures.captions]
-        hits = sum(text == longest[i] for i in said for text in said[i])
-        assert hits / 6400 == pytest.approx(share, abs=0.02)
-        for i, captions in enumerate(pictures.captions):  # the others all come, too
-            assert share == 1 or set(captions) - {longest[i]} == set(said[i]) - {longest[i]}
-
-
-def test_views_of_a_frozen_tower_are_its_vectors_of_crops_read_once(monkeypatch, tmp_path):
-    monkeypatch.setenv("LIFT_CACHE", str(tmp_path))
-    pictures, cpu = readers.read_images("shapes", "train", 32, 40), torch.device("cpu")
-    torch.manual_seed(0)
-    tower = vit.ViT("micro/16", 32).eval()
-
-    def views(tower, **flags):
-        cfg = train.Config(
-            method="ape", image_weights="x", image_size=32, model="micro/16", **flags
-        )
-        return ImageViews(pictures, cfg, cpu, tower)
-
-    plain = views(tower)
-    with torch.no_grad():
-        assert plain.vectors.shape == (40, 1, 192)  # without crops one view is all there is
-        assert torch.allclose(
-            plain(np.arange(40), 5),
-            tower(pixels.normalize_pixels(torch.from_numpy(pictures.images))),
-            atol=1e-5,
-        )
-    several = views(tower, crop_scale=0.5, image_views=3)
-    assert several.vectors.shape == (40, 3, 192)
-    assert (torch.stack([torch.pdist(v) for v in several.vectors]) > 1e-3).all()  # all crops differ
-    assert all(
-        torch.cosine_similarity(v, p, dim=1).mean() > 0.5
-        for v, p in zip(several.vectors, plain.vectors)
-    )  # of one picture
-    which, seen = np.array([3, 17]), set()
-    for step in range(30):
-        got = several(which, step)
-        assert torch.equal(got, several(which, step))
-        seen |= {
-            (j, v)
-            for j in range(2)
-            for v in range(3)
-            if torch.equal(got[j], several.vectors[which[j], v])
-        }
-    assert seen == {(j, v) for j in range(2) for v in range(3)}
-    monkeypatch.setattr(tower, "forward", None)  # from now on it is read from the cache
-    again = views(tower, crop_scale=0.5, image_views=3)
-    assert torch.equal(again.vectors, several.vectors) and again.fingerprint == several.fingerprint
-    monkeypatch.undo()
-    monkeypatch.setenv("LIFT_CACHE", str(tmp_path))
-    others = [
-        views(tower, **{"crop_scale": 0.5, "image_views": 3, **change})
-        for change in ({"crop_scale": 0.6}, {"image_views": 2}, {"seed": 1}, {})
-    ]
-    tower.norm.bias.data[0] += 0.1
-    others.append(views(tower, crop_scale=0.5, image_views=3))
-    pictures = pictures.take(np.arange(39))
-    others.append(views(tower, crop_scale=0.5, image_views=3))
-    assert (
-        len({v.fingerprint for v in others}) == 6 and others[3].fingerprint == several.fingerprint
-    )
-    assert not list(tmp_path.rglob("*.part"))
-
-
 @pytest.mark.parametrize(
     "flags, says",
     [
         ({"method": "lit"}, "starts from a pretrained image tower; name one with --image-weights"),
         ({"method": "clip", "image_weights": "x"}, "starts from scratch"),
         ({"method": "lift", "image_features": "x"}, "starts from scratch"),
-        ({"method": "llm2clip", "image_features": "x"}, "goes with --method lit or an ape row"),
+        ({"method": "llm2clip", "image_features": "x"}, "goes with --method lit or an ape method"),
         ({"method": "ape", "image_features": "x", "image_weights": "y"}, "without --image-weights"),
         ({"method": "ape", "image_features": "x", "unlock": "all"}, "and --unlock"),
         ({"method": "lit", "image_weights": "x", "llm_adapter": "x"}, "tokenizer only"),
@@ -347,7 +163,7 @@ def test_stop_and_resume_equals_one_run_bit_for_bit(small, tmp_path, method, mon
         train.train(train.Config(method=method, **half))
     monkeypatch.undo()
     monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
-    assert saves == [2, 4] and lift.read_run(half["out"])["step"] == 4
+    assert saves == [2, 4] and read_run(half["out"])["step"] == 4
     train.train(train.from_cli(["--resume", half["out"]]))
     assert_same(state(half["out"]), whole)
 
@@ -363,7 +179,7 @@ def test_sigterm_saves_and_says_how_to_go_on(small, tmp_path):
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGTERM
     assert f"python train.py --resume {small['out']}" in said and "Traceback" not in said
-    step = lift.read_run(small["out"])["step"]
+    step = read_run(small["out"])["step"]
     assert 0 < step < 5000 and f"stopped after step {step} of 5000" in said
 
 
@@ -401,7 +217,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(small, monkeypatch):
         BadInput, match="the loss is nan .* at step 6; stopped. The last good checkpoint is kept"
     ):
         train.train(train.Config(**small))
-    checkpoint = lift.read_run(small["out"])
+    checkpoint = read_run(small["out"])
     assert checkpoint["step"] == 4 and all(
         torch.isfinite(p).all() for p in checkpoint["model"].values()
     )
@@ -500,7 +316,7 @@ def test_the_loop_passes_duplicates_steps_the_rate_and_clamps(small, monkeypatch
     metrics = train.train(cfg)
     assert any(
         (d.sum() > len(d)) for d in seen
-    )  # 16 scenes in 64 pictures: some batch holds a caption twice
+    )  # 16 scenes in 64 images: some batch holds a caption twice
     assert rates == pytest.approx([train.lr_at(i, 12, cfg) for i in range(12)])
     assert 1.0 <= metrics["scale"] <= 100.0001 and abs(metrics["scale"] - 1 / 0.07) > 3
 
@@ -526,9 +342,9 @@ def test_a_run_is_never_overwritten_nor_resumed_as_another(small, monkeypatch):
         train.train(train.Config(**{**small, "resume": small["out"]}))
     assert train.from_cli(["--resume", small["out"], "--device", "cpu"]).image_size == 32
     other = train.from_cli(["--resume", small["out"]])
-    pictures = readers.read_images("shapes", "train", 32, 64)
-    pictures.captions[5] = ["another caption"]
-    monkeypatch.setattr(readers, "read", lambda *a, **k: pictures)
+    images = read_images("shapes", "train", 32, num_samples=64)
+    images.captions[5] = ["another caption"]
+    monkeypatch.setattr(train, "read_images", lambda *a, **k: images)
     with pytest.raises(BadInput, match="not what it was"):
         train.train(other)
 
@@ -569,9 +385,15 @@ def test_compiled_and_bf16_training_follow_the_eager_one(small, tmp_path, monkey
     assert state(str(tmp_path / "compiled")).keys() == state(small["out"]).keys()
 
 
-def learn(small, pictures, monkeypatch, method, **changes):
-    """Train on given pictures until they are known by heart; R@1 both ways on the same pictures."""
-    monkeypatch.setattr(readers, "read", lambda *a, **k: pictures)
+def put_in_place_of_data(monkeypatch, read):
+    """Let training and evaluation read other images."""
+    monkeypatch.setattr(train, "read_images", read)
+    monkeypatch.setattr(benchmarks, "read_images", read)
+
+
+def learn(small, images, monkeypatch, method, **changes):
+    """Train on given images until they are known by heart; R@1 both ways on the same images."""
+    put_in_place_of_data(monkeypatch, lambda *a, **k: images)
     changes |= starts(method, small) | {"method": method}
     cfg = {
         **small,
@@ -586,8 +408,7 @@ def learn(small, pictures, monkeypatch, method, **changes):
         **changes,
     }
     train.train(train.Config(**cfg))
-    e = embedded(cfg["out"])
-    return e.scores()["retrieval"]
+    return evaluated(cfg["out"]).scores["retrieval"]
 
 
 # What needs more than 150 steps, or another rate, to know 64 pairs by heart: the starting tower is random, the LLM tiny.
@@ -605,34 +426,32 @@ SLOWER = {
 )  # (labels are no space to retrieve in)
 def test_64_pairs_are_overfitted(small, monkeypatch, method):
     scenes = shapes.make_scenes("train", 64)
-    images = np.stack([np.asarray(shapes.draw(s, 0, 32)) for s in scenes])
-    pictures = readers.CaptionedImages(
-        images,
+    store = np.stack([np.asarray(draw(s, 0, 32)) for s in scenes])
+    images = CaptionedImages(
+        store,
         np.arange(64),
         [[shapes.caption(s)] for s in scenes],
         [s.key for s in scenes],
         np.arange(64).astype(np.uint64),
     )
-    scores = learn(small, pictures, monkeypatch, method, **SLOWER.get(method, {}))
+    scores = learn(small, images, monkeypatch, method, **SLOWER.get(method, {}))
     assert scores["i2t"]["R@1"] == scores["t2i"]["R@1"] == 1.0
 
 
-def test_shuffled_captions_stay_at_chance_on_held_out_pictures(small, monkeypatch):
-    """Nothing but the pairing may carry information from pictures to captions."""
+def test_shuffled_captions_stay_at_chance_on_held_out_images(small, monkeypatch):
+    """Nothing but the pairing may carry information from images to captions."""
     order = np.random.default_rng(0).permutation(256)
-    train_set, test_set = (
-        readers.read_images("shapes-simple", split, 32, n)
-        for split, n in (("train", 256), ("test", 200))
-    )
-    shuffled = readers.CaptionedImages(
-        train_set.images,
+    train_set = read_images("shapes-simple", "train", 32, num_samples=256)
+    test_set = read_images("shapes-simple", "test", 32, num_samples=200)
+    shuffled = CaptionedImages(
+        train_set.store,
         train_set.rows,
         [train_set.captions[i] for i in order],
         train_set.names,
         train_set.digests,
     )
-    monkeypatch.setattr(
-        readers, "read", lambda spec, split, *a, **k: shuffled if split == "train" else test_set
+    put_in_place_of_data(
+        monkeypatch, lambda spec, split, *a, **k: shuffled if split == "train" else test_set
     )
     cfg = {
         **small,
@@ -643,7 +462,56 @@ def test_shuffled_captions_stay_at_chance_on_held_out_pictures(small, monkeypatc
         "log_every_n_steps": 1000,
     }
     train.train(train.Config(**cfg))
-    r = embedded(cfg["out"]).scores()["retrieval"]["i2t"]
+    r = evaluated(cfg["out"]).scores["retrieval"]["i2t"]
     assert r["R@10"] < 0.05 + 3 * math.sqrt(
         0.05 * 0.95 / 200
     )  # chance is 10 / 200; three standard errors
+
+
+@pytest.mark.parametrize(
+    "flags, idle",
+    [
+        ({"method": "clip"}, {"whiten", "pool", "layer", "llm_dtype", "image_norm", "image_views"}),
+        ({"method": "lift"}, {"text_width", "text_depth", "text_heads", "embed_dim"}),
+        ({"method": "lift", "text_features": "x"}, {"pool", "layer", "context_length"}),
+        ({"method": "ape", "image_weights": "x"}, {"pool", "whiten", "embed_dim"}),
+        ({"method": "lit", "image_features": "x"}, {"model", "image_pool", "crop_scale"}),
+        ({"method": "lilt", "image_weights": "x"}, {"pool", "llm_dtype", "image_views"}),
+    ],
+)
+def test_flags_without_effect_are_known(flags, idle):
+    assert idle <= train.flags_without_effect(train.Config(**flags)).keys()
+
+
+@pytest.mark.parametrize(
+    "flags, read",
+    [
+        ({"method": "clip"}, {"text_width", "embed_dim", "context_length"}),
+        ({"method": "lift"}, {"whiten", "pool", "layer", "llm_dtype", "context_length", "model"}),
+        ({"method": "lilt", "image_weights": "x"}, {"layer", "embed_dim", "image_norm"}),
+        ({"method": "ape_lookup", "image_weights": "x"}, {"embed_dim", "image_norm"}),
+        (
+            {"method": "ape", "image_weights": "x", "crop_scale": 0.5},
+            {"image_views", "crop_scale", "layer"},
+        ),
+        ({"data": "x.csv"}, {"csv_separator", "csv_img_key", "image_root"}),
+    ],
+)
+def test_flags_with_effect_are_not_called_idle(flags, read):
+    assert not read & train.flags_without_effect(train.Config(**flags)).keys()
+
+
+def test_a_given_flag_without_effect_is_named(capsys):
+    train.from_cli(["--method", "clip", "--whiten", "64", "--batch-size", "8"])
+    said = capsys.readouterr().err
+    assert said.count("note:") == 1 and "--whiten has no effect: no vectors are whitened" in said
+    train.from_cli(["--method", "lift", "--whiten", "64"])
+    assert "note:" not in capsys.readouterr().err
+
+
+def test_a_new_flag_stands_in_a_section_of_the_help(capsys):
+    with pytest.raises(SystemExit):
+        train.from_cli(["--help"])
+    said = capsys.readouterr().out
+    for section in ("method:", "data:", "image tower:", "text tower:", "optimisation:", "run:"):
+        assert f"\n{section}\n" in said

@@ -26,7 +26,7 @@ def copy_from_hf(ours, theirs):
     ].flatten(1)
     ours.patch_embed.proj.bias.data = state["embeddings.patch_embeddings.projection.bias"]
     ours.norm.load_state_dict({k: state[f"layernorm.{k}"] for k in ("weight", "bias")})
-    for block, layer in zip(ours.blocks, theirs.layers):
+    for block, layer in zip(ours.blocks, theirs.layers, strict=True):
         a = layer.attention
         for kind in ("weight", "bias"):
             parts = [getattr(p, kind).data for p in (a.q_proj, a.k_proj, a.v_proj)]
@@ -38,7 +38,9 @@ def copy_from_hf(ours, theirs):
         block.mlp.fc2.load_state_dict(layer.mlp.fc2.state_dict())
 
 
+@pytest.mark.reference
 def test_equals_transformers(monkeypatch):
+    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     monkeypatch.setitem(vit.SIZES, "test/8", (8, 48, 3, 4))
     config = transformers.ViTConfig(
@@ -86,7 +88,7 @@ def test_published_sizes():
 
 
 def test_positions_are_strong_beside_patches():
-    """The reason for std 0.5: at 0.02 positions are 1 % of what a block sees, and relations are learned late or never."""
+    """The reason for a deviation of 0.5: at 0.02 they are 3 % as strong as the patches."""
     model = vit.ViT("micro/16", 64)
     patches = model.patch_embed(torch.randn(8, 3, 64, 64))
     assert 0.3 < model.pos_embed.std() / patches.std() < 3
@@ -96,7 +98,7 @@ def test_positions_are_strong_beside_patches():
     "arguments", [("micro", 64), ("b/16", 224), ("micro/16", 60), ("micro/16", 64, "mean")]
 )
 def test_bad_sizes(arguments):
-    with pytest.raises(BadInput):
+    with pytest.raises(ValueError, match="is unknown|no multiple"):
         vit.ViT(*arguments)
 
 
@@ -170,7 +172,8 @@ def test_weights_of_others_give_their_outputs(hf, tmp_path, form):
 def test_pixels_normalised_in_another_way_give_the_same(hf, tmp_path, norm):
     hf()
     donor, ours = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", 40, "tok")
-    load_vit(ours, timm_file(tmp_path / "x.pth", donor), norm)
+    path = timm_file(tmp_path / "x.pth", donor)
+    load_vit(ours, path, PIXEL_NORMS[norm], PIXEL_NORMS["clip"])
     pixels = torch.randint(
         0, 256, (2, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -233,7 +236,7 @@ def test_a_runs_tower_goes_on_in_another(small, tmp_path):
     load_vit(tower, small["out"])
     assert all(
         torch.equal(a, b)
-        for a, b in zip(tower.state_dict().values(), trained.state_dict().values())
+        for a, b in zip(tower.state_dict().values(), trained.state_dict().values(), strict=True)
     )
     train.train(
         train.Config(
@@ -244,7 +247,7 @@ def test_a_runs_tower_goes_on_in_another(small, tmp_path):
     load_vit(again, tmp_path / "ape")
     assert all(
         torch.equal(a, b)
-        for a, b in zip(again.state_dict().values(), trained.state_dict().values())
+        for a, b in zip(again.state_dict().values(), trained.state_dict().values(), strict=True)
     )
     larger = vit.ViT("micro/16", 48)
     load_vit(larger, small["out"])
