@@ -34,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
@@ -196,7 +197,9 @@ def winoground(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, T
     return text_score, image_score, text_score & image_score
 
 
-def interval(hits, groups=None, resamples: int = 1000) -> list[float]:
+def interval(
+    hits: ArrayLike, groups: ArrayLike | None = None, resamples: int = 1000
+) -> list[float]:
     """95 % confidence interval [low, high] of mean(hits), by the bootstrap.
 
     hits    numbers or booleans, one per question
@@ -231,7 +234,7 @@ class Score(NamedTuple):
     chance: float  # what a blind guess scores on average
 
 
-def score(hits, chance: float, groups=None) -> Score:
+def score(hits: ArrayLike, chance: float, groups: ArrayLike | None = None) -> Score:
     """The mean of hits, with its interval. groups as in `interval`."""
     return Score(float(np.mean(np.asarray(hits, float))), interval(hits, groups), float(chance))
 

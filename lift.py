@@ -737,23 +737,25 @@ class TwoTower(nn.Module):
         # The image tower comes first. So, with one seed, all methods that train it from scratch
         # begin with the same weights.
         if image_width is None:
-            self.visual = ViT(sizes.model, sizes.image_size, sizes.image_pool)
+            visual = ViT(sizes.model, sizes.image_size, sizes.image_pool)
         else:
-            self.visual = OutsideTower(image_width)
+            visual = OutsideTower(image_width)
         if method.text.needs_llama:
-            self.text = method.text(sizes, *learned, llama=llama)
+            text = method.text(sizes, *learned, llama=llama)
         else:
-            self.text = method.text(sizes, *learned)
+            text = method.text(sizes, *learned)
 
         # A tower without a head is the shared space itself. Where both have one, the user chooses.
         if method.image_head is no_head:
-            D = self.visual.width
+            D = visual.width
         elif method.text_head is no_head:
-            D = self.text.width
+            D = text.width
         else:
             D = sizes.embed_dim
-        self.image_head = method.image_head(self.visual.width, D)
-        self.text_head = method.text_head(self.text.width, D)
+        self.visual = visual
+        self.image_head = method.image_head(visual.width, D)
+        self.text = text
+        self.text_head = method.text_head(text.width, D)
         init_linears(self.image_head)
         init_linears(self.text_head)
 
@@ -772,7 +774,7 @@ class TwoTower(nn.Module):
             is_trained = any(is_in_part(parameter_name, part) for part in method.trains)
             parameter.requires_grad_(is_trained)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "TwoTower":
         """As nn.Module.train, but a part without any trained parameter stays in eval mode."""
         super().train(mode)
         for part in self.children():
@@ -820,7 +822,7 @@ def live_llama(source: TextSource) -> Llama:
     return llm.model
 
 
-def load(run: str, device: str = "cpu"):
+def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
     """Load a trained run -> (model, transform, tokenize). The three names are open_clip's.
 
         model, transform, tokenize = lift.load("runs/lift")

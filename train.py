@@ -23,7 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,14 @@ from vit import KINDS, SIZES
 # The flags. Names are open_clip's where it has them.
 
 
-def flag(default, help, section="", choices=None, low=None, high=math.inf):
+def flag(
+    default,
+    help: str,
+    section: str = "",
+    choices: list[str] | None = None,
+    low: float | None = None,
+    high: float = math.inf,
+):
     """A field of Config. `section` begins a new section of flags, `low` and `high` are limits."""
     return field(
         default=default,
@@ -262,7 +269,7 @@ class Config:
             )
 
 
-def name_of(config_field) -> str:
+def name_of(config_field: Field) -> str:
     """A field of Config as it stands on the command line."""
     return "--" + config_field.name.replace("_", "-")
 
