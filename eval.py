@@ -1,4 +1,4 @@
-"""Score trained runs with tests that others use too, and draw what they did. Or search with them.
+"""Score trained runs with tests that others use too, and draw examples. Or search with them.
 
     python eval.py runs/lift runs/clip                  on the held-out part of their own data
     python eval.py runs/lift --data other.csv           on other images with captions
@@ -89,8 +89,8 @@ def retrieval_ranks(
     image_features    (N, D)
     text_features     (T, D)
     image_of_caption  (T,) int64: the image that each caption was given to
-    caption_ids       (T,) int64: the numbers of the captions' words. Equal captions have equal
-                      numbers and are right for the same images. Default: all captions differ.
+    caption_ids       (T,) int64: one number per distinct text. Equal captions have equal numbers and
+                      are right for the same images. Default: all captions differ.
     chunk             questions at a time: there are never more than chunk * max(N, T) scores
 
     Returns the ranks from image to text (N,) and from text to image (T,), int64; 0 is the best.
@@ -472,7 +472,7 @@ def evaluate(run: Run, task: Task) -> Result:
     counts = task.counts()
     known = int(np.isin(task.images.digests.view(np.int64), run.seen_digests).sum())
     if known:
-        counts["or more of the pictures trained on"] = known
+        counts["or more of the images trained on"] = known
 
     result.scores = {
         "run": result.run,
@@ -640,9 +640,8 @@ def main() -> None:
         result.folder.mkdir(exist_ok=True)
         (result.folder / f"eval{name}.json").write_text(json.dumps(result.scores, indent=1))
 
-    # Print the table. The word in eval.json is older than the one used everywhere else.
     scores = results[0].scores
-    counts = [f"{n} {what.replace('picture', 'image')}" for what, n in scores["counts"].items()]
+    counts = [f"{n} {what}" for what, n in scores["counts"].items()]
     print(f"\n{scores['data']}: {', '.join(counts)}\n")
     print(table([result.scores for result in results]))
 

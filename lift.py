@@ -32,7 +32,7 @@ One step of LIFT, in plain PyTorch and without anything of this project:
     head = nn.Sequential(nn.Linear(128, 128), nn.GELU(), nn.Linear(128, 128))
     logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    # Every step: B images, and the numbers of their captions.
+    # Every step: B images, and for each the row of its caption in `raw`.
     z = F.normalize(head(image_tower(images)), dim=-1)                     # (B, 128)
     t = F.normalize((raw[captions] - mean) @ whiten, dim=-1)               # (B, 128), no gradient
     logits = logit_scale.exp() * z @ t.T                                   # (B, B)
@@ -85,8 +85,10 @@ def info_nce(
                  pairs by accident, so pushing them apart would be wrong. They are left out of both
                  softmaxes: exp(-inf) = 0. The diagonal is ignored. See data/batches.py.
 
-    Guessing costs ln B. Random features in D dimensions cost about ln B + s^2 / (2 D), which is
-    where training starts. A model that has learned something is below ln B.
+    Guessing costs ln B, a little less where pairs are masked. A model that has learned something
+    is below that. Random features in D dimensions cost about ln B + s^2 / (2 D). Training starts
+    between the two, because the features of an untrained image tower are alike: in the demo
+    (B = 256, s = 14.3, D = 128) LIFT starts at 6.07 and CLIP at 5.83; ln B is 5.55.
     """
     # Logits are computed in float32 also under autocast. At a scale of 100, neighbouring bfloat16
     # numbers are 0.5 apart, which is more than many differences that matter.
@@ -112,7 +114,8 @@ def cosine_loss(
         loss = 1 - mean_i <z_i, t_i>
 
     It starts near 1 for random features. It cannot collapse to one point for all images, but only
-    because the captions' vectors are fixed. The last two arguments are not used.
+    because the captions' vectors are fixed and differ. If the text side were trained too, both sides
+    could send everything to one point, and the loss would be 0. The last two arguments are not used.
     """
     return 1 - (image_features.float() * text_features.float()).sum(-1).mean()
 
@@ -233,7 +236,7 @@ def token_mean(d_in: int, d_out: int) -> nn.Module:
     return TokenMean(nn.Linear(d_in, d_out, bias=False))
 
 
-class Adapter(nn.Module):
+class LilTAdapter(nn.Module):
     """LilT's adapter, a small detour with a bottleneck of a quarter of the width.
 
         x + W_up GELU(W_down x)
@@ -264,7 +267,7 @@ class Sizes:
     model: str = "micro/8"  # of the image tower, a key of vit.SIZES
     image_size: int = 40  # pixels per side
     image_pool: str = "avg"  # mean of the patches, or "tok", a class token
-    embed_dim: int = 128  # D, where both towers have a head
+    embed_dim: int = 128  # D, where both towers have a head; width of TokenTable's vectors
     text_width: int = 64  # the next three: of a text transformer from scratch
     text_depth: int = 4
     text_heads: int = 2
@@ -295,24 +298,25 @@ class TextTower(nn.Module):
                  "vectors"  one vector of the frozen language model, (B, width)
                  "tokens"   one vector per token of the frozen language model, (B, L, width)
                  "ids"      token ids (B, L) int64, then END, then PAD (data/captions.py)
-    learned      names of the buffers that `fit` makes from the training captions
+    fitted       names of the buffers that `fit` makes from the training captions
     needs_llama  whether the constructor wants a live language model
     width        length of the vectors that `forward` gives, (B, width)
     """
 
     inputs = "ids"
-    learned: tuple[str, ...] = ()
+    fitted: tuple[str, ...] = ()
     needs_llama = False
     width: int
 
-    def __init__(self, sizes: Sizes, *learned: Tensor):
+    def __init__(self, sizes: Sizes, *fitted: Tensor):
         super().__init__()
-        for name, tensor in zip(self.learned, learned, strict=True):
+        for name, tensor in zip(self.fitted, fitted, strict=True):
             self.register_buffer(name, tensor)
 
     @staticmethod
     def fit(inputs, directions: int) -> tuple[Tensor, ...]:
-        """Learn what is needed beforehand from the training captions' inputs, without gradients.
+        """Compute, once and before training, what the tower needs to know of the training captions:
+        statistics or a vocabulary. No gradient is involved.
 
         inputs      has a length and slices; one row per distinct caption
         directions  how many directions whitening keeps (--whiten); most towers ignore it
@@ -325,11 +329,12 @@ class LLMVectors(TextTower):
 
         t = (x - mean) @ matrix
 
-    Nothing in it is trained. llm_text.whitening explains why it is needed.
+    Nothing in it is trained. Raw vectors all point almost the same way: llm_text.whitening tells the
+    story, with numbers.
     """
 
     inputs = "vectors"
-    learned = ("mean", "matrix")  # (llm_width,) and (llm_width, width)
+    fitted = ("mean", "matrix")  # (llm_width,) and (llm_width, width)
 
     def __init__(self, sizes: Sizes, mean: Tensor, matrix: Tensor):
         super().__init__(sizes, mean, matrix)
@@ -364,7 +369,7 @@ class LLMTokens(TextTower):
     """
 
     inputs = "tokens"
-    learned = ("mean", "std")  # (llm_width,) each
+    fitted = ("mean", "std")  # (llm_width,) each
 
     def __init__(self, sizes: Sizes, mean: Tensor, std: Tensor):
         super().__init__(sizes, mean, std)
@@ -414,7 +419,7 @@ class TokenTable(TextTower):
     zeros, so that they are no part of a mean.
     """
 
-    learned = ("vocab",)  # (V,) int64, sorted
+    fitted = ("vocab",)  # (V,) int64, sorted
 
     def __init__(self, sizes: Sizes, vocab: Tensor):
         super().__init__(sizes, vocab)
@@ -434,10 +439,10 @@ class TokenTable(TextTower):
 class TextTransformer(TextTower):
     """CLIP's text tower: a causal transformer from scratch, read at the end-of-text token.
 
-    Causal means that each token sees only those before it, so the last one has seen them all.
+    Causal means that each token sees itself and those before it. So the last one has seen them all.
     """
 
-    learned = ("vocab",)  # (V,) int64, sorted
+    fitted = ("vocab",)  # (V,) int64, sorted
 
     def __init__(self, sizes: Sizes, vocab: Tensor):
         super().__init__(sizes, vocab)
@@ -489,7 +494,7 @@ class WordLabels(TextTower):
     SuperClass (Huang et al. 2024, arXiv 2411.03313) has single tokens.
     """
 
-    learned = ("vocab", "weight")  # (V,) int64, sorted; (V,)
+    fitted = ("vocab", "weight")  # (V,) int64, sorted; (V,)
 
     def __init__(self, sizes: Sizes, vocab: Tensor, weight: Tensor):
         super().__init__(sizes, vocab, weight)
@@ -542,12 +547,13 @@ class WordLabels(TextTower):
 
 
 # --------------------------------------------------------------------------------------------------
-# The table of methods. A new paper is one entry here, at most one class above, and one test.
+# The table of methods. A new paper is one entry here, a new tower, head or loss above where it needs
+# one, and one test. See CONTRIBUTING.md.
 
 
 @dataclass(frozen=True)
 class Method:
-    """One paper. What `trains` does not name is frozen: no gradient, eval mode, no optimizer."""
+    """One paper. What `trains` does not name is frozen: it gets no gradient and no optimizer."""
 
     paper: str
     image: str  # where the image tower starts: "scratch" or "pretrained"
@@ -560,14 +566,14 @@ class Method:
     image_lr_share: float = 1.0  # the image tower's learning rate, as a share of --lr
 
 
-HEADS = ("image_head", "text_head", "logit_scale")
+HEADS_AND_SCALE = ("image_head", "text_head", "logit_scale")
 
 METHODS = {
     "clip": Method(
         paper="Radford et al. 2021, arXiv 2103.00020",
         image="scratch",
         text=TextTransformer,
-        trains=("visual", "text", *HEADS),
+        trains=("visual", "text", *HEADS_AND_SCALE),
         image_head=projection,
         text_head=projection,
         loss=info_nce,
@@ -615,7 +621,7 @@ METHODS = {
         paper="Radford et al. 2021, arXiv 2103.00020",
         image="pretrained",
         text=TextTransformer,
-        trains=("visual", "text", *HEADS),
+        trains=("visual", "text", *HEADS_AND_SCALE),
         image_head=projection,
         text_head=projection,
         loss=info_nce,
@@ -653,7 +659,7 @@ METHODS = {
         paper="Khan & Fu 2023, arXiv 2303.11866",
         image="pretrained",
         text=LiveLLM,
-        trains=("norms", "adapters", *HEADS),
+        trains=("norms", "adapters", *HEADS_AND_SCALE),
         image_head=projection_with_bias,
         text_head=projection_with_bias,
         loss=info_nce,
@@ -663,7 +669,7 @@ METHODS = {
         paper="Huang et al. 2024, arXiv 2411.04997",
         image="pretrained",
         text=RawVectors,
-        trains=("visual", *HEADS),
+        trains=("visual", *HEADS_AND_SCALE),
         image_head=projection,
         text_head=adaptor,
         loss=info_nce,
@@ -675,11 +681,14 @@ METHODS = {
 
 # What --unlock trains in both towers, in place of the method's own parts. The names are LilT's.
 UNLOCK = {
-    "layernorm": ("norms", *HEADS),
-    "bitfit": ("biases", *HEADS),  # SmolLM2 has no biases, so only those of the image tower
-    "adapters": ("adapters", *HEADS),
-    "adapters+layernorm": ("norms", "adapters", *HEADS),
-    "all": ("visual", "text", *HEADS),
+    "layernorm": ("norms", *HEADS_AND_SCALE),
+    "bitfit": (
+        "biases",
+        *HEADS_AND_SCALE,
+    ),  # SmolLM2 has no biases, so only those of the image tower
+    "adapters": ("adapters", *HEADS_AND_SCALE),
+    "adapters+layernorm": ("norms", "adapters", *HEADS_AND_SCALE),
+    "all": ("visual", "text", *HEADS_AND_SCALE),
 }
 
 
@@ -715,7 +724,7 @@ class TwoTower(nn.Module):
 
     name, unlock  a key of METHODS; "" or a key of UNLOCK
     sizes         what the user may choose
-    learned       what the method's text tower learned from the training captions, in order
+    fitted        what `fit` of the method's text tower made of the training captions, in order
     image_width   width of somebody else's image vectors, which then replace the image tower
     llama         a live language model, where the text tower needs one
 
@@ -726,7 +735,7 @@ class TwoTower(nn.Module):
         self,
         name: str,
         sizes: Sizes,
-        learned: tuple[Tensor, ...] = (),
+        fitted: tuple[Tensor, ...] = (),
         unlock: str = "",
         image_width: int | None = None,
         llama: Llama | None = None,
@@ -741,9 +750,9 @@ class TwoTower(nn.Module):
         else:
             visual = OutsideTower(image_width)
         if method.text.needs_llama:
-            text = method.text(sizes, *learned, llama=llama)
+            text = method.text(sizes, *fitted, llama=llama)
         else:
-            text = method.text(sizes, *learned)
+            text = method.text(sizes, *fitted)
 
         # A tower without a head is the shared space itself. Where both have one, the user chooses.
         if method.image_head is no_head:
@@ -763,8 +772,8 @@ class TwoTower(nn.Module):
             for block in list(self.modules()):
                 if hasattr(block, "adapter1"):
                     width = next(block.parameters()).shape[-1]  # of its first norm
-                    block.adapter1 = Adapter(width)
-                    block.adapter2 = Adapter(width)
+                    block.adapter1 = LilTAdapter(width)
+                    block.adapter2 = LilTAdapter(width)
 
         # One over the temperature, as a logarithm: it cannot become negative, and it moves by
         # factors. 1 / 0.07 is where CLIP starts.
@@ -862,9 +871,9 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
 
     # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not. Sums
     # in another order differ in their last bit, and both files are the same model.
-    learned = [state[f"text.{name}"].contiguous() for name in method.text.learned]
+    fitted = [state[f"text.{name}"].contiguous() for name in method.text.fitted]
     llama = live_llama(source) if method.text.needs_llama else None
-    model = TwoTower(config["method"], sizes, learned, config["unlock"], image_width, llama)
+    model = TwoTower(config["method"], sizes, fitted, config["unlock"], image_width, llama)
     model.load_state_dict(state)
 
     def transform(image):

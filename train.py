@@ -176,7 +176,7 @@ class Config:
     batch_size: int = flag(256, "images per step", section="optimisation", low=1)
     epochs: int = flag(4, "passes over the images; each pass shows one caption per image", low=1)
     steps: int = flag(
-        0, "at most this many steps, the schedule included (0: as --epochs says)", low=0
+        0, "stop after this many steps, where the rate reaches 0, too (0: as --epochs says)", low=0
     )
     lr: float = flag(3e-3, "peak learning rate", low=0, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
@@ -184,7 +184,7 @@ class Config:
     eps: float = flag(1e-6, "AdamW's epsilon", low=0, high=1)
     wd: float = flag(0.2, "weight decay of matrices", low=0)
     warmup: int = flag(
-        500, "steps of linear warm-up, a tenth of all at most; then cosine to 0", low=0
+        500, "steps of linear warm-up, but at most a tenth of all; then cosine to 0", low=0
     )
     grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)", low=0)
     precision: str = flag(
@@ -470,10 +470,10 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
 
 
 def build_model(cfg: Config, inputs, device: torch.device) -> lift.TwoTower:
-    """The model of a method, with what its text tower learns beforehand, and pretrained weights."""
+    """The model of a method, with what its text tower makes of the captions, and pretrained weights."""
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    learned = method.text.fit(inputs, cfg.whiten)
+    fitted = method.text.fit(inputs, cfg.whiten)
     image_width = None
     if cfg.image_features:
         image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]
@@ -481,7 +481,7 @@ def build_model(cfg: Config, inputs, device: torch.device) -> lift.TwoTower:
     if method.text.needs_llama:
         llama = lift.live_llama(select(TextSource, settings))
     model = lift.TwoTower(
-        cfg.method, select(lift.Sizes, settings), learned, cfg.unlock, image_width, llama
+        cfg.method, select(lift.Sizes, settings), fitted, cfg.unlock, image_width, llama
     )
     if cfg.image_weights:
         load_vit(model.visual, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
@@ -571,7 +571,10 @@ def memory_gb(device: torch.device) -> float:
 
 
 def batch_accuracy(image_features: Tensor, text_features: Tensor, duplicates: Tensor) -> float:
-    """Share of images whose nearest caption of the batch is right. A duplicate is right too."""
+    """Share of images whose nearest caption of the batch is right. A duplicate is right too.
+
+    For the log only: unlike the scores of eval.py, it does not count a tie as wrong.
+    """
     cosines = image_features.float() @ text_features.float().T  # (B, B)
     nearest = cosines.argmax(1, keepdim=True)  # (B, 1)
     return duplicates.gather(1, nearest).float().mean().item()
@@ -665,9 +668,9 @@ def train(cfg: Config) -> dict:
         }
         save_tensors(state, out / "checkpoint.pt")
 
-    # ---- Loop. `since`, `seen` and `waited` count from the last line of the log.
+    # ---- Loop. `since`, `n_images` and `waited` count from the last line of the log.
     begun = since = time.time()
-    seen, waited = 0, 0.0
+    n_images, waited = 0, 0.0
     with (
         stop_signals() as stop,
         progress(description="training", total=total, initial=start, unit="step") as bar,
@@ -689,7 +692,7 @@ def train(cfg: Config) -> dict:
             # ---- below: diagnostics --------------------------------------------------------------
 
             done = step + 1
-            seen += len(text)
+            n_images += len(text)
             waited += seconds
             bar.update()
             saves = done % cfg.save_frequency == 0 or done == total or bool(stop)
@@ -698,7 +701,7 @@ def train(cfg: Config) -> dict:
                     features["image_features"], features["text_features"], duplicates
                 )
                 now = time.time()
-                speed = seen / (now - since)
+                speed = n_images / (now - since)
                 entry = {
                     "step": done,
                     "loss": loss.item(),
@@ -715,7 +718,7 @@ def train(cfg: Config) -> dict:
                 }
                 bar.write(log_line(entry, total), file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
-                since, seen, waited = time.time(), 0, 0.0
+                since, n_images, waited = time.time(), 0, 0.0
                 # A loss that is not finite has spoilt the parameters. They are not saved.
                 if not math.isfinite(entry["loss"] + entry["grad_norm"]):
                     raise BadInput(

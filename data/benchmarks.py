@@ -77,7 +77,7 @@ class Task:
     def counts(self) -> dict[str, int]:
         """How many there are of what this task has. The names are those of eval.json."""
         things = {
-            "pictures": self.images,  # images: files of older runs have this name
+            "images": self.images,
             "captions": self.captions,
             "false captions": self.negatives,
             "classified": self.classified,

@@ -197,10 +197,10 @@ def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     result = evaluated(small["out"], "b.csv", columns)
     assert len(result.task.images) == 120
     counts = result.scores["counts"]
-    assert counts["or more of the pictures trained on"] == small["train_num_samples"]
+    assert counts["or more of the images trained on"] == small["train_num_samples"]
     assert counts["skipped"] == 1
     counts = evaluated(small["out"], "a.csv").scores["counts"]
-    assert "or more of the pictures trained on" not in counts and counts["skipped"] == 1
+    assert "or more of the images trained on" not in counts and counts["skipped"] == 1
 
 
 def test_a_model_that_knows_all_scores_all(small):
@@ -273,7 +273,7 @@ def test_scores_report_and_command(small, tmp_path):
     ]
     for folder in runs:
         result = json.loads((Path(folder) / "eval.json").read_text())
-        assert result["counts"]["pictures"] == 800
+        assert result["counts"]["images"] == 800
         for path in paths:
             value, interval, chance = result, result["ci95"], result["chance"]
             for key in path:

@@ -155,8 +155,8 @@ def model(tiny_llm_folder):
         llama = None
         if tower.needs_llama:
             llama = lift.live_llama(llm_text.TextSource(llm=str(tiny_llm_folder)))
-        learned = tower.fit(inputs, 8)
-        return lift.TwoTower(name, SIZES, learned, unlock, llama=llama), inputs[:2]
+        fitted = tower.fit(inputs, 8)
+        return lift.TwoTower(name, SIZES, fitted, unlock, llama=llama), inputs[:2]
 
     return make
 
@@ -190,11 +190,11 @@ PARTS = {
 }
 NORMS = (torch.nn.LayerNorm, llm_text.RMSNorm)
 INSIDE = {
-    "": (lift.Adapter, *NORMS),
+    "": (lift.LilTAdapter, *NORMS),
     "layernorm": NORMS,
     "bitfit": (),
-    "adapters": (lift.Adapter,),
-    "adapters+layernorm": (lift.Adapter, *NORMS),
+    "adapters": (lift.LilTAdapter,),
+    "adapters+layernorm": (lift.LilTAdapter, *NORMS),
     "all": (torch.nn.Module,),
 }
 
@@ -231,7 +231,7 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
     for part in (m.visual, m.text, m.image_head, m.text_head):
         assert part.training == any(p.requires_grad for p in part.parameters())
     if method == "lilt" and unlock in ("", "adapters"):
-        assert sum(isinstance(x, lift.Adapter) for x in m.modules()) == 2 * (
+        assert sum(isinstance(x, lift.LilTAdapter) for x in m.modules()) == 2 * (
             4 + len(m.text.llm.layers)
         )
 
@@ -289,7 +289,7 @@ def test_fresh_adapters_change_nothing(model):
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(adapted.encode_image(images), plain.encode_image(images))
     assert torch.equal(adapted.encode_text(texts), plain.encode_text(texts))
-    for p in (x.up.weight for x in adapted.modules() if isinstance(x, lift.Adapter)):
+    for p in (x.up.weight for x in adapted.modules() if isinstance(x, lift.LilTAdapter)):
         torch.nn.init.normal_(p)
     assert not torch.allclose(adapted.encode_image(images), plain.encode_image(images), atol=1e-2)
     assert not torch.allclose(adapted.encode_text(texts), plain.encode_text(texts), atol=1e-2)

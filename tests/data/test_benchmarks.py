@@ -69,7 +69,7 @@ def test_sugarcrepe_by_hand(trained, known):
     # The mean is over categories, whatever their size.
     assert compositional["mean"] == pytest.approx(sum(shares) / 7)
     assert set(result["chance"]["compositional"].values()) == {0.5}
-    assert result["counts"] == {"pictures": 2, "false captions": 11}
+    assert result["counts"] == {"images": 2, "false captions": 11}
     assert sorted(seen) == [1, 2]  # each image once, however many entries name it
 
 
@@ -284,7 +284,7 @@ def test_zeroshot_by_hand(trained, known):
         "mean_per_class": pytest.approx((2 / 3 + 0 + 0 + 1 + 0 + 1) / 6),
     }
     assert result["chance"]["zeroshot"] == {"top1": 1 / 6, "top5": 5 / 6, "mean_per_class": 1 / 6}
-    assert result["counts"] == {"pictures": 8, "classified": 8, "classes": 6}
+    assert result["counts"] == {"images": 8, "classified": 8, "classes": 6}
     assert sorted(seen) == list(range(1, 9))
     assert set(result["ci95"]["zeroshot"]) == set(result["zeroshot"])
 
@@ -439,7 +439,7 @@ def test_retrieval_by_hand(trained, known):
     # One caption per image: same, one, a, same.
     assert scores["one_caption"]["i2t"]["R@1"] == 3 / 4
     assert scores["one_caption"]["t2i"]["R@1"] == 2 / 4
-    assert scores["counts"] == {"pictures": 4, "captions": 11} and sorted(seen) == [1, 2, 3, 4]
+    assert scores["counts"] == {"images": 4, "captions": 11} and sorted(seen) == [1, 2, 3, 4]
     # The captions of one image are drawn together for the interval.
     grouped = ev.interval(t2i < 1, task.image_of_caption)
     assert scores["ci95"]["retrieval"]["t2i"]["R@1"] == grouped != ev.interval(t2i < 1)

@@ -101,10 +101,10 @@ def training_step(method: str, setting: Setting, tokens: int) -> tuple[float, in
     S = sizes.image_size
     with torch.device("meta"):
         if is_clip:
-            learned = [torch.empty(setting.vocab - 1, dtype=torch.int64)]
+            fitted = [torch.empty(setting.vocab - 1, dtype=torch.int64)]
         else:
-            learned = [torch.empty(setting.llm_width), torch.empty(2 * [setting.llm_width])]
-        model = lift.TwoTower(method, sizes, learned).train()
+            fitted = [torch.empty(setting.llm_width), torch.empty(2 * [setting.llm_width])]
+        model = lift.TwoTower(method, sizes, fitted).train()
         images = torch.empty(BATCH, 3, S, S)
         ids = torch.zeros(BATCH, tokens, dtype=torch.int64)
         counter = FlopCounterMode(display=False)
