@@ -1046,11 +1046,12 @@ ALL_FIGURES = (*FIGURES, *METHOD_FIGURES, *RUN_FIGURES, "examples")
 def save_examples(runs: Sequence[Path], path: Path) -> None:
     """Two test images and the nearest captions of each run, by the code that draws report.png.
 
-    report.png is 1,400 pixels wide. This page has the width of a README, so that nothing shrinks.
+    report.png is 1,400 pixels wide. This page is hardly wider than a README, so little shrinks.
     """
     loaded = [Run(folder) for folder in runs]
     results = [evaluate(one, held_out(one.config)) for one in loaded]
-    page = Page(830)
+    page = Page(980)
+    page.y = -20  # no space above the first heading
     retrieved(page, results, examples=2)
     page.save(path)
 
