@@ -13,8 +13,8 @@ report.png. Another test or other data have files of their own: eval[-TEST]-NAME
 report[-TEST]-NAME.png. Scores in the json files are fractions in [0, 1]. The trees under "ci95"
 (95 % confidence intervals) and "chance" (what a blind guess scores) have the same branches.
 
-Every score is a function of embeddings. A tie counts as wrong, and so does NaN ("not a number").
-So a collapsed model, which gives everything the same vector, scores 0 and not chance.
+Every score is a function of features. A tie counts as wrong, and so does NaN ("not a number").
+So a collapsed model, which gives everything the same feature, scores 0 and not chance.
 
 Read lift.py before this file. The metrics come first and need nothing else. On a first reading stop
 where the class Run begins. What is asked of a run is in data/benchmarks.py.
@@ -35,7 +35,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
-from PIL import Image
 from torch import Tensor
 
 import lift
@@ -45,7 +44,7 @@ from data.common import BadInput, pick_device, select
 from data.common import run as run_command
 from data.files.runs import read_run
 from data.images.formats import Columns, add_column_flags
-from data.images.pixels import normalize_pixels
+from data.images.pixels import normalize_pixels, open_image
 from data.images.read import CaptionedImages
 from data.report import report, table, tree
 from data.vectors import OutsideVectors
@@ -397,7 +396,7 @@ class Run:
     def encode_file(self, path: str | Path) -> Tensor:
         """An image file -> features (D,). BadInput if it cannot be read."""
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 inputs = self.transform(image)  # (3, S, S)
         except Exception as error:  # Pillow raises a dozen types for a broken file
             raise BadInput(f"{path}: cannot be read as an image ({error})") from None
@@ -428,7 +427,7 @@ class Run:
 
 
 def evaluate(run: Run, task: Task) -> Result:
-    """Embed what a task holds, each image once, and score it."""
+    """Encode what a task holds, each image once, and score it."""
     result = Result(str(run.folder), run.folder, task, image=run.encode_images(task.images))
     scores: dict[str, Score] = {}
 
@@ -463,8 +462,8 @@ def evaluate(run: Run, task: Task) -> Result:
         result.guesses = (image @ class_features.T).argmax(1)
         scores |= zeroshot_scores(image, class_features, task.labels, task.ks)
 
-    if task.couples:
-        result.text = run.encode_texts(task.couples)
+    if task.winoground_captions:
+        result.text = run.encode_texts(task.winoground_captions)
         scores |= winoground_scores(result.image, result.text)
 
     # Test images that the run was trained on make its scores worth little, so they are counted. The
@@ -535,7 +534,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--templates",
         default="",
-        help="file of prompts with {}, one per line (default: LIFT's only one)",
+        help="file of prompts with {}, one per line (default: LIFT's prompt)",
     )
     add_column_flags(parser)
     parser.add_argument(

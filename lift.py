@@ -19,7 +19,7 @@ The papers ask one question: how much of a CLIP can be left untrained?
     LLM2CLIP  (Huang et al. 2024, arXiv 2411.04997). A pretrained image tower goes on learning from
               a frozen language model that was tuned to tell captions apart.
 
-One step of LIFT, in plain PyTorch and without anything of this project:
+One step of LIFT in plain PyTorch, with nothing of this project but the ViT:
 
     # Once, before training. The language model never sees an image and is never trained.
     with torch.no_grad():
@@ -36,8 +36,8 @@ One step of LIFT, in plain PyTorch and without anything of this project:
     z = F.normalize(head(image_tower(images)), dim=-1)                     # (B, 128)
     t = F.normalize((raw[captions] - mean) @ whiten, dim=-1)               # (B, 128), no gradient
     logits = logit_scale.exp() * z @ t.T                                   # (B, B)
-    own = torch.arange(B)                             # image i belongs to caption i
-    loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    target = torch.arange(B)                          # image i belongs to caption i
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     loss.backward()                                   # reaches image_tower, head, logit_scale
     optimizer.step()
 
@@ -132,7 +132,7 @@ def label_loss(
 
     text_features (B, V) are the weights of WordLabels, zero where a caption lacks a word. Dividing
     them by their sum makes each caption's targets y_i add up to 1. Their length does not matter.
-    A caption without any known word counts nothing.
+    A caption without any known word does not count.
     """
     weights = text_features.float()
     total = weights.sum(-1, keepdim=True)  # (B, 1)
@@ -275,7 +275,7 @@ class Sizes:
 
 
 class OutsideTower(nn.Module):
-    """Stands for somebody else's image tower. Only its vectors are known (--image-features)."""
+    """Stands for an image tower of another project. Only its vectors are known (--image-features)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -329,8 +329,8 @@ class LLMVectors(TextTower):
 
         t = (x - mean) @ matrix
 
-    Nothing in it is trained. Raw vectors all point almost the same way: llm_text.whitening tells the
-    story, with numbers.
+    Nothing in it is trained. Raw vectors all point almost the same way: llm_text.whitening
+    explains this, with numbers.
     """
 
     inputs = "vectors"
@@ -357,6 +357,7 @@ class RawVectors(LLMVectors):
     @staticmethod
     def fit(inputs, directions: int) -> tuple[Tensor, ...]:
         llm_width = inputs[:1].shape[1]
+        # Subtracting zeros and multiplying by the identity changes nothing. So `forward` stays one.
         return torch.zeros(llm_width), torch.eye(llm_width)
 
 
@@ -682,10 +683,8 @@ METHODS = {
 # What --unlock trains in both towers, in place of the method's own parts. The names are LilT's.
 UNLOCK = {
     "layernorm": ("norms", *HEADS_AND_SCALE),
-    "bitfit": (
-        "biases",
-        *HEADS_AND_SCALE,
-    ),  # SmolLM2 has no biases, so only those of the image tower
+    # SmolLM2 has no biases, so these are the image tower's and the heads'.
+    "bitfit": ("biases", *HEADS_AND_SCALE),
     "adapters": ("adapters", *HEADS_AND_SCALE),
     "adapters+layernorm": ("norms", "adapters", *HEADS_AND_SCALE),
     "all": ("visual", "text", *HEADS_AND_SCALE),
@@ -771,9 +770,8 @@ class TwoTower(nn.Module):
         if method.adapters:
             for block in list(self.modules()):
                 if hasattr(block, "adapter1"):
-                    width = next(block.parameters()).shape[-1]  # of its first norm
-                    block.adapter1 = LilTAdapter(width)
-                    block.adapter2 = LilTAdapter(width)
+                    block.adapter1 = LilTAdapter(block.width)
+                    block.adapter2 = LilTAdapter(block.width)
 
         # One over the temperature, as a logarithm: it cannot become negative, and it moves by
         # factors. 1 / 0.07 is where CLIP starts.
@@ -817,7 +815,7 @@ class TwoTower(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------
-# A trained run, brought back from its files. Only the two functions below read any.
+# A trained run, brought back from its files. Only the two functions below read files.
 
 
 def live_llama(source: TextSource) -> Llama:

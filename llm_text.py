@@ -157,6 +157,7 @@ class Block(nn.Module):
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
+        self.width = config.width
         self.input_layernorm = RMSNorm(config.width, config.eps)
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.width, config.eps)
@@ -179,7 +180,9 @@ class Llama(nn.Module):
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.config = config
-        self.bidirectional = False  # True: each token sees the whole caption; an adapter may ask so
+        self.bidirectional = (
+            False  # True: each token sees the whole caption; an adapter may ask for this
+        )
         self.embed_tokens = nn.Embedding(config.vocab, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.eps)
@@ -303,7 +306,7 @@ def whitening(vectors, directions: int) -> tuple[Tensor, Tensor]:
     InfoNCE the right caption would hardly stand out from the others. Centring mends that.
 
     Does whitening add to centring? To find unseen emoji by name, yes: recall@1 is .145, with centring
-    alone .115. On the built-in world centring alone trains as well (both in docs/results/LOG.md).
+    alone .115 (pooling "prompt"). On the built-in world centring alone trains as well (both in docs/results/LOG.md).
 
     Why 128 directions: they hold 99 % of the variance. 64 or 256 made no difference beyond the noise
     of one seed (docs/results/LOG.md).
@@ -311,7 +314,7 @@ def whitening(vectors, directions: int) -> tuple[Tensor, Tensor]:
     Why float32: along the 128th direction the standard deviation is 0.23, while elements of x reach
     93. Near 93, two neighbouring numbers of bfloat16 are 0.5 apart. The sums below are in float64.
 
-    The numbers are those of the default model's mean pooling, cosines over the captions of
+    The other numbers are those of the default model's mean pooling, cosines over the captions of
     shapes.make_scenes("train", 200), variances over those of 1,500 scenes.
     """
     N = len(vectors)
@@ -425,8 +428,8 @@ class FrozenLLM(nn.Module):
     def settings(self, pool: str, layer: int, max_length: int) -> dict:
         """All that decides a caption's vector, for the fingerprint of data/vectors.py."""
         return {
-            # Raise it where other vectors are made of the same settings. Tokens: 2 since the first
-            # one is left out.
+            # The version of this computation: raise it when the same settings give other vectors.
+            # It is 2 for tokens, since the first one is left out.
             "format": 2 if pool == "tokens" else 1,
             "llm": self.hash,
             "pool": pool,
@@ -523,7 +526,7 @@ def load_llm(
 
 
 # --------------------------------------------------------------------------------------------------
-# Text inputs: what a text tower takes. All three kinds share
+# Text inputs: what a text tower takes. All three classes share
 #     read(texts) -> (rows, cut_share)   rows: a length, and indexing by a slice or a tensor; texts
 #                                        that were too long are cut, and cut_share says how many
 #     __call__(texts) -> tensor of all rows
@@ -538,7 +541,7 @@ class TextSource:
     llm_adapter: str = ""  # what `tune` wrote
     llm_dtype: str = "float32"
     pool: str = "mean"  # a key of POOLS
-    layer: int = 0  # the block after which is read; 0: the pooling's own
+    layer: int = 0  # the block after which hidden states are read; 0: the pooling's own
     context_length: int = 77  # tokens at most
     text_features: str = ""  # FILE.npy of somebody else's text encoder, in place of all the above
 
@@ -831,7 +834,7 @@ def held_out_accuracy(llm: FrozenLLM, pairs: list[list[str]], layer: int | None)
 def command_line() -> argparse.Namespace:
     pools = [pool for pool in POOLS if pool != "tokens"]
     parser = argparse.ArgumentParser(
-        description="What the frozen language model thinks of captions: cosines, tokens, timing. "
+        description="Show tokens, cosines and times of captions in the frozen language model. "
         "With --tune: teach it to tell captions apart (LLM2CLIP's first stage)."
     )
     add = parser.add_argument

@@ -89,7 +89,9 @@ class Config:
         "", "images to evaluate on (default: the built-in test scenes, or a tenth of --data)"
     )
     train_num_samples: int = flag(
-        0, "at most the first so many training images (0: all; built-in worlds: 20,000)", low=0
+        0,
+        "use at most this many training images, from the first (0: all; built-in worlds: 20,000)",
+        low=0,
     )
     csv_separator: str = flag("", "column separator (default: found in the header)")
     csv_img_key: str = flag(
@@ -159,7 +161,7 @@ class Config:
     )
     layer: int = flag(
         0,
-        "read the language model after this block (lilt: keep only so many; 0: the pooling's own)",
+        "read the language model after this block (lilt: keep only this many; 0: the pooling's own)",
         low=0,
     )
     whiten: int = flag(
@@ -176,7 +178,7 @@ class Config:
     batch_size: int = flag(256, "images per step", section="optimisation", low=1)
     epochs: int = flag(4, "passes over the images; each pass shows one caption per image", low=1)
     steps: int = flag(
-        0, "stop after this many steps, where the rate reaches 0, too (0: as --epochs says)", low=0
+        0, "train this many steps at most, the last at rate 0 (0: as --epochs says)", low=0
     )
     lr: float = flag(3e-3, "peak learning rate", low=0, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
@@ -224,8 +226,8 @@ class Config:
         patch = SIZES[self.model.split("-")[0]][0]
         if self.image_size % patch:
             raise BadInput(
-                f"--image-size {self.image_size}: image size {self.image_size} is not a multiple "
-                f"of the patch side {patch} of {self.model}"
+                f"--image-size {self.image_size} is not a multiple of the patch side {patch} of "
+                f"{self.model}"
             )
         if self.text_width % self.text_heads:
             raise BadInput(

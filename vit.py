@@ -121,6 +121,7 @@ class Block(nn.Module):
         activation: Callable = F.gelu,
     ):
         super().__init__()
+        self.width = width
         self.norm1 = nn.LayerNorm(width, eps)
         self.attn = Attention(width, heads, causal)
         self.norm2 = nn.LayerNorm(width, eps)
@@ -135,7 +136,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Images (B, 3, S, S), float, normalised as CLIP does -> features (B, D).
+    """Images (B, 3, S, S), float, normalised as CLIP does -> vectors (B, D).
 
     size        a key of SIZES, with one of KINDS behind it
     image_size  S, a multiple of the patch's side
@@ -155,7 +156,7 @@ class ViT(nn.Module):
         patch, width, depth, heads = SIZES[name]
         if image_size % patch:
             raise ValueError(f"image size {image_size} is no multiple of {size}'s patch, {patch}")
-        eps = 1e-5 if kind else 1e-6
+        eps = 1e-5 if kind else 1e-6  # CLIP's norms have the first one, timm's the second
         activation = quick_gelu if kind == "-quickgelu" else F.gelu
 
         self.width = width

@@ -155,7 +155,7 @@ def find_duplicates(captions_of_image: list[Tensor], caption: Tensor, digests: T
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor. To a GPU it goes through pinned memory, so that nobody waits for the copy."""
+    """Move a tensor. To a GPU it goes through pinned memory, so that the program does not wait."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -66,8 +66,8 @@ class Task:
     templates: Sequence[str] = ()  # prompts, with {} for the class name
     ks: Sequence[int] = (1,)  # a guess counts as right if the right class is among the best k
 
-    # Winoground: images and couples 2 e and 2 e + 1 are example e, and couples[i] fits image i.
-    couples: Sequence[str] = ()  # 2 E captions
+    # Winoground: images 2 e and 2 e + 1 are example e, and caption i fits image i.
+    winoground_captions: Sequence[str] = ()  # 2 E of them
 
     def is_caption_of(self, image: int) -> Tensor:
         """(T,) bool: which captions are right for an image: its own, and equal ones of others."""
@@ -82,7 +82,7 @@ class Task:
             "false captions": self.negatives,
             "classified": self.classified,
             "classes": self.class_names,
-            "examples": self.couples[::2],
+            "examples": self.winoground_captions[::2],
             "skipped": self.images.skipped,
         }
         return {name: len(some) for name, some in things.items() if len(some)}
@@ -96,7 +96,9 @@ class Result:
     folder: Path  # where its files are
     task: Task
     image: Tensor  # (N, D) features of task.images
-    text: Tensor | None = None  # (T, D) features of task.captions, or (2 E, D) of task.couples
+    text: Tensor | None = (
+        None  # (T, D) features of task.captions, or (2 E, D) of task.winoground_captions
+    )
     true: Tensor | None = None  # (M, D) features of the true captions of task.negatives
     false: Tensor | None = None  # (M, D) and of the false ones
     is_correct: Tensor | None = None  # (M,) bool: the true caption is nearer to the image
@@ -323,7 +325,7 @@ def sugarcrepe(folder: str | Path, image_size: int, images: str | Path) -> Task:
 
 
 def winoground(where: str | Path, image_size: int) -> Task:
-    """Winoground's folder, or the one above its folder data/. See Task.couples."""
+    """Winoground's folder, or the one above its folder data/. See Task.winoground_captions."""
     folder = Path(where)
     if not (folder / "examples.jsonl").is_file() and (folder / "data/examples.jsonl").is_file():
         folder = folder / "data"
@@ -344,5 +346,5 @@ def winoground(where: str | Path, image_size: int) -> Task:
     return Task(
         str(where),
         decode_files_in_order(files, folder / "images", image_size),
-        couples=captions,
+        winoground_captions=captions,
     )

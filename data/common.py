@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from tqdm import tqdm
@@ -106,7 +107,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Places, devices, progress bars, locks.
+# Places, devices, progress bars, locks, files that are replaced whole.
 
 
 def cache_dir() -> Path:
@@ -137,9 +138,8 @@ def progress(
     unit: str,
     total: int | None = None,
     initial: int = 0,
-    enabled: bool = True,
 ) -> tqdm:
-    """A progress bar on stderr. It shows on a terminal only, and never when it is not enabled."""
+    """A progress bar on stderr. It shows on a terminal only."""
     return tqdm(
         iterable,
         desc=description,
@@ -147,7 +147,7 @@ def progress(
         total=total,
         initial=initial,
         dynamic_ncols=True,
-        disable=None if enabled else True,
+        disable=None,  # tqdm's way to say: only where stderr is no terminal
     )
 
 
@@ -161,6 +161,24 @@ def locked(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.close(lock)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file anew: the old file or the new one is left on the disk, never half of one.
+
+    Yields an open file beside `path`. When the block ends, it takes the place of `path`.
+    """
+    unfinished = path.with_suffix(".part")
+    try:
+        with open(unfinished, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # a full disk, for example
+        unfinished.unlink(missing_ok=True)
+        raise
+    os.replace(unfinished, path)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -179,6 +197,7 @@ def chunks(rows, size: int = 10_000) -> Iterator:
 def select(cls: type, settings: Mapping):
     """Build a dataclass from those entries of `settings` that are its fields.
 
-    >>> select(Sizes, {"model": "S/16", "image_size": 224, ..., "lr": 1e-3})   # lr is left out
+    select(Sizes, {"model": "S/16", "image_size": 224, "lr": 1e-3, ...}) leaves lr out: Sizes has
+    no such field.
     """
     return cls(**{field.name: settings[field.name] for field in fields(cls)})

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from data.benchmarks import Result
-from data.images.pixels import to_square
+from data.images.pixels import open_image, to_square
 from data.page import COLOURS, FAINT, INK, LINE, MARGIN, THUMBNAIL, Page
 
 # --------------------------------------------------------------------------------------------------
@@ -436,7 +435,7 @@ def contact_sheet(found: list[tuple[str, list[tuple[Path, float]]]], path: str |
         for i, (file, cosine) in enumerate(hits):
             x = MARGIN + i % in_row * (THUMBNAIL + 14)
             y = page.y + i // in_row * (THUMBNAIL + 50)
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 page.thumbnail(x, y, to_square(image, THUMBNAIL))
             words = f"{cosine:.3f} {file.name}"
             y = page.text(x, y + THUMBNAIL + 2, words, FAINT, 12, THUMBNAIL, lines=3)

@@ -1,4 +1,4 @@
-"""The picture of the imports is the picture of the system. These rules keep it so.
+"""The imports show how the system is built. These rules keep it so.
 
 python -m pytest tests/test_imports.py
 """

@@ -212,7 +212,7 @@ def test_clips_own_tower(monkeypatch, tmp_path, kind, act):
 
 
 @pytest.mark.parametrize("pixels", [72, 24])
-def test_positions_are_resized_as_pictures_are(hf, tmp_path, pixels):
+def test_positions_are_resized_as_images_are(hf, tmp_path, pixels):
     """Channel by channel like Pillow's bicubic, larger or smaller; the class token's stays."""
     hf()
     donor, ours = vit.ViT("test/8", 40, "tok"), vit.ViT("test/8", pixels, "tok")

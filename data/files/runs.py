@@ -2,12 +2,11 @@
 
 import io
 import json
-import os
 from pathlib import Path
 
 import torch
 
-from data.common import BadInput, interpreting
+from data.common import BadInput, interpreting, replacing
 from data.files.tensors import read_safetensors
 
 # What is kept of a run beside its weights. Files of data/files/export.py hold it, too.
@@ -32,16 +31,8 @@ def save_tensors(contents, path: Path) -> None:
     # Saved to memory first: straight to a file, torch turns a full disk into an obscure error.
     buffer = io.BytesIO()
     torch.save(contents, buffer)
-    unfinished = path.with_suffix(".part")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    os.replace(unfinished, path)
+    with replacing(path) as file:
+        file.write(buffer.getbuffer())
 
 
 def read_run(folder: str | Path) -> dict:

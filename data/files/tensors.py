@@ -19,7 +19,6 @@ Letters of shapes: n blocks.
 import json
 import math
 import mmap
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.common import BadInput, interpreting
+from data.common import BadInput, interpreting, replacing
 
 # --------------------------------------------------------------------------------------------------
 # Blocks: how numbers are stored.
@@ -404,13 +403,11 @@ def write_safetensors(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
 
-    unfinished = Path(path).with_suffix(".part")
-    with open(unfinished, "wb") as file:
+    with replacing(Path(path)) as file:
         file.write(struct.pack("<Q", len(text)))
         file.write(text)
         for tensor in tensors.values():
             file.write(tensor.detach().cpu().contiguous().numpy().tobytes())
-    os.replace(unfinished, path)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -141,7 +141,8 @@ def join_by_name(records: Iterable[Record]) -> list[Record]:
 
     >>> join_by_name([Record("1.png", ["a dog"]), Record("2.png", ["a cat"]),
     ...               Record("1.png", ["a brown dog"])])
-    [Record("1.png", ["a dog", "a brown dog"]), Record("2.png", ["a cat"])]
+    [Record(name='1.png', captions=['a dog', 'a brown dog'], inside=None),
+     Record(name='2.png', captions=['a cat'], inside=None)]
     """
     first_of = {}  # name -> its first record
     for record in records:
@@ -155,7 +156,7 @@ def clean_captions(texts: object) -> list[str]:
     """A caption, or a list of captions -> those that are texts and not empty, with single spaces.
 
     >>> clean_captions(["a  dog ", None, ""])
-    ["a dog"]
+    ['a dog']
     """
     captions = []
     for text in texts if isinstance(texts, list) else [texts]:

@@ -27,7 +27,6 @@ import json
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,11 +34,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from data.common import BadInput, interpreting, locked, printable, progress, run, select
 from data.images.formats import Columns, Record, add_column_flags, join_by_name, open_spec
-from data.images.pixels import FORMATS, image_digest, to_square
+from data.images.pixels import image_digest, open_image, to_square
 
 FORMAT = 2  # of the folder, in pack.json. Format 1 had pictures.jsonl
 
@@ -48,11 +46,6 @@ INDEX = np.dtype([("digest", np.uint64), ("width", np.uint32), ("height", np.uin
 
 # Records between two points from which packing can go on.
 CHUNK = 512
-
-# More pixels are a mistake or an attack: a file of a few bytes can claim any size. Pillow warns of
-# images that are smaller than that, which would only be noise here.
-MAX_PIXELS = 100_000_000
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Errors of the machine and not of one image: packing stops, and can go on later.
 MACHINE_ERRORS = (
@@ -98,14 +91,12 @@ def decode(record: Record, root: Path, size: int) -> Decoded | str:
         return f"cannot be read ({error})"
 
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                limit = f"{MAX_PIXELS // 10**6} million"
-                return f"has {width} x {height} pixels, more than {limit}"
-            return Decoded(to_square(image, size), image_digest(content) or 1, width, height)
+        with open_image(io.BytesIO(content)) as image:
+            return Decoded(to_square(image, size), image_digest(content) or 1, *image.size)
     except MemoryError:
         raise
+    except BadInput as error:
+        return str(error)
     except Exception as error:
         # Pillow raises a dozen types of errors for broken files. A message may end with an address
         # in memory, which would make two packs differ. It is cut off.

@@ -3,17 +3,25 @@
     PIL image  --to_square-->  (S, S, 3) uint8  --normalize_pixels-->  (B, 3, S, S) float32
                                kept on disk       --random_crops-->    the same shape, in training
 
-Needs nothing of the project. Letters of shapes: B images of a batch, S pixels per side.
+Every place that reads an image file opens it by `open_image`.
+
+Needs nothing of the project but data/common.py. Letters of shapes: B images of a batch, S pixels
+per side.
 """
 
 import hashlib
 import math
+import warnings
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from data.common import BadInput
 
 # Mean and standard deviation of red, green and blue, as the image towers of other projects expect
 # them. The towers here take CLIP's (contrastive language-image pre-training), as in open_clip.
@@ -25,6 +33,23 @@ PIXEL_NORMS = {
 
 # What Pillow may open. EPS is left out: Pillow would start another program to read it.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# More pixels are a mistake or an attack: a file of a few bytes can claim any size. Pillow warns of
+# images that are smaller than that, which would only be noise here.
+MAX_PIXELS = 100_000_000
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def open_image(file: str | Path | BinaryIO) -> Image.Image:
+    """Open an image of one of the FORMATS. Its pixels are read later, when they are asked for.
+
+    BadInput for too many pixels; Pillow's own errors, of a dozen types, for what is no image.
+    """
+    image = Image.open(file, formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        limit = f"{MAX_PIXELS // 10**6} million"
+        raise BadInput(f"has {width} x {height} pixels, more than {limit}")
+    return image
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:

@@ -348,7 +348,10 @@ def in_several_sentences(scene: Scene) -> str:
 
 
 def long_caption(scene: Scene) -> str:
-    """A dense caption of 60 to 150 words: every fact of the scene has a sentence of its own."""
+    """A dense caption of 60 to 150 words: every fact of the scene has a sentence of its own.
+
+    These texts are data. They say "picture" because the runs in docs/results were trained on them.
+    """
     rng = Random(f"{scene.key}/long")
     things = scene.things
     is_single = len(things) == 1

@@ -210,7 +210,7 @@ def test_an_image_may_come_again():
         "ex_1_img_1.png",
     ]
     assert task.images.pixels(range(4))[:, 0, 0, 0].tolist() == [10, 20, 20, 20]
-    assert task.couples[1::2] == ["0 words some", "1 words some"]
+    assert task.winoground_captions[1::2] == ["0 words some", "1 words some"]
 
 
 # fmt: off
