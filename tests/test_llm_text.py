@@ -357,6 +357,7 @@ def test_what_cannot_be_used_is_told_in_one_line(command, tmp_path):
     assert out == ""
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_model_is_told_in_one_line(tmp_path):
     """In a process of its own, as on a terminal."""
     file = tmp_path / "BAD"

@@ -481,6 +481,7 @@ def test_chance_is_what_blind_embeddings_score(trained, known):
     assert (hits / draws).tolist() == pytest.approx(wanted, abs=0.02)
 
 
+@pytest.mark.slow
 def test_several_captions_from_the_command_line(small, command):
     runs = [str(Path("long" * 20, method)) for method in ("lift", "clip", "supervised")]
     for out in runs:

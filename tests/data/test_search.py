@@ -107,6 +107,7 @@ def test_search_never_uses_another_runs_vectors(small):
             assert dict(hits) == pytest.approx(direct, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_search_from_the_command_line(trained, command):
     paint("p/a.png", 1)
     paint("p/sub/B.JPG", 20)
