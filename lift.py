@@ -298,6 +298,7 @@ class TextTower(nn.Module):
                  "vectors"  one vector of the frozen language model, (B, width)
                  "tokens"   one vector per token of the frozen language model, (B, L, width)
                  "ids"      token ids (B, L) int64, then END, then PAD (data/captions.py)
+                 "llm_ids"  the same, after the token that llm_text.start_of describes
     fitted       names of the buffers that `fit` makes from the training captions
     needs_llama  whether the constructor wants a live language model
     width        length of the vectors that `forward` gives, (B, width)
@@ -314,12 +315,13 @@ class TextTower(nn.Module):
             self.register_buffer(name, tensor)
 
     @staticmethod
-    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
         """Compute, once and before training, what the tower needs to know of the training captions:
         statistics or a vocabulary. No gradient is involved.
 
         inputs      has a length and slices; one row per distinct caption
         directions  how many directions whitening keeps (--whiten); most towers ignore it
+        power       how far it evens them out (--whiten-power); most towers ignore it
         """
         return ()
 
@@ -347,15 +349,15 @@ class LLMVectors(TextTower):
             return (vectors.float() - self.mean) @ self.matrix  # (B, width)
 
     @staticmethod
-    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
-        return whitening(inputs, directions)
+    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
+        return whitening(inputs, directions, power)
 
 
 class RawVectors(LLMVectors):
     """LLM2CLIP's text tower: the language model's vector as it is."""
 
     @staticmethod
-    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
         llm_width = inputs[:1].shape[1]
         # Subtracting zeros and multiplying by the identity changes nothing. So `forward` stays one.
         return torch.zeros(llm_width), torch.eye(llm_width)
@@ -381,7 +383,7 @@ class LLMTokens(TextTower):
         return torch.where(is_real, (tokens.float() - self.mean) / self.std, 0.0)
 
     @staticmethod
-    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
         # Sums in float64 over 1,000 captions at a time: all of them may be larger than memory.
         count = total = squares = 0
         for chunk in chunks(inputs, 1000):
@@ -433,7 +435,7 @@ class TokenTable(TextTower):
         return vectors * (ids >= 0)[..., None]  # zeros at END and PAD, which are negative
 
     @staticmethod
-    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
         return (vocabulary(inputs),)
 
 
@@ -466,7 +468,7 @@ class TextTransformer(TextTower):
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, width)
 
     @staticmethod
-    def fit(inputs, directions: int) -> tuple[Tensor, ...]:
+    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
         return (vocabulary(inputs),)
 
 
@@ -476,6 +478,7 @@ class LiveLLM(TextTower):
     It runs in every step, because parts of it are trained.
     """
 
+    inputs = "llm_ids"
     needs_llama = True
 
     def __init__(self, sizes: Sizes, *, llama: Llama):
@@ -519,7 +522,7 @@ class WordLabels(TextTower):
         return torch.cat([ids.clamp_min(-1), pairs], dim=1)
 
     @staticmethod
-    def fit(inputs, directions: int, limit: int = 4096) -> tuple[Tensor, ...]:
+    def fit(inputs, directions: int, power: float = 0.5, limit: int = 4096) -> tuple[Tensor, ...]:
         """The commonest labels, `limit` at most, and their weights.
 
             weight_v = log(captions / captions that hold v)

@@ -224,37 +224,46 @@ def last_token(h: Tensor, mask: Tensor) -> Tensor:
     return h[torch.arange(len(h), device=h.device), last].float()
 
 
+def start_of(tokenizer: Tokenizer) -> str:
+    """What is put before every caption, so that its first word is not the first token.
+
+    The first token is an attention sink (Xiao et al. 2023, arXiv 2309.17453): later tokens look at
+    it when they look for nothing. In a causal model it sees no token but itself, and in some blocks
+    its numbers are huge. After block 15 of the default model its norm is 24,000, that of other tokens
+    164 (averages over the captions of shapes.make_scenes("train", 200)). So it must not be a word of
+    the caption.
+
+    Some tokenizers put a start token before every text themselves: then nothing is added. The others
+    get a new line. BadInput for a tokenizer that knows neither as one token.
+    """
+    start = "" if tokenizer.prefix else "\n"
+    ids = tokenizer.prefix + tokenizer.encode(start)
+    if len(ids) != 1:
+        raise BadInput(
+            f"the tokenizer puts {len(ids)} tokens before a caption, not one; use another model"
+        )
+    return start
+
+
 def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
     """Every token's state but the first one's, (B, L, D), with zeros at the other places.
 
-    The first token is left out, unless it is the only one. It is an attention sink (Xiao et al.
-    2023, arXiv 2309.17453): later tokens look at it when they look for nothing. In a causal model it
-    sees no token but itself, and in some blocks its numbers are huge. After block 15 of the default
-    model its norm is 26,800, that of other tokens 171. The mean of all tokens would then have a
-    cosine of 0.9996 between two captions, without the first token it is 0.966. After block 10, where
-    mean pooling reads, the norms are 168 and 145, so there it would do little harm.
-
-    The price: the default tokenizer puts no start token before a caption. The token that is left
-    out is then the caption's first word. In the built-in world this is always "a".
-
-    The numbers are averages over the captions of shapes.make_scenes("train", 200).
+    The first token is the one that start_of describes. It is no part of the caption.
     """
     kept = mask.clone()
-    kept[:, 0] = mask.sum(1) == 1
+    kept[:, 0] = False
     return h.float() * kept[..., None]
 
 
 def mean_token(h: Tensor, mask: Tensor) -> Tensor:
     """The mean of the tokens that all_tokens keeps."""
-    length = mask.sum(1, keepdim=True)  # (B, 1)
-    kept = torch.where(length > 1, length - 1, length)
-    return all_tokens(h, mask).sum(1) / kept
+    return all_tokens(h, mask).sum(1) / (mask.sum(1, keepdim=True) - 1)
 
 
 class Pooling(NamedTuple):
     """How a caption's hidden states become its vector."""
 
-    before: str  # words put before the caption
+    before: str  # words put before the caption; "": what start_of says
     after: str  # words put behind it
     function: Callable[[Tensor, Tensor], Tensor]  # (hidden states, mask) -> vectors
     depth_share: float  # which share of the blocks is run
@@ -281,40 +290,41 @@ POOLS = {
 # Whitening.
 
 
-def whitening(vectors, directions: int) -> tuple[Tensor, Tensor]:
+def whitening(vectors, directions: int, power: float = 0.5) -> tuple[Tensor, Tensor]:
     """Statistics that open the cone in which a language model's vectors lie: (mean, matrix).
 
         E[(x - mu) (x - mu)^T] = V diag(sigma^2) V^T     eigenvectors V, of which k are kept: those
                                                          with the largest sigma
-        t = (x - mu) V diag(1 / sigma)                   mu: mean (D,)
-                                                         V diag(1 / sigma): matrix (D, k)
+        t = (x - mu) V diag(sigma^-a)                    mu: mean (D,), a: power
+                                                         V diag(sigma^-a): matrix (D, k)
 
     vectors     of training captions only: a tensor (N, D), or anything with a length and slices
     directions  k. With 0 the vectors are only centred: the matrix is the identity (D, D).
+    power       a. 1 makes all k directions equally strong, which is called whitening. 0 leaves
+                them as they are. 1/2 stands between the two.
 
-    The results are float32. Over these captions, t has mean 0, and variance 1 along each of its k
-    directions. BadInput if the captions vary in fewer than k directions.
+    The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
+    each of its k directions. BadInput if the captions vary in fewer than k directions.
 
     The cone: all vectors of a language model point almost the same way (Ethayarajh 2019, arXiv
     1909.00512), so all cosines are nearly 1. Between captions their mean is 0.97; after centring it
-    is 0.00. What is left lies in few directions: the strongest 8 of 576 hold 59 % of the variance.
-    Whitening makes k directions equally strong. To remove the mean and the strongest directions is
-    the idea of "All-but-the-Top" (Mu & Viswanath 2018, arXiv 1702.01417).
+    is 0.00. What is left lies in few directions: the strongest 8 of 576 hold 58 % of the variance.
+    To remove the mean and the strongest directions is the idea of "All-but-the-Top" (Mu & Viswanath
+    2018, arXiv 1702.01417).
 
-    What would go wrong without: the mean vector alone has a cosine of 0.98 with every caption. An
+    What would go wrong without: the mean vector alone has a cosine of 0.99 with every caption. An
     image tower that gives this one vector for all images would nearly win the cosine loss, and in
     InfoNCE the right caption would hardly stand out from the others. Centring mends that.
 
-    Does whitening add to centring? To find unseen emoji by name, yes: recall@1 is .145, with centring
-    alone .115 (pooling "prompt"). On the built-in world centring alone trains as well (both in docs/results/LOG.md).
+    Why a power of 1/2: the strong directions hold what captions say, the weak ones mostly how they
+    say it. With a = 1 every weak direction counts as much as a strong one, so the image tower is
+    taught mostly noise. With a = 0 the few strongest directions drown facts such as the relation.
+    docs/results/LOG.md has the trials.
 
-    Why 128 directions: they hold 99 % of the variance. 64 or 256 made no difference beyond the noise
-    of one seed (docs/results/LOG.md).
+    Why float32: along the 256th direction the standard deviation is 0.08, while elements of x reach
+    83. Near 83, two neighbouring numbers of bfloat16 are 0.5 apart. The sums below are in float64.
 
-    Why float32: along the 128th direction the standard deviation is 0.23, while elements of x reach
-    93. Near 93, two neighbouring numbers of bfloat16 are 0.5 apart. The sums below are in float64.
-
-    The other numbers are those of the default model's mean pooling, cosines over the captions of
+    The numbers are those of the default model's mean pooling, cosines over the captions of
     shapes.make_scenes("train", 200), variances over those of 1,500 scenes.
     """
     N = len(vectors)
@@ -351,7 +361,7 @@ def whitening(vectors, directions: int) -> tuple[Tensor, Tensor]:
             f"the {N} captions vary in {int((variance > smallest).sum())} directions only (are "
             "many cut to the same words?); --whiten must be less, better a quarter of that"
         )
-    return mean.float(), (V / variance.sqrt()).float()
+    return mean.float(), (V / variance.sqrt() ** power).float()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -363,6 +373,7 @@ class FrozenLLM(nn.Module):
 
     model  the transformer; tokenizer  makes its token ids
     hash   of the files of both, and of the adapter that was merged in
+    start  what stands before every caption
     """
 
     def __init__(self, model: Llama, tokenizer: Tokenizer, hash: str):
@@ -370,6 +381,7 @@ class FrozenLLM(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.hash = hash
+        self.start = start_of(tokenizer)
         self.width = model.config.width
         self.depth = model.config.depth
         self.tuned_layer = None  # the block after which an adapter was tuned to be read
@@ -391,8 +403,11 @@ class FrozenLLM(nn.Module):
     def tokenize(
         self, texts: Sequence[str], max_length: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Texts -> ids (B, L) int64 and mask (B, L) bool, padded on the right, on the device."""
-        lists, _ = self.tokenizer.encode_all(texts, max_length=max_length)
+        """Texts -> ids (B, L) int64 and mask (B, L) bool, padded on the right, on the device.
+
+        Before each text stands what start_of says.
+        """
+        lists, _ = self.tokenizer.encode_all(texts, self.start, max_length=max_length)
         return self._pad(lists)
 
     def _pad(self, lists: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -429,11 +444,10 @@ class FrozenLLM(nn.Module):
         """All that decides a caption's vector, for the fingerprint of data/vectors.py."""
         return {
             # The version of this computation: raise it when the same settings give other vectors.
-            # It is 2 for tokens, since the first one is left out.
-            "format": 2 if pool == "tokens" else 1,
+            "format": 3,
             "llm": self.hash,
             "pool": pool,
-            "before": POOLS[pool].before,
+            "before": POOLS[pool].before or self.start,
             "after": POOLS[pool].after,
             "layer": layer,
             "max_length": max_length,
@@ -456,6 +470,7 @@ class FrozenLLM(nn.Module):
         """
         layer = self.pool_layer(pool, layer)
         before, after, function, _ = POOLS[pool]
+        before = before or self.start
         lists, was_cut = self.tokenizer.encode_all(texts, before, after, max_length)
         order = sorted(range(len(lists)), key=lambda place: len(lists[place]))
         start = 0
@@ -554,15 +569,18 @@ def text_inputs(
     kind  "vectors"  one vector per text, (N, D), kept on disk
           "tokens"   one vector per token, (N, L, D), kept on disk
           "ids"      token ids (N, L); of the language model only the tokenizer is used
+          "llm_ids"  the same, for a language model that runs in every step: see start_of
     """
-    if kind == "ids":
+    if kind in ("ids", "llm_ids"):
         path = llm_path(source.llm)
         with interpreting(path):
             _, tokenizer, _ = read_llm(path)
             fingerprint = model_hash(path)
             if source.llm_adapter:
                 fingerprint += model_hash(Path(source.llm_adapter))
-        return TokenIds(tokenizer, source.context_length, fingerprint)
+        start = start_of(tokenizer) if kind == "llm_ids" else ""
+        # The 2 is the version of what is done here: since 2 a space stands before the first word.
+        return TokenIds(tokenizer, source.context_length, f"2{fingerprint}", start)
 
     if source.text_features:
         return OutsideVectors(source.text_features, ndim=2 if kind == "vectors" else 3)

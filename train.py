@@ -165,7 +165,10 @@ class Config:
         low=0,
     )
     whiten: int = flag(
-        128, "whiten the vectors to this many directions (0: only centre them)", low=0
+        256, "whiten the vectors to this many directions (0: only centre them)", low=0
+    )
+    whiten_power: float = flag(
+        0.5, "how far whitening evens the directions out (1: all alike, 0: not)", low=0, high=1
     )
     text_features: str = flag(
         "", "in place of the language model, vectors of captions: FILE.npy, named by FILE.txt"
@@ -340,6 +343,9 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
         idle["embed_dim"] = "the tower without a head is the shared space"
     if method.text is not lift.LLMVectors:
         idle["whiten"] = f"no vectors are whitened, {with_method}"
+        idle["whiten_power"] = idle["whiten"]
+    elif cfg.whiten == 0:
+        idle["whiten_power"] = "with --whiten 0 the vectors are only centred"
     if not reads_llm:
         idle["llm_dtype"] = "no captions are read by a frozen language model"
         idle["pool"] = idle["llm_dtype"]
@@ -475,7 +481,7 @@ def build_model(cfg: Config, inputs, device: torch.device) -> lift.TwoTower:
     """The model of a method, with what its text tower makes of the captions, and pretrained weights."""
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    fitted = method.text.fit(inputs, cfg.whiten)
+    fitted = method.text.fit(inputs, cfg.whiten, cfg.whiten_power)
     image_width = None
     if cfg.image_features:
         image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]

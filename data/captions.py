@@ -106,7 +106,7 @@ class PaddedIds:
 
 
 class TokenIds:
-    """Text inputs of the kind "ids": the tokens of each text, then END, then PAD.
+    """Text inputs of the kinds "ids" and "llm_ids": the tokens of each text, then END, then PAD.
 
     Of the language model only the tokenizer is used. The methods are those of all text inputs; see
     llm_text.text_inputs.
@@ -114,9 +114,10 @@ class TokenIds:
 
     frozen_parameters = 0
 
-    def __init__(self, tokenizer, context_length: int, fingerprint: str):
+    def __init__(self, tokenizer, context_length: int, fingerprint: str, start: str = ""):
         self.tokenizer = tokenizer
         self.context_length = context_length  # L at most, END included
+        self.start = start  # what stands before every text; see llm_text.start_of
         self.fingerprint = fingerprint
 
     def read(self, texts: Sequence[str]) -> tuple[PaddedIds, float]:
@@ -126,7 +127,9 @@ class TokenIds:
         n_cut = 0
         # Some thousand texts at a time: a Python list takes ten times the memory of an array.
         for chunk in chunks(texts):
-            lists, was_cut = self.tokenizer.encode_all(chunk, max_length=self.context_length - 1)
+            lists, was_cut = self.tokenizer.encode_all(
+                chunk, self.start, max_length=self.context_length - 1
+            )
             n_cut += sum(was_cut)
             for ids in lists:
                 values.extend(ids)

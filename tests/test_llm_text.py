@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ import pytest
 import torch
 
 import llm_text
+from data.captions import END
 from data.common import BadInput
 from data.files.llm import fetch_default
-from data.vectors import StoredRows
+from data.vectors import CaptionVectors, StoredRows
+from data.world.shapes import caption, make_scenes
 from llm_text import POOLS, load_llm
 from tests.data.files.examples import TINY_MODELS, random_texts
 from tests.tiny_llm import write_tiny_llm
@@ -46,9 +49,10 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture
 def tiny_llm(tiny_folder):
-    """The same, loaded. It puts an id before every text."""
+    """The same, loaded. Its tokenizer puts an id before every text."""
     llm = load_llm(tiny_folder)
     llm.tokenizer.prefix = [255]
+    llm.start = llm_text.start_of(llm.tokenizer)
     return llm
 
 
@@ -134,7 +138,8 @@ def test_hidden_states_of_gguf_files(models, tmp_path, name, kind):
     tokenizer = models.tokenizers.Tokenizer.from_str(json.dumps(models.TOKENIZER))
     texts = models.shared_texts(50, 5)
     lists, _ = ours.tokenizer.encode_all(texts)
-    assert lists == [encoding.ids + [7] for encoding in tokenizer.encode_batch(texts)]
+    spaced = [text if text[:1].isspace() else f" {text}" for text in texts]
+    assert lists == [encoding.ids + [7] for encoding in tokenizer.encode_batch(spaced)]
 
 
 @pytest.mark.reference
@@ -183,20 +188,20 @@ def test_the_model_is_frozen(tiny_llm):
 
 
 def test_pooling_by_hand():
-    """Captions of three, one and four tokens. The first token is left out, unless it is alone."""
+    """Captions of two, one and three tokens, after the token that stands before every caption."""
     h = torch.tensor(
         [
             [[1.0, 2], [3, 4], [5, 8], [99, 99]],
-            [[7, 9], [9, 9], [9, 9], [9, 9]],
+            [[7, 9], [6, 2], [9, 9], [9, 9]],
             [[8, 8], [1, 2], [3, 4], [5, 0]],
         ]
     )
-    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    assert llm_text.last_token(h, mask).tolist() == [[5, 8], [7, 9], [5, 0]]
-    assert llm_text.mean_token(h, mask).tolist() == [[4, 6], [7, 9], [3, 2]]
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    assert llm_text.last_token(h, mask).tolist() == [[5, 8], [6, 2], [5, 0]]
+    assert llm_text.mean_token(h, mask).tolist() == [[4, 6], [6, 2], [3, 2]]
     assert llm_text.all_tokens(h, mask).tolist() == [
         [[0, 0], [3, 4], [5, 8], [0, 0]],
-        [[7, 9], [0, 0], [0, 0], [0, 0]],
+        [[0, 0], [6, 2], [0, 0], [0, 0]],
         [[0, 0], [1, 2], [3, 4], [5, 0]],
     ]
     for pooling in POOLS.values():
@@ -206,10 +211,10 @@ def test_pooling_by_hand():
 @pytest.mark.parametrize(
     "pool, made",
     [
-        ("last", "1 765729d91602"),
-        ("mean", "1 2693070dc6bc"),
-        ("prompt", "1 765729d91602"),
-        ("tokens", "2 65319b7c1166"),
+        ("last", "3 0ca2ecbc8246"),
+        ("mean", "3 68635e81d9ac"),
+        ("prompt", "3 0ca2ecbc8246"),
+        ("tokens", "3 c4c6383c7b11"),
     ],
 )
 def test_what_a_pooling_makes_is_tied_to_its_format(pool, made, tiny_llm):
@@ -219,7 +224,7 @@ def test_what_a_pooling_makes_is_tied_to_its_format(pool, made, tiny_llm):
     down here. The numbers are small and whole: they have the same bits on every machine.
     """
     h = torch.arange(40).view(2, 5, 4).float() - 17
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()
     vectors = POOLS[pool].function(h, mask)
     content = hashlib.blake2b(vectors.numpy().tobytes(), digest_size=6).hexdigest()
     assert f"{tiny_llm.settings(pool, 1, 77)['format']} {content}" == made
@@ -248,11 +253,61 @@ def test_batches_and_padding_do_not_change_a_vector(
 
     # What each pooling reads, written out: its words around the caption, its layer, its tokens.
     tokenizer = tiny_llm.tokenizer
-    ids = tokenizer.prefix + tokenizer.encode(before) + tokenizer.encode(texts[-1])
+    space = "" if pool == "prompt" else " "  # behind the quotation mark there is none
+    ids = tokenizer.prefix + tokenizer.encode(before) + tokenizer.encode(space + texts[-1])
     ids = torch.tensor([ids + tokenizer.encode(after)])
     h = tiny_llm(ids, torch.ones_like(ids, dtype=torch.bool), layer)[0]
     wanted = h[1:].mean(0) if pool == "mean" else h[-1]
     assert relative_error(alone[-1], wanted) < 1e-5
+
+
+def test_something_that_is_no_caption_stands_first(tiny_folder):
+    """A start token where the tokenizer has one, a new line elsewhere; never the first word."""
+    llm = load_llm(tiny_folder)
+    assert llm.tokenizer.prefix == [] and llm.start == "\n"
+    ids, mask = llm.tokenize(["a dog"])
+    assert ids[0].tolist() == llm.tokenizer.encode("\n") + llm.tokenizer.encode(" a dog")
+    h = llm(ids, mask, 1)[0]
+    assert relative_error(llm.encode(["a dog"])[0], h[1:].mean(0)) < 1e-5
+
+    llm.tokenizer.prefix = [255]
+    assert llm_text.start_of(llm.tokenizer) == ""
+    llm.tokenizer.prefix = [255, 254]
+    with pytest.raises(BadInput, match="2 tokens before a caption"):
+        llm_text.start_of(llm.tokenizer)
+
+
+def test_a_live_language_model_gets_the_same_start(tiny_folder):
+    source = llm_text.TextSource(llm=str(tiny_folder))
+    words = llm_text.text_inputs("ids", source, "cpu")(["a dog"])[0].tolist()
+    with_start = llm_text.text_inputs("llm_ids", source, "cpu")(["a dog"])[0].tolist()
+    tokenizer = load_llm(tiny_folder).tokenizer
+    assert words == [*tokenizer.encode(" a dog"), END]
+    assert with_start == [*tokenizer.encode("\n"), *words]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_first_word_counts(tiny_folder, pool):
+    llm = load_llm(tiny_folder)
+    kind = functools.partial(CaptionVectors, llm, pool, context_length=77)
+    with tempfile.TemporaryDirectory() as folder:
+        first, other = kind(folder=folder)(["red car", "big car"])
+    assert relative_error(first.float(), other.float()) > 0.05
+
+
+@pytest.mark.real_llm
+def test_the_first_word_of_a_caption_counts_in_smollm2(llm):
+    """With the first word left out, "red car" and "blue car" had a cosine of .98 when centred."""
+    scenes = make_scenes("train", 300)
+    mean, matrix = llm_text.whitening(llm.encode([caption(scene) for scene in scenes]), 256)
+
+    def cosine(one, other):
+        a, b = (llm.encode([one, other]) - mean) @ matrix
+        return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+
+    assert cosine("car", "A car.") > cosine("car", "apple") + 0.2
+    assert cosine("red car", "blue car") < 0.95
+    assert cosine("dog on a beach", "cat on a beach") < 0.95
 
 
 def test_padding_is_on_the_right_and_never_read(tiny_llm):
@@ -289,11 +344,17 @@ def skewed():
 def test_whitened_vectors_have_mean_zero_and_variance_one(skewed):
     """They are read as the cache gives them: some rows of a table in float16."""
     cached = StoredRows(skewed.half().repeat(2, 1), torch.arange(300, 600))
-    mean, matrix = llm_text.whitening(cached, 7)
+    mean, matrix = llm_text.whitening(cached, 7, power=1)
     assert mean.dtype == matrix.dtype == torch.float32 and matrix.shape == (20, 7)
     y = (skewed.half().float() - mean) @ matrix
     assert y.mean(0).abs().max() < 1e-4
     assert (y.T @ y / 300 - torch.eye(7)).abs().max() < 1e-3
+
+    # Other powers even the same directions out less: the variance along them is sigma^(2 - 2a).
+    sigma = 1 / matrix.norm(dim=0)  # (7,): V has unit columns
+    for power in (0.0, 0.5):
+        _, milder = llm_text.whitening(cached, 7, power)
+        assert torch.allclose(milder, matrix * sigma ** (1 - power), rtol=1e-4, atol=1e-6)
 
     # The kept directions are those of the largest variance: numpy's singular vectors span the same.
     _, _, directions = np.linalg.svd((skewed - skewed.mean(0)).numpy())

@@ -132,7 +132,11 @@ class Tokenizer:
         before, after  words put around the caption (a prompt)
         max_length     of each list; the caption is cut, never what stands around it
 
-        BadInput if max_length leaves no room for a caption, or if a list would be empty.
+        A word within a text begins with its space: " car" is another token than "car". So a space
+        goes before the caption. Then its first word is the token that it is anywhere else. Only
+        where a prompt ends in a quotation mark, or the like, there is none.
+
+        BadInput if max_length leaves no room for a caption, or if a caption has no tokens.
         """
         head = self.prefix + self.encode(before)
         tail = self.encode(after) + self.suffix
@@ -144,13 +148,13 @@ class Tokenizer:
                     f"a context of {max_length} tokens has no room for a caption beside the prompt"
                 )
 
+        space = " " if not before or before[-1].isspace() else ""
         lists, was_cut = [], []
         for text in texts:
-            caption = self.encode(text)
-            ids = head + caption[:room] + tail
-            if not ids:
+            caption = self.encode(text if text[:1].isspace() else space + text)
+            if not text or not caption:
                 raise BadInput(f"the caption {text!r} has no tokens; leave it out")
-            lists.append(ids)
+            lists.append(head + caption[:room] + tail)
             was_cut.append(room is not None and len(caption) > room)
         return lists, was_cut
 

@@ -97,12 +97,17 @@ def test_token_lists():
     texts = ["a dog bites a man", "a dog", "a"]
     before = tokenizer.encode("Say: ")
     after = tokenizer.encode(" in a word")
-    captions = [tokenizer.encode(text) for text in texts]
+    captions = [tokenizer.encode(f" {text}") for text in texts]
     room = len(captions[1])
     max_length = 1 + len(before) + room + len(after) + 1
     lists, was_cut = tokenizer.encode_all(texts, "Say: ", " in a word", max_length)
     assert lists == [[300] + before + caption[:room] + after + [7] for caption in captions]
     assert was_cut == [True, False, False]
+    # Behind a quotation mark there is no space, and a text that begins with one gets no second.
+    lists, _ = tokenizer.encode_all(["a dog", " a dog"], '"')
+    quote = [300, *tokenizer.encode('"')]
+    assert lists == [quote + tokenizer.encode(text) + [7] for text in ("a dog", " a dog")]
+    assert tokenizer.encode_all([" a dog"])[0] == [[300, *captions[1], 7]]
     # Without a limit nothing is cut.
     lists, was_cut = tokenizer.encode_all(texts)
     assert lists == [[300] + caption + [7] for caption in captions] and was_cut == [False] * 3
@@ -113,7 +118,7 @@ def test_captions_without_room_or_tokens_are_refused():
     before = tokenizer.encode("Say: ")
     with pytest.raises(BadInput, match="no room"):
         tokenizer.encode_all(["a"], "Say: ", max_length=len(before) + 2)
-    assert tokenizer.encode_all(["a"], "Say: ", max_length=len(before) + 3)[1] == [False]
+    assert tokenizer.encode_all(["a"], "Say: ", max_length=len(before) + 4)[1] == [False]
     with pytest.raises(BadInput, match="no tokens"):
         tokenizer_by_hand([]).encode_all(["a", ""])
 
