@@ -26,15 +26,16 @@ One step of LIFT in plain PyTorch, with nothing of this project but the ViT:
         raw = language_model(all_captions)            # (N, 576), one vector per caption
     mean = raw.mean(0)
     variance, directions = torch.linalg.eigh(torch.cov(raw.T, correction=0))
-    whiten = directions[:, -128:] / variance[-128:].sqrt()     # (576, 128)
+    sigma = variance[-256:].sqrt()                    # of the 256 strongest directions
+    whiten = directions[:, -256:] / sigma.sqrt()      # (576, 256), the power 1/2 of whitening
 
     image_tower = ViT()                               # from scratch: (B, 3, S, S) -> (B, 128)
-    head = nn.Sequential(nn.Linear(128, 128), nn.GELU(), nn.Linear(128, 128))
+    head = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 256))
     logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     # Every step: B images, and for each the row of its caption in `raw`.
-    z = F.normalize(head(image_tower(images)), dim=-1)                     # (B, 128)
-    t = F.normalize((raw[captions] - mean) @ whiten, dim=-1)               # (B, 128), no gradient
+    z = F.normalize(head(image_tower(images)), dim=-1)                     # (B, 256)
+    t = F.normalize((raw[captions] - mean) @ whiten, dim=-1)               # (B, 256), no gradient
     logits = logit_scale.exp() * z @ t.T                                   # (B, B)
     target = torch.arange(B)                          # image i belongs to caption i
     loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -54,8 +55,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.captions import END
-from data.common import BadInput, chunks, select
+from data.common import BadInput, chunks, interpreting, select
 from data.files.runs import read_run
+from data.files.tensors import mismatch
 from data.images.pixels import normalize_pixels, to_square
 from data.vectors import OutsideVectors
 from llm_text import Llama, TextSource, load_llm, mean_token, text_inputs, whitening
@@ -86,9 +88,10 @@ def info_nce(
                  softmaxes: exp(-inf) = 0. The diagonal is ignored. See data/batches.py.
 
     Guessing costs ln B, a little less where pairs are masked. A model that has learned something
-    is below that. Random features in D dimensions cost about ln B + s^2 / (2 D). Training starts
-    between the two, because the features of an untrained image tower are alike: in the demo
-    (B = 256, s = 14.3, D = 128) LIFT starts at 6.07 and CLIP at 5.83; ln B is 5.55.
+    is below that. Random features in D dimensions cost about ln B + s^2 / (2 D), as long as s^2 is
+    not much larger than D. Training starts between the two, because the features of an untrained
+    image tower are alike: in the demo (B = 256, s = 14.3) LIFT starts at 5.78 and CLIP at 5.82; ln B
+    is 5.55.
     """
     # Logits are computed in float32 also under autocast. At a scale of 100, neighbouring bfloat16
     # numbers are 0.5 apart, which is more than many differences that matter.
@@ -849,33 +852,38 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
     with are not what they were.
     """
     saved = read_run(run)
-    config, state = saved["config"], saved["model"]
-    method = METHODS[config["method"]]
-    sizes, source = select(Sizes, config), select(TextSource, config)
-
-    tokenize = text_inputs(method.text.inputs, source, device)
-    if tokenize.fingerprint != saved["text_fingerprint"]:
-        trained_with = source.text_features or source.llm or "the default one"
-        raise BadInput(
-            f"{run} was trained with another language model than {trained_with} is now; bring that "
-            "one back"
-        )
-    image_width = None
-    if config["image_features"]:
-        outside = OutsideVectors(config["image_features"])
-        if outside.fingerprint != saved["image_fingerprint"]:
+    # A run of another version, or a damaged one, lacks a setting or a tensor.
+    with interpreting(run):
+        config, state = saved["config"], saved["model"]
+        method = METHODS[config["method"]]
+        sizes, source = select(Sizes, config), select(TextSource, config)
+        tokenize = text_inputs(method.text.inputs, source, device)
+        if tokenize.fingerprint != saved["text_fingerprint"]:
+            trained_with = source.text_features or source.llm or "the default one"
+            with_adapter = f" with {source.llm_adapter}" if source.llm_adapter else ""
             raise BadInput(
-                f"{run} was trained with other vectors than {config['image_features']} has now; "
-                "bring those back"
+                f"{run} was trained with another language model than {trained_with}{with_adapter} "
+                "is now; bring that one back"
             )
-        image_width = outside.vectors.shape[-1]
+        image_width = None
+        if config["image_features"]:
+            outside = OutsideVectors(config["image_features"])
+            if outside.fingerprint != saved["image_fingerprint"]:
+                raise BadInput(
+                    f"{run} was trained with other vectors than {config['image_features']} has "
+                    "now; bring those back"
+                )
+            image_width = outside.vectors.shape[-1]
 
-    # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not. Sums
-    # in another order differ in their last bit, and both files are the same model.
-    fitted = [state[f"text.{name}"].contiguous() for name in method.text.fitted]
-    llama = live_llama(source) if method.text.needs_llama else None
-    model = TwoTower(config["method"], sizes, fitted, config["unlock"], image_width, llama)
-    model.load_state_dict(state)
+        # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not.
+        # Sums in another order differ in their last bit, and both files are the same model.
+        fitted = [state[f"text.{name}"].contiguous() for name in method.text.fitted]
+        llama = live_llama(source) if method.text.needs_llama else None
+        model = TwoTower(config["method"], sizes, fitted, config["unlock"], image_width, llama)
+        problem = mismatch(state, model, "its configuration wants")
+        if problem:
+            raise BadInput(problem)
+        model.load_state_dict(state)
 
     def transform(image):
         pixels = torch.from_numpy(to_square(image, sizes.image_size))  # (S, S, 3) uint8

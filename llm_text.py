@@ -775,6 +775,8 @@ def tune(
     instructions, and the last block in place of a middle one.
     """
     check_tuning_flags(steps, batch_size, lr, rank, seed)
+    if Path(out).is_dir():
+        raise BadInput(f"--out {out} is a folder; name a .safetensors file")
     captions = images_with_two_captions(captions)
     layer = llm.pool_layer("mean", layer)
     Path(out).parent.mkdir(parents=True, exist_ok=True)

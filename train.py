@@ -35,6 +35,7 @@ from data.batches import Batches, Crops
 from data.captions import DistinctCaptions
 from data.common import BadInput, pick_device, progress, run, select, stop_signals
 from data.files.runs import read_run, save_tensors
+from data.files.tensors import mismatch
 from data.files.vit import load_vit
 from data.images.formats import Columns
 from data.images.pixels import PIXEL_NORMS
@@ -316,6 +317,12 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
     resumed = {}
     if "resume" in given:
         resumed = read_run(given["resume"])["config"] | {"out": ""}
+        unknown = resumed.keys() - {f.name for f in fields(Config)}
+        if unknown:
+            raise BadInput(
+                f"{given['resume']} was made by another version of this project (it has the flag "
+                f"{min(unknown)}); train again"
+            )
     cfg = Config(**resumed | given)
 
     idle = flags_without_effect(cfg)
@@ -420,6 +427,10 @@ def open_checkpoint(cfg: Config) -> dict | None:
             )
         return None
     checkpoint = read_run(folder)
+    if "optimizer" not in checkpoint:
+        raise BadInput(
+            f"{folder} is an exported run, which has no optimizer; --resume the run's own folder"
+        )
     for name, value in checkpoint["config"].items():
         if name not in FREE_ON_RESUME and getattr(cfg, name) != value:
             raise BadInput(
@@ -772,6 +783,9 @@ def go_on(
             f"{cfg.out} is finished ({start} of {total} steps); for a longer run start a new one "
             "with another --out"
         )
+    problem = mismatch(checkpoint["model"], model, "its configuration wants")
+    if problem:
+        raise BadInput(f"{cfg.out}: damaged: {problem}; train again")
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     print(f"going on after step {start} of {total}", file=sys.stderr)

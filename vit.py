@@ -12,7 +12,7 @@ weights fit. Two choices differ from the textbook:
 - The output is the mean of the patch vectors, as in LIFT (arXiv 2506.04209). A class token is an
   option.
 - Position embeddings start with standard deviation 0.5. The usual 0.02 is invisible to the first
-  blocks, because it is added to patch projections of standard deviation 0.6.
+  blocks: it is added to patch projections, which differ between the patches of an image by 0.5.
 
 Letters of shapes: B images in a batch, S pixels per side, p pixels per side of a patch,
 N = (S / p)^2 patches (one more with a class token), D width, H heads, d = D / H width of a head.

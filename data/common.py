@@ -175,10 +175,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        os.replace(unfinished, path)
     except OSError:  # a full disk, for example
         unfinished.unlink(missing_ok=True)
         raise
-    os.replace(unfinished, path)
 
 
 # --------------------------------------------------------------------------------------------------

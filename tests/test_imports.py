@@ -46,6 +46,7 @@ def test_imports_follow_the_layout():
         "data.captions",
         "data.vectors",
         "data.files.runs",
+        "data.files.tensors",
         "data.images.pixels",
     }
 

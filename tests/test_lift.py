@@ -623,6 +623,45 @@ def test_an_exported_tower_has_timms_names_and_loads_back(small, tmp_path):
     )  # as a convolution, too
 
 
+def test_damaged_runs_are_told_in_one_line(small):
+    """A checkpoint of another version, or with wrong tensors, names what is missing."""
+    train.train(train.Config(**small))
+    path = Path(small["out"]) / "checkpoint.pt"
+
+    def damaged(change):
+        checkpoint = torch.load(path, weights_only=True)
+        change(checkpoint)
+        torch.save(checkpoint, path)
+        with pytest.raises(BadInput) as refused:
+            lift.load(small["out"])
+        return str(refused.value)
+
+    whole = path.read_bytes()
+    for change, says in (
+        (lambda c: c["config"].pop("image_pool"), "image_pool"),
+        (lambda c: c["config"].update(method="none"), "none"),
+        (lambda c: c["model"].pop("visual.norm.weight"), "visual.norm.weight has shape none"),
+        (lambda c: c["model"].update({"logit_scale": torch.ones(2)}), "logit_scale has shape"),
+    ):
+        message = damaged(change)
+        assert message.startswith(small["out"]) and says in message
+        path.write_bytes(whole)
+
+
+def test_what_cannot_be_exported_or_resumed_is_told(small, tmp_path):
+    train.train(train.Config(**small))
+    data.files.export.export(small["out"], tmp_path / "x.safetensors")
+    with pytest.raises(BadInput, match="exported run, which has no optimizer"):
+        train.train(train.from_cli(["--resume", str(tmp_path / "x.safetensors")]))
+    checkpoint = read_run(small["out"])
+    state = {name: t for name, t in checkpoint["model"].items() if not name.startswith("visual.")}
+    with pytest.raises(BadInput, match="no image tower"):
+        data.files.export.image_tower(state)
+    with pytest.raises(BadInput, match="adapters"):
+        name = "visual.blocks.0.adapter1.up.bias"
+        data.files.export.image_tower(checkpoint["model"] | {name: torch.zeros(1)})
+
+
 def test_an_exported_tower_is_no_run(small, tmp_path):
     train.train(train.Config(**small))
     data.files.export.export(small["out"], tmp_path / "tower.safetensors", tower_only=True)

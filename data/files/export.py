@@ -43,6 +43,10 @@ def image_tower(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if name.startswith("visual."):
             tower[name.removeprefix("visual.")] = tensor
+    if "patch_embed.proj.weight" not in tower:
+        raise BadInput("this run has no image tower of its own: it took --image-features")
+    if any(".adapter1." in name or ".adapter2." in name for name in tower):
+        raise BadInput("this image tower has LilT's adapters, for which timm has no place")
     # timm's patch projection is a convolution: (D, 3 p p) becomes (D, 3, p, p).
     kernel = tower["patch_embed.proj.weight"]
     side = math.isqrt(kernel.shape[1] // 3)

@@ -104,6 +104,8 @@ def join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             joined[name] = tensor
     for name, piece in pieces.items():
+        if not piece["q"].shape == piece["k"].shape == piece["v"].shape:
+            raise ValueError(f"{name}: queries, keys and values have different shapes")
         joined[name] = torch.cat([piece["q"], piece["k"], piece["v"]])
     return joined
 
@@ -180,8 +182,10 @@ def resized_positions(positions: Tensor, count: int, n_extra: int) -> Tensor:
     extra, grid = positions[:, :n_extra], positions[:, n_extra:].float()
     old = math.isqrt(grid.shape[1])
     new = math.isqrt(count - n_extra)
-    if not old or old * old != grid.shape[1]:
-        raise BadInput(f"pos_embed has {grid.shape[1]} patch positions, which make no square")
+    if not old or not new or old * old != grid.shape[1]:
+        raise BadInput(
+            f"pos_embed has {grid.shape[1]} patch positions, which make no square of {new} x {new}"
+        )
     grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
     grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True)  # (1, D, new, new)
     return torch.cat([extra, grid.flatten(2).transpose(1, 2)], dim=1)

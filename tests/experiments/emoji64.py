@@ -43,7 +43,7 @@ COMMON = (
 # CLIP has the same where it can. Its second run asks whether a higher learning rate, the last --lr,
 # is better for it.
 RUNS = {
-    "lift_cos": f"--method lift_cos --pool prompt --whiten 128 {COMMON}",
+    "lift_cos": f"--method lift_cos --pool prompt --whiten 128 --whiten-power 1 {COMMON}",
     "clip": f"--method clip {COMMON}",
     "clip 3e-3": f"--method clip {COMMON} --lr 3e-3",
 }

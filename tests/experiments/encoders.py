@@ -58,7 +58,7 @@ def main() -> None:
         train = encode(train_texts).float()
         vectors = [encode(texts).float() for texts in (true_texts, other_end_texts, false_texts)]
         for space, directions in SPACES.items():
-            mean, matrix = whitening(train, directions)
+            mean, matrix = whitening(train, directions, power=1)
             true, other_end, false = (F.normalize((x - mean) @ matrix, dim=1) for x in vectors)
             cosines = (true[scene_of_false] * false).sum(1)
             cells = [f"{caption_retrieval(true, other_end):.1%}"]

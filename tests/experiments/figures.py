@@ -757,12 +757,12 @@ def caption_cosines() -> dict[str, Tensor]:
     """
     texts = [caption(scene) for scene in make_scenes("train", 1500)]
     vectors = text_inputs("vectors", TextSource(), "cpu")(texts).float()  # (1500, 576)
-    mean, matrix = whitening(vectors, 128)
+    mean, matrix = whitening(vectors, 256)
     compared = vectors[:200]
     return {
         "as the language model gives them": cosines_between(compared),
         "after centring": cosines_between(compared - mean),
-        "after whitening to 128 directions": cosines_between((compared - mean) @ matrix),
+        "after whitening to the power 1/2": cosines_between((compared - mean) @ matrix),
     }
 
 

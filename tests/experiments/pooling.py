@@ -33,7 +33,7 @@ from llm_text import FrozenLLM, load_llm, whitening
 
 def spaces(train: torch.Tensor, directions: int = 128) -> dict[str, Callable]:
     """{name: function from raw vectors to unit vectors}, fitted to train (N, D)."""
-    mean, matrix = whitening(train, directions)
+    mean, matrix = whitening(train, directions, power=1)
     centre = train.mean(0)
     return {
         "raw": lambda vectors: F.normalize(vectors, dim=-1),

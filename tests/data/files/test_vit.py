@@ -190,6 +190,16 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, changes, says):
         load_vit(tower, path)
 
 
+@pytest.mark.reference
+def test_queries_keys_and_values_of_different_shapes_are_refused(hf, tmp_path):
+    state = hf.state_dict()
+    key = next(name for name in state if name.endswith("key.weight") or "k_proj.weight" in name)
+    state[key] = torch.zeros(48, 32)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(BadInput, match="different shapes|has shape none"):
+        load_vit(vit.ViT("test/8", 40, "tok"), tmp_path / "x.pth")
+
+
 def test_files_that_are_no_weights_are_refused(tmp_path):
     tower = vit.ViT("micro/16", 32)
     (tmp_path / "empty.pth").write_bytes(b"")
