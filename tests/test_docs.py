@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 import eval as evaluation
@@ -348,7 +349,8 @@ def test_the_results_are_those_of_their_runs(capsys):
 
 @every_page
 def test_every_mean_and_deviation_is_in_a_log(page):
-    logs = "".join((RESULTS / name).read_text() for name in ("claims.md", "emoji64.md", "LOG.md"))
+    names = ("claims.md", "emoji64.md", "LOG.md", "demo_seeds.md")
+    logs = "".join((RESULTS / name).read_text() for name in names)
     for number in PLUS_MINUS.findall(page.read_text()):
         assert number in logs, f"{page.name}: {number}"
 
@@ -442,6 +444,23 @@ def test_the_tables_of_emoji_are_the_log_s():
     assert shown == set(emoji64.SETS) - {"validation, as the first"}
 
 
+def test_the_table_of_three_seeds_is_the_log_s():
+    """Mean and standard deviation, worked out again from the six columns of demo_seeds.md."""
+    scores, summary, _ = tables_of((RESULTS / "demo_seeds.md").read_text().splitlines())
+    of_row = {}
+    for row in scores[1:]:
+        values = [float(cell.split()[0]) for cell in row[2:]]
+        of_row[row[0]] = [(np.mean(v), np.std(v, ddof=1)) for v in (values[:3], values[3:])]
+    for name, *cells in summary[1:]:
+        (logged,) = (of_row[key] for key in of_row if key.removeprefix("retrieval ") in name)
+        for cell, (mean, deviation) in zip(cells, logged, strict=True):
+            # The log's numbers are rounded to 0.1 already.
+            shown = [float(number) for number in cell.split(" ± ")]
+            assert shown == pytest.approx([mean, deviation], abs=0.11), name
+    page = tables_of(read_page(ROOT / "docs/evaluation.md").prose)
+    assert summary in page
+
+
 @pytest.mark.parametrize("name, rows", [("README.md", 5), ("docs/evaluation.md", 15)])
 def test_the_demo_s_table_is_the_log_s(name, rows):
     """Each row of a table with the columns LIFT and CLIP has the numbers of one row of the log.
@@ -457,7 +476,7 @@ def test_the_demo_s_table_is_the_log_s(name, rows):
     found = 0
     for table in tables_of(read_page(ROOT / name).prose):
         header = [cell.lower() for cell in table[0]]
-        if not {"lift", "clip"} <= set(header):
+        if not {"chance", "lift", "clip"} <= set(header):
             continue
         places = [header.index(column) for column in ("chance", "lift", "clip")]
         for row in table[1:]:
