@@ -29,7 +29,7 @@ One step of LIFT in plain PyTorch, with nothing of this project but the ViT:
     sigma = variance[-256:].sqrt()                    # of the 256 strongest directions
     whiten = directions[:, -256:] / sigma.sqrt()      # (576, 256), the power 1/2 of whitening
 
-    image_tower = ViT()                               # from scratch: (B, 3, S, S) -> (B, 128)
+    image_tower = ViT("micro/8", 40)                  # from scratch: (B, 3, 40, 40) -> (B, 128)
     head = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 256))
     logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
@@ -42,7 +42,8 @@ One step of LIFT in plain PyTorch, with nothing of this project but the ViT:
     loss.backward()                                   # reaches image_tower, head, logit_scale
     optimizer.step()
 
-Everything below says the same for all methods at once. Letters of shapes: B images in a batch,
+Everything below says the same for all methods at once, with two things more: the mask of duplicates
+in the loss, and the limits of the scale. Letters of shapes: B images in a batch,
 D the shared dimension, L tokens of the longest caption, V words of a vocabulary, S pixels per side.
 """
 
@@ -83,15 +84,14 @@ def info_nce(
     caption j among the B images. z_i is image_features[i], t_j is text_features[j].
 
     logit_scale  one over the temperature, already exponentiated
-    duplicates   bool, symmetric: image i and caption j also match, although i != j. They are true
+    duplicates   bool, symmetric: image i and caption j also match, although i != j. They may be true
                  pairs by accident, so pushing them apart would be wrong. They are left out of both
                  softmaxes: exp(-inf) = 0. The diagonal is ignored. See data/batches.py.
 
     Guessing costs ln B, a little less where pairs are masked. A model that has learned something
     is below that. Random features in D dimensions cost about ln B + s^2 / (2 D), as long as s^2 is
-    not much larger than D. Training starts between the two, because the features of an untrained
-    image tower are alike: in the demo (B = 256, s = 14.3) LIFT starts at 5.78 and CLIP at 5.67; ln B
-    is 5.55.
+    not much larger than D. An untrained image tower gives all images nearly the same feature, which
+    costs less. In the demo (B = 256, s = 14.3) LIFT starts at 5.78 and CLIP at 5.67; ln B is 5.55.
     """
     # Logits are computed in float32 also under autocast. At a scale of 100, neighbouring bfloat16
     # numbers are 0.5 apart, which is more than many differences that matter.

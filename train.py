@@ -706,7 +706,8 @@ def train(cfg: Config) -> dict:
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            # The scale stays in [1, 100], as CLIP's does: beyond that, a few pairs rule the loss.
+            # The scale stays in [1, 100], as CLIP's does. Above that a few pairs rule the loss, and
+            # below it the softmax could hardly tell the captions of a batch apart.
             model.logit_scale.data.clamp_(0, math.log(100))
             # ---- below: diagnostics --------------------------------------------------------------
 

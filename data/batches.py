@@ -135,7 +135,8 @@ def find_duplicates(captions_of_image: list[Tensor], caption: Tensor, digests: T
     digests            (B,) equal for equal images
 
     Image i and caption j match where caption j is among image i's captions, or where images i and
-    j are the same. If i and j match, so do j and i: the mask serves both directions of the loss.
+    j are the same. Then image j and caption i are taken to match, too, although caption i may be
+    false of image j: one mask serves both directions of the loss, and no true pair is pushed apart.
 
     An example with four images. The drawn caption is marked with a star:
 

@@ -17,9 +17,9 @@ CPU = torch.device("cpu")
 
 
 def paraphrased(count):
-    """Images of the built-in world, with several captions each."""
+    """Images of the built-in world, with several captions each, and so large that all differ."""
     columns = Columns(csv_caption_key="paraphrase")
-    return read_images("shapes", "train", 8, columns, num_samples=count)
+    return read_images("shapes", "train", 32, columns, num_samples=count)
 
 
 def batches_of(images, batch_size, seed=0, long_share=None):
