@@ -203,6 +203,7 @@ def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     assert "or more of the images trained on" not in counts and counts["skipped"] == 1
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_all_scores_all(small):
     """Features that are one-hot in the image: every score must be 1, or labels are mixed up."""
     train.train(train.Config(**small))

@@ -255,6 +255,7 @@ def run_command(monkeypatch, *args):
         return stop.code
 
 
+@pytest.mark.slow
 def test_the_program_ends_with_status_2():
     """The same as below, once as a program of its own."""
     command = [*COMMAND, "--data", "nowhere.csv"]

@@ -288,6 +288,7 @@ def test_tuning_teaches_to_tell_captions_apart(tiny_llm_folder, llm, tmp_path):
         assert torch.equal(state[name], weight)
 
 
+@pytest.mark.slow
 def test_tuning_is_a_function_of_its_seed(tiny_llm_folder, tmp_path):
     scenes = shapes.make_scenes("train", 60)
     pairs = [[shapes.caption(s), shapes.paraphrases(s)[-2]] for s in scenes]

@@ -539,6 +539,7 @@ def test_copies_are_shown_once_with_the_captions_of_all(trained):
     assert task.image_of_caption.tolist() == [0, 1, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_runs_that_hold_out_different_images_are_not_compared(small, command):
     for name in ("a", "b"):
         rows = ["filepath,title"]
