@@ -117,8 +117,9 @@ def cosine_loss(
         loss = 1 - mean_i <z_i, t_i>
 
     It starts near 1 for random features. It cannot collapse to one point for all images, but only
-    because the captions' vectors are fixed and differ. If the text side were trained too, both sides
-    could send everything to one point, and the loss would be 0. The last two arguments are not used.
+    because the captions' vectors are fixed and differ. If the text side were trained too, both
+    sides could send everything to one point, and the loss would be 0. The last two arguments are
+    not used.
     """
     return 1 - (image_features.float() * text_features.float()).sum(-1).mean()
 

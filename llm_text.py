@@ -228,15 +228,15 @@ def start_of(tokenizer: Tokenizer) -> str:
     """What is put before every caption, so that its first word is not the first token.
 
     The first token is an attention sink (Xiao et al. 2023, arXiv 2309.17453): later tokens look at
-    it when they look for nothing. In a causal model it sees no token but itself, and in later blocks
-    its numbers are huge. After block 15 of the default model its norm is 24,000, that of other tokens
-    164; after block 10, where the mean is read, it is 161 and 140 (averages over the captions of
-    shapes.make_scenes("train", 200)). So a mean must leave it out, and it must not be a word of the
-    caption: else that word would be lost.
+    it when they look for nothing. In a causal model it sees no token but itself, and in later
+    blocks its numbers are huge. After block 15 of the default model its norm is 24,000, that of
+    other tokens 164; after block 10, where the mean is read, it is 161 and 140 (averages over the
+    captions of shapes.make_scenes("train", 200)). So a mean must leave it out, and it must not be a
+    word of the caption: else that word would be lost.
 
-    Some tokenizers put a start token before every text themselves: then nothing is added. The others,
-    as that of the default model, get a new line. BadInput for a tokenizer that knows neither as one
-    token.
+    Some tokenizers put a start token before every text themselves: then nothing is added. The
+    others, as that of the default model, get a new line. BadInput for a tokenizer that knows
+    neither as one token.
     """
     start = "" if tokenizer.prefix else "\n"
     ids = tokenizer.prefix + tokenizer.encode(start)
@@ -273,14 +273,14 @@ class Pooling(NamedTuple):
 
 POOLS = {
     "last": Pooling("", "", last_token, 1.0),
-    # Why a middle block: the mean says more of the caption there. Emoji are found by their keywords in
-    # 34 % of cases after block 10, and in 10 % after block 30 (docs/results/pooling.md). A likely
-    # reason is that the last blocks turn every token's state towards predicting the next token. A
-    # third of the blocks also costs a third of the time. Block 15 in place of 10 made no difference beyond
-    # the noise of one seed (docs/results/LOG.md).
-    # The pooling "prompt", below, finds more in that test, 68 %. Yet as a target for training it was
-    # worse: recall@1 from image to text was 45.8, with the mean 56.1, in one run each. All these
-    # numbers are older than start_of and the power of whitening.
+    # Why a middle block: the mean says more of the caption there. Emoji are found by their keywords
+    # in 34 % of cases after block 10, and in 10 % after block 30 (docs/results/pooling.md). A
+    # likely reason is that the last blocks turn every token's state towards predicting the next
+    # token. A third of the blocks also costs a third of the time. Block 15 in place of 10 made no
+    # difference beyond the noise of one seed (docs/results/LOG.md).
+    # The pooling "prompt", below, finds more in that test, 68 %. Yet as a target for training it
+    # was worse: recall@1 from image to text was 45.8, with the mean 56.1, in one run each. All
+    # these numbers are older than start_of and the power of whitening.
     "mean": Pooling("", "", mean_token, 1 / 3),
     # Jiang et al. 2023, arXiv 2307.16645: ask for one word, take the state that would predict it.
     "prompt": Pooling('This sentence: "', '" means in one word: "', last_token, 1.0),
@@ -325,8 +325,8 @@ def whitening(vectors, directions: int, power: float = 0.5) -> tuple[Tensor, Ten
     1/2 keeps both: 80 and 92 %. One seed each, docs/results/LOG.md.
 
     Why float32: along the 256th direction the standard deviation is 0.08, while elements of x reach
-    83. Near 83, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors are
-    kept, 0.06. The sums below are in float64.
+    83. Near 83, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors
+    are kept, 0.06. The sums below are in float64.
 
     The numbers are those of the default model's mean pooling, cosines over the captions of
     shapes.make_scenes("train", 200), variances over those of 1,500 scenes.

@@ -23,8 +23,9 @@ tower has another file, and an old file is never wrong.
 
 OutsideVectors is for vectors that somebody else's tower made.
 
-Needs data/common.py, and data/images for the folders that are searched. Letters of shapes: N captions or images, B those of
-a batch, D length of a vector, L tokens, V views of an image, M records of a file.
+Needs data/common.py, and data/images for the folders that are searched. Letters of shapes: N
+captions or images, B those of a batch, D length of a vector, L tokens, V views of an image, M
+records of a file.
 """
 
 import fcntl

@@ -56,8 +56,8 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
     """PIL image -> uint8 (size, size, 3): upright, RGB on white, the centre, scaled to size.
 
     The short side is scaled to `size` (bicubic). What is left over of the long side is cut off, the
-    same on both ends. ValueError for an image of floating-point or 32-bit numbers, whose range is not
-    known.
+    same on both ends. ValueError for an image of floating-point or 32-bit numbers, whose range is
+    not known.
     """
     # 16 bits per pixel: keep the upper 8. convert() would turn all that is not dark into white.
     if image.mode.startswith("I"):

@@ -185,11 +185,11 @@ def ground_tile(background: str, side: int) -> Image.Image:
 def layout(scene, drawing: int = 0) -> list[tuple[float, float]]:
     """Centres (x, y) of a scene's things in units, jittered from drawing to drawing.
 
-    Things never touch, and all of each thing is inside the image. The group stands in the middle, at
-    most JITTER units away. So "left of" is also "in the left half". A small vision transformer reads
-    absolute places early, from its position embeddings, and places relative to another thing late.
-    With groups anywhere in the image, the demo's towers were still at chance in relations when they
-    stopped (docs/results/LOG.md).
+    Things never touch, and all of each thing is inside the image. The group stands in the middle,
+    at most JITTER units away. So "left of" is also "in the left half". A small vision transformer
+    reads absolute places early, from its position embeddings, and places relative to another thing
+    late. With groups anywhere in the image, the demo's towers were still at chance in relations
+    when they stopped (docs/results/LOG.md).
     """
     rng = Random(f"{scene.key}/{drawing}")
     radii = [RADIUS[thing.size] for thing in scene.things]
