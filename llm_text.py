@@ -320,9 +320,10 @@ def whitening(vectors, directions: int, power: float = 0.5) -> tuple[Tensor, Ten
     InfoNCE the right caption would hardly stand out from the others. Centring mends that.
 
     Why a power of 1/2: with a = 1 every weak direction counts as much as a strong one. In the demo
-    this costs relations (58 % of false captions are found, with a = 0 80 %). With a = 0 the few
-    strongest directions decide nearly all. This costs exchanged attributes (81 %, with a = 1 91 %).
-    1/2 keeps both: 80 and 92 %. One seed each, docs/results/LOG.md.
+    this costs relations: the true caption beats the reversed one in 58 % of cases, with a = 0 in
+    80 %. With a = 0 the few strongest directions decide nearly all. This costs exchanged attributes:
+    81 %, with a = 1 91 %. The power 1/2 keeps both, 80 and 92 %. One seed each, with 128 directions
+    at a = 1 and 256 at a = 1/2 (docs/results/LOG.md).
 
     Why float32: along the 256th direction the standard deviation is 0.08, while elements of x reach
     83. Near 83, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors
