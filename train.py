@@ -491,16 +491,16 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
     return TrainingTexts(captions, inputs, cut_share, reader.fingerprint, reader.frozen_parameters)
 
 
-def directions_for(cfg: Config, n_captions: int) -> int:
-    """How many directions the vectors are whitened to.
+def directions_for(cfg: Config, n_captions: int, width: int) -> int:
+    """How many directions the captions' vectors of this width are whitened to.
 
-    By default 256, but at most a quarter of the captions: a direction that few captions vary along
-    is not known well. With few captions the number is printed.
+    By default 256, but not more than they have, and at most a quarter of the captions: a direction
+    that few captions vary along is not known well. With few captions the number is printed.
     """
     if cfg.whiten is not None:
         return cfg.whiten
-    directions = min(256, n_captions // 4)
-    if directions < 256 and lift.METHODS[cfg.method].text is lift.LLMVectors:
+    directions = min(256, width, n_captions // 4)
+    if directions == n_captions // 4 and lift.METHODS[cfg.method].text is lift.LLMVectors:
         print(
             f"note: {n_captions} distinct captions are few, so their vectors are whitened to "
             f"{directions} directions (--whiten)",
@@ -510,10 +510,11 @@ def directions_for(cfg: Config, n_captions: int) -> int:
 
 
 def build_model(cfg: Config, inputs, device: torch.device) -> lift.TwoTower:
-    """The model of a method, with what its text tower makes of the captions, and pretrained weights."""
+    """The model of a method, with what its text tower makes of the captions, and its weights."""
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    fitted = method.text.fit(inputs, directions_for(cfg, len(inputs)), cfg.whiten_power)
+    directions = directions_for(cfg, len(inputs), width=inputs[:1].shape[-1])
+    fitted = method.text.fit(inputs, directions, cfg.whiten_power)
     image_width = None
     if cfg.image_features:
         image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]

@@ -521,11 +521,13 @@ def test_flags_with_effect_are_not_called_idle(flags, read):
 
 def test_few_captions_are_whitened_to_a_quarter_of_their_number(capsys):
     cfg = train.Config()
-    assert train.directions_for(cfg, 5000) == 256 and capsys.readouterr().err == ""
-    assert train.directions_for(cfg, 100) == 25
+    assert train.directions_for(cfg, 5000, 576) == 256
+    assert train.directions_for(cfg, 5000, 32) == 32  # narrow vectors of another encoder
+    assert capsys.readouterr().err == ""
+    assert train.directions_for(cfg, 100, 576) == 25
     assert "100 distinct captions are few" in capsys.readouterr().err
-    assert train.directions_for(train.Config(whiten=40), 100) == 40
-    assert train.directions_for(train.Config(method="clip"), 100) == 25
+    assert train.directions_for(train.Config(whiten=40), 100, 576) == 40
+    assert train.directions_for(train.Config(method="clip"), 100, 20) == 20
     assert capsys.readouterr().err == ""
 
 

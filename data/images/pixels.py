@@ -3,7 +3,7 @@
     PIL image  --to_square-->  (S, S, 3) uint8  --normalize_pixels-->  (B, 3, S, S) float32
                                kept on disk       --random_crops-->    the same shape, in training
 
-Every place that reads an image file opens it by `open_image`.
+Every image file that a user brings is opened by `open_image`.
 
 Needs nothing of the project but data/common.py. Letters of shapes: B images of a batch, S pixels
 per side.
