@@ -54,6 +54,10 @@ from data.world.shapes import CATEGORIES
 # Metrics. All features have unit length, so that a scalar product is a cosine. All results are on
 # the CPU.
 
+# Two cosines that differ by less are a tie. Sums of float32 in another order differ by about 1e-7:
+# without this, a bag of words would tell "a red circle" from "a circle red" by rounding.
+TIE = 1e-6
+
 
 def rank_of_best(scores: Tensor, is_correct: Tensor) -> Tensor:
     """How many wrong answers come before the best right one, (c,) int64. 0: a right one is first.
@@ -70,7 +74,7 @@ def rank_of_best(scores: Tensor, is_correct: Tensor) -> Tensor:
     """
     best = scores.masked_fill(~is_correct, -torch.inf).amax(1, keepdim=True)  # (c, 1)
     # Not `scores >= best`: every comparison with NaN is false.
-    is_behind = scores < best  # (c, A)
+    is_behind = scores < best - TIE  # (c, A)
     return (~is_behind & ~is_correct).sum(1)
 
 
@@ -145,14 +149,14 @@ def retrieval_ranks(
 def compositional(image_features: Tensor, true_features: Tensor, false_features: Tensor) -> Tensor:
     """(M,) bool: is the true caption nearer to its image than the false one?
 
-        <z_i, t_true> > <z_i, t_false>                     all features (M, D)
+        <z_i, t_true> > <z_i, t_false> + TIE               all features (M, D)
 
     A tie is wrong: a model that does not see the difference must not get the point. NaN is wrong
     too, because every comparison with it is false.
     """
     true_scores = (image_features * true_features).sum(-1)
     false_scores = (image_features * false_features).sum(-1)
-    return true_scores > false_scores
+    return true_scores > false_scores + TIE
 
 
 def zeroshot(image_features: Tensor, class_features: Tensor, labels: Tensor, k: int = 1) -> Tensor:
@@ -168,7 +172,7 @@ def zeroshot(image_features: Tensor, class_features: Tensor, labels: Tensor, k: 
     scores = image_features @ class_features.T  # (n, C)
     right = scores.gather(1, labels[:, None])  # (n, 1)
     # The right class is not behind itself, so it is one of those counted here.
-    not_behind = ~(scores < right)
+    not_behind = ~(scores < right - TIE)
     return not_behind.sum(1) <= k
 
 
@@ -191,8 +195,9 @@ def winoground(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, T
     image = image_features.unflatten(0, (-1, 2))  # (E, 2, D)
     text = text_features.unflatten(0, (-1, 2))  # (E, 2, D)
     s = image @ text.transpose(1, 2)  # (E, 2, 2)
-    text_score = (s[:, 0, 0] > s[:, 0, 1]) & (s[:, 1, 1] > s[:, 1, 0])
-    image_score = (s[:, 0, 0] > s[:, 1, 0]) & (s[:, 1, 1] > s[:, 0, 1])
+    right = s.diagonal(dim1=1, dim2=2) - TIE  # (E, 2)
+    text_score = (right[:, 0] > s[:, 0, 1]) & (right[:, 1] > s[:, 1, 0])
+    image_score = (right[:, 0] > s[:, 1, 0]) & (right[:, 1] > s[:, 0, 1])
     return text_score, image_score, text_score & image_score
 
 
@@ -426,6 +431,35 @@ class Run:
         return F.normalize(F.normalize(features, dim=-1).mean(1), dim=-1)
 
 
+def ids_of(texts: Sequence[str]) -> Tensor:
+    """One number for each distinct text, (T,) int64: equal texts have equal numbers."""
+    number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return torch.tensor([number_of[text] for text in texts])
+
+
+def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
+    """Scores of questions about other images, in short: R@1 both ways, and each kind of choice."""
+    image = run.encode_images(task.images)
+    scores = {}
+    if task.negatives:
+        true = run.encode_texts([negative.true for negative in task.negatives])
+        false = run.encode_texts([negative.false for negative in task.negatives])
+        which = [negative.image for negative in task.negatives]
+        hits = compositional(image[which], true, false)
+        scores[f"{name} {task.negatives[0].category}"] = score(hits, 0.5)
+    if task.captions:
+        text = run.encode_texts(task.captions)
+        i2t, t2i = retrieval_ranks(image, text, task.image_of_caption, task.caption_ids)
+        scores[f"{name} i2t"] = score(i2t < 1, 1 / len(text))
+        scores[f"{name} t2i"] = score(t2i < 1, 1 / len(image))
+    if task.class_names:
+        class_features = run.class_features(task.class_names, task.templates)
+        hits = zeroshot(image, class_features, task.labels)
+        # Images of one class rise and fall together.
+        scores[f"{name} top1"] = score(hits, 1 / len(class_features), task.labels)
+    return scores
+
+
 def evaluate(run: Run, task: Task) -> Result:
     """Encode what a task holds, each image once, and score it."""
     result = Result(str(run.folder), run.folder, task, image=run.encode_images(task.images))
@@ -448,6 +482,12 @@ def evaluate(run: Run, task: Task) -> Result:
                 task.caption_ids[first],
             )
 
+    for kind, texts in task.other_words.items():
+        image = result.image[list(task.reworded)]
+        numbers = torch.arange(len(texts))
+        i2t, _ = retrieval_ranks(image, run.encode_texts(texts), numbers, ids_of(texts))
+        scores[f"other_words {kind}"] = score(i2t < 1, 1 / len(texts))
+
     if task.negatives:
         result.true = run.encode_texts([negative.true for negative in task.negatives])
         result.false = run.encode_texts([negative.false for negative in task.negatives])
@@ -455,12 +495,18 @@ def evaluate(run: Run, task: Task) -> Result:
         result.is_correct = compositional(image, result.true, result.false)
         categories = [negative.category for negative in task.negatives]
         scores |= compositional_scores(categories, result.is_correct)
+        is_half_truth = np.array(categories) == "half_truth"
+        if is_half_truth.any():
+            scores["half_truth"] = score(result.is_correct[torch.from_numpy(is_half_truth)], 0.5)
 
     if task.class_names:
         image = result.image[list(task.classified)]  # (n, D)
         class_features = run.class_features(task.class_names, task.templates)  # (C, D)
         result.guesses = (image @ class_features.T).argmax(1)
         scores |= zeroshot_scores(image, class_features, task.labels, task.ks)
+
+    for name, further in task.further.items():
+        scores |= further_scores(name, run, further)
 
     if task.winoground_captions:
         result.text = run.encode_texts(task.winoground_captions)

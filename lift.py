@@ -464,9 +464,18 @@ class TextTransformer(TextTower):
         self.ln_final = nn.LayerNorm(width)
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
+        # What CLIP has for a token that no training caption holds: a vector that was never trained,
+        # another one for each token. One vector for all would give many captions the same feature.
+        generator = torch.Generator(device="cpu").manual_seed(0)
+        untrained = torch.randn(4096, width, generator=generator, device="cpu") * 0.02
+        self.register_buffer("untrained", untrained, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, L)
-        x = self.token_embedding(positions_in(self.vocab, ids))  # (B, L, width)
+        position = positions_in(self.vocab, ids)  # (B, L)
+        x = self.token_embedding(position)  # (B, L, width)
+        is_new = (ids >= 0) & (position == len(self.vocab))
+        # Numbers of tokens are spread over the 4,096 vectors by what is left after a division.
+        x = torch.where(is_new[..., None], self.untrained[ids.clamp_min(0) % 4096], x)
         x = self.blocks(x + self.positional_embedding[:, : ids.shape[1]])
         end = (ids == END).int().argmax(1)  # (B,) the first END of each caption
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, width)

@@ -18,7 +18,8 @@ examples of Winoground, D the length of a feature.
 """
 
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,14 @@ from torch import Tensor
 
 from data.common import BadInput, interpreting, select
 from data.images.formats import PROMPT, SUFFIXES, Columns, class_name
-from data.images.read import CaptionedImages, decode_files_in_order, read_images, without_copies
+from data.images.read import (
+    CaptionedImages,
+    captions_of,
+    decode_files_in_order,
+    draw_scenes,
+    read_images,
+    without_copies,
+)
 from data.world import shapes
 
 # --------------------------------------------------------------------------------------------------
@@ -39,7 +47,7 @@ class Negative(NamedTuple):
     """An image with its true caption and a false one that differs in one respect, the category."""
 
     image: int
-    category: str  # one of shapes.CATEGORIES
+    category: str  # one of shapes.CATEGORIES, or what else is asked
     true: str
     false: str
 
@@ -56,6 +64,11 @@ class Task:
     image_of_caption: Tensor | None = None  # (T,) int64: the image that each was given to
     caption_ids: Tensor | None = None  # (T,) int64: equal numbers for captions of equal words
 
+    # The same said otherwise: {kind: one text for each image of `reworded`}. Each image looks for
+    # its own among the texts of one kind.
+    reworded: Sequence[int] = ()
+    other_words: dict[str, Sequence[str]] = field(default_factory=dict)
+
     # Composition: is the true caption nearer to the image than the false one?
     negatives: Sequence[Negative] = ()  # M of them
 
@@ -65,6 +78,9 @@ class Task:
     class_names: Sequence[str] = ()  # C texts
     templates: Sequence[str] = ()  # prompts, with {} for the class name
     ks: Sequence[int] = (1,)  # a guess counts as right if the right class is among the best k
+
+    # Further questions about other images: {name: task}. Their scores stand under the name.
+    further: dict[str, "Task"] = field(default_factory=dict)
 
     # Winoground: images 2 e and 2 e + 1 are example e, and caption i fits image i.
     winoground_captions: Sequence[str] = ()  # 2 E of them
@@ -85,7 +101,10 @@ class Task:
             "examples": self.winoground_captions[::2],
             "skipped": self.images.skipped,
         }
-        return {name: len(some) for name, some in things.items() if len(some)}
+        counts = {name: len(some) for name, some in things.items() if len(some)}
+        for name, task in self.further.items():
+            counts[f"{name} images"] = len(task.images)
+        return counts
 
 
 @dataclass
@@ -135,45 +154,96 @@ def held_out(config: dict, data: str = "", columns: Columns = Columns()) -> Task
             captions.append(caption)
             image_of_caption.append(i)
             caption_ids.append(id_of.setdefault(caption, len(id_of)))
-    scenes = images.scenes or []
-    return Task(
+    task = Task(
         data,
         images,
         captions=captions,
         image_of_caption=torch.tensor(image_of_caption),
         caption_ids=torch.tensor(caption_ids),
-        negatives=false_captions(scenes),
-        **single_things(scenes, data),
     )
+    if images.scenes:
+        ask_of_world(task, config)
+    return task
 
 
-def false_captions(scenes: Sequence[shapes.Scene]) -> list[Negative]:
-    """Every false caption of the built-in world's scenes. Scene i is image i."""
+def ask_of_world(task: Task, config: dict) -> None:
+    """Add what is asked of a built-in world: false captions, other words, other images."""
+    world = task.data
+    scenes = task.images.scenes
+    # No false caption is one that training gave to an image.
+    known = {}
+    if config["data"] in shapes.WORLDS:
+        columns = select(Columns, config)
+        seen = captions_of(config["data"], "train", columns, config["train_num_samples"])
+        known = {caption for captions in seen for caption in captions}
+    task.negatives = false_captions(scenes, known)
+    task.reworded = [i for i, scene in enumerate(scenes) if scene.relations]
+    own_words = [shapes.caption(scenes[i]) for i in task.reworded]
+    others = [shapes.other_words(scenes[i]) for i in task.reworded]
+    task.other_words = {"own": own_words}
+    for kind in others[0] if others else ():
+        task.other_words[kind] = [texts[kind] for texts in others]
+
+    if 1 in shapes.WORLDS[world].things:
+        task.further["zeroshot"] = single_things(world, config["image_size"])
+    if world == "shapes":
+        for name, other in (
+            ("unseen_words", "shapes-unseen"),
+            ("unseen_compounds", "shapes-compounds"),
+        ):
+            task.further[name] = new_colours(other, config["image_size"])
+
+
+def new_colours(world: str, image_size: int) -> Task:
+    """Images of things in colours whose names training did not have.
+
+    Two questions: which caption belongs to which image, and which of two captions is true, where
+    the false one names another of the world's colours.
+    """
+    images = read_images(world, "test", image_size)
+    captions = [captions[0] for captions in images.captions]
+    negatives = []
+    for i, scene in enumerate(images.scenes):
+        false = random.Random(f"{scene.key}/two way").choice(shapes.replace_colour(scene))
+        negatives.append(Negative(i, "two_way", captions[i], shapes.caption(false)))
+    numbers = torch.arange(len(captions))
+    return Task(world, images, captions, numbers, numbers, negatives=negatives)
+
+
+def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Negative]:
+    """Every false caption of the built-in world's scenes, and half-truths. Scene i is image i.
+
+    known  captions of training, which are not taken
+    """
     negatives = []
     for i, scene in enumerate(scenes):
         true = shapes.caption(scene)
-        for category, false in shapes.negatives(scene).items():
+        for category, false in shapes.negatives(scene, known).items():
             negatives.append(Negative(i, category, true, false))
+        negatives.append(Negative(i, "half_truth", *shapes.half_truth(scene)))
     return negatives
 
 
-def single_things(scenes: Sequence[shapes.Scene], world: str) -> dict:
-    """Fields of a Task that classifies the scenes with a single thing by its colour and shape.
+# Of each class of single things, so many images: 1,056 of the 96 classes of the world "shapes".
+IMAGES_PER_CLASS = 11
 
-    This kind of thing never stood on this background in training. Empty without such scenes.
+
+def single_things(world: str, image_size: int) -> Task:
+    """Images of one thing each, to be classified by its colour and shape: as many of each class.
+
+    In training no thing of this kind had this size, texture and background.
     """
-    classified = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
-    if not classified:
-        return {}
+    images = draw_scenes(shapes.single_scenes("test", world, IMAGES_PER_CLASS), image_size)
     class_names, templates = shapes.classes(world)
-    things = [scenes[i].things[0] for i in classified]
-    labels = [class_names.index(f"{thing.colour} {thing.shape}") for thing in things]
-    return {
-        "classified": classified,
-        "labels": torch.tensor(labels),
-        "class_names": class_names,
-        "templates": templates,
-    }
+    labels = [label for label in range(len(class_names)) for _ in range(IMAGES_PER_CLASS)]
+    return Task(
+        world,
+        images,
+        classified=range(len(images)),
+        labels=torch.tensor(labels),
+        class_names=class_names,
+        templates=templates,
+    )
 
 
 # --------------------------------------------------------------------------------------------------

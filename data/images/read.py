@@ -132,6 +132,7 @@ def captions_of(
     spec: str,
     split: str,
     columns: Columns = Columns(),  # noqa: B008  (it is frozen)
+    num_samples: int = 0,
 ) -> list[list[str]]:
     """The captions of one split: what read_images(...).captions would be.
 
@@ -140,8 +141,9 @@ def captions_of(
     and which are held out is only known from their files' content.
     """
     if spec in shapes.WORLDS:
-        return [image.captions for image in plan_world(spec, split, 0, columns.csv_caption_key)]
-    return read_images(spec, split, smallest_size(spec), columns).captions
+        planned = plan_world(spec, split, num_samples, columns.csv_caption_key)
+        return [image.captions for image in planned]
+    return read_images(spec, split, smallest_size(spec), columns, num_samples).captions
 
 
 def smallest_size(spec: str) -> int:
@@ -420,8 +422,20 @@ def draw_world(
 ) -> CaptionedImages:
     """Draw one split of a built-in world. See read_images and scene_captions."""
     planned = plan_world(world, split, num_samples, kind)
+    return draw_planned(planned, image_size, f"drawing {split} images")
+
+
+def draw_scenes(scenes: Sequence[shapes.Scene], image_size: int) -> CaptionedImages:
+    """One drawing of each scene, with its short caption."""
+    planned = [PlannedImage(scene, 0, scene_captions(scene, "short")) for scene in scenes]
+    return draw_planned(planned, image_size, "drawing single things")
+
+
+def draw_planned(
+    planned: list[PlannedImage], image_size: int, description: str
+) -> CaptionedImages:
     pixels = np.empty((len(planned), image_size, image_size, 3), np.uint8)
-    bar = progress(planned, description=f"drawing {split} images", unit="image")
+    bar = progress(planned, description=description, unit="image")
     for i, image in enumerate(bar):
         pixels[i] = np.asarray(draw(image.scene, image.drawing, image_size))
     return CaptionedImages(

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from data.world.colours import RGB_OF
+
 # --------------------------------------------------------------------------------------------------
 # What the words look like.
 
@@ -31,21 +33,6 @@ FINE = 4  # sprites are drawn this many times larger, then shrunk, which smooths
 JITTER = 4
 # In units. A large and a medium thing side by side need at most 53 of the 64.
 RADIUS = {"large": 14.5, "medium": 10.5, "small": 7.5}
-
-RGB = {
-    "red": (220, 35, 35),
-    "yellow": (250, 220, 30),
-    "green": (25, 130, 45),
-    "blue": (40, 70, 220),
-    "purple": (130, 50, 170),
-    "white": (250, 250, 250),
-    "black": (20, 20, 20),
-    "brown": (125, 75, 35),
-    "orange": (255, 140, 0),
-    "cyan": (40, 205, 215),
-    "pink": (255, 135, 190),
-    "grey": (130, 130, 130),
-}
 
 
 class Ground(NamedTuple):
@@ -112,7 +99,7 @@ def outline(shape: str, r: float) -> list[tuple[float, float]]:
 
 def mark_colour(colour: str) -> tuple[int, ...]:
     """The colour of a thing's stripes, dots or fields: dark on a light thing, light on a dark."""
-    rgb = np.array(RGB[colour])
+    rgb = np.array(RGB_OF[colour])
     brightness = rgb @ (0.3, 0.6, 0.1)  # the eye sees green best and blue least
     mark = rgb * 0.35 if brightness > 105 else rgb * 0.35 + 165
     return tuple(int(channel) for channel in mark)
@@ -154,7 +141,7 @@ def sprite(thing, side: int) -> Image.Image:
         pen.polygon([(centre + x, centre + y) for x, y in outline(thing.shape, r)], fill=255)
 
     # The face is the thing's colour with its texture, over the whole square.
-    face = Image.new("RGB", (box, box), RGB[thing.colour])
+    face = Image.new("RGB", (box, box), RGB_OF[thing.colour])
     mark = mark_colour(thing.colour)
     paint_texture(ImageDraw.Draw(face), thing.texture, mark, box, step=4 * unit)
 

@@ -44,14 +44,18 @@ caption and "right of" in another, and a loss that moves an image to its caption
 teach the mean of the two.
 
 Train, val and test share every shape and every colour, but no pair of things. Where a red circle
-meets a blue square in training, the two meet in no test scene. A thing that is alone counts as
-paired with its background.
+meets a blue square in training, the two meet in no test scene. A thing that is alone is in the test
+with other sizes, textures and backgrounds than in training.
+
+The colours of two worlds are in no training caption of the others: "shapes-unseen" has words of
+which training knows no part, "shapes-compounds" has new pairs of known words (colours.py).
 
     python -m data.world.shapes sheet.png    # twelve scenes with all their captions, to look at
 """
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations
@@ -62,16 +66,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.common import BadInput, run
-from data.world.drawing import draw
+from data.world.colours import BASIC, COMPOUNDS, NAMED, RGB_OF, UNSEEN, are_apart, stands_out
+from data.world.drawing import GROUNDS, draw
 
 # --------------------------------------------------------------------------------------------------
 # Words. drawing.py says what each looks like. Their order counts: a world uses the first ones.
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "diamond", "ring")
-# fmt: off
-COLOURS = ("red", "yellow", "green", "blue", "purple", "white",
-           "black", "brown", "orange", "cyan", "pink", "grey")
-# fmt: on
+COLOURS = tuple(RGB_OF)
 TEXTURES = ("plain", "striped", "dotted", "checkered")
 SIZES = ("large", "medium", "small")
 BACKGROUNDS = ("plain", "grass", "sand", "water", "brick", "wood", "velvet", "snow")
@@ -96,11 +98,11 @@ SPLITS = ("train", "val", "test")  # no command reads val: it is for your own tr
 
 
 class World(NamedTuple):
-    """How many of the words a world uses, and how many things its scenes have."""
+    """Which words a world uses, and how many things its scenes have."""
 
-    colours: int
-    textures: int
-    backgrounds: int
+    colours: tuple[str, ...]
+    textures: int  # how many of the TEXTURES, from the first
+    backgrounds: int  # how many of the BACKGROUNDS, from the first
     things: tuple[int, ...]  # a scene has one of these numbers; each entry is equally likely
 
 
@@ -108,13 +110,18 @@ class World(NamedTuple):
 # asks for log2(batch size) bits about an image: enough to tell it from the rest of its batch. A
 # scene of the simple world has little more, so every fact counts. A scene of the rich world has
 # plenty, so a model may never need to look at shapes and relations.
+FEW = tuple(BASIC)
+MANY = (*BASIC, *NAMED)
 # fmt: off
 WORLDS = {
-    #                      colours  textures  backgrounds  things
-    "shapes":        World(      6,        2,           4, (1, 2, 2, 2, 2, 3)),
-    "shapes-simple": World(      8,        1,           1, (2,)),
-    "shapes-rich":   World(     12,        4,           8, (1, 2, 2, 2, 2, 3)),
-    "shapes-pairs":  World(     12,        4,           8, (2,)),
+    #                         colours           textures  backgrounds  things
+    "shapes":           World(MANY,                    2,           4, (1, 2, 2, 2, 2, 3)),
+    "shapes-few":       World(FEW[:6],                 2,           4, (1, 2, 2, 2, 2, 3)),
+    "shapes-simple":    World(FEW[:8],                 1,           1, (2,)),
+    "shapes-rich":      World(FEW,                     4,           8, (1, 2, 2, 2, 2, 3)),
+    "shapes-pairs":     World(FEW,                     4,           8, (2,)),
+    "shapes-unseen":    World(tuple(UNSEEN),           2,           4, (2,)),
+    "shapes-compounds": World(tuple(COMPOUNDS),        2,           4, (2,)),
 }
 # fmt: on
 
@@ -152,32 +159,89 @@ class Scene:
         return cells
 
 
-# A kind is a colour and a shape. The first n * len(SHAPES) kinds have the first n colours.
+# A kind is a colour and a shape. The kinds of one colour stand together.
 KINDS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 
 @cache
 def pair_splits() -> np.ndarray:
-    """The split of every pair: (96 + 8, 96 + 8) int, symmetric, indices into SPLITS.
+    """The split of every pair of kinds: int, symmetric, indices into SPLITS.
 
-    Rows and columns are KINDS, then BACKGROUNDS. 80 % of the pairs are for training.
+    Rows and columns are KINDS. 80 % of the pairs are for training.
     """
-    n = len(KINDS) + len(BACKGROUNDS)
-    table = np.random.default_rng(0).choice(3, (n, n), p=(0.8, 0.1, 0.1))
+    n = len(KINDS)
+    table = np.random.default_rng(0).choice(3, (n, n), p=(0.8, 0.1, 0.1)).astype(np.int8)
     return np.triu(table) + np.triu(table, 1).T
+
+
+def split_of_single(thing: Thing, background: str) -> str:
+    """The split of a thing that is alone, by its looks and the background together.
+
+    Of five places on a wheel one is for test and one for val. Every kind has some of each, because
+    it turns the wheel by its own number.
+    """
+    place = SIZES.index(thing.size) + TEXTURES.index(thing.texture) + BACKGROUNDS.index(background)
+    place += KINDS.index((thing.colour, thing.shape))
+    return {0: "test", 1: "val"}.get(place % 5, "train")
+
+
+@cache
+def may_meet(split: str, colours: tuple[str, ...]) -> np.ndarray:
+    """Which kinds may stand in one scene of a split: bool (K, K), over all kinds of the colours.
+
+    Their pair is in the split, their shapes differ, and their colours can be told apart.
+    """
+    places = [COLOURS.index(colour) for colour in colours]
+    n_shapes = len(SHAPES)
+    kinds = np.concatenate([np.arange(n_shapes) + place * n_shapes for place in places])  # (K,)
+    in_split = pair_splits()[np.ix_(kinds, kinds)] == SPLITS.index(split)
+    apart = are_apart()[np.ix_(kinds // n_shapes, kinds // n_shapes)]
+    other_shape = (kinds % n_shapes)[:, None] != kinds % n_shapes
+    return in_split & apart & other_shape
+
+
+@cache
+def visible_kinds(colours: tuple[str, ...], background: str) -> np.ndarray:
+    """Which kinds of the colours stand out from a background: bool (K,)."""
+    ground = GROUNDS[background].colour
+    return np.repeat([stands_out(colour, ground) for colour in colours], len(SHAPES))
 
 
 def classes(world: str) -> tuple[list[str], list[str]]:
     """Names and templates to classify single things by.
 
-    The names are "red circle" and so on. The templates are prompts with every size and background,
-    such as "a small {} on grass".
+    The names are "red circle" and so on, with the first twelve colours of the world. The templates
+    are prompts with every size and background, such as "a small {} on grass".
     """
     limits = WORLDS[world]
-    names = [f"{colour} {shape}" for colour, shape in KINDS[: limits.colours * len(SHAPES)]]
+    names = [f"{colour} {shape}" for colour in limits.colours[:12] for shape in SHAPES]
     endings = ["" if b == "plain" else f" on {b}" for b in BACKGROUNDS[: limits.backgrounds]]
     templates = [f"a {size} {{}}{ending}" for size in SIZES for ending in endings]
     return names, templates
+
+
+def single_scenes(split: str, world: str, per_class: int) -> list[Scene]:
+    """Scenes with one thing, the same number of each of the world's classes.
+
+    A class's scenes differ in size, texture and background, as far as its share of the split goes.
+    Then they begin again, in other drawings.
+    """
+    limits = WORLDS[world]
+    scenes = []
+    for name in classes(world)[0]:
+        colour, shape = name.rsplit(" ", 1)
+        looks = []
+        for background in BACKGROUNDS[: limits.backgrounds]:
+            if stands_out(colour, GROUNDS[background].colour):
+                for size in SIZES:
+                    for texture in TEXTURES[: limits.textures]:
+                        thing = Thing(size, texture, colour, shape)
+                        if split_of_single(thing, background) == split:
+                            looks.append((thing, background))
+        for i in range(per_class):
+            thing, background = looks[i % len(looks)]
+            scenes.append(Scene((thing,), (), background, f"{world}/{split}/single/{name} {i}"))
+    return scenes
 
 
 def make_scene(split: str, seed: int, index: int, world: str = "shapes") -> Scene:
@@ -186,41 +250,37 @@ def make_scene(split: str, seed: int, index: int, world: str = "shapes") -> Scen
     key = f"{world}/{split}/{seed}/{index}"
     rng = Random(key)
     count = rng.choice(limits.things)
-    background = rng.randrange(limits.backgrounds)
-    kinds = choose_kinds(rng, split, count, limits.colours * len(SHAPES), background)
-
-    sizes = sorted(rng.sample(SIZES, count), key=SIZES.index)
-    things = []
-    for size, kind in zip(sizes, kinds, strict=True):
-        texture = rng.choice(TEXTURES[: limits.textures])
-        things.append(Thing(size, texture, *KINDS[kind]))
+    while True:
+        background = BACKGROUNDS[rng.randrange(limits.backgrounds)]
+        kinds = choose_kinds(rng, split, count, limits.colours, background)
+        sizes = sorted(rng.sample(SIZES, count), key=SIZES.index)
+        things = []
+        for size, kind in zip(sizes, kinds, strict=True):
+            texture = rng.choice(TEXTURES[: limits.textures])
+            things.append(Thing(size, texture, *kind))
+        if count > 1 or split_of_single(things[0], background) == split:
+            break
 
     relations = []
     for _ in range(count - 1):
         relations.append(rng.choice(next_relations(relations)))
-    return Scene(tuple(things), tuple(relations), BACKGROUNDS[background], key)
+    return Scene(tuple(things), tuple(relations), background, key)
 
 
-def choose_kinds(rng: Random, split: str, count: int, n_kinds: int, background: int) -> list[int]:
-    """Choose `count` of the first n_kinds KINDS, by number, that may meet in this split."""
-    allowed = pair_splits() == SPLITS.index(split)
-    if count == 1:
-        is_allowed = allowed[:n_kinds, len(KINDS) + background]
-        return [rng.choice(np.flatnonzero(is_allowed).tolist())]
-
-    def may_meet(kind: int, other: int) -> bool:
-        (colour, shape), (other_colour, other_shape) = KINDS[kind], KINDS[other]
-        return bool(allowed[kind, other]) and colour != other_colour and shape != other_shape
-
+def choose_kinds(
+    rng: Random, split: str, count: int, colours: tuple[str, ...], background: str
+) -> list[tuple[str, str]]:
+    """Choose `count` kinds of these colours that may meet in this split, before this background."""
+    visible = visible_kinds(colours, background)
     # Choose them one by one. Where no kind is left that may meet all those before, begin again.
     while True:
-        kinds = []
-        choices = list(range(n_kinds))
-        while choices and len(kinds) < count:
-            kinds.append(rng.choice(choices))
-            choices = [kind for kind in choices if may_meet(kind, kinds[-1])]
-        if len(kinds) == count:
-            return kinds
+        chosen = []
+        choices = np.flatnonzero(visible)
+        while len(choices) and len(chosen) < count:
+            chosen.append(int(rng.choice(choices)))
+            choices = choices[may_meet(split, colours)[chosen[-1]][choices]]
+        if len(chosen) == count:
+            return [(colours[k // len(SHAPES)], SHAPES[k % len(SHAPES)]) for k in chosen]
 
 
 def next_relations(relations: Sequence[str]) -> list[str]:
@@ -285,7 +345,7 @@ def caption(scene: Scene) -> str:
     return text
 
 
-# Other words for the same, for paraphrases.
+# Other words for the same.
 OTHER_RELATION = {
     "left of": "to the left of",
     "right of": "to the right of",
@@ -293,25 +353,50 @@ OTHER_RELATION = {
     "below": "under",
 }
 OTHER_SIZE = {"large": "big", "medium": "mid-sized", "small": "little"}
+SYNONYMS = {
+    **{"large": "huge", "medium": "middle-sized", "small": "tiny", "striped": "stripy"},
+    **{"circle": "disc", "square": "box", "triangle": "three-cornered shape", "cross": "plus sign"},
+    **{"heart": "love heart", "diamond": "rhombus", "ring": "hoop", "star": "starry shape"},
+    **{"left of": "on the left of", "right of": "on the right of", "above": "higher than"},
+    **{"below": "beneath", "grass": "a lawn", "sand": "a beach", "water": "the sea"},
+}
 
 
-def paraphrases(scene: Scene) -> list[str]:
-    """Other ways to say the same, all true. For the scene at the head of this file:
+def other_words(scene: Scene) -> dict[str, str]:
+    """Other ways to say the same, all true: {kind: text}. For the scene at the head of this file:
 
-    from_the_other_end    a small striped red triangle above a large white cross on sand
-    there_is              on sand, there is a large white cross under a small striped red triangle
-    in_other_words        a big cross, white, under a little triangle, red and striped, seen on sand
-    in_several_sentences  a large white cross. a small striped red triangle. the cross is below the
-                          triangle. sand all around.
+    REVERSED
+    there_is   on sand, there is a large white cross under a small striped red triangle
+    loosely    a big cross, white, under a little triangle, red and striped, seen on sand
+    sentences  a large white cross. a small striped red triangle. the cross is below the triangle.
+               sand all around.
+    synonyms   a huge white plus sign beneath a tiny stripy red three-cornered shape on a beach
 
     The first one is the hard one: order and relation are both turned round. A scene with one thing
     has no other end.
     """
-    texts = [there_is(scene), in_other_words(scene), in_several_sentences(scene)]
-    return [from_the_other_end(scene), *texts] if scene.relations else texts
+    texts = {
+        "there_is": there_is(scene),
+        "loosely": loosely(scene),
+        "sentences": in_sentences(scene),
+        "synonyms": in_synonyms(scene),
+    }
+    return {"reversed": reversed_order(scene)} | texts if scene.relations else texts
 
 
-def from_the_other_end(scene: Scene) -> str:
+def paraphrases(scene: Scene) -> list[str]:
+    """What training may see of other_words: all but the synonyms, which are for tests only."""
+    return [text for kind, text in other_words(scene).items() if kind != "synonyms"]
+
+
+def in_synonyms(scene: Scene) -> str:
+    text = caption(scene)
+    for word, synonym in SYNONYMS.items():
+        text = re.sub(rf"\b{word}\b", synonym, text)
+    return text
+
+
+def reversed_order(scene: Scene) -> str:
     relations = tuple(OPPOSITE[relation] for relation in reversed(scene.relations))
     return caption(replace(scene, things=scene.things[::-1], relations=relations))
 
@@ -324,7 +409,7 @@ def there_is(scene: Scene) -> str:
     return text
 
 
-def in_other_words(scene: Scene) -> str:
+def loosely(scene: Scene) -> str:
     def describe(thing: Thing) -> str:
         surface = "" if thing.texture == "plain" else f" and {thing.texture}"
         return f"a {OTHER_SIZE[thing.size]} {thing.shape}, {thing.colour}{surface}"
@@ -337,7 +422,7 @@ def in_other_words(scene: Scene) -> str:
     return text
 
 
-def in_several_sentences(scene: Scene) -> str:
+def in_sentences(scene: Scene) -> str:
     sentences = [f"{phrase(thing)}." for thing in scene.things]
     for i, relation in enumerate(scene.relations):
         first, second = scene.things[i], scene.things[i + 1]
@@ -448,8 +533,28 @@ def is_true(claim: Scene, scene: Scene) -> bool:
     return False
 
 
-def negatives(scene: Scene) -> dict[str, str]:
+def half_truth(scene: Scene) -> tuple[str, str]:
+    """A short true caption, and the same with one wrong detail more. (arXiv 2602.23906)
+
+    "a large white cross", "a large white cross on water". The false one has more words that fit the
+    image's own caption in form. A model that likes long captions takes it.
+    """
+    rng = Random(f"{scene.key}/half truth")
+    first = replace(scene, things=scene.things[:1], relations=(), background="plain")
+    grounds = BACKGROUNDS[1 : world_of(scene).backgrounds]
+    wrong = [ground for ground in grounds if ground != scene.background]
+    if wrong and rng.random() < 0.5:
+        return caption(first), caption(replace(first, background=rng.choice(wrong)))
+    absent = Thing(
+        rng.choice(SIZES), "plain", rng.choice(unused_colours(scene)), rng.choice(unused_shapes(scene))
+    )
+    return caption(first), f"{caption(first)} {rng.choice(list(RELATIONS))} {phrase(absent)}"
+
+
+def negatives(scene: Scene, forbidden: Set[str] = frozenset()) -> dict[str, str]:
     """One false caption in each of the CATEGORIES that the scene allows: {category: text}.
+
+    forbidden  texts that must not be taken: the training captions, so that none is known as true
 
     One thing has nothing to swap. Three things take no fourth. Where nothing is plain, no attribute
     can be added.
@@ -466,10 +571,11 @@ def negatives(scene: Scene) -> dict[str, str]:
     }
     false_captions = {}
     for category, edited_scenes in edits.items():
-        if edited_scenes:
-            edited = rng.choice(edited_scenes)
-            if not is_true(edited, scene):
+        rng.shuffle(edited_scenes)
+        for edited in edited_scenes:
+            if caption(edited) not in forbidden and not is_true(edited, scene):
                 false_captions[category] = caption(edited)
+                break
     return false_captions
 
 
@@ -535,14 +641,18 @@ def replace_attribute(scene: Scene) -> list[Scene]:
     "a large white cross" -> "a large purple cross"
     """
     limits = world_of(scene)
-    edited = []
+    edited = replace_colour(scene)
     for i, thing in enumerate(scene.things):
-        for colour in unused_colours(scene):
-            edited.append(edit_thing(scene, i, colour=colour))
         for texture in TEXTURES[1 : limits.textures]:
             if thing.texture not in ("plain", texture):
                 edited.append(edit_thing(scene, i, texture=texture))
     return edited
+
+
+def replace_colour(scene: Scene) -> list[Scene]:
+    """Every scene in which one thing has another colour, one that no thing has."""
+    colours = unused_colours(scene)
+    return [edit_thing(scene, i, colour=c) for i in range(len(scene.things)) for c in colours]
 
 
 def replace_relation(scene: Scene) -> list[Scene]:
@@ -601,9 +711,10 @@ def world_of(scene: Scene) -> World:
 
 
 def unused_colours(scene: Scene) -> list[str]:
-    """Colours of the scene's world that no thing in it has."""
-    seen = {thing.colour for thing in scene.things}
-    return [colour for colour in COLOURS[: world_of(scene).colours] if colour not in seen]
+    """Colours of the scene's world that can be told from all those in it."""
+    seen = [COLOURS.index(thing.colour) for thing in scene.things]
+    apart = are_apart()[seen].all(0)  # one for each of COLOURS
+    return [colour for colour in world_of(scene).colours if apart[COLOURS.index(colour)]]
 
 
 def unused_shapes(scene: Scene) -> list[str]:
