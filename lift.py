@@ -215,12 +215,22 @@ class TokenMean(nn.Module):
         return summed / is_real.sum(1).clamp_min(1)
 
 
-def ape(d_in: int, d_out: int, layers: int = 4) -> nn.Module:
-    """APE's head. The paper gives four to six layers. Their width and activation are our choice."""
-    net = []
-    for _ in range(layers - 1):
-        net += [nn.Linear(d_in, d_in), nn.GELU()]
-    return TokenMean(nn.Sequential(*net, nn.Linear(d_in, d_out)))
+def deep_mlp(d_in: int, d_out: int) -> nn.Module:
+    """ShareLock's head, and what APE's head applies to each token: four linear layers.
+
+    ShareLock's public code has four layers of the language model's width, and APE's paper gives four
+    to six layers. GELU is our choice for both. So the two methods differ in nothing else than what
+    the network reads.
+    """
+    hidden = []
+    for _ in range(3):
+        hidden += [nn.Linear(d_in, d_in), nn.GELU()]
+    return nn.Sequential(*hidden, nn.Linear(d_in, d_out))
+
+
+def ape(d_in: int, d_out: int) -> nn.Module:
+    """APE's head: a network on each token, then the mean."""
+    return TokenMean(deep_mlp(d_in, d_out))
 
 
 def ape_transformer(d_in: int, d_out: int) -> nn.Module:
@@ -642,6 +652,16 @@ METHODS = {
         trains=("text_head", "logit_scale"),
         image_head=no_head,
         text_head=ape,
+        loss=info_nce,
+    ),
+    # APE with one vector per caption in place of its tokens.
+    "sharelock": Method(
+        paper="Ruthardt et al. 2024, arXiv 2410.07173",
+        image="pretrained",
+        text=LLMVectors,
+        trains=("text_head", "logit_scale"),
+        image_head=no_head,
+        text_head=deep_mlp,
         loss=info_nce,
     ),
     # The next two are APE's controls: another head, and no language model at all.

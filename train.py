@@ -22,7 +22,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -257,25 +257,39 @@ class Config:
                 f"--method {self.method} starts from scratch; leave --image-weights and "
                 "--image-features out"
             )
-        trains_image_tower = "visual" in method.trains or method.adapters
-        if self.image_features and (self.image_weights or self.unlock or trains_image_tower):
+        frozen = has_frozen_image_tower(method)
+        if self.image_features and (self.image_weights or self.unlock or not frozen):
             raise BadInput(
-                "--image-features stands for a frozen image tower, so it goes with --method lit or "
-                "an ape method and without --image-weights and --unlock"
+                f"--image-features stands for a frozen image tower, so it goes with --method "
+                f"{names_of(has_frozen_image_tower)}, and without --image-weights and --unlock"
             )
 
         # What the text side starts from.
-        reads_llm = method.text.inputs in ("vectors", "tokens")
+        reads_llm = reads_frozen_llm(method)
         if self.text_features and (not reads_llm or self.llm or self.llm_adapter):
             raise BadInput(
-                "--text-features stands for a frozen LLM, so it goes with --method lift, lift_cos, "
-                "llm2clip, ape or ape_transformer, and without --llm and --llm-adapter"
+                f"--text-features stands for a frozen LLM, so it goes with --method "
+                f"{names_of(reads_frozen_llm)}, and without --llm and --llm-adapter"
             )
         if self.llm_adapter and not (reads_llm or method.text.needs_llama):
             raise BadInput(
                 f"--llm-adapter changes a language model, of which --method {self.method} uses the "
                 "tokenizer only"
             )
+
+
+def has_frozen_image_tower(method: lift.Method) -> bool:
+    return method.image == "pretrained" and "visual" not in method.trains and not method.adapters
+
+
+def reads_frozen_llm(method: lift.Method) -> bool:
+    return method.text.inputs in ("vectors", "tokens")
+
+
+def names_of(is_meant: Callable[[lift.Method], bool]) -> str:
+    """The methods that a condition is true of, in words: "a, b or c"."""
+    *names, last = [name for name, method in lift.METHODS.items() if is_meant(method)]
+    return f"{', '.join(names)} or {last}"
 
 
 def name_of(config_field: Field) -> str:
@@ -341,7 +355,7 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
     trains_image_tower = any(
         part in ("visual", "norms", "biases", "adapters") for part in method.trains
     )
-    reads_llm = method.text.inputs in ("vectors", "tokens") and not cfg.text_features
+    reads_llm = reads_frozen_llm(method) and not cfg.text_features
     has_one_head = lift.no_head in (method.image_head, method.text_head)
     with_method = f"not with --method {cfg.method}"
     idle = {}

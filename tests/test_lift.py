@@ -182,6 +182,7 @@ PARTS = {
     "supervised": ("visual", *HEADS),
     "lit": ("text", *HEADS),
     "ape": HEADS,
+    "sharelock": HEADS,
     "ape_transformer": HEADS,
     "ape_lookup": ("text", *HEADS),
     "lilt": HEADS,
@@ -535,6 +536,12 @@ def test_heads_by_hand():
     x, head = torch.randn(2, 3), lift.mlp(3, 5)
     wanted = F.gelu(x @ head[0].weight.T + head[0].bias) @ head[2].weight.T + head[2].bias
     assert torch.allclose(head(x), wanted, atol=1e-6)
+    deep = lift.deep_mlp(3, 5)
+    wanted = x
+    for i in (0, 2, 4):
+        wanted = F.gelu(wanted @ deep[i].weight.T + deep[i].bias)
+    wanted = wanted @ deep[6].weight.T + deep[6].bias
+    assert torch.allclose(deep(x), wanted, atol=1e-6) and len(deep) == 7
     assert list(lift.projection(3, 5).state_dict()) == ["weight"]
     assert list(lift.projection_with_bias(3, 5).state_dict()) == ["weight", "bias"]
     assert lift.no_head(3, 3)(x) is x

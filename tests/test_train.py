@@ -109,12 +109,18 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
         ({"method": "lit"}, "starts from a pretrained image tower; name one with --image-weights"),
         ({"method": "clip", "image_weights": "x"}, "starts from scratch"),
         ({"method": "lift", "image_features": "x"}, "starts from scratch"),
-        ({"method": "llm2clip", "image_features": "x"}, "goes with --method lit or an ape method"),
+        (
+            {"method": "llm2clip", "image_features": "x"},
+            "goes with --method lit, ape, .* or ape_lookup, and",
+        ),
         ({"method": "ape", "image_features": "x", "image_weights": "y"}, "without --image-weights"),
         ({"method": "ape", "image_features": "x", "unlock": "all"}, "and --unlock"),
         ({"method": "lit", "image_weights": "x", "llm_adapter": "x"}, "tokenizer only"),
         ({"method": "x"}, "--method 'x' is unknown"),
-        ({"method": "clip", "text_features": "x"}, "goes with --method lift"),
+        (
+            {"method": "clip", "text_features": "x"},
+            "goes with --method lift, .*sharelock, .* or llm2clip",
+        ),
         ({"text_features": "x", "llm": "y"}, "without --llm"),
         ({"text_features": "x", "llm_adapter": "y"}, "without --llm"),
     ],
@@ -430,6 +436,7 @@ def learn(small, images, monkeypatch, method, **changes):
 SLOWER = {
     "llm2clip": {"lr": 1e-2, "steps": 300},
     "ape": {"lr": 1e-2, "steps": 400},
+    "sharelock": {"lr": 1e-2, "steps": 400},
     "ape_transformer": {"lr": 1e-2, "steps": 400},
     "ape_lookup": {"lr": 3e-2, "steps": 800},
     "clip": {"steps": 200},
