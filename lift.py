@@ -66,7 +66,7 @@ from vit import Block, ViT, init_linears
 
 # --------------------------------------------------------------------------------------------------
 # Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
-# and give a scalar. The features have unit length.
+# and give a scalar. The features have unit length. Only sigmoid_loss takes a bias, too.
 
 
 def info_nce(
@@ -104,6 +104,35 @@ def info_nce(
         image_to_text = F.cross_entropy(logits, target)
         text_to_image = F.cross_entropy(logits.T, target)
         return (image_to_text + text_to_image) / 2
+
+
+def sigmoid_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    duplicates: Tensor | None = None,
+) -> Tensor:
+    """SigLIP's loss: is this pair true or false? (Zhai et al. 2023, arXiv 2303.15343)
+
+        logits[i, j] = s <z_i, t_j> + b                   s: logit_scale, b: logit_bias, (B, B)
+        loss = - 1/B sum_ij log sigmoid(y_ij logits[i, j])        y_ij: 1 where i = j, else -1
+
+    In words: each of the B^2 pairs is a question of its own. In InfoNCE the pairs of a row and of a
+    column compete. duplicates are as in info_nce: their pairs are left out of the sum.
+
+    Only B of the pairs are true. So the bias starts at -10 and the scale at 10: all pairs are taken
+    for false at first, and the B true ones cost about 10 each. A model that cannot tell pairs apart
+    costs about 1 + ln B at best, with a bias of -ln(B - 1).
+    """
+    with torch.autocast(image_features.device.type, enabled=False):
+        cosines = image_features.float() @ text_features.float().T  # (B, B)
+        logits = logit_scale.float() * cosines + logit_bias.float()
+        is_true = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        log_probability = F.logsigmoid(torch.where(is_true, logits, -logits))
+        if duplicates is not None:
+            log_probability = log_probability.masked_fill(duplicates & ~is_true, 0.0)
+        return -log_probability.sum() / len(logits)
 
 
 def cosine_loss(
@@ -580,6 +609,8 @@ class Method:
     image_head: Callable[[int, int], nn.Module]
     text_head: Callable[[int, int], nn.Module]
     loss: Callable[..., Tensor]
+    scale: float = 1 / 0.07  # where logit_scale starts, here CLIP's
+    bias: float | None = None  # where logit_bias starts; None: the loss takes none
     adapters: bool = False  # put LilT's adapters into both towers
     image_lr_share: float = 1.0  # the image tower's learning rate, as a share of --lr
 
@@ -614,6 +645,29 @@ METHODS = {
         image_head=mlp,
         text_head=no_head,
         loss=cosine_loss,
+    ),
+    # CLIP and LIFT with SigLIP's loss, and with its scale and bias at the start.
+    "clip_sigmoid": Method(
+        paper="Zhai et al. 2023, arXiv 2303.15343",
+        image="scratch",
+        text=TextTransformer,
+        trains=("visual", "text", *HEADS_AND_SCALE),
+        image_head=projection,
+        text_head=projection,
+        loss=sigmoid_loss,
+        scale=10,
+        bias=-10,
+    ),
+    "lift_sigmoid": Method(
+        paper="after Zhai et al. 2023, arXiv 2303.15343",
+        image="scratch",
+        text=LLMVectors,
+        trains=("visual", "image_head", "logit_scale"),
+        image_head=mlp,
+        text_head=no_head,
+        loss=sigmoid_loss,
+        scale=10,
+        bias=-10,
     ),
     # Not one of the papers' methods: it makes the pretrained image tower that others start from.
     "supervised": Method(
@@ -730,8 +784,10 @@ def is_in_part(parameter: str, part: str) -> bool:
     """Does a parameter, by its name, belong to a part of the model?
 
     A part is a child of TwoTower ("visual", "text", "image_head", "text_head", "logit_scale"), or a
-    kind of parameter in all of them ("norms", "biases", "adapters").
+    kind of parameter in all of them ("norms", "biases", "adapters"). logit_bias goes with the scale.
     """
+    if parameter == "logit_bias":
+        return part == "logit_scale"
     if part == "norms":
         return "norm" in parameter or "ln_final" in parameter
     if part == "biases":
@@ -801,8 +857,11 @@ class TwoTower(nn.Module):
                     block.adapter2 = LilTAdapter(block.width)
 
         # One over the temperature, as a logarithm: it cannot become negative, and it moves by
-        # factors. 1 / 0.07 is where CLIP starts.
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        # factors.
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(method.scale)))
+        self.logit_bias = None
+        if method.bias is not None:
+            self.logit_bias = nn.Parameter(torch.tensor(float(method.bias)))
 
         for parameter_name, parameter in self.named_parameters():
             is_trained = any(is_in_part(parameter_name, part) for part in method.trains)
@@ -833,12 +892,16 @@ class TwoTower(nn.Module):
         return F.normalize(features.float(), dim=-1) if normalize else features
 
     def forward(self, images: Tensor, texts: Tensor) -> dict[str, Tensor]:
-        """Features of unit length and the scale, under the names that the losses take."""
-        return {
+        """What the loss of the method takes, by its names: features of unit length, the scale, and
+        the bias where there is one."""
+        out = {
             "image_features": self.encode_image(images, normalize=True),
             "text_features": self.encode_text(texts, normalize=True),
             "logit_scale": self.logit_scale.exp(),
         }
+        if self.logit_bias is not None:
+            out["logit_bias"] = self.logit_bias
+        return out
 
 
 # --------------------------------------------------------------------------------------------------

@@ -591,7 +591,8 @@ def count_parameters(model: lift.TwoTower, frozen_parameters: int) -> tuple[str,
         sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
         trained = sum(size for size, is_trained in sizes if is_trained)
         counts.append((name, trained, sum(size for size, _ in sizes)))
-    counts.append(("logit_scale", int(model.logit_scale.requires_grad), 1))
+    for name, parameter in model.named_parameters(recurse=False):  # logit_scale, logit_bias
+        counts.append((name, int(parameter.requires_grad), 1))
     counts.append(("the LLM behind the cached captions", 0, frozen_parameters))
     for name, trained, size in counts:
         if size:

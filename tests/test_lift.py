@@ -90,6 +90,63 @@ def test_info_nce_at_the_start():
     assert loss == pytest.approx(math.log(1024) + (1 / 0.07) ** 2 / 1024, abs=0.06)
 
 
+def test_sigmoid_loss_by_hand():
+    """Six false pairs and three true ones, each by itself."""
+    scale, bias = 3.0, -1.5
+
+    def cost(i, j):
+        logit = scale * COSINE[i][j] + bias
+        return math.log(1 + math.exp(-logit if i == j else logit))
+
+    pairs = [(i, j) for i in range(3) for j in range(3)]
+    loss = lift.sigmoid_loss(IMAGE, TEXT, torch.tensor(scale), torch.tensor(bias))
+    assert loss.item() == pytest.approx(sum(cost(i, j) for i, j in pairs) / 3, abs=1e-6)
+
+    # What is left out: a pair that matches by accident, but never a true pair.
+    duplicates = torch.eye(3, dtype=torch.bool)
+    duplicates[0, 2] = duplicates[2, 0] = True
+    left = sum(cost(i, j) for i, j in pairs if i == j or not duplicates[i, j])
+    loss = lift.sigmoid_loss(IMAGE, TEXT, torch.tensor(scale), torch.tensor(bias), duplicates)
+    assert loss.item() == pytest.approx(left / 3, abs=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = lift.sigmoid_loss(IMAGE, TEXT, torch.tensor(scale), torch.tensor(bias), duplicates)
+    assert again.item() == loss.item()
+
+
+def test_sigmoid_loss_of_guessing():
+    """1 + ln B with the best bias, and about 10 at the start."""
+    B = 256
+    same = F.normalize(torch.ones(B, 8), dim=1)  # all cosines are 1
+
+    def loss(bias):  # of the logits, which are 10 + (bias - 10)
+        return lift.sigmoid_loss(same, same, torch.tensor(10.0), torch.tensor(bias - 10)).item()
+
+    assert loss(-math.log(B - 1)) == pytest.approx(1 + math.log(B), abs=0.01)
+    assert loss(-math.log(B - 1)) < min(loss(-math.log(B - 1) + d) for d in (-0.1, 0.1))
+    assert loss(-10.0) == pytest.approx(10, abs=0.02)
+
+
+@pytest.mark.reference
+def test_sigmoid_loss_equals_transformers_siglip():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    theirs = transformers.SiglipModel(
+        transformers.SiglipConfig(
+            text_config={"vocab_size": 50, "projection_size": 16, **sizes},
+            vision_config={"image_size": 16, "patch_size": 8, **sizes},
+        )
+    ).eval()
+    theirs.logit_scale.data.fill_(math.log(7))
+    theirs.logit_bias.data.fill_(-3)
+    ids, pixels_ = torch.randint(50, (5, 8)), torch.randn(5, 3, 16, 16)
+    out = theirs(input_ids=ids, pixel_values=pixels_, return_loss=True)
+    ours = lift.sigmoid_loss(
+        out.image_embeds, out.text_embeds, theirs.logit_scale.exp(), theirs.logit_bias
+    )
+    assert ours.item() == pytest.approx(out.loss.item(), rel=1e-5)
+
+
 def test_cosine_loss_by_hand():
     assert lift.cosine_loss(IMAGE, TEXT).item() == pytest.approx(
         1 - (1.0 + 0.28 - 0.6) / 3, abs=1e-6
@@ -168,7 +225,11 @@ def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     for side in ("image_features", "text_features"):
         assert torch.allclose(out[side].norm(dim=1), torch.ones(2), atol=1e-5)
     assert out["image_features"].shape == out["text_features"].shape
-    assert out["logit_scale"].item() == pytest.approx(1 / 0.07, rel=1e-6)
+    if method.endswith("_sigmoid"):
+        assert out["logit_scale"].item() == pytest.approx(10) and out["logit_bias"].item() == -10
+    else:
+        assert out["logit_scale"].item() == pytest.approx(1 / 0.07, rel=1e-6)
+        assert "logit_bias" not in out
     raw = m.encode_image(torch.randn(2, 3, 32, 32))  # open_clip's default: not normalised
     assert not torch.allclose(raw.norm(dim=1), torch.ones(2), atol=1e-2)
 
@@ -179,6 +240,8 @@ PARTS = {
     "clip": ("visual", "text", *HEADS),
     "lift": ("visual", *HEADS),
     "lift_cos": ("visual", "image_head"),
+    "clip_sigmoid": ("visual", "text", *HEADS, "logit_bias"),
+    "lift_sigmoid": ("visual", *HEADS, "logit_bias"),
     "supervised": ("visual", *HEADS),
     "lit": ("text", *HEADS),
     "ape": HEADS,
@@ -700,6 +763,7 @@ def test_parts_of_the_model_by_name():
         "visual.blocks.0.adapter1.up.bias": {"visual", "biases", "adapters"},
         "image_head.weight": {"image_head"},
         "logit_scale": {"logit_scale"},
+        "logit_bias": {"logit_scale"},
     }
     kinds = ("visual", "text", "image_head", "text_head", "logit_scale")
     for name, wanted in names.items():

@@ -440,6 +440,7 @@ SLOWER = {
     "ape_transformer": {"lr": 1e-2, "steps": 400},
     "ape_lookup": {"lr": 3e-2, "steps": 800},
     "clip": {"steps": 200},
+    "clip_sigmoid": {"steps": 400},
     "lit": {"steps": 400},
 }
 
