@@ -48,7 +48,7 @@ D the shared dimension, L tokens of the longest caption, V words of a vocabulary
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -175,7 +175,8 @@ def label_loss(
 
 
 # --------------------------------------------------------------------------------------------------
-# Heads. Each is a function (width of the tower, shared dimension) -> module.
+# Heads. Each is a function (width of the tower, shared dimension) -> module. A module with `fit` is
+# fitted once, before training: train.py gives it the batches that training would read.
 
 
 def no_head(d_in: int, d_out: int) -> nn.Module:
@@ -196,6 +197,34 @@ def projection_with_bias(d_in: int, d_out: int) -> nn.Module:
 def mlp(d_in: int, d_out: int) -> nn.Module:
     """LIFT's head: two linear layers."""
     return nn.Sequential(nn.Linear(d_in, d_out), nn.GELU(), nn.Linear(d_out, d_out))
+
+
+class Ridge(nn.Linear):
+    """A matrix that is solved for, and not trained: ridge regression. (Hoerl & Kennard 1970)
+
+        W = (X^T X + lambda I)^-1 X^T T           X: n image vectors (n, d_in)
+        lambda = 0.001 trace(X^T X) / d_in        T: features of their captions (n, d_out)
+
+    W makes |X W - T|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of X^T X,
+    and lambda is a thousandth of it. Without lambda, directions in which the image vectors hardly
+    vary would get huge weights. A tower that ends with a norm has such directions.
+    """
+
+    def __init__(self, d_in: int, d_out: int):
+        super().__init__(d_in, d_out, bias=False)
+
+    @torch.no_grad()
+    def fit(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Solve for the matrix. pairs: image vectors (B, d_in) and text features (B, d_out)."""
+        # Sums over all pairs, in float64: only these are kept, however many pairs there are.
+        XX = XT = 0
+        for image_vectors, text_features in pairs:
+            X, T = image_vectors.double(), text_features.double()
+            XX = XX + X.T @ X  # (d_in, d_in)
+            XT = XT + X.T @ T  # (d_in, d_out)
+        ridge = 0.001 * XX.trace() / len(XX)
+        W = torch.linalg.solve(XX + ridge * torch.eye(len(XX)).to(XX), XT)  # (d_in, d_out)
+        self.weight.copy_(W.T)
 
 
 class Residual(nn.Module):
@@ -757,6 +786,16 @@ METHODS = {
         loss=info_nce,
         image_lr_share=0.1,
     ),
+    # No step of training at all: what a matrix between two frozen towers can do.
+    "ridge": Method(
+        paper="Hoerl & Kennard 1970",
+        image="pretrained",
+        text=LLMVectors,
+        trains=(),
+        image_head=Ridge,
+        text_head=no_head,
+        loss=info_nce,
+    ),
 }
 # Optimizer, schedule, crops and the limits of the scale are the command line's, and the same for
 # all methods. Each paper has its own; docs/methods.md lists the differences.
@@ -875,15 +914,17 @@ class TwoTower(nn.Module):
             part.train(mode and is_trained)
         return self
 
-    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
-        """Images -> features (B, D).
+    def image_vectors(self, images: Tensor) -> Tensor:
+        """Images -> what the image tower makes of them, (B, width).
 
         images  (B, 3, S, S), as `transform` of `load` makes them, or (B, width), the vectors that a
-                frozen image tower made of them
+                frozen image tower made of them: they are given back
         """
-        if images.ndim == 4:
-            images = self.visual(images)  # (B, width)
-        features = self.image_head(images)
+        return self.visual(images) if images.ndim == 4 else images
+
+    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
+        """Images, as image_vectors takes them -> features (B, D)."""
+        features = self.image_head(self.image_vectors(images))
         return F.normalize(features.float(), dim=-1) if normalize else features
 
     def encode_text(self, texts: Tensor, normalize: bool = False) -> Tensor:

@@ -22,7 +22,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -386,6 +386,9 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
             idle[name] = "--image-features stand for the image tower"
     if trains_image_tower or cfg.crop_scale == 1 or cfg.image_features:
         idle["image_views"] = "it needs a frozen image tower and --crop-scale below 1"
+    if not method.trains:
+        for name in ("lr", "beta1", "beta2", "eps", "wd", "warmup", "grad_clip_norm", "precision"):
+            idle[name] = f"nothing is trained, {with_method}"
     if cfg.data in shapes.WORLDS and not cfg.val_data:
         for name in ("csv_separator", "csv_img_key", "image_root"):
             idle[name] = "the built-in worlds have no file"
@@ -560,6 +563,16 @@ def open_image_inputs(
     return read_views(tower, crops, images.digests, n_views, settings, cfg.seed, device)
 
 
+@torch.no_grad()
+def pairs_of(
+    model: lift.TwoTower, batches: Batches, n_batches: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a head with `fit` reads: image vectors (B, width) and text features (B, D) of batches."""
+    for step in range(n_batches):
+        image, text, _ = batches(step)
+        yield model.image_vectors(image), model.encode_text(text, normalize=True)
+
+
 def hash_of_data(
     cfg: Config, images: CaptionedImages, texts: TrainingTexts, image_inputs: Crops | ImageViews
 ) -> str:
@@ -684,7 +697,7 @@ def train(cfg: Config) -> dict:
     # TF32 on GPUs that have it. Not earlier: it would change the captions' vectors.
     torch.set_float32_matmul_precision("high")
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, cfg.wd, method.image_lr_share),
+        parameter_groups(model, cfg.wd, method.image_lr_share) or [{"params": []}],
         lr=cfg.lr,
         betas=(cfg.beta1, cfg.beta2),
         eps=cfg.eps,
@@ -692,13 +705,19 @@ def train(cfg: Config) -> dict:
     )
     total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
     start = 0
+    by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
+    # A head that is solved for reads what so many steps would read. If nothing is trained beside
+    # it, no step is left.
+    if hasattr(model.image_head, "fit") and not checkpoint:
+        model.image_head.fit(pairs_of(model, batches, total))
+    if not trained:
+        total = 0
     if checkpoint:
         start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
     compiles = on_gpu if cfg.torchcompile is None else cfg.torchcompile
     if compiles:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
-    by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
     print(
         f"{cfg.method}: {len(images)} training images, {len(texts.captions)} distinct captions "
         f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
@@ -723,6 +742,10 @@ def train(cfg: Config) -> dict:
             "optimizer": optimizer.state_dict(),
         }
         save_tensors(state, out / "checkpoint.pt")
+
+    entry = first
+    if total == 0:
+        save(0)  # the loop saves after steps only
 
     # ---- Loop. `since`, `n_images` and `waited` count from the last line of the log.
     begun = since = time.time()

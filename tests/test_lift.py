@@ -27,6 +27,7 @@ from data.files.runs import read_run
 from data.files.tensors import read_safetensors
 from data.files.vit import load_vit
 from data.images import pixels
+from tests.conftest import ridge_by_least_squares
 from tests.experiments import flops
 
 
@@ -251,6 +252,7 @@ PARTS = {
     "lilt": HEADS,
     "llm2clip": ("visual", *HEADS),
     "clip_pretrained": ("visual", "text", *HEADS),
+    "ridge": (),
 }
 NORMS = (torch.nn.LayerNorm, llm_text.RMSNorm)
 INSIDE = {
@@ -277,7 +279,8 @@ def declared(m, method, unlock=""):
 
 
 @pytest.mark.parametrize(
-    "method, unlock", [*((m, "") for m in lift.METHODS), *(("lilt", u) for u in lift.UNLOCK)]
+    "method, unlock",
+    [*((m, "") for m in PARTS if m != "ridge"), *(("lilt", u) for u in lift.UNLOCK)],
 )
 def test_exactly_the_declared_parameters_change(model, method, unlock):
     m, texts = model(method, unlock)
@@ -298,6 +301,12 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
         assert sum(isinstance(x, lift.LilTAdapter) for x in m.modules()) == 2 * (
             4 + len(m.text.llm.layers)
         )
+
+
+def test_every_method_is_in_the_second_table(model):
+    assert PARTS.keys() == lift.METHODS.keys()
+    m, _ = model("ridge")
+    assert not any(p.requires_grad for p in m.parameters())
 
 
 def test_unlock_replaces_what_a_method_trains(model):
@@ -608,6 +617,17 @@ def test_heads_by_hand():
     assert list(lift.projection(3, 5).state_dict()) == ["weight"]
     assert list(lift.projection_with_bias(3, 5).state_dict()) == ["weight", "bias"]
     assert lift.no_head(3, 3)(x) is x
+
+
+def test_ridge_is_least_squares_with_a_penalty():
+    torch.manual_seed(0)
+    X, T = torch.randn(50, 6), torch.randn(50, 4)
+    X[:, 5] = 2 * X[:, 4]  # a direction without variance: without the penalty nothing fits best
+    head = lift.Ridge(6, 4)
+    head.fit((X[i : i + 16], T[i : i + 16]) for i in range(0, 50, 16))
+    wanted = ridge_by_least_squares(X, T)
+    assert torch.allclose(head.weight.T.double(), wanted, atol=1e-6)
+    assert torch.allclose(head(X).double(), X.double() @ wanted, atol=1e-5)
 
 
 def test_checkpoint_errors(tmp_path):
