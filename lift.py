@@ -66,7 +66,8 @@ from vit import Block, ViT, init_linears
 
 # --------------------------------------------------------------------------------------------------
 # Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
-# and give a scalar. The features have unit length. Only sigmoid_loss takes a bias, too.
+# and give a scalar. The features have unit length. sigmoid_loss takes a bias, too, and
+# info_nce_and_labels what it needs for the labels.
 
 
 def info_nce(
@@ -172,6 +173,21 @@ def label_loss(
     target = weights / total.clamp_min(1e-12)  # (B, V)
     log_probability = F.log_softmax(logit_scale.float() * image_features.float(), dim=-1)  # (B, V)
     return -(target * log_probability).sum() / (total > 0).sum().clamp_min(1)
+
+
+def info_nce_and_labels(
+    label_scores: Tensor, label_weights: Tensor, **contrastive: Tensor | None
+) -> Tensor:
+    """SuperCLIP's loss: find the caption, and name its words. (Zhao et al. 2025, arXiv 2512.14480)
+
+        loss = info_nce + label_loss                      both count alike
+
+    label_scores   (B, V) a second head's output for each image, not scaled
+    label_weights  (B, V) the weights of WordLabels
+    contrastive    what info_nce takes
+    """
+    one = torch.ones((), device=label_scores.device)
+    return info_nce(**contrastive) + label_loss(label_scores, label_weights, logit_scale=one)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -564,7 +580,7 @@ class LiveLLM(TextTower):
 
 
 class WordLabels(TextTower):
-    """Labels in place of a text tower, for the method "supervised": which words a caption holds.
+    """Labels in place of a text tower, or beside one: which words a caption holds.
 
     A label is a token, or a pair of neighbouring tokens such as "red circle". The pairs are ours:
     SuperClass (Huang et al. 2024, arXiv 2411.03313) has single tokens.
@@ -640,6 +656,7 @@ class Method:
     loss: Callable[..., Tensor]
     scale: float = 1 / 0.07  # where logit_scale starts, here CLIP's
     bias: float | None = None  # where logit_bias starts; None: the loss takes none
+    labels: bool = False  # a second head on the image tower names the caption's WordLabels
     adapters: bool = False  # put LilT's adapters into both towers
     image_lr_share: float = 1.0  # the image tower's learning rate, as a share of --lr
 
@@ -697,6 +714,27 @@ METHODS = {
         loss=sigmoid_loss,
         scale=10,
         bias=-10,
+    ),
+    # CLIP and LIFT whose image tower also names the words of the caption.
+    "superclip": Method(
+        paper="Zhao et al. 2025, arXiv 2512.14480",
+        image="scratch",
+        text=TextTransformer,
+        trains=("visual", "text", *HEADS_AND_SCALE),
+        image_head=projection,
+        text_head=projection,
+        loss=info_nce_and_labels,
+        labels=True,
+    ),
+    "superlift": Method(
+        paper="after Zhao et al. 2025, arXiv 2512.14480",
+        image="scratch",
+        text=LLMVectors,
+        trains=("visual", "image_head", "logit_scale"),
+        image_head=mlp,
+        text_head=no_head,
+        loss=info_nce_and_labels,
+        labels=True,
     ),
     # Not one of the papers' methods: it makes the pretrained image tower that others start from.
     "supervised": Method(
@@ -819,21 +857,24 @@ def method_for(name: str, unlock: str = "") -> Method:
     return replace(method, trains=UNLOCK[unlock], adapters="adapters" in UNLOCK[unlock])
 
 
+# What only some methods have goes with a part that all have.
+GOES_WITH = {"logit_bias": "logit_scale", "label_head": "image_head"}
+
+
 def is_in_part(parameter: str, part: str) -> bool:
     """Does a parameter, by its name, belong to a part of the model?
 
     A part is a child of TwoTower ("visual", "text", "image_head", "text_head", "logit_scale"), or a
-    kind of parameter in all of them ("norms", "biases", "adapters"). logit_bias goes with the scale.
+    kind of parameter in all of them ("norms", "biases", "adapters").
     """
-    if parameter == "logit_bias":
-        return part == "logit_scale"
     if part == "norms":
         return "norm" in parameter or "ln_final" in parameter
     if part == "biases":
         return parameter.endswith("bias")
     if part == "adapters":
         return ".adapter1." in parameter or ".adapter2." in parameter
-    return parameter.split(".")[0] == part
+    child = parameter.split(".")[0]
+    return GOES_WITH.get(child, child) == part
 
 
 # --------------------------------------------------------------------------------------------------
@@ -848,6 +889,7 @@ class TwoTower(nn.Module):
     fitted        what `fit` of the method's text tower made of the training captions, in order
     image_width   width of somebody else's image vectors, which then replace the image tower
     llama         a live language model, where the text tower needs one
+    label_fitted  what WordLabels.fit made of the training captions, where the method has labels
 
     The towers start from random weights. train.py puts pretrained ones in.
     """
@@ -860,6 +902,7 @@ class TwoTower(nn.Module):
         unlock: str = "",
         image_width: int | None = None,
         llama: Llama | None = None,
+        label_fitted: tuple[Tensor, ...] = (),
     ):
         super().__init__()
         method = method_for(name, unlock)
@@ -888,6 +931,11 @@ class TwoTower(nn.Module):
         self.text_head = method.text_head(text.width, D)
         init_linears(self.image_head)
         init_linears(self.text_head)
+        self.labels = None
+        if method.labels:
+            self.labels = WordLabels(sizes, *label_fitted)
+            self.label_head = projection_with_bias(visual.width, self.labels.width)
+            init_linears(self.label_head)
 
         if method.adapters:
             for block in list(self.modules()):
@@ -932,16 +980,25 @@ class TwoTower(nn.Module):
         features = self.text_head(self.text(texts))
         return F.normalize(features.float(), dim=-1) if normalize else features
 
-    def forward(self, images: Tensor, texts: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, texts: Tensor, label_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """What the loss of the method takes, by its names: features of unit length, the scale, and
-        the bias where there is one."""
+        a bias or labels where it has them.
+
+        label_ids  token ids of the same captions as texts, for the labels
+        """
+        vectors = self.image_vectors(images)  # (B, width)
         out = {
-            "image_features": self.encode_image(images, normalize=True),
+            "image_features": self.encode_image(vectors, normalize=True),
             "text_features": self.encode_text(texts, normalize=True),
             "logit_scale": self.logit_scale.exp(),
         }
         if self.logit_bias is not None:
             out["logit_bias"] = self.logit_bias
+        if self.labels is not None:
+            out["label_scores"] = self.label_head(vectors)  # (B, V)
+            out["label_weights"] = self.labels(label_ids)  # (B, V)
         return out
 
 
@@ -1003,8 +1060,13 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not.
         # Sums in another order differ in their last bit, and both files are the same model.
         fitted = [state[f"text.{name}"].contiguous() for name in method.text.fitted]
+        label_fitted = ()
+        if method.labels:
+            label_fitted = [state[f"labels.{name}"] for name in WordLabels.fitted]
         llama = live_llama(source) if method.text.needs_llama else None
-        model = TwoTower(config["method"], sizes, fitted, config["unlock"], image_width, llama)
+        model = TwoTower(
+            config["method"], sizes, fitted, config["unlock"], image_width, llama, label_fitted
+        )
         problem = mismatch(state, model, "its configuration wants")
         if problem:
             raise BadInput(problem)

@@ -377,7 +377,7 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
         idle["pool"] = f"every token is kept, with --method {cfg.method}"
     if not reads_llm and not method.text.needs_llama:
         idle["layer"] = "no captions are read by a language model"
-    if cfg.text_features:
+    if cfg.text_features and not method.labels:
         idle["context_length"] = "--text-features are read as they are"
     if not cfg.image_weights:
         idle["image_norm"] = "it says what --image-weights expect"
@@ -493,6 +493,7 @@ class TrainingTexts:
     cut_share: float  # of captions that were longer than --context-length
     fingerprint: str  # of what made the inputs
     frozen_parameters: int  # of the language model that read them
+    label_ids: object | None  # for a method with labels: their token ids, rows as in inputs
 
 
 def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> TrainingTexts:
@@ -501,11 +502,17 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
     For LIFT this is where the frozen language model reads. It is dropped on return: from now on a
     caption is its vector, in a file of the cache.
     """
-    kind = lift.METHODS[cfg.method].text.inputs
-    reader = text_inputs(kind, select(TextSource, asdict(cfg)), device)
+    method = lift.METHODS[cfg.method]
+    source = select(TextSource, asdict(cfg))
+    reader = text_inputs(method.text.inputs, source, device)
     captions = DistinctCaptions(images.captions)
     inputs, cut_share = reader.read(captions)
-    return TrainingTexts(captions, inputs, cut_share, reader.fingerprint, reader.frozen_parameters)
+    label_ids = None
+    if method.labels:
+        label_ids, _ = text_inputs("ids", source, device).read(captions)
+    return TrainingTexts(
+        captions, inputs, cut_share, reader.fingerprint, reader.frozen_parameters, label_ids
+    )
 
 
 def directions_for(cfg: Config, n_captions: int, width: int) -> int:
@@ -526,21 +533,23 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     return directions
 
 
-def build_model(cfg: Config, inputs, device: torch.device) -> lift.TwoTower:
+def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift.TwoTower:
     """The model of a method, with what its text tower makes of the captions, and its weights."""
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    directions = directions_for(cfg, len(inputs), width=inputs[:1].shape[-1])
-    fitted = method.text.fit(inputs, directions, cfg.whiten_power)
+    directions = directions_for(cfg, len(texts.inputs), width=texts.inputs[:1].shape[-1])
+    fitted = method.text.fit(texts.inputs, directions, cfg.whiten_power)
+    label_fitted = ()
+    if method.labels:
+        label_fitted = lift.WordLabels.fit(texts.label_ids, directions)
     image_width = None
     if cfg.image_features:
         image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]
     llama = None
     if method.text.needs_llama:
         llama = lift.live_llama(select(TextSource, settings))
-    model = lift.TwoTower(
-        cfg.method, select(lift.Sizes, settings), fitted, cfg.unlock, image_width, llama
-    )
+    sizes = select(lift.Sizes, settings)
+    model = lift.TwoTower(cfg.method, sizes, fitted, cfg.unlock, image_width, llama, label_fitted)
     if cfg.image_weights:
         load_vit(model.visual, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
     return model.to(device).train()
@@ -569,7 +578,7 @@ def pairs_of(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """What a head with `fit` reads: image vectors (B, width) and text features (B, D) of batches."""
     for step in range(n_batches):
-        image, text, _ = batches(step)
+        image, text, *_ = batches(step)
         yield model.image_vectors(image), model.encode_text(text, normalize=True)
 
 
@@ -679,7 +688,7 @@ def train(cfg: Config) -> dict:
 
     images = read_training_images(cfg)
     texts = read_texts(cfg, images, device)
-    model = build_model(cfg, texts.inputs, device)
+    model = build_model(cfg, texts, device)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
     batches = Batches(
         images,
@@ -690,6 +699,7 @@ def train(cfg: Config) -> dict:
         seed=cfg.seed,
         long_share=cfg.long_share,
         device=device,
+        label_ids=texts.label_ids,
     )
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
     # A sample of the training images, by which eval.py knows them again.
@@ -754,13 +764,14 @@ def train(cfg: Config) -> dict:
         stop_signals() as stop,
         progress(description="training", total=total, initial=start, unit="step") as bar,
     ):
-        for step, (image, text, duplicates), seconds in batches.ahead(start, total):
+        for step, (image, text, duplicates, label_ids), seconds in batches.ahead(start, total):
             # ---- the training step ---------------------------------------------------------------
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, total, cfg) * group["lr_share"]
             # The towers may run in bfloat16. Unit length, loss and whitening stay in float32.
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                features = model(image, text)  # image and text (B, D) of unit length, and the scale
+                # Image and text (B, D) of unit length, and the scale.
+                features = model(image, text, label_ids)
                 loss = method.loss(**features, duplicates=duplicates)
             loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)

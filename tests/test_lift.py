@@ -172,6 +172,21 @@ def test_label_loss_by_hand():
     ).item() == pytest.approx(wanted, abs=1e-5)
 
 
+def test_the_loss_of_superclip_by_hand():
+    """InfoNCE, and the cross-entropy against all labels of a caption, whose weights sum to 1."""
+    scores, weights = [[2.0, -1.0, 0.5], [0.3, 0.2, 0.1]], [[3.0, 1.0, 0.0], [0.0, 0.0, 2.0]]
+    labels = 0.75 * cross_entropy(scores[0], 0) + 0.25 * cross_entropy(scores[0], 1)
+    labels = (labels + cross_entropy(scores[1], 2)) / 2
+    duplicates = torch.ones(2, 2, dtype=torch.bool)  # so InfoNCE has nothing left to choose: 0
+    pairs = {"image_features": IMAGE[:2], "text_features": TEXT[:2]}
+    pairs["logit_scale"] = torch.tensor(3.0)
+    both = {"label_scores": torch.tensor(scores), "label_weights": torch.tensor(weights)}
+    loss = lift.info_nce_and_labels(**both, **pairs, duplicates=duplicates)
+    assert loss.item() == pytest.approx(labels, abs=1e-6)
+    loss = lift.info_nce_and_labels(**both, **pairs)
+    assert loss.item() == pytest.approx(labels + lift.info_nce(**pairs).item(), abs=1e-6)
+
+
 IDS = torch.tensor([[7, 3, 9, END, PAD], [5, 3, 7, 11, END]])
 
 
@@ -214,7 +229,9 @@ def model(tiny_llm_folder):
         if tower.needs_llama:
             llama = lift.live_llama(llm_text.TextSource(llm=str(tiny_llm_folder)))
         fitted = tower.fit(inputs, 8)
-        return lift.TwoTower(name, SIZES, fitted, unlock, llama=llama), inputs[:2]
+        labels = lift.WordLabels.fit(IDS, 8) if lift.METHODS[name].labels else ()
+        m = lift.TwoTower(name, SIZES, fitted, unlock, llama=llama, label_fitted=labels)
+        return m, inputs[:2]
 
     return make
 
@@ -222,7 +239,7 @@ def model(tiny_llm_folder):
 @pytest.mark.parametrize("method", lift.METHODS)
 def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     m, texts = model(method)
-    out = m(torch.randn(2, 3, 32, 32), texts)
+    out = m(torch.randn(2, 3, 32, 32), texts, IDS)
     for side in ("image_features", "text_features"):
         assert torch.allclose(out[side].norm(dim=1), torch.ones(2), atol=1e-5)
     assert out["image_features"].shape == out["text_features"].shape
@@ -243,6 +260,8 @@ PARTS = {
     "lift_cos": ("visual", "image_head"),
     "clip_sigmoid": ("visual", "text", *HEADS, "logit_bias"),
     "lift_sigmoid": ("visual", *HEADS, "logit_bias"),
+    "superclip": ("visual", "text", "label_head", *HEADS),
+    "superlift": ("visual", "label_head", *HEADS),
     "supervised": ("visual", *HEADS),
     "lit": ("text", *HEADS),
     "ape": HEADS,
@@ -288,7 +307,7 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
     before = {n: p.clone() for n, p in m.state_dict().items()}
     optimizer = torch.optim.AdamW(train.parameter_groups(m, 0.2), lr=1e-2)
     for _ in range(3):
-        loss = lift.METHODS[method].loss(**m(torch.randn(2, 3, 32, 32), texts))
+        loss = lift.METHODS[method].loss(**m(torch.randn(2, 3, 32, 32), texts, IDS))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -461,6 +480,19 @@ def test_lookup_table_knows_words_only(model):
         torch.tensor([[1234, 999, END]]), normalize=True
     )  # no word is known: no answer, but no NaN for all others
     assert torch.equal(nothing, torch.zeros_like(nothing))
+
+
+@pytest.mark.parametrize("method", ["superclip", "superlift"])
+def test_labels_stand_beside_the_features_and_need_no_text(model, method):
+    m, texts = model(method)
+    images = torch.randn(2, 3, 32, 32)
+    out = m(images, texts, IDS)
+    weights = lift.WordLabels(SIZES, *lift.WordLabels.fit(IDS, 8))(IDS)
+    assert torch.equal(out["label_weights"], weights) and weights.any()
+    scores = m.label_head(m.visual(images))
+    assert torch.equal(out["label_scores"], scores) and scores.shape == weights.shape
+    assert torch.equal(out["image_features"], m.encode_image(images, normalize=True))
+    assert torch.equal(out["text_features"], m.encode_text(texts, normalize=True))
 
 
 def test_live_llm_is_the_mean_of_its_first_blocks(tiny_llm_folder):
@@ -783,7 +815,8 @@ def test_parts_of_the_model_by_name():
         "visual.blocks.0.adapter1.up.bias": {"visual", "biases", "adapters"},
         "image_head.weight": {"image_head"},
         "logit_scale": {"logit_scale"},
-        "logit_bias": {"logit_scale"},
+        "logit_bias": {"logit_scale", "biases"},
+        "label_head.bias": {"image_head", "biases"},
     }
     kinds = ("visual", "text", "image_head", "text_head", "logit_scale")
     for name, wanted in names.items():

@@ -120,7 +120,7 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
         ({"method": "x"}, "--method 'x' is unknown"),
         (
             {"method": "clip", "text_features": "x"},
-            "goes with --method lift, .*sharelock, .*llm2clip or ridge, and",
+            "goes with --method lift, .*superlift, .*sharelock, .*llm2clip or ridge, and",
         ),
         ({"text_features": "x", "llm": "y"}, "without --llm"),
         ({"text_features": "x", "llm_adapter": "y"}, "without --llm"),
@@ -150,7 +150,7 @@ def test_the_share_that_is_trained_is_printed(small, capsys):
     )
 
 
-@pytest.mark.parametrize("method", ["lift", "clip", "ape", "lilt"])
+@pytest.mark.parametrize("method", ["lift", "clip", "superlift", "ape", "lilt"])
 def test_stop_and_resume_equals_one_run_bit_for_bit(small, tmp_path, method, monkeypatch):
     small |= starts(method, small) | {"crop_scale": 0.8}
     train.train(train.Config(method=method, **small))
@@ -552,6 +552,7 @@ def test_flags_without_effect_are_known(flags, idle):
             {"method": "ape", "image_weights": "x", "crop_scale": 0.5},
             {"image_views", "crop_scale", "layer"},
         ),
+        ({"method": "superlift", "text_features": "x"}, {"context_length", "whiten"}),
         ({"data": "x.csv"}, {"csv_separator", "csv_img_key", "image_root"}),
     ],
 )
