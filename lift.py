@@ -1,7 +1,8 @@
 """What differs between the papers: losses, heads, text towers, and a table of methods.
 
-Read vit.py and the first half of llm_text.py before this file. On a first reading, skip `LiveLLM`,
-`WordLabels` with `label_loss`, the two controls of APE, and `load` at the end.
+Read vit.py and the first half of llm_text.py before this file. On a first reading, skip
+`sigmoid_loss`, `LiveLLM`, `WordLabels` with the two losses of labels, `Ridge`, the two controls of
+APE, and `load` at the end.
 
 The papers ask one question: how much of a CLIP can be left untrained?
 
