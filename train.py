@@ -706,6 +706,7 @@ def train(cfg: Config) -> dict:
     seen_digests = torch.from_numpy(np.sort(images.digests)[:10_000].view(np.int64))
     # TF32 on GPUs that have it. Not earlier: it would change the captions' vectors.
     torch.set_float32_matmul_precision("high")
+    # Where nothing is trained there is still one group, an empty one: AdamW wants it.
     optimizer = torch.optim.AdamW(
         parameter_groups(model, cfg.wd, method.image_lr_share) or [{"params": []}],
         lr=cfg.lr,
