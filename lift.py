@@ -1,7 +1,8 @@
 """What differs between the papers: losses, heads, text towers, and a table of methods.
 
-Read vit.py and the first half of llm_text.py before this file. On a first reading, skip `LiveLLM`,
-`WordLabels` with `label_loss`, the two controls of APE, and `load` at the end.
+Read vit.py and the first half of llm_text.py before this file. On a first reading, skip
+`sigmoid_loss`, `LiveLLM`, `WordLabels` with the two losses of labels, `Ridge`, the two controls of
+APE, and `load` at the end.
 
 The papers ask one question: how much of a CLIP can be left untrained?
 
@@ -48,7 +49,7 @@ D the shared dimension, L tokens of the longest caption, V words of a vocabulary
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,7 +67,8 @@ from vit import Block, ViT, init_linears
 
 # --------------------------------------------------------------------------------------------------
 # Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
-# and give a scalar. The features have unit length.
+# and give a scalar. The features have unit length. sigmoid_loss takes a bias, too, and
+# info_nce_and_labels what it needs for the labels.
 
 
 def info_nce(
@@ -104,6 +106,35 @@ def info_nce(
         image_to_text = F.cross_entropy(logits, target)
         text_to_image = F.cross_entropy(logits.T, target)
         return (image_to_text + text_to_image) / 2
+
+
+def sigmoid_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    duplicates: Tensor | None = None,
+) -> Tensor:
+    """SigLIP's loss: is this pair true or false? (Zhai et al. 2023, arXiv 2303.15343)
+
+        logits[i, j] = s <z_i, t_j> + b                   s: logit_scale, b: logit_bias, (B, B)
+        loss = - 1/B sum_ij log sigmoid(y_ij logits[i, j])        y_ij: 1 where i = j, else -1
+
+    In words: each of the B^2 pairs is a question of its own. In InfoNCE the pairs of a row and of a
+    column compete. duplicates are as in info_nce: their pairs are left out of the sum.
+
+    Only B of the pairs are true. So the bias starts at -10 and the scale at 10: all pairs are taken
+    for false at first, and the B true ones cost about 10 each. A model that cannot tell pairs apart
+    costs about 1 + ln B at best, with a bias of -ln(B - 1).
+    """
+    with torch.autocast(image_features.device.type, enabled=False):
+        cosines = image_features.float() @ text_features.float().T  # (B, B)
+        logits = logit_scale.float() * cosines + logit_bias.float()
+        is_true = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        log_probability = F.logsigmoid(torch.where(is_true, logits, -logits))
+        if duplicates is not None:
+            log_probability = log_probability.masked_fill(duplicates & ~is_true, 0.0)
+        return -log_probability.sum() / len(logits)
 
 
 def cosine_loss(
@@ -145,8 +176,24 @@ def label_loss(
     return -(target * log_probability).sum() / (total > 0).sum().clamp_min(1)
 
 
+def info_nce_and_labels(
+    label_scores: Tensor, label_weights: Tensor, **contrastive: Tensor | None
+) -> Tensor:
+    """SuperCLIP's loss: find the caption, and name its words. (Zhao et al. 2025, arXiv 2512.14480)
+
+        loss = info_nce + label_loss                      both count alike
+
+    label_scores   (B, V) a second head's output for each image, not scaled
+    label_weights  (B, V) the weights of WordLabels
+    contrastive    what info_nce takes
+    """
+    one = torch.ones((), device=label_scores.device)
+    return info_nce(**contrastive) + label_loss(label_scores, label_weights, logit_scale=one)
+
+
 # --------------------------------------------------------------------------------------------------
-# Heads. Each is a function (width of the tower, shared dimension) -> module.
+# Heads. Each is a function (width of the tower, shared dimension) -> module. A module with `fit` is
+# fitted once, before training: train.py gives it the batches that training would read.
 
 
 def no_head(d_in: int, d_out: int) -> nn.Module:
@@ -167,6 +214,34 @@ def projection_with_bias(d_in: int, d_out: int) -> nn.Module:
 def mlp(d_in: int, d_out: int) -> nn.Module:
     """LIFT's head: two linear layers."""
     return nn.Sequential(nn.Linear(d_in, d_out), nn.GELU(), nn.Linear(d_out, d_out))
+
+
+class Ridge(nn.Linear):
+    """A matrix that is solved for, and not trained: ridge regression. (Hoerl & Kennard 1970)
+
+        W = (X^T X + lambda I)^-1 X^T T           X: n image vectors (n, d_in)
+        lambda = 0.001 trace(X^T X) / d_in        T: features of their captions (n, d_out)
+
+    W makes |X W - T|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of X^T X,
+    and lambda is a thousandth of it. Without lambda, directions in which the image vectors hardly
+    vary would get huge weights. A tower that ends with a norm has such directions.
+    """
+
+    def __init__(self, d_in: int, d_out: int):
+        super().__init__(d_in, d_out, bias=False)
+
+    @torch.no_grad()
+    def fit(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Solve for the matrix. pairs: image vectors (B, d_in) and text features (B, d_out)."""
+        # Sums over all pairs, in float64: only these are kept, however many pairs there are.
+        XX = XT = 0
+        for image_vectors, text_features in pairs:
+            X, T = image_vectors.double(), text_features.double()
+            XX = XX + X.T @ X  # (d_in, d_in)
+            XT = XT + X.T @ T  # (d_in, d_out)
+        ridge = 0.001 * XX.trace() / len(XX)
+        W = torch.linalg.solve(XX + ridge * torch.eye(len(XX)).to(XX), XT)  # (d_in, d_out)
+        self.weight.copy_(W.T)
 
 
 class Residual(nn.Module):
@@ -215,12 +290,22 @@ class TokenMean(nn.Module):
         return summed / is_real.sum(1).clamp_min(1)
 
 
-def ape(d_in: int, d_out: int, layers: int = 4) -> nn.Module:
-    """APE's head. The paper gives four to six layers. Their width and activation are our choice."""
-    net = []
-    for _ in range(layers - 1):
-        net += [nn.Linear(d_in, d_in), nn.GELU()]
-    return TokenMean(nn.Sequential(*net, nn.Linear(d_in, d_out)))
+def deep_mlp(d_in: int, d_out: int) -> nn.Module:
+    """ShareLock's head, and what APE's head applies to each token: four linear layers.
+
+    ShareLock's public code has four layers of the language model's width, and APE's paper gives four
+    to six layers. GELU is our choice for both. So the two methods differ in nothing else than what
+    the network reads.
+    """
+    hidden = []
+    for _ in range(3):
+        hidden += [nn.Linear(d_in, d_in), nn.GELU()]
+    return nn.Sequential(*hidden, nn.Linear(d_in, d_out))
+
+
+def ape(d_in: int, d_out: int) -> nn.Module:
+    """APE's head: a network on each token, then the mean."""
+    return TokenMean(deep_mlp(d_in, d_out))
 
 
 def ape_transformer(d_in: int, d_out: int) -> nn.Module:
@@ -505,7 +590,7 @@ class LiveLLM(TextTower):
 
 
 class WordLabels(TextTower):
-    """Labels in place of a text tower, for the method "supervised": which words a caption holds.
+    """Labels in place of a text tower, or beside one: which words a caption holds.
 
     A label is a token, or a pair of neighbouring tokens such as "red circle". The pairs are ours:
     SuperClass (Huang et al. 2024, arXiv 2411.03313) has single tokens.
@@ -579,6 +664,9 @@ class Method:
     image_head: Callable[[int, int], nn.Module]
     text_head: Callable[[int, int], nn.Module]
     loss: Callable[..., Tensor]
+    scale: float = 1 / 0.07  # where logit_scale starts, here CLIP's
+    bias: float | None = None  # where logit_bias starts; None: the loss takes none
+    labels: bool = False  # a second head on the image tower names the caption's WordLabels
     adapters: bool = False  # put LilT's adapters into both towers
     image_lr_share: float = 1.0  # the image tower's learning rate, as a share of --lr
 
@@ -613,6 +701,50 @@ METHODS = {
         image_head=mlp,
         text_head=no_head,
         loss=cosine_loss,
+    ),
+    # CLIP and LIFT with SigLIP's loss, and with its scale and bias at the start.
+    "clip_sigmoid": Method(
+        paper="Zhai et al. 2023, arXiv 2303.15343",
+        image="scratch",
+        text=TextTransformer,
+        trains=("visual", "text", *HEADS_AND_SCALE),
+        image_head=projection,
+        text_head=projection,
+        loss=sigmoid_loss,
+        scale=10,
+        bias=-10,
+    ),
+    "lift_sigmoid": Method(
+        paper="after Zhai et al. 2023, arXiv 2303.15343",
+        image="scratch",
+        text=LLMVectors,
+        trains=("visual", "image_head", "logit_scale"),
+        image_head=mlp,
+        text_head=no_head,
+        loss=sigmoid_loss,
+        scale=10,
+        bias=-10,
+    ),
+    # CLIP and LIFT whose image tower also names the words of the caption.
+    "superclip": Method(
+        paper="Zhao et al. 2025, arXiv 2512.14480",
+        image="scratch",
+        text=TextTransformer,
+        trains=("visual", "text", *HEADS_AND_SCALE),
+        image_head=projection,
+        text_head=projection,
+        loss=info_nce_and_labels,
+        labels=True,
+    ),
+    "superlift": Method(
+        paper="after Zhao et al. 2025, arXiv 2512.14480",
+        image="scratch",
+        text=LLMVectors,
+        trains=("visual", "image_head", "logit_scale"),
+        image_head=mlp,
+        text_head=no_head,
+        loss=info_nce_and_labels,
+        labels=True,
     ),
     # Not one of the papers' methods: it makes the pretrained image tower that others start from.
     "supervised": Method(
@@ -651,6 +783,16 @@ METHODS = {
         trains=("text_head", "logit_scale"),
         image_head=no_head,
         text_head=ape,
+        loss=info_nce,
+    ),
+    # APE with one vector per caption in place of its tokens.
+    "sharelock": Method(
+        paper="Ruthardt et al. 2024, arXiv 2410.07173",
+        image="pretrained",
+        text=LLMVectors,
+        trains=("text_head", "logit_scale"),
+        image_head=no_head,
+        text_head=deep_mlp,
         loss=info_nce,
     ),
     # The next two are APE's controls: another head, and no language model at all.
@@ -692,6 +834,16 @@ METHODS = {
         loss=info_nce,
         image_lr_share=0.1,
     ),
+    # No step of training at all: what a matrix between two frozen towers can do.
+    "ridge": Method(
+        paper="Hoerl & Kennard 1970",
+        image="pretrained",
+        text=LLMVectors,
+        trains=(),
+        image_head=Ridge,
+        text_head=no_head,
+        loss=info_nce,
+    ),
 }
 # Optimizer, schedule, crops and the limits of the scale are the command line's, and the same for
 # all methods. Each paper has its own; docs/methods.md lists the differences.
@@ -715,6 +867,10 @@ def method_for(name: str, unlock: str = "") -> Method:
     return replace(method, trains=UNLOCK[unlock], adapters="adapters" in UNLOCK[unlock])
 
 
+# What only some methods have goes with a part that all have.
+GOES_WITH = {"logit_bias": "logit_scale", "label_head": "image_head"}
+
+
 def is_in_part(parameter: str, part: str) -> bool:
     """Does a parameter, by its name, belong to a part of the model?
 
@@ -727,7 +883,8 @@ def is_in_part(parameter: str, part: str) -> bool:
         return parameter.endswith("bias")
     if part == "adapters":
         return ".adapter1." in parameter or ".adapter2." in parameter
-    return parameter.split(".")[0] == part
+    child = parameter.split(".")[0]
+    return GOES_WITH.get(child, child) == part
 
 
 # --------------------------------------------------------------------------------------------------
@@ -742,6 +899,7 @@ class TwoTower(nn.Module):
     fitted        what `fit` of the method's text tower made of the training captions, in order
     image_width   width of somebody else's image vectors, which then replace the image tower
     llama         a live language model, where the text tower needs one
+    label_fitted  what WordLabels.fit made of the training captions, where the method has labels
 
     The towers start from random weights. train.py puts pretrained ones in.
     """
@@ -754,6 +912,7 @@ class TwoTower(nn.Module):
         unlock: str = "",
         image_width: int | None = None,
         llama: Llama | None = None,
+        label_fitted: tuple[Tensor, ...] = (),
     ):
         super().__init__()
         method = method_for(name, unlock)
@@ -782,6 +941,11 @@ class TwoTower(nn.Module):
         self.text_head = method.text_head(text.width, D)
         init_linears(self.image_head)
         init_linears(self.text_head)
+        self.labels = None
+        if method.labels:
+            self.labels = WordLabels(sizes, *label_fitted)
+            self.label_head = projection_with_bias(visual.width, self.labels.width)
+            init_linears(self.label_head)
 
         if method.adapters:
             for block in list(self.modules()):
@@ -790,8 +954,11 @@ class TwoTower(nn.Module):
                     block.adapter2 = LilTAdapter(block.width)
 
         # One over the temperature, as a logarithm: it cannot become negative, and it moves by
-        # factors. 1 / 0.07 is where CLIP starts.
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        # factors.
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(method.scale)))
+        self.logit_bias = None
+        if method.bias is not None:
+            self.logit_bias = nn.Parameter(torch.tensor(float(method.bias)))
 
         for parameter_name, parameter in self.named_parameters():
             is_trained = any(is_in_part(parameter_name, part) for part in method.trains)
@@ -805,15 +972,17 @@ class TwoTower(nn.Module):
             part.train(mode and is_trained)
         return self
 
-    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
-        """Images -> features (B, D).
+    def image_vectors(self, images: Tensor) -> Tensor:
+        """Images -> what the image tower makes of them, (B, width).
 
         images  (B, 3, S, S), as `transform` of `load` makes them, or (B, width), the vectors that a
-                frozen image tower made of them
+                frozen image tower made of them: they are given back
         """
-        if images.ndim == 4:
-            images = self.visual(images)  # (B, width)
-        features = self.image_head(images)
+        return self.visual(images) if images.ndim == 4 else images
+
+    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
+        """Images, as image_vectors takes them -> features (B, D)."""
+        features = self.image_head(self.image_vectors(images))
         return F.normalize(features.float(), dim=-1) if normalize else features
 
     def encode_text(self, texts: Tensor, normalize: bool = False) -> Tensor:
@@ -821,13 +990,26 @@ class TwoTower(nn.Module):
         features = self.text_head(self.text(texts))
         return F.normalize(features.float(), dim=-1) if normalize else features
 
-    def forward(self, images: Tensor, texts: Tensor) -> dict[str, Tensor]:
-        """Features of unit length and the scale, under the names that the losses take."""
-        return {
-            "image_features": self.encode_image(images, normalize=True),
+    def forward(
+        self, images: Tensor, texts: Tensor, label_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What the loss of the method takes, by its names: features of unit length, the scale, and
+        a bias or labels where it has them.
+
+        label_ids  token ids of the same captions as texts, for the labels
+        """
+        vectors = self.image_vectors(images)  # (B, width)
+        out = {
+            "image_features": self.encode_image(vectors, normalize=True),
             "text_features": self.encode_text(texts, normalize=True),
             "logit_scale": self.logit_scale.exp(),
         }
+        if self.logit_bias is not None:
+            out["logit_bias"] = self.logit_bias
+        if self.labels is not None:
+            out["label_scores"] = self.label_head(vectors)  # (B, V)
+            out["label_weights"] = self.labels(label_ids)  # (B, V)
+        return out
 
 
 # --------------------------------------------------------------------------------------------------
@@ -888,8 +1070,13 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not.
         # Sums in another order differ in their last bit, and both files are the same model.
         fitted = [state[f"text.{name}"].contiguous() for name in method.text.fitted]
+        label_fitted = ()
+        if method.labels:
+            label_fitted = [state[f"labels.{name}"] for name in WordLabels.fitted]
         llama = live_llama(source) if method.text.needs_llama else None
-        model = TwoTower(config["method"], sizes, fitted, config["unlock"], image_width, llama)
+        model = TwoTower(
+            config["method"], sizes, fitted, config["unlock"], image_width, llama, label_fitted
+        )
         problem = mismatch(state, model, "its configuration wants")
         if problem:
             raise BadInput(problem)

@@ -22,7 +22,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -257,25 +257,39 @@ class Config:
                 f"--method {self.method} starts from scratch; leave --image-weights and "
                 "--image-features out"
             )
-        trains_image_tower = "visual" in method.trains or method.adapters
-        if self.image_features and (self.image_weights or self.unlock or trains_image_tower):
+        frozen = has_frozen_image_tower(method)
+        if self.image_features and (self.image_weights or self.unlock or not frozen):
             raise BadInput(
-                "--image-features stands for a frozen image tower, so it goes with --method lit or "
-                "an ape method and without --image-weights and --unlock"
+                f"--image-features stands for a frozen image tower, so it goes with --method "
+                f"{names_of(has_frozen_image_tower)}, and without --image-weights and --unlock"
             )
 
         # What the text side starts from.
-        reads_llm = method.text.inputs in ("vectors", "tokens")
+        reads_llm = reads_frozen_llm(method)
         if self.text_features and (not reads_llm or self.llm or self.llm_adapter):
             raise BadInput(
-                "--text-features stands for a frozen LLM, so it goes with --method lift, lift_cos, "
-                "llm2clip, ape or ape_transformer, and without --llm and --llm-adapter"
+                f"--text-features stands for a frozen LLM, so it goes with --method "
+                f"{names_of(reads_frozen_llm)}, and without --llm and --llm-adapter"
             )
         if self.llm_adapter and not (reads_llm or method.text.needs_llama):
             raise BadInput(
                 f"--llm-adapter changes a language model, of which --method {self.method} uses the "
                 "tokenizer only"
             )
+
+
+def has_frozen_image_tower(method: lift.Method) -> bool:
+    return method.image == "pretrained" and "visual" not in method.trains and not method.adapters
+
+
+def reads_frozen_llm(method: lift.Method) -> bool:
+    return method.text.inputs in ("vectors", "tokens")
+
+
+def names_of(is_meant: Callable[[lift.Method], bool]) -> str:
+    """The methods that a condition is true of, in words: "a, b or c"."""
+    *names, last = [name for name, method in lift.METHODS.items() if is_meant(method)]
+    return f"{', '.join(names)} or {last}"
 
 
 def name_of(config_field: Field) -> str:
@@ -341,7 +355,7 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
     trains_image_tower = any(
         part in ("visual", "norms", "biases", "adapters") for part in method.trains
     )
-    reads_llm = method.text.inputs in ("vectors", "tokens") and not cfg.text_features
+    reads_llm = reads_frozen_llm(method) and not cfg.text_features
     has_one_head = lift.no_head in (method.image_head, method.text_head)
     with_method = f"not with --method {cfg.method}"
     idle = {}
@@ -363,7 +377,7 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
         idle["pool"] = f"every token is kept, with --method {cfg.method}"
     if not reads_llm and not method.text.needs_llama:
         idle["layer"] = "no captions are read by a language model"
-    if cfg.text_features:
+    if cfg.text_features and not method.labels:
         idle["context_length"] = "--text-features are read as they are"
     if not cfg.image_weights:
         idle["image_norm"] = "it says what --image-weights expect"
@@ -372,6 +386,9 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
             idle[name] = "--image-features stand for the image tower"
     if trains_image_tower or cfg.crop_scale == 1 or cfg.image_features:
         idle["image_views"] = "it needs a frozen image tower and --crop-scale below 1"
+    if not method.trains:
+        for name in ("lr", "beta1", "beta2", "eps", "wd", "warmup", "grad_clip_norm", "precision"):
+            idle[name] = f"nothing is trained, {with_method}"
     if cfg.data in shapes.WORLDS and not cfg.val_data:
         for name in ("csv_separator", "csv_img_key", "image_root"):
             idle[name] = "the built-in worlds have no file"
@@ -476,6 +493,7 @@ class TrainingTexts:
     cut_share: float  # of captions that were longer than --context-length
     fingerprint: str  # of what made the inputs
     frozen_parameters: int  # of the language model that read them
+    label_ids: object | None  # for a method with labels: their token ids, rows as in inputs
 
 
 def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> TrainingTexts:
@@ -484,11 +502,17 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
     For LIFT this is where the frozen language model reads. It is dropped on return: from now on a
     caption is its vector, in a file of the cache.
     """
-    kind = lift.METHODS[cfg.method].text.inputs
-    reader = text_inputs(kind, select(TextSource, asdict(cfg)), device)
+    method = lift.METHODS[cfg.method]
+    source = select(TextSource, asdict(cfg))
+    reader = text_inputs(method.text.inputs, source, device)
     captions = DistinctCaptions(images.captions)
     inputs, cut_share = reader.read(captions)
-    return TrainingTexts(captions, inputs, cut_share, reader.fingerprint, reader.frozen_parameters)
+    label_ids = None
+    if method.labels:
+        label_ids, _ = text_inputs("ids", source, device).read(captions)
+    return TrainingTexts(
+        captions, inputs, cut_share, reader.fingerprint, reader.frozen_parameters, label_ids
+    )
 
 
 def directions_for(cfg: Config, n_captions: int, width: int) -> int:
@@ -509,21 +533,23 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     return directions
 
 
-def build_model(cfg: Config, inputs, device: torch.device) -> lift.TwoTower:
+def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift.TwoTower:
     """The model of a method, with what its text tower makes of the captions, and its weights."""
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    directions = directions_for(cfg, len(inputs), width=inputs[:1].shape[-1])
-    fitted = method.text.fit(inputs, directions, cfg.whiten_power)
+    directions = directions_for(cfg, len(texts.inputs), width=texts.inputs[:1].shape[-1])
+    fitted = method.text.fit(texts.inputs, directions, cfg.whiten_power)
+    label_fitted = ()
+    if method.labels:
+        label_fitted = lift.WordLabels.fit(texts.label_ids, directions)
     image_width = None
     if cfg.image_features:
         image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]
     llama = None
     if method.text.needs_llama:
         llama = lift.live_llama(select(TextSource, settings))
-    model = lift.TwoTower(
-        cfg.method, select(lift.Sizes, settings), fitted, cfg.unlock, image_width, llama
-    )
+    sizes = select(lift.Sizes, settings)
+    model = lift.TwoTower(cfg.method, sizes, fitted, cfg.unlock, image_width, llama, label_fitted)
     if cfg.image_weights:
         load_vit(model.visual, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
     return model.to(device).train()
@@ -544,6 +570,16 @@ def open_image_inputs(
     n_views = cfg.image_views if cfg.crop_scale < 1 else 1  # without crops, all views are the same
     settings = [cfg.model, n_views, cfg.crop_scale, cfg.image_size, cfg.seed]
     return read_views(tower, crops, images.digests, n_views, settings, cfg.seed, device)
+
+
+@torch.no_grad()
+def pairs_of(
+    model: lift.TwoTower, batches: Batches, n_batches: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a head with `fit` reads: image vectors (B, width) and text features (B, D) of batches."""
+    for step in range(n_batches):
+        image, text, *_ = batches(step)
+        yield model.image_vectors(image), model.encode_text(text, normalize=True)
 
 
 def hash_of_data(
@@ -577,7 +613,8 @@ def count_parameters(model: lift.TwoTower, frozen_parameters: int) -> tuple[str,
         sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
         trained = sum(size for size, is_trained in sizes if is_trained)
         counts.append((name, trained, sum(size for size, _ in sizes)))
-    counts.append(("logit_scale", int(model.logit_scale.requires_grad), 1))
+    for name, parameter in model.named_parameters(recurse=False):  # logit_scale, logit_bias
+        counts.append((name, int(parameter.requires_grad), 1))
     counts.append(("the LLM behind the cached captions", 0, frozen_parameters))
     for name, trained, size in counts:
         if size:
@@ -651,7 +688,7 @@ def train(cfg: Config) -> dict:
 
     images = read_training_images(cfg)
     texts = read_texts(cfg, images, device)
-    model = build_model(cfg, texts.inputs, device)
+    model = build_model(cfg, texts, device)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
     batches = Batches(
         images,
@@ -662,14 +699,16 @@ def train(cfg: Config) -> dict:
         seed=cfg.seed,
         long_share=cfg.long_share,
         device=device,
+        label_ids=texts.label_ids,
     )
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
     # A sample of the training images, by which eval.py knows them again.
     seen_digests = torch.from_numpy(np.sort(images.digests)[:10_000].view(np.int64))
     # TF32 on GPUs that have it. Not earlier: it would change the captions' vectors.
     torch.set_float32_matmul_precision("high")
+    # Where nothing is trained there is still one group, an empty one: AdamW wants it.
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, cfg.wd, method.image_lr_share),
+        parameter_groups(model, cfg.wd, method.image_lr_share) or [{"params": []}],
         lr=cfg.lr,
         betas=(cfg.beta1, cfg.beta2),
         eps=cfg.eps,
@@ -677,13 +716,19 @@ def train(cfg: Config) -> dict:
     )
     total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
     start = 0
+    by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
+    # A head that is solved for reads what so many steps would read. If nothing is trained beside
+    # it, no step is left.
+    if hasattr(model.image_head, "fit") and not checkpoint:
+        model.image_head.fit(pairs_of(model, batches, total))
+    if not trained:
+        total = 0
     if checkpoint:
         start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
     compiles = on_gpu if cfg.torchcompile is None else cfg.torchcompile
     if compiles:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
-    by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
     print(
         f"{cfg.method}: {len(images)} training images, {len(texts.captions)} distinct captions "
         f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
@@ -709,6 +754,10 @@ def train(cfg: Config) -> dict:
         }
         save_tensors(state, out / "checkpoint.pt")
 
+    entry = first
+    if total == 0:
+        save(0)  # the loop saves after steps only
+
     # ---- Loop. `since`, `n_images` and `waited` count from the last line of the log.
     begun = since = time.time()
     n_images, waited = 0, 0.0
@@ -716,13 +765,14 @@ def train(cfg: Config) -> dict:
         stop_signals() as stop,
         progress(description="training", total=total, initial=start, unit="step") as bar,
     ):
-        for step, (image, text, duplicates), seconds in batches.ahead(start, total):
+        for step, (image, text, duplicates, label_ids), seconds in batches.ahead(start, total):
             # ---- the training step ---------------------------------------------------------------
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, total, cfg) * group["lr_share"]
             # The towers may run in bfloat16. Unit length, loss and whitening stay in float32.
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                features = model(image, text)  # image and text (B, D) of unit length, and the scale
+                # Image and text (B, D) of unit length, and the scale.
+                features = model(image, text, label_ids)
                 loss = method.loss(**features, duplicates=duplicates)
             loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)

@@ -21,7 +21,7 @@ from data.captions import DistinctCaptions
 from data.images.pixels import normalize_pixels, random_crops
 from data.images.read import CaptionedImages
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 class Batches:
@@ -33,6 +33,7 @@ class Batches:
     image_inputs  (indices of images (B,), step) -> what the image tower takes: `Crops`, or
                   vectors.ImageViews for a frozen tower
     long_share    draw an image's longest caption this often; None: all its captions alike
+    label_ids     label_ids[i] are the token ids of captions[i], for a method with labels
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Batches:
         seed: int,
         long_share: float | None,
         device: torch.device,
+        label_ids=None,
     ):
         self.images = images
         self.captions = captions
         self.inputs = inputs
+        self.label_ids = label_ids
         self.image_inputs = image_inputs
         self.seed = seed
         self.long_share = long_share
@@ -89,9 +92,10 @@ class Batches:
         return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step: images (B, ...), texts (B, ...), duplicates (B, B) bool.
+        """The batch of a step: images (B, ...), texts (B, ...), duplicates (B, B) bool, label_ids.
 
-        Images and texts are as the two towers take them, on the device. duplicates[i, j] is true
+        Images and texts are as the two towers take them, on the device. label_ids (B, L) are the
+        token ids of the same captions; without labels they are None. duplicates[i, j] is true
         where image i and caption j match. On the diagonal they always do. Off the diagonal they
         match by accident, and a contrastive loss must not push them apart.
         """
@@ -110,6 +114,7 @@ class Batches:
             self.image_inputs(indices, step),
             to_device(self.inputs[caption], self.device),
             to_device(duplicates, self.device),
+            None if self.label_ids is None else to_device(self.label_ids[caption], self.device),
         )
 
     def ahead(self, start: int, end: int) -> Iterator[tuple[int, Batch, float]]:

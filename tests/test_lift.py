@@ -27,6 +27,7 @@ from data.files.runs import read_run
 from data.files.tensors import read_safetensors
 from data.files.vit import load_vit
 from data.images import pixels
+from tests.conftest import ridge_by_least_squares
 from tests.experiments import flops
 
 
@@ -90,6 +91,63 @@ def test_info_nce_at_the_start():
     assert loss == pytest.approx(math.log(1024) + (1 / 0.07) ** 2 / 1024, abs=0.06)
 
 
+def test_sigmoid_loss_by_hand():
+    """Six false pairs and three true ones, each by itself."""
+    scale, bias = 3.0, -1.5
+
+    def cost(i, j):
+        logit = scale * COSINE[i][j] + bias
+        return math.log(1 + math.exp(-logit if i == j else logit))
+
+    pairs = [(i, j) for i in range(3) for j in range(3)]
+    loss = lift.sigmoid_loss(IMAGE, TEXT, torch.tensor(scale), torch.tensor(bias))
+    assert loss.item() == pytest.approx(sum(cost(i, j) for i, j in pairs) / 3, abs=1e-6)
+
+    # What is left out: a pair that matches by accident, but never a true pair.
+    duplicates = torch.eye(3, dtype=torch.bool)
+    duplicates[0, 2] = duplicates[2, 0] = True
+    left = sum(cost(i, j) for i, j in pairs if i == j or not duplicates[i, j])
+    loss = lift.sigmoid_loss(IMAGE, TEXT, torch.tensor(scale), torch.tensor(bias), duplicates)
+    assert loss.item() == pytest.approx(left / 3, abs=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = lift.sigmoid_loss(IMAGE, TEXT, torch.tensor(scale), torch.tensor(bias), duplicates)
+    assert again.item() == loss.item()
+
+
+def test_sigmoid_loss_of_guessing():
+    """1 + ln B with the best bias, and about 10 at the start."""
+    B = 256
+    same = F.normalize(torch.ones(B, 8), dim=1)  # all cosines are 1
+
+    def loss(bias):  # of the logits, which are 10 + (bias - 10)
+        return lift.sigmoid_loss(same, same, torch.tensor(10.0), torch.tensor(bias - 10)).item()
+
+    assert loss(-math.log(B - 1)) == pytest.approx(1 + math.log(B), abs=0.01)
+    assert loss(-math.log(B - 1)) < min(loss(-math.log(B - 1) + d) for d in (-0.1, 0.1))
+    assert loss(-10.0) == pytest.approx(10, abs=0.02)
+
+
+@pytest.mark.reference
+def test_sigmoid_loss_equals_transformers_siglip():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    theirs = transformers.SiglipModel(
+        transformers.SiglipConfig(
+            text_config={"vocab_size": 50, "projection_size": 16, **sizes},
+            vision_config={"image_size": 16, "patch_size": 8, **sizes},
+        )
+    ).eval()
+    theirs.logit_scale.data.fill_(math.log(7))
+    theirs.logit_bias.data.fill_(-3)
+    ids, pixels_ = torch.randint(50, (5, 8)), torch.randn(5, 3, 16, 16)
+    out = theirs(input_ids=ids, pixel_values=pixels_, return_loss=True)
+    ours = lift.sigmoid_loss(
+        out.image_embeds, out.text_embeds, theirs.logit_scale.exp(), theirs.logit_bias
+    )
+    assert ours.item() == pytest.approx(out.loss.item(), rel=1e-5)
+
+
 def test_cosine_loss_by_hand():
     assert lift.cosine_loss(IMAGE, TEXT).item() == pytest.approx(
         1 - (1.0 + 0.28 - 0.6) / 3, abs=1e-6
@@ -112,6 +170,21 @@ def test_label_loss_by_hand():
     assert lift.label_loss(
         image.expand(3, 3), with_unlabelled, torch.tensor(5.0)
     ).item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_loss_of_superclip_by_hand():
+    """InfoNCE, and the cross-entropy against all labels of a caption, whose weights sum to 1."""
+    scores, weights = [[2.0, -1.0, 0.5], [0.3, 0.2, 0.1]], [[3.0, 1.0, 0.0], [0.0, 0.0, 2.0]]
+    labels = 0.75 * cross_entropy(scores[0], 0) + 0.25 * cross_entropy(scores[0], 1)
+    labels = (labels + cross_entropy(scores[1], 2)) / 2
+    duplicates = torch.ones(2, 2, dtype=torch.bool)  # so InfoNCE has nothing left to choose: 0
+    pairs = {"image_features": IMAGE[:2], "text_features": TEXT[:2]}
+    pairs["logit_scale"] = torch.tensor(3.0)
+    both = {"label_scores": torch.tensor(scores), "label_weights": torch.tensor(weights)}
+    loss = lift.info_nce_and_labels(**both, **pairs, duplicates=duplicates)
+    assert loss.item() == pytest.approx(labels, abs=1e-6)
+    loss = lift.info_nce_and_labels(**both, **pairs)
+    assert loss.item() == pytest.approx(labels + lift.info_nce(**pairs).item(), abs=1e-6)
 
 
 IDS = torch.tensor([[7, 3, 9, END, PAD], [5, 3, 7, 11, END]])
@@ -156,7 +229,9 @@ def model(tiny_llm_folder):
         if tower.needs_llama:
             llama = lift.live_llama(llm_text.TextSource(llm=str(tiny_llm_folder)))
         fitted = tower.fit(inputs, 8)
-        return lift.TwoTower(name, SIZES, fitted, unlock, llama=llama), inputs[:2]
+        labels = lift.WordLabels.fit(IDS, 8) if lift.METHODS[name].labels else ()
+        m = lift.TwoTower(name, SIZES, fitted, unlock, llama=llama, label_fitted=labels)
+        return m, inputs[:2]
 
     return make
 
@@ -164,11 +239,15 @@ def model(tiny_llm_folder):
 @pytest.mark.parametrize("method", lift.METHODS)
 def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     m, texts = model(method)
-    out = m(torch.randn(2, 3, 32, 32), texts)
+    out = m(torch.randn(2, 3, 32, 32), texts, IDS)
     for side in ("image_features", "text_features"):
         assert torch.allclose(out[side].norm(dim=1), torch.ones(2), atol=1e-5)
     assert out["image_features"].shape == out["text_features"].shape
-    assert out["logit_scale"].item() == pytest.approx(1 / 0.07, rel=1e-6)
+    if method.endswith("_sigmoid"):
+        assert out["logit_scale"].item() == pytest.approx(10) and out["logit_bias"].item() == -10
+    else:
+        assert out["logit_scale"].item() == pytest.approx(1 / 0.07, rel=1e-6)
+        assert "logit_bias" not in out
     raw = m.encode_image(torch.randn(2, 3, 32, 32))  # open_clip's default: not normalised
     assert not torch.allclose(raw.norm(dim=1), torch.ones(2), atol=1e-2)
 
@@ -179,14 +258,20 @@ PARTS = {
     "clip": ("visual", "text", *HEADS),
     "lift": ("visual", *HEADS),
     "lift_cos": ("visual", "image_head"),
+    "clip_sigmoid": ("visual", "text", *HEADS, "logit_bias"),
+    "lift_sigmoid": ("visual", *HEADS, "logit_bias"),
+    "superclip": ("visual", "text", "label_head", *HEADS),
+    "superlift": ("visual", "label_head", *HEADS),
     "supervised": ("visual", *HEADS),
     "lit": ("text", *HEADS),
     "ape": HEADS,
+    "sharelock": HEADS,
     "ape_transformer": HEADS,
     "ape_lookup": ("text", *HEADS),
     "lilt": HEADS,
     "llm2clip": ("visual", *HEADS),
     "clip_pretrained": ("visual", "text", *HEADS),
+    "ridge": (),
 }
 NORMS = (torch.nn.LayerNorm, llm_text.RMSNorm)
 INSIDE = {
@@ -213,7 +298,8 @@ def declared(m, method, unlock=""):
 
 
 @pytest.mark.parametrize(
-    "method, unlock", [*((m, "") for m in lift.METHODS), *(("lilt", u) for u in lift.UNLOCK)]
+    "method, unlock",
+    [*((m, "") for m in PARTS if m != "ridge"), *(("lilt", u) for u in lift.UNLOCK)],
 )
 def test_exactly_the_declared_parameters_change(model, method, unlock):
     m, texts = model(method, unlock)
@@ -221,7 +307,7 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
     before = {n: p.clone() for n, p in m.state_dict().items()}
     optimizer = torch.optim.AdamW(train.parameter_groups(m, 0.2), lr=1e-2)
     for _ in range(3):
-        loss = lift.METHODS[method].loss(**m(torch.randn(2, 3, 32, 32), texts))
+        loss = lift.METHODS[method].loss(**m(torch.randn(2, 3, 32, 32), texts, IDS))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -234,6 +320,12 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
         assert sum(isinstance(x, lift.LilTAdapter) for x in m.modules()) == 2 * (
             4 + len(m.text.llm.layers)
         )
+
+
+def test_every_method_is_in_the_second_table(model):
+    assert PARTS.keys() == lift.METHODS.keys()
+    m, _ = model("ridge")
+    assert not any(p.requires_grad for p in m.parameters())
 
 
 def test_unlock_replaces_what_a_method_trains(model):
@@ -390,6 +482,19 @@ def test_lookup_table_knows_words_only(model):
     assert torch.equal(nothing, torch.zeros_like(nothing))
 
 
+@pytest.mark.parametrize("method", ["superclip", "superlift"])
+def test_labels_stand_beside_the_features_and_need_no_text(model, method):
+    m, texts = model(method)
+    images = torch.randn(2, 3, 32, 32)
+    out = m(images, texts, IDS)
+    weights = lift.WordLabels(SIZES, *lift.WordLabels.fit(IDS, 8))(IDS)
+    assert torch.equal(out["label_weights"], weights) and weights.any()
+    scores = m.label_head(m.visual(images))
+    assert torch.equal(out["label_scores"], scores) and scores.shape == weights.shape
+    assert torch.equal(out["image_features"], m.encode_image(images, normalize=True))
+    assert torch.equal(out["text_features"], m.encode_text(texts, normalize=True))
+
+
 def test_live_llm_is_the_mean_of_its_first_blocks(tiny_llm_folder):
     llama = lift.live_llama(llm_text.TextSource(llm=str(tiny_llm_folder)))
     tower, ids = lift.LiveLLM(SIZES, llama=llama), IDS
@@ -535,9 +640,26 @@ def test_heads_by_hand():
     x, head = torch.randn(2, 3), lift.mlp(3, 5)
     wanted = F.gelu(x @ head[0].weight.T + head[0].bias) @ head[2].weight.T + head[2].bias
     assert torch.allclose(head(x), wanted, atol=1e-6)
+    deep = lift.deep_mlp(3, 5)
+    wanted = x
+    for i in (0, 2, 4):
+        wanted = F.gelu(wanted @ deep[i].weight.T + deep[i].bias)
+    wanted = wanted @ deep[6].weight.T + deep[6].bias
+    assert torch.allclose(deep(x), wanted, atol=1e-6) and len(deep) == 7
     assert list(lift.projection(3, 5).state_dict()) == ["weight"]
     assert list(lift.projection_with_bias(3, 5).state_dict()) == ["weight", "bias"]
     assert lift.no_head(3, 3)(x) is x
+
+
+def test_ridge_is_least_squares_with_a_penalty():
+    torch.manual_seed(0)
+    X, T = torch.randn(50, 6), torch.randn(50, 4)
+    X[:, 5] = 2 * X[:, 4]  # a direction without variance: without the penalty nothing fits best
+    head = lift.Ridge(6, 4)
+    head.fit((X[i : i + 16], T[i : i + 16]) for i in range(0, 50, 16))
+    wanted = ridge_by_least_squares(X, T)
+    assert torch.allclose(head.weight.T.double(), wanted, atol=1e-6)
+    assert torch.allclose(head(X).double(), X.double() @ wanted, atol=1e-5)
 
 
 def test_checkpoint_errors(tmp_path):
@@ -693,6 +815,8 @@ def test_parts_of_the_model_by_name():
         "visual.blocks.0.adapter1.up.bias": {"visual", "biases", "adapters"},
         "image_head.weight": {"image_head"},
         "logit_scale": {"logit_scale"},
+        "logit_bias": {"logit_scale", "biases"},
+        "label_head.bias": {"image_head", "biases"},
     }
     kinds = ("visual", "text", "image_head", "text_head", "logit_scale")
     for name, wanted in names.items():

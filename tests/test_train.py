@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import lift
 import train
@@ -27,7 +28,7 @@ from data.images.read import CaptionedImages, read_images
 from data.world import shapes
 from data.world.drawing import draw
 from llm_text import load_llm
-from tests.conftest import evaluated
+from tests.conftest import evaluated, ridge_by_least_squares
 
 COMMAND = [sys.executable, str(Path(train.__file__))]
 
@@ -109,12 +110,18 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
         ({"method": "lit"}, "starts from a pretrained image tower; name one with --image-weights"),
         ({"method": "clip", "image_weights": "x"}, "starts from scratch"),
         ({"method": "lift", "image_features": "x"}, "starts from scratch"),
-        ({"method": "llm2clip", "image_features": "x"}, "goes with --method lit or an ape method"),
+        (
+            {"method": "llm2clip", "image_features": "x"},
+            "goes with --method lit, ape, .*ape_lookup or ridge, and",
+        ),
         ({"method": "ape", "image_features": "x", "image_weights": "y"}, "without --image-weights"),
         ({"method": "ape", "image_features": "x", "unlock": "all"}, "and --unlock"),
         ({"method": "lit", "image_weights": "x", "llm_adapter": "x"}, "tokenizer only"),
         ({"method": "x"}, "--method 'x' is unknown"),
-        ({"method": "clip", "text_features": "x"}, "goes with --method lift"),
+        (
+            {"method": "clip", "text_features": "x"},
+            "goes with --method lift, .*superlift, .*sharelock, .*llm2clip or ridge, and",
+        ),
         ({"text_features": "x", "llm": "y"}, "without --llm"),
         ({"text_features": "x", "llm_adapter": "y"}, "without --llm"),
     ],
@@ -143,7 +150,7 @@ def test_the_share_that_is_trained_is_printed(small, capsys):
     )
 
 
-@pytest.mark.parametrize("method", ["lift", "clip", "ape", "lilt"])
+@pytest.mark.parametrize("method", ["lift", "clip", "superlift", "ape", "lilt"])
 def test_stop_and_resume_equals_one_run_bit_for_bit(small, tmp_path, method, monkeypatch):
     small |= starts(method, small) | {"crop_scale": 0.8}
     train.train(train.Config(method=method, **small))
@@ -400,6 +407,35 @@ def test_compiled_and_bf16_training_follow_the_eager_one(small, tmp_path, monkey
     assert state(str(tmp_path / "compiled")).keys() == state(small["out"]).keys()
 
 
+def test_ridge_is_solved_for_and_not_trained(small, capsys):
+    """One pass over 64 pairs gives the matrix of all 64, and a run as whole as any other."""
+    small |= starts("ridge", small) | {"steps": 4, "method": "ridge"}
+    train.train(train.Config(**small))
+    assert "0 steps of 16" in capsys.readouterr().err
+    model, transform, tokenize = lift.load(small["out"])
+    images = read_images("shapes", "train", 32, num_samples=64)
+    pixels = torch.stack([transform(Image.fromarray(images.pixels([i])[0])) for i in range(64)])
+    with torch.no_grad():
+        X = model.visual(pixels)
+        T = model.encode_text(tokenize([c for (c,) in images.captions]), normalize=True)
+    wanted = ridge_by_least_squares(X, T)
+    assert torch.allclose(model.image_head.weight.T.double(), wanted, atol=1e-4)
+    assert evaluated(small["out"]).scores["step"] == 0
+    with pytest.raises(BadInput, match="is finished .0 of 0 steps"):
+        train.train(train.from_cli(["--resume", small["out"]]))
+
+
+def test_ridge_can_be_where_training_starts(small, tmp_path):
+    small |= starts("ridge", small) | {"method": "ridge", "steps": 4}
+    train.train(train.Config(**small))
+    solved = lift.load(small["out"])[0]
+    tuned = {**small, "unlock": "layernorm", "lr": 1e-9, "out": str(tmp_path / "tuned")}
+    assert train.train(train.Config(**tuned))["step"] == 4
+    start = lift.load(tuned["out"])[0]
+    assert torch.allclose(start.image_head.weight, solved.image_head.weight, atol=1e-5)
+    assert not torch.equal(start.image_head.weight, solved.image_head.weight)
+
+
 def put_in_place_of_data(monkeypatch, read):
     """Let training and evaluation read other images."""
     monkeypatch.setattr(train, "read_images", read)
@@ -430,9 +466,11 @@ def learn(small, images, monkeypatch, method, **changes):
 SLOWER = {
     "llm2clip": {"lr": 1e-2, "steps": 300},
     "ape": {"lr": 1e-2, "steps": 400},
+    "sharelock": {"lr": 1e-2, "steps": 400},
     "ape_transformer": {"lr": 1e-2, "steps": 400},
     "ape_lookup": {"lr": 3e-2, "steps": 800},
     "clip": {"steps": 200},
+    "clip_sigmoid": {"steps": 400},
     "lit": {"steps": 400},
 }
 
@@ -494,6 +532,7 @@ def test_shuffled_captions_stay_at_chance_on_held_out_images(small, monkeypatch)
         ({"method": "lift", "text_features": "x"}, {"pool", "layer", "context_length"}),
         ({"method": "ape", "image_weights": "x"}, {"pool", "whiten", "embed_dim"}),
         ({"method": "lit", "image_features": "x"}, {"model", "image_pool", "crop_scale"}),
+        ({"method": "ridge", "image_weights": "x"}, {"lr", "wd", "precision", "embed_dim"}),
         ({"method": "lilt", "image_weights": "x"}, {"pool", "llm_dtype", "image_views"}),
     ],
 )
@@ -506,12 +545,14 @@ def test_flags_without_effect_are_known(flags, idle):
     [
         ({"method": "clip"}, {"text_width", "embed_dim", "context_length"}),
         ({"method": "lift"}, {"whiten", "pool", "layer", "llm_dtype", "context_length", "model"}),
-        ({"method": "lilt", "image_weights": "x"}, {"layer", "embed_dim", "image_norm"}),
+        ({"method": "lilt", "image_weights": "x"}, {"layer", "embed_dim", "image_norm", "lr"}),
+        ({"method": "ridge", "image_weights": "x", "unlock": "all"}, {"lr", "wd", "warmup"}),
         ({"method": "ape_lookup", "image_weights": "x"}, {"embed_dim", "image_norm"}),
         (
             {"method": "ape", "image_weights": "x", "crop_scale": 0.5},
             {"image_views", "crop_scale", "layer"},
         ),
+        ({"method": "superlift", "text_features": "x"}, {"context_length", "whiten"}),
         ({"data": "x.csv"}, {"csv_separator", "csv_img_key", "image_root"}),
     ],
 )

@@ -22,7 +22,7 @@ def paraphrased(count):
     return read_images("shapes", "train", 32, columns, num_samples=count)
 
 
-def batches_of(images, batch_size, seed=0, long_share=None):
+def batches_of(images, batch_size, seed=0, long_share=None, label_ids=None):
     captions = DistinctCaptions(images.captions)
     return Batches(
         images,
@@ -33,6 +33,7 @@ def batches_of(images, batch_size, seed=0, long_share=None):
         seed=seed,
         long_share=long_share,
         device=CPU,
+        label_ids=label_ids,
     )
 
 
@@ -49,9 +50,18 @@ def test_batches_are_a_function_of_seed_and_step():
     one, two = batches_of(images, 16), batches_of(images, 16)
     assert one.steps_per_epoch == 3
     for step in (7, 2, 0):  # in any order
-        assert all(torch.equal(a, b) for a, b in zip(one(step), two(step), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(one(step)[:3], two(step)[:3], strict=True))
+        assert one(step)[3] is None
     assert not torch.equal(one(0)[1], one(3)[1])  # another epoch, another order
     assert not torch.equal(one(0)[1], batches_of(images, 16, seed=1)(0)[1])
+
+
+def test_label_ids_are_those_of_the_captions_that_were_drawn():
+    images = paraphrased(50)
+    numbers = torch.arange(len(DistinctCaptions(images.captions)))
+    batches = batches_of(images, 16, label_ids=torch.stack([numbers, 2 * numbers], dim=1))
+    _, captions, _, label_ids = batches(4)
+    assert torch.equal(label_ids, torch.stack([captions, 2 * captions], dim=1))
 
 
 def test_each_image_comes_once_per_epoch_with_a_caption_of_its_own():
@@ -71,7 +81,7 @@ def test_the_mask_marks_every_pair_that_matches_and_no_other():
     batches = batches_of(images, 16)
     off_diagonal = 0
     for step in range(3):
-        pixels, captions, duplicates = batches(step)
+        pixels, captions, duplicates, _ = batches(step)
         indices = batches.epoch(0)[0][step * 16 :][:16]
         numbers = [set(batches.captions.of_image(i).tolist()) for i in indices]
         for i in range(16):
