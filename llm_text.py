@@ -800,8 +800,14 @@ def tune(
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
 
     def read(texts):
-        ids, mask = llm.tokenize(texts, 512)
-        return F.normalize(mean_token(llm.model(ids, mask, layer), mask), dim=1)  # (B, D)
+        # Texts of similar length are read together. So little is padded.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        parts = []
+        for places in chunks(order, 32):
+            ids, mask = llm.tokenize([texts[i] for i in places], 512)
+            parts.append(mean_token(llm.model(ids, mask, layer), mask))
+        in_order = torch.tensor(order, device=llm.device).argsort()
+        return F.normalize(torch.cat(parts)[in_order], dim=1)  # (B, D)
 
     losses = []
     with progress(description="tuning the language model", unit="step", total=steps) as bar:
