@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.captions import TokenIds
+from data.captions import Related, TokenIds
 from data.common import BadInput, chunks, interpreting, pick_device, progress, run
 from data.files.llm import (
     Adapter,
@@ -671,20 +671,22 @@ def caption_loss(
 ) -> Tensor:
     """Information noise-contrastive estimation (InfoNCE), in one direction.
 
-        logits[i, j] = s <a_i, b_j>                      s: scale, a: first, b: second, (B, B)
+        logits[i, j] = s <a_i, b_j>                      s: scale, a: first, b: second, (B, C)
         loss = mean_i CE(logits[i, :], i)
 
-    In words: find each first caption's partner among all second captions. The features (B, D) have
-    unit length. Guessing costs ln B, and a model that is not tuned is little better: all cosines are
-    near 1. With B = 64 the default model starts at 3.9, ln B is 4.2.
+    In words: find each first caption's partner among all second captions. The features (B, D) and
+    (C, D) have unit length. Guessing costs ln C, and a model that is not tuned is little better: all
+    cosines are near 1. With B = C = 64 the default model starts at 3.9, ln C is 4.2.
 
+    second      the partner of each first caption, in order. Behind these B there may be hard
+                negatives, which are nobody's partner: the paper has one per pair
     scale       one over the temperature; the paper keeps it at 50
-    duplicates  (B, B) bool: first caption i and second caption j also belong together, although
+    duplicates  (B, C) bool: first caption i and second caption j also belong together, although
                 i != j. Such pairs are left out of the softmax. The diagonal is ignored.
     """
-    logits = scale * first @ second.T  # (B, B)
+    logits = scale * first @ second.T  # (B, C)
     if duplicates is not None:
-        off_diagonal = ~torch.eye(len(first), dtype=torch.bool, device=first.device)
+        off_diagonal = ~torch.eye(*logits.shape, dtype=torch.bool, device=first.device)
         logits = logits.masked_fill(duplicates & off_diagonal, -torch.inf)
     return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
 
@@ -718,46 +720,48 @@ def check_tuning_flags(steps: int, batch_size: int, lr: float, rank: int, seed: 
         raise BadInput(f"--lr {lr} is out of range; it lies between 0 and 1")
 
 
-def images_with_two_captions(captions: Sequence[list[str]]) -> list[tuple[str, ...]]:
-    """The distinct captions of each image that has two or more; equal images count once."""
-    several = set()
-    for captions_of_image in captions:
-        distinct = tuple(dict.fromkeys(captions_of_image))
-        if len(distinct) > 1:
-            several.add(distinct)
-    if len(several) < 2:
-        raise BadInput(
-            "tuning needs images that have two captions or more (built-in: --csv-caption-key "
-            "paraphrase or mixed)"
-        )
-    return sorted(several)  # a set has no order of its own, and the draw must not depend on one
-
-
 def draw_pairs(
-    captions: list[tuple[str, ...]], batch_size: int, rng: np.random.Generator
+    sources: Sequence[Sequence[Related]], batch_size: int, rng: np.random.Generator
 ) -> tuple[list[str], list[str], Tensor]:
-    """Draw images, and two captions of each: first, second, and which of them belong together too.
+    """Draw a batch from all sources, and two texts of each that is drawn: first, second, duplicates.
 
-    The last is (B, B) bool: second caption j is among image i's captions, or first caption i is
-    among image j's.
+        B_k = B sqrt(N_k) / sum_j sqrt(N_j)              of source k, which has N_k; at least one
+
+    So a large source gives more than a small one, though less than its share. B_k is rounded, and
+    the batch is as much larger or smaller. No source gives one of its own twice.
+
+    first       B texts
+    second      C texts, C >= B: the partner of each, then the hard negatives, of those that have one
+    duplicates  (B, C) bool: second text j is of row i's group, or first text i is of row j's
     """
-    drawn = rng.choice(len(captions), min(batch_size, len(captions)), replace=False)
+    roots = [math.sqrt(len(source)) for source in sources]
+    drawn = []
+    for source, root in zip(sources, roots, strict=True):
+        count = max(1, round(batch_size * root / sum(roots)))
+        numbers = rng.choice(len(source), min(count, len(source)), replace=False)
+        drawn += [source[i] for i in numbers]
+
     first, second = [], []
-    for i in drawn:
-        order = rng.permutation(len(captions[i]))
-        first.append(captions[i][order[0]])
-        second.append(captions[i][order[1]])
+    for row in drawn:
+        order = rng.permutation(len(row.texts))
+        first.append(row.texts[order[0]])
+        second.append(row.texts[order[1]])
+    hard = [row.hard for row in drawn if row.hard]
+
     B = len(drawn)
-    duplicates = torch.zeros(B, B, dtype=torch.bool)
+    duplicates = torch.zeros(B, B + len(hard), dtype=torch.bool)
     for i in range(B):
         for j in range(B):
-            duplicates[i, j] = second[j] in captions[drawn[i]] or first[i] in captions[drawn[j]]
-    return first, second, duplicates
+            duplicates[i, j] = second[j] in drawn[i].group or first[i] in drawn[j].group
+        # What is false of one row may be true of another.
+        for j, text in enumerate(hard, start=B):
+            duplicates[i, j] = text in drawn[i].group
+    return first, second + hard, duplicates
 
 
 def tune(
     llm: FrozenLLM,
-    captions: Sequence[list[str]],
+    sources: Sequence[Sequence[Related]],
     out: str | Path,
     layer: int | None = None,
     steps: int = 200,
@@ -768,21 +772,22 @@ def tune(
     bidirectional: bool = False,
     seed: int = 0,
 ) -> list[float]:
-    """Train LoRA on pairs of captions of one image; write the adapter to `out`.
+    """Train LoRA on pairs of texts that belong together; write the adapter to `out`.
 
-    captions       one list of texts per image
-    layer          the captions' vectors are the mean of the tokens after this block
-    batch_size     images per step; each gives a pair of captions
+    sources        texts for training (data/texts.py). One source: the captions of each image, or the
+                   rows of a table. draw_pairs says how a batch is drawn from several
+    layer          the texts' vectors are the mean of the tokens after this block
+    batch_size     pairs per step
     bidirectional  let each token see the whole caption, as the paper does
 
     Returns the loss of each step. `llm` keeps its LoRA; to have it merged, load it again with the
-    adapter. What the paper has and this has not: dropout in LoRA, one more negative per pair,
-    instructions, and the last block in place of a middle one.
+    adapter. What the paper has and this has not: dropout in LoRA, instructions, and the last block
+    in place of a middle one. The paper has one more negative for every pair, drawn at random. Here
+    a pair has one if its table names it, and then it is a hard one.
     """
     check_tuning_flags(steps, batch_size, lr, rank, seed)
     if Path(out).is_dir():
         raise BadInput(f"--out {out} is a folder; name a .safetensors file")
-    captions = images_with_two_captions(captions)
     layer = llm.pool_layer("mean", layer)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
 
@@ -795,8 +800,14 @@ def tune(
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
 
     def read(texts):
-        ids, mask = llm.tokenize(texts, 512)
-        return F.normalize(mean_token(llm.model(ids, mask, layer), mask), dim=1)  # (B, D)
+        # Texts of similar length are read together. So little is padded.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        parts = []
+        for places in chunks(order, 32):
+            ids, mask = llm.tokenize([texts[i] for i in places], 512)
+            parts.append(mean_token(llm.model(ids, mask, layer), mask))
+        in_order = torch.tensor(order, device=llm.device).argsort()
+        return F.normalize(torch.cat(parts)[in_order], dim=1)  # (B, D)
 
     losses = []
     with progress(description="tuning the language model", unit="step", total=steps) as bar:
@@ -805,7 +816,7 @@ def tune(
             warmup = min(1, 10 * (step + 1) / steps)
             optimizer.param_groups[0]["lr"] = lr * warmup * (1 - step / steps)
 
-            first, second, duplicates = draw_pairs(captions, batch_size, rng)
+            first, second, duplicates = draw_pairs(sources, batch_size, rng)
             loss = caption_loss(read(first), read(second), duplicates.to(llm.device))
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
@@ -848,12 +859,16 @@ def compare(llm: FrozenLLM, texts: list[str], pools: list[str], layer: int | Non
     )
 
 
-def held_out_accuracy(llm: FrozenLLM, pairs: list[list[str]], layer: int | None) -> str:
-    """Caption retrieval accuracy of pairs of captions, in words."""
+def held_out_accuracy(llm: FrozenLLM, held_out: Sequence[Related], layer: int | None) -> str:
+    """Caption retrieval accuracy of one pair each of held-out texts, in words."""
+    if not held_out:
+        return "no two held-out texts belong together"
+    # Each is compared with every other one: 2,000 are enough.
+    pairs = [related.texts[:2] for related in held_out[:2000]]
     first = llm.encode([pair[0] for pair in pairs], "mean", layer)
     second = llm.encode([pair[1] for pair in pairs], "mean", layer)
     share = caption_retrieval(first, second)
-    return f"{share:.1%} of {len(pairs)} held-out captions find their second caption"
+    return f"{share:.1%} of {len(pairs)} held-out texts find their partner"
 
 
 def command_line() -> argparse.Namespace:
@@ -874,8 +889,10 @@ def command_line() -> argparse.Namespace:
     add = group.add_argument
     add(
         "--tune",
+        nargs="+",
         metavar="DATA",
-        help="images with several captions each; a specification as train.py takes it",
+        help="images with several captions each, as train.py takes them, or tables of pairs of "
+        "texts, csv or tsv, with columns first,second and maybe group,hard; or several of these",
     )
     add("--out", default="adapter.safetensors", help="the adapter's file (%(default)s)")
     add(
@@ -914,24 +931,13 @@ def main() -> None:
         return
 
     # Only tuning reads data. Imported above, this would make `import lift` load all readers.
-    from data.images.formats import Columns
-    from data.images.read import captions_of
-    from data.world.shapes import WORLDS
+    from data.texts import read_texts
 
-    is_built_in = args.tune in WORLDS
-    columns = Columns(csv_caption_key=args.csv_caption_key or ("paraphrase" if is_built_in else ""))
-    captions = captions_of(args.tune, "train", columns)
-    held_out = captions_of(args.tune, "test", columns)
-
-    # Each caption is compared with every other one: 2,000 are enough.
-    pairs = [captions_of_image[:2] for captions_of_image in held_out if len(captions_of_image) > 1]
-    pairs = pairs[:2000]
-    before, after = "no held-out image has two captions", ""
-    if pairs:
-        before = held_out_accuracy(llm, pairs, args.layer)
+    sources = [read_texts(spec, args.csv_caption_key) for spec in args.tune]
+    before = [held_out_accuracy(llm, held_out, args.layer) for _, held_out in sources]
     tune(
         llm,
-        captions,
+        [training for training, _ in sources],
         args.out,
         layer=args.layer,
         steps=args.steps,
@@ -942,13 +948,13 @@ def main() -> None:
         bidirectional=args.bidirectional,
         seed=args.seed,
     )
-    if pairs:
-        tuned = load_llm(args.llm, device, adapter=args.out)
-        after = held_out_accuracy(tuned, pairs, args.layer)
-    print(
-        f"before: {before}\nafter:  {after}\n"
-        f"wrote {args.out}; next: python train.py --llm-adapter {args.out}"
-    )
+    tuned = load_llm(args.llm, device, adapter=args.out)
+    for spec, (_, held_out), accuracy_before in zip(args.tune, sources, before, strict=True):
+        print(
+            f"{spec}\nbefore: {accuracy_before}\n"
+            f"after:  {held_out_accuracy(tuned, held_out, args.layer)}"
+        )
+    print(f"wrote {args.out}; next: python train.py --llm-adapter {args.out}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@
 The text side reads each distinct caption once, however many images share it. Batches hold the
 numbers of captions: two captions are equal if their numbers are (data/batches.py).
 
+For the tuning of the language model captions stay texts: Related.
+
 Needs nothing of the project but data/common.py. Letters of shapes: N texts, L tokens of the longest.
 """
 
@@ -14,6 +16,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -146,3 +149,11 @@ class TokenIds:
         """N texts -> ids (N, L) int64."""
         rows, _ = self.read(texts)
         return rows[:]
+
+
+class Related(NamedTuple):
+    """Texts of which any two belong together, such as the captions of one image."""
+
+    texts: tuple[str, ...]  # two or more
+    group: frozenset[str]  # all texts that say the same: these, and others of their group
+    hard: str = ""  # a text that is near to them, but false; "": there is none

@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 import llm_text
+from data.captions import Related
 from data.common import BadInput
 from data.files.llm import write_adapter
 from data.files.tensors import read_safetensors, write_safetensors
+from data.texts import read_texts
 from data.vectors import CaptionVectors
 from data.world import shapes
 
@@ -200,6 +202,11 @@ def test_written_safetensors_equal_the_library(tmp_path):
     assert all(torch.equal(stored[n].decode(), t) for n, t in tensors.items())
 
 
+def related(captions):
+    """One Related per list of captions that belong together."""
+    return [Related(tuple(texts), frozenset(texts)) for texts in captions]
+
+
 def log_sum_exp(logits):
     return math.log(sum(math.exp(logit) for logit in logits))
 
@@ -232,6 +239,33 @@ def test_captions_that_belong_together_too_are_no_negatives():
     assert llm_text.caption_loss(first, second).item() > wanted + 0.1
 
 
+def test_hard_negatives_are_columns_of_every_row():
+    """Loss and gradient against a softmax in plain numbers. The second hard one is true of row 0."""
+    generator = torch.Generator().manual_seed(0)
+    first, second, hard = (
+        F.normalize(torch.randn(n, 4, generator=generator, dtype=torch.float64), dim=1)
+        for n in (3, 3, 2)
+    )
+    duplicates = torch.zeros(3, 5, dtype=torch.bool)
+    duplicates[0, 4] = duplicates[2, 1] = True
+    first.requires_grad_()
+    loss = llm_text.caption_loss(first, torch.cat([second, hard]), duplicates)
+    loss.backward()
+
+    columns = [*second.tolist(), *hard.tolist()]
+    wanted, gradient = 0.0, []
+    for i, kept in enumerate([[0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 2, 3, 4]]):
+        row = first[i].tolist()
+        logits = {j: 50 * sum(a * b for a, b in zip(row, columns[j], strict=True)) for j in kept}
+        total = log_sum_exp(logits.values())
+        wanted += (total - logits[i]) / 3
+        # d loss / d a_i = s/3 (sum_j p_j b_j - b_i)
+        share = {j: math.exp(logit - total) - (i == j) for j, logit in logits.items()}
+        gradient.append([50 / 3 * sum(share[j] * columns[j][k] for j in kept) for k in range(4)])
+    assert loss.item() == pytest.approx(wanted, rel=1e-9)
+    assert torch.allclose(first.grad, torch.tensor(gradient, dtype=torch.float64), rtol=1e-9)
+
+
 def test_caption_retrieval_by_hand():
     first = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
     # The third is nearest to the first caption.
@@ -246,7 +280,7 @@ def test_pairs_are_drawn_with_all_that_belongs_together():
     captions = [("a", "b", "c"), ("b", "d"), ("e", "f"), ("a", "e")]
     rng, drawn_pairs = np.random.default_rng(0), set()
     for _ in range(200):
-        first, second, duplicates = llm_text.draw_pairs(captions, 3, rng)
+        first, second, duplicates = llm_text.draw_pairs([related(captions)], 3, rng)
         assert len(first) == len(second) == 3 and duplicates.shape == (3, 3)
         owners = [
             [set(own) for own in captions if {a, b} <= set(own)]
@@ -260,7 +294,47 @@ def test_pairs_are_drawn_with_all_that_belongs_together():
                 assert bool(duplicates[i, j]) == together
         drawn_pairs |= set(zip(first, second, strict=True))
     assert len(drawn_pairs) == 3 * 2 + 3 * 2  # each pair of each image, in both orders
-    assert len(llm_text.draw_pairs(captions, 64, rng)[0]) == 4
+    assert len(llm_text.draw_pairs([related(captions)], 64, rng)[0]) == 4
+
+
+def test_a_batch_has_of_each_source_by_the_root_of_its_size():
+    sources = [related([(f"{k}{i}", f"{k}{i}'") for i in range(n)]) for k, n in enumerate((9, 144))]
+    first, second, duplicates = llm_text.draw_pairs(sources, 10, np.random.default_rng(0))
+    assert [text[0] for text in first] == ["0"] * 2 + ["1"] * 8
+    assert [text[0] for text in second] == ["0"] * 2 + ["1"] * 8
+    assert len({text.rstrip("'") for text in first}) == 10  # nothing comes twice
+    assert torch.equal(duplicates, torch.eye(10, dtype=torch.bool))
+    # A source that is small beyond measure still gives one.
+    sources = [sources[0][:2], related([(f"x{i}", f"y{i}") for i in range(20_000)])]
+    first, _, _ = llm_text.draw_pairs(sources, 4, np.random.default_rng(0))
+    assert [text[0] for text in first].count("0") == 1
+
+
+def test_texts_of_other_sources_and_hard_negatives_that_are_true_are_masked():
+    group = frozenset("abc")
+    table = [Related(("a", "b"), group, "p"), Related(("x", "y"), frozenset("xy"), "c")]
+    images = [Related(("p", "b"), frozenset("pb")), Related(("u", "v"), frozenset("uv"))]
+    sources = [table, images]
+    owner = {text: row for source in sources for row in source for text in row.texts if text != "b"}
+    seen = set()
+    for seed in range(20):
+        first, second, duplicates = llm_text.draw_pairs(sources, 4, np.random.default_rng(seed))
+        partners = list(zip(first, second[:4], strict=True))
+        owners = [owner[one if one != "b" else other] for one, other in partners]
+        assert second[4:] == [row.hard for row in owners if row.hard] and len(second) == 6
+        for i in range(4):
+            for j in range(4):
+                wanted = second[j] in owners[i].group or first[i] in owners[j].group
+                assert bool(duplicates[i, j]) == wanted
+                if owners[i] is table[0] and owners[j] is images[0] and wanted:
+                    seen.add("across sources")
+            for j in (4, 5):
+                assert bool(duplicates[i, j]) == (second[j] in owners[i].group)
+        # "c" is false of x and y, but it belongs to a and b.
+        assert duplicates[owners.index(table[0]), second.index("c", 4)]
+        assert duplicates[owners.index(images[0]), second.index("p", 4)]
+        assert duplicates[:, 4:].sum() == 2
+    assert seen == {"across sources"}
 
 
 def accuracy(llm, pairs):
@@ -275,9 +349,9 @@ def test_tuning_teaches_to_tell_captions_apart(tiny_llm_folder, llm, tmp_path):
     before = accuracy(llm, pairs)
     frozen = {n: p.clone() for n, p in llm.model.state_dict().items()}
     out = tmp_path / "adapter.safetensors"
-    drawings = pairs * 4  # four of each scene
+    drawings = related(pairs * 4)  # four of each scene
     losses = llm_text.tune(
-        llm, drawings, out, layer=2, steps=50, batch_size=32, lr=1e-2, rank=4, alpha=8
+        llm, [drawings], out, layer=2, steps=50, batch_size=32, lr=1e-2, rank=4, alpha=8
     )
     assert losses[-1] < 0.6 * losses[0]
     after = accuracy(llm_text.load_llm(tiny_llm_folder, adapter=out), pairs)
@@ -296,16 +370,10 @@ def test_tuning_is_a_function_of_its_seed(tiny_llm_folder, tmp_path):
     def losses(name, seed=0):
         llm = llm_text.load_llm(tiny_llm_folder)
         few = dict(layer=2, steps=3, batch_size=32, lr=1e-2, rank=4, alpha=8, seed=seed)
-        return llm_text.tune(llm, pairs, tmp_path / name, **few)
+        return llm_text.tune(llm, [related(pairs)], tmp_path / name, **few)
 
     assert losses("b") == losses("c") != losses("d", seed=1)
     assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
-
-
-def test_tuning_needs_two_captions_per_image(llm, tmp_path):
-    with pytest.raises(BadInput, match="two captions or more"):
-        llm_text.tune(llm, [["a"], ["b"], ["c", "c"]], tmp_path / "x")
-    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
@@ -322,7 +390,7 @@ def test_tuning_needs_two_captions_per_image(llm, tmp_path):
 )
 def test_tuning_refuses_what_makes_no_sense(llm, tmp_path, flags, says):
     with pytest.raises(BadInput, match=says):
-        llm_text.tune(llm, [["a", "b"], ["c", "d"]], tmp_path / "x", **flags)
+        llm_text.tune(llm, [related([["a", "b"], ["c", "d"]])], tmp_path / "x", **flags)
 
 
 @pytest.mark.slow
@@ -360,11 +428,27 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
     assert (
         done.returncode == 0
         and "before: " in done.stdout
-        and "held-out captions find their second" in done.stdout
+        and "held-out texts find their partner" in done.stdout
     ), done.stderr
     assert out.exists() and "cosines" in call("a", "b", "--llm-adapter", str(out)).stdout
+
+    # A table of pairs beside the images: each has its own accuracy.
+    table = tmp_path / "pairs.csv"
+    rows = [f"word {i},what {i} means,what {i + 1} means" for i in range(60)]
+    table.write_text("first,second,hard\n" + "\n".join(rows))
+    both = [str(tmp_path / "data"), str(table)]
+    done = call("--tune", *both, "--out", str(out), "--steps", "2", "--batch-size", "8")
+    assert done.returncode == 0, done.stderr
+    n_held_out = len(read_texts(str(table))[1])
+    name, before, after = done.stdout.splitlines()[5:8]
+    assert name == str(table) and before.startswith("before: ") and after.startswith("after:  ")
+    assert (
+        f"of {n_held_out} held-out texts" in before and f"of {n_held_out} held-out texts" in after
+    )
+
     for args in (
         [],
+        ["--tune", *both, "nowhere"],
         ["a", "--tune", "shapes"],
         ["--tune", "nowhere"],
         ["--tune", str(tmp_path / "single")],

@@ -180,6 +180,18 @@ def read_csv(path: Path, columns: Columns, unusable: Unusable) -> Source:
     The separator may be a comma, a tab, a semicolon or a bar: the one that is most frequent in the
     first line. A field that holds it is quoted. Paths are relative to the file's folder.
     """
+    separator, found = read_header(path, columns.csv_separator)
+    where = f"; the columns found, separated by {separator!r}, are {', '.join(found)}"
+    image, caption = choose_keys(path, "column", found, columns, where)
+    return Source(
+        f"a table separated by {separator!r}, columns {image} and {caption}",
+        csv_records(path, separator, image, caption, unusable),
+        Path(columns.image_root or path.parent),
+    )
+
+
+def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
+    """The separator of a table, and the names of its columns. separator  "": find it out"""
     with interpreting(path), open(path, "rb") as file:
         first_line = file.readline()
     try:
@@ -192,29 +204,23 @@ def read_csv(path: Path, columns: Columns, unusable: Unusable) -> Source:
         raise BadInput(f"{path}: the file is empty; its first line must name the columns")
 
     # A shell passes \t as two characters.
-    separator = columns.csv_separator.replace("\\t", "\t") or max(",\t;|", key=header.count)
+    separator = separator.replace("\\t", "\t") or max(",\t;|", key=header.count)
     if len(separator) != 1:
         raise BadInput(f"{path}: --csv-separator {separator!r} is not one character")
     try:
-        found = next(csv.reader([header], delimiter=separator, strict=True))
+        return separator, next(csv.reader([header], delimiter=separator, strict=True))
     except csv.Error as error:
         raise BadInput(
             f"{path}: its first line is not readable as the names of columns ({error})"
         ) from None
 
-    where = f"; the columns found, separated by {separator!r}, are {', '.join(found)}"
-    image, caption = choose_keys(path, "column", found, columns, where)
-    return Source(
-        f"a table separated by {separator!r}, columns {image} and {caption}",
-        csv_records(path, separator, image, caption, unusable),
-        Path(columns.image_root or path.parent),
-    )
 
+def table_rows(path: Path, separator: str) -> Iterator[tuple[int, dict[str | None, str | None]]]:
+    """The rows of a table -> (the number of the row's last line, {column: field}).
 
-def csv_records(
-    path: Path, separator: str, image: str, caption: str, unusable: Unusable
-) -> Iterator[Record]:
-    """The rows of a table whose columns are known."""
+    A row that is too short has None in its last columns. One that is too long has the rest under
+    the column None: a field that holds the separator was probably not quoted.
+    """
     with open(path, encoding="utf-8-sig", newline="") as file:
         # strict: otherwise a quote without a second one would swallow the rest of the file.
         rows = csv.DictReader(file, delimiter=separator, strict=True)
@@ -222,22 +228,7 @@ def csv_records(
         try:
             for row in rows:
                 count += 1
-                name = (row[image] or "").strip()
-                captions = clean_captions(row[caption])
-                # DictReader puts fields without a column under the key None.
-                if None in row:
-                    reason = (
-                        "more fields than columns; a caption that holds the separator must be "
-                        "quoted"
-                    )
-                elif not name:
-                    reason = f"no {image}"
-                elif not captions:
-                    reason = f"no {caption}"
-                else:
-                    yield Record(name, captions)
-                    continue
-                unusable.append((f"{path} line {rows.line_num}", reason))
+                yield rows.line_num, row
         except UnicodeDecodeError as error:
             raise BadInput(
                 f"{path}: not UTF-8 ({error.reason} after line {rows.line_num}); save it as UTF-8"
@@ -249,6 +240,25 @@ def csv_records(
             ) from None
         if not count:
             raise BadInput(f"{path}: a header without rows")
+
+
+def csv_records(
+    path: Path, separator: str, image: str, caption: str, unusable: Unusable
+) -> Iterator[Record]:
+    """The rows of a table whose columns are known."""
+    for line, row in table_rows(path, separator):
+        name = (row[image] or "").strip()
+        captions = clean_captions(row[caption])
+        if None in row:
+            reason = "more fields than columns; a caption that holds the separator must be quoted"
+        elif not name:
+            reason = f"no {image}"
+        elif not captions:
+            reason = f"no {caption}"
+        else:
+            yield Record(name, captions)
+            continue
+        unusable.append((f"{path} line {line}", reason))
 
 
 def read_objects(
