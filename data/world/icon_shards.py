@@ -1,4 +1,4 @@
-"""Icons become shards of captioned images. emoji.py uses this, and other sets of icons may.
+"""Icons become shards of captioned images. The sets of icons, emoji.py and icons.py, share this.
 
 Words used here. A *concept* is a thing that is drawn, with its captions. A *style* is one way to
 draw concepts. An *icon* is the vector drawing (SVG, scalable vector graphics) of a concept in a

@@ -4,7 +4,7 @@
     files = read_package(path, "LICENSE", "tags.json", also=r"icons/[^/]+\\.svg")
 
 A package is one .tgz file. Nothing of it is unpacked, and nothing in it is run. The sets of icons
-(emoji.py) come from such packages.
+(emoji.py, icons.py) come from such packages.
 """
 
 import base64

@@ -11,10 +11,10 @@ import tarfile
 import pytest
 
 from data.common import BadInput
-from data.world import emoji, npm
+from data.world import emoji, icons, npm
 from tests.data.world.tiny_packages import add_member, pack
 
-ALL = [emoji.NAMES, *emoji.STYLES.values()]
+ALL = [emoji.NAMES, *emoji.STYLES.values(), icons.WORDNET, *icons.HANDS.values()]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_every_pin_is_a_version_and_a_hash():
         algorithm, _, digest = package.integrity.partition("-")
         assert algorithm == "sha512" and len(base64.b64decode(digest, validate=True)) == 64
         assert [part.isdigit() for part in package.version.split(".")] == [True] * 3
-    assert len({package.integrity for package in ALL}) == len(ALL) == 5
+    assert len({package.integrity for package in ALL}) == len(ALL) == 10
 
 
 def test_the_hash_is_sha512(tmp_path):
