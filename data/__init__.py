@@ -8,7 +8,7 @@
     report.py       the table of scores and report.png; page.py draws
     search.py       search a folder by words, name one image
     images/         what users bring: csv, json, tar shards, folders -> pixels
-    world/          what is drawn here: the built-in scenes, the emoji
+    world/          what is drawn here: the built-in scenes, the emoji, the icons
     files/          model files: language models, image towers, trained runs
 
 A first reading of the project needs batches.py and vectors.py only.

@@ -510,3 +510,17 @@ def test_speed_and_memory_are_those_of_the_log():
     assert memory[0][1:] == ["1 million captions", "3 million captions"]
     for row, one, three in zip(memory[1:], one_million[1:], three_million[1:], strict=True):
         assert row[1:] == [one[1], three[1]] and row[0][:5] == one[0][:5]
+
+
+def test_the_table_of_icons_is_the_log_s():
+    log = (RESULTS / "icons.md").read_text()
+    page = (ROOT / "docs/data.md").read_text()
+    (table,) = (t for t in tables_of(page.splitlines()) if t[0][-1] == "drawn by")
+    assert [row[0] for row in table[1:]] == re.findall(r"^- (\w+\.tar): ", log, re.M)
+    for tar, images, concepts, _ in table[1:]:
+        logged = re.search(rf"^- {tar}: (\d+) images of (\d+) concepts", log, re.M).groups()
+        assert [n.replace(",", "") for n in (images, concepts.split()[0])] == list(logged)
+    for words in ("{} images of\n{} concepts", "For {} of {} names", "has {} lines"):
+        pattern = re.escape(words).replace(r"\{\}", r"([\d,]+)")
+        for number in re.search(pattern, page).groups():
+            assert re.search(rf"\b{number.replace(',', '')}\b", log), number

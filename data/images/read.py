@@ -431,9 +431,7 @@ def draw_scenes(scenes: Sequence[shapes.Scene], image_size: int) -> CaptionedIma
     return draw_planned(planned, image_size, "drawing single things")
 
 
-def draw_planned(
-    planned: list[PlannedImage], image_size: int, description: str
-) -> CaptionedImages:
+def draw_planned(planned: list[PlannedImage], image_size: int, description: str) -> CaptionedImages:
     pixels = np.empty((len(planned), image_size, image_size, 3), np.uint8)
     bar = progress(planned, description=description, unit="image")
     for i, image in enumerate(bar):

@@ -7,10 +7,10 @@ Words used here. A *concept* is one emoji, such as "woman farmer". A *style* is 
 *icon* is the vector drawing (SVG, scalable vector graphics) of a concept in a style.
 
 The icons come from npm packages, one per style. Names and keywords come from another package.
-`npm pack` fetches them on first use, or --packages names a folder that holds them. They are read as
-streams; nothing is unpacked. An icon and a name belong together by their Unicode code points. The
-package resvg_py turns icons into images (pip install resvg-py). Building twice gives the same
-bytes:
+`npm pack` fetches them on first use, or --packages names a folder that holds them. A package of the
+version that was tested must have the hash that is written here. They are read as streams; nothing
+is unpacked. An icon and a name belong together by their Unicode code points. The package resvg_py
+turns icons into images (pip install resvg-py). Building twice gives the same bytes:
 
     train.tar, val.tar, test.tar   about 80, 8 and 12 % of the concepts, in all styles but one
     style.tar                      the concepts of train.tar in the style that is held out
@@ -32,40 +32,45 @@ first group keeps it.
 """
 
 import argparse
-import io
-import json
-import os
 import re
-import subprocess
 import sys
-import tarfile
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
-from PIL import Image
+from data.common import BadInput, interpreting, run
+from data.world.icon_shards import (
+    TARS,
+    Concept,
+    all_or_none,
+    check_place,
+    check_renderer,
+    split_of,
+    write_tars,
+)
+from data.world.npm import Package, find_package, read_json
 
-from data.common import BadInput, cache_dir, interpreting, progress, run
-
-# style: its npm package and the version that was tested
+# style: its npm package, in the version that was tested
+# fmt: off
 STYLES = {
-    "noto": ("@iconify-json/noto", "1.2.9"),
-    "twemoji": ("@iconify-json/twemoji", "1.2.5"),
-    "openmoji": ("@iconify-json/openmoji", "1.2.29"),
-    "fluent-emoji-flat": ("@iconify-json/fluent-emoji-flat", "1.2.6"),
+    "noto": Package("@iconify-json/noto", "1.2.9",
+        "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jf"
+        "rTAeI3rcKF0mqHYeZVAuaw=="),
+    "twemoji": Package("@iconify-json/twemoji", "1.2.5",
+        "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXz"
+        "AWU9yNLlj41WU6/mvgALsw=="),
+    "openmoji": Package("@iconify-json/openmoji", "1.2.29",
+        "sha512-vXdhkqcXVSO6suy+m9LbcUM3OdVyuNOtpV8/als/WqfkQIRxevL5Geb/g+6GH/Qw"
+        "nq1OqksEmaDGTCmZ5nFKJQ=="),
+    "fluent-emoji-flat": Package("@iconify-json/fluent-emoji-flat", "1.2.6",
+        "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7"
+        "yNGWqQYvuaSYM1M4fRXlUw=="),
 }
-NAMES = ("emojibase-data", "17.0.0")
+NAMES = Package("emojibase-data", "17.0.0",
+    "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpy"
+    "hBNEC0m2SEmItljHsTygjA==")
+# fmt: on
 
-# file: the split whose concepts it shows
-SEEN_STYLES = {"train.tar": "train", "val.tar": "val", "test.tar": "test"}
-HELD_OUT_STYLE = {"style.tar": "train", "both.tar": "test"}
-TARS = SEEN_STYLES | HELD_OUT_STYLE
 FILES = (*TARS, "LICENSES.tsv", "README.md")
-
-# More unusable icons than this share mean that a package is damaged, so the build stops.
-MAX_UNUSABLE = 0.05
 
 LEFT_OUT = {"component", "country-flag", "subdivision-flag"}  # categories of emojibase-data
 
@@ -101,96 +106,7 @@ which licence each may be passed on.
 
 
 # --------------------------------------------------------------------------------------------------
-# Packages.
-
-
-def find_package(name: str, version: str, folder: str) -> Path:
-    """The .tgz file of a package: from the user's folder, in any version, or else from the cache.
-
-    npm fetches it into the cache on first use. BadInput where it is not there or cannot be fetched.
-    """
-    stem = name.removeprefix("@").replace("/", "-")
-    if folder:
-        files = list(Path(folder).glob(f"{stem}-[0-9]*.tgz"))
-        if len(files) != 1:
-            raise BadInput(
-                f"{folder}: {len(files) or 'no'} files {stem}-VERSION.tgz where one is needed; to "
-                f"fetch it: npm pack {name}@{version}"
-            )
-        return files[0]
-    path = cache_dir() / "npm" / f"{stem}-{version}.tgz"
-    if not path.is_file():
-        fetch_package(name, version, path)
-    return path
-
-
-def fetch_package(name: str, version: str, path: Path) -> None:
-    """Let npm fetch a package. It is moved to `path` when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"fetching {name} {version} into {path.parent}", file=sys.stderr)
-    command = ["npm", "pack", f"{name}@{version}", "--loglevel=error", "--fetch-retries=1"]
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        try:
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-        except (FileNotFoundError, subprocess.CalledProcessError) as error:
-            output = getattr(error, "stderr", "") or str(error)
-            reason = " ".join(output.replace("npm error", "").split())[:160]
-            raise BadInput(
-                f"npm could not fetch {name}@{version} ({reason}); install Node.js and connect to "
-                "the network once, or name a folder that holds the packages with --packages"
-            ) from error
-        os.replace(Path(folder) / path.name, path)
-
-
-def read_package(path: Path, *files: str) -> list:
-    """The parsed JSON of some files of a package, in the order of their names here."""
-    contents = {}
-    try:
-        with tarfile.open(path, "r:gz") as tar:
-            for member in tar:
-                # npm packs one folder; its name does not matter.
-                file = member.name.partition("/")[2]
-                if member.isfile() and file in files:
-                    contents[file] = json.load(tar.extractfile(member))
-    # tarfile, zlib and json raise half a dozen types of errors for a damaged file.
-    except Exception as error:
-        raise BadInput(
-            f"{path}: cannot be read as an npm package ({error}); remove it and fetch it again"
-        ) from error
-    for file in files:
-        if file not in contents:
-            raise BadInput(
-                f"{path}: no {file} in it; this is another package, or damaged: remove it and "
-                "fetch it again"
-            )
-    return [contents[file] for file in files]
-
-
-# --------------------------------------------------------------------------------------------------
 # Concepts: names, keywords, groups, splits.
-
-
-@dataclass(frozen=True)
-class Concept:
-    """One emoji, as a KEY.json describes it, and the split that it is in."""
-
-    code: str
-    caption: str
-    long_caption: str
-    category: str
-    group: str
-    split: str
-
-    def describe(self, style: str) -> dict[str, str]:
-        """The content of KEY.json."""
-        return {
-            "caption": self.caption,
-            "long_caption": self.long_caption,
-            "category": self.category,
-            "concept": self.code,
-            "group": self.group,
-            "style": style,
-        }
 
 
 def code_of(hexcode: str) -> str:
@@ -232,15 +148,6 @@ def words_of(name: str) -> list[str]:
     return re.findall(r"[\w’]+", name.lower().partition(":")[0])
 
 
-def split_of(group: str, seed: int) -> str:
-    """The split of a group. Its name and the seed alone decide it, whatever other groups exist."""
-    value = blake2b(f"{seed}/{group}".encode(), digest_size=8).digest()
-    share = int.from_bytes(value, "big") / 2**64  # uniform in [0, 1)
-    if share < 0.80:
-        return "train"
-    return "val" if share < 0.88 else "test"
-
-
 def read_concepts(entries: list[dict], meta: dict, seed: int) -> list[Concept]:
     """The concepts that emojibase-data describes, without those left out, sorted by code.
 
@@ -279,11 +186,9 @@ LICENCE_COLUMNS = ("style", "package", "version", "licence", "url", "author")
 
 def read_names(packages: str, seed: int) -> tuple[list[Concept], list[tuple[str, ...]]]:
     """All concepts, and the licences of their names and keywords."""
-    path = find_package(*NAMES, packages)
+    path = find_package(NAMES, packages)
     with interpreting(path):
-        package, entries, meta = read_package(
-            path, "package.json", "en/data.json", "meta/groups.json"
-        )
+        package, entries, meta = read_json(path, "package.json", "en/data.json", "meta/groups.json")
         concepts = read_concepts(entries, meta, seed)
         home = "https://www.npmjs.com/package/emojibase-data"
         unicode = "https://www.unicode.org/license.txt"
@@ -294,16 +199,16 @@ def read_names(packages: str, seed: int) -> tuple[list[Concept], list[tuple[str,
     return concepts, licences
 
 
-def read_style(style: str, packages: str) -> tuple[dict[str, dict], tuple[str, ...]]:
-    """The icons of a style, {code: icon}, and their licence."""
-    path = find_package(*STYLES[style], packages)
+def read_style(style: str, packages: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The icons of a style, {code: SVG}, and their licence."""
+    path = find_package(STYLES[style], packages)
     with interpreting(path):
-        package, info, sheet, names_by_code = read_package(
+        package, info, sheet, names_by_code = read_json(
             path, "package.json", "info.json", "icons.json", "chars.json"
         )
         # What an icon does not say itself, such as its size, the whole sheet says.
         icons = {
-            code_of(code): sheet | sheet["icons"][name]
+            code_of(code): svg_of(sheet | sheet["icons"][name])
             for code, name in names_by_code.items()
             if name in sheet["icons"]
         }
@@ -320,91 +225,15 @@ def read_style(style: str, packages: str) -> tuple[dict[str, dict], tuple[str, .
     return icons, row
 
 
-# --------------------------------------------------------------------------------------------------
-# Drawing and writing.
-
-
-def render(icon: dict, size: int) -> bytes:
-    """An icon as a PNG file: size x size, RGB on white. ValueError says why it cannot be drawn."""
-    import resvg_py
-
-    # A link to anything but a part of the same icon might show any image of this machine.
-    if re.search(r"href\s*=\s*[\"'](?!#)", icon["body"]):
-        raise ValueError("it shows another file")
+def svg_of(icon: dict) -> str:
+    """An icon as a package of iconify describes it -> SVG."""
     # The defaults are those of the packages' format.
     left, top = icon.get("left", 0), icon.get("top", 0)
     width, height = icon.get("width", 16), icon.get("height", 16)
-    svg = (
+    return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{size}" height="{size}" viewBox="{left} {top} {width} {height}">'
-        f"{icon['body']}</svg>"
+        f'viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
     )
-    png = resvg_py.svg_to_bytes(svg, background="white", skip_system_fonts=True)
-    out = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(out, "PNG")
-    return out.getvalue()
-
-
-def plan(
-    tar: str,
-    concepts: list[Concept],
-    icons: dict[str, dict[str, dict]],
-    styles: Sequence[str],
-    held_out: str,
-) -> list[tuple[str, Concept]]:
-    """Which (style, concept) a tar will show. icons: {style: {code: icon}}.
-
-    A concept that only the held-out style draws is left out everywhere.
-    """
-    samples = []
-    for concept in concepts:
-        is_drawn = any(concept.code in icons[style] for style in styles)
-        if concept.split != TARS[tar] or not is_drawn:
-            continue
-        for style in [held_out] if tar in HELD_OUT_STYLE else styles:
-            if concept.code in icons[style]:
-                samples.append((style, concept))
-    return samples
-
-
-def write_tar(
-    path: Path,
-    samples: list[tuple[str, Concept]],
-    icons: dict[str, dict[str, dict]],
-    size: int,
-    owners: dict[tuple[str, bytes], str],
-) -> tuple[list[tuple[str, Concept]], list[str]]:
-    """Draw samples into a shard -> (those that are in it, ["key (why)"] of those that are not).
-
-    owners  {(style, png): group} of all shards so far; new ones are added. Where a style has the
-            same image for two groups by mistake, the two might be in different splits.
-    """
-    done = []
-    failed = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for style, concept in progress(samples, description=f"drawing {path.stem}", unit="image"):
-            key = f"{style}_{concept.code}"
-            try:
-                png = render(icons[style][concept.code], size)
-                owner = owners.setdefault((style, png), concept.group)
-                if owner != concept.group:
-                    raise ValueError(f"the same image as {owner}")
-            except (ValueError, OSError) as error:
-                failed.append(f"{key} ({error})")
-                continue
-            about = json.dumps(concept.describe(style), ensure_ascii=False)
-            add_file(tar, f"{key}.json", about.encode())
-            add_file(tar, f"{key}.png", png)
-            add_file(tar, f"{key}.txt", concept.caption.encode())
-            done.append((style, concept))
-    return done, failed
-
-
-def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add a member that is dated 1970 and owned by nobody, so that it has the same bytes always."""
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -423,19 +252,6 @@ def chosen_styles(styles: Sequence[str], held_out: str) -> list[str]:
             "--held-out"
         )
     return chosen
-
-
-def check_place_and_renderer(out: Path) -> None:
-    """BadInput where a file is in the way, or where nothing can draw."""
-    for file in FILES:
-        if (out / file).exists():
-            raise BadInput(f"{out / file} is there already; remove it, or name another folder")
-    try:
-        import resvg_py  # noqa: F401
-    except ImportError:
-        raise BadInput(
-            "resvg_py, which draws the images, is not installed: pip install resvg-py"
-        ) from None
 
 
 def build(
@@ -458,7 +274,8 @@ def build(
     """
     out = Path(out)
     styles = chosen_styles(styles, held_out)
-    check_place_and_renderer(out)
+    check_place(out, FILES)
+    check_renderer()
 
     # Read the names, then the icons of each style.
     concepts, licences = read_names(packages, seed)
@@ -470,31 +287,9 @@ def build(
         icons[style] = {c.code: all_icons[c.code] for c in concepts if c.code in all_icons}
         lines.append(f"{style}: draws {len(icons[style])} of {len(concepts)} concepts")
 
-    # Everything is written beside its place first, and moved there when all of it is whole.
-    parts = {file: out / f"{file}.part" for file in FILES}
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        failed = []
-        tried = 0
-        owners = {}
-        for tar in TARS:
-            samples = plan(tar, concepts, icons, styles, held_out)
-            done, failed_here = write_tar(parts[tar], samples, icons, size, owners)
-            failed += failed_here
-            tried += len(samples)
-            shown = {concept.code for _, concept in done}
-            drawn_by = ", ".join(dict.fromkeys(style for style, _ in done))
-            lines.append(f"{tar}: {len(done)} images of {len(shown)} concepts, drawn by {drawn_by}")
-
-        if len(failed) > MAX_UNUSABLE * tried or not tried:
-            first = failed[0] if failed else "none is there"
-            raise BadInput(
-                f"{len(failed)} of {tried} icons cannot be used at --size {size}, more than "
-                f"{MAX_UNUSABLE:.0%}; the first: {first}; try another --size, or fetch the "
-                "packages again"
-            )
-        if failed:
-            lines.append(f"skipped {len(failed)} of {tried} icons: {', '.join(failed)}")
+    with all_or_none(out, FILES) as parts:
+        _, lines_of_tars = write_tars(parts, concepts, icons, styles, [held_out], size)
+        lines += lines_of_tars
 
         rows = [LICENCE_COLUMNS, *licences]
         table = "".join("\t".join(row) + "\n" for row in rows)
@@ -503,12 +298,6 @@ def build(
         list_of_lines = "\n".join(f"- {line}" for line in lines)
         readme = README.format(size=size, flags=flags, lines=list_of_lines)
         parts["README.md"].write_text(readme, "utf-8")
-
-        for file, part in parts.items():
-            os.replace(part, out / file)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
     return lines
 
 

@@ -546,7 +546,10 @@ def half_truth(scene: Scene) -> tuple[str, str]:
     if wrong and rng.random() < 0.5:
         return caption(first), caption(replace(first, background=rng.choice(wrong)))
     absent = Thing(
-        rng.choice(SIZES), "plain", rng.choice(unused_colours(scene)), rng.choice(unused_shapes(scene))
+        rng.choice(SIZES),
+        "plain",
+        rng.choice(unused_colours(scene)),
+        rng.choice(unused_shapes(scene)),
     )
     return caption(first), f"{caption(first)} {rng.choice(list(RELATIONS))} {phrase(absent)}"
 

