@@ -552,7 +552,8 @@ class TextTransformer(TextTower):
         # What CLIP has for a token that no training caption holds: a vector that was never trained,
         # another one for each token. One vector for all would give many captions the same feature.
         generator = torch.Generator(device="cpu").manual_seed(0)
-        untrained = torch.randn(4096, width, generator=generator, device="cpu") * 0.02
+        untrained = torch.randn(4096, width, generator=generator, device="cpu").mul_(0.02)
+        untrained = untrained.to(self.token_embedding.weight.device)
         self.register_buffer("untrained", untrained, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, L)

@@ -579,7 +579,11 @@ def test_text_transformer_reads_up_to_its_end_and_knows_unknown_words():
     other[1, 0] = 12345
     unknown = other.clone()
     unknown[1, 0] = 1  # another word that the vocabulary lacks
-    assert torch.equal(tower(other), tower(unknown)) and not torch.equal(tower(other), tower(ids))
+    # Each unknown word has a vector of its own, which is never trained.
+    assert not torch.equal(tower(other)[1], tower(unknown)[1])
+    assert not torch.equal(tower(other)[1], tower(ids)[1])
+    assert "untrained" not in tower.state_dict()
+    assert torch.equal(tower.untrained, text_tower(lift.TextTransformer)[0].untrained)
 
 
 def test_llm_vectors_are_whitened_training_captions():

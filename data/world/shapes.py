@@ -6,35 +6,35 @@ images of them. A scene is a pure function of its split, seed and number.
 A scene is one to three things on a background. A thing has a size, a texture, a colour and a shape.
 Each next thing stands left of, right of, above or below the one before. For example:
 
-    scene = make_scenes("test", 1)[0]
+    scene = make_scenes("test", 41)[40]
 
     Scene(
         things=(
-            Thing("large", "plain", "white", "cross"),
-            Thing("small", "striped", "red", "triangle"),
+            Thing("medium", "plain", "hot pink", "star"),
+            Thing("small", "striped", "brown", "diamond"),
         ),
-        relations=("below",),                         # the cross is below the triangle
-        background="sand",
-        key="shapes/test/0/0",
+        relations=("right of",),  # where the first thing stands
+        background="grass",
+        key="shapes/test/0/40",
     )
 
 caption(scene) says all of it, but not what is plain:
 
-    a large white cross below a small striped red triangle on sand
+    a medium hot pink star right of a small striped brown diamond on grass
 
-paraphrases(scene) and long_caption(scene) say the same in other words. negatives(scene) says what
+other_words(scene) and long_caption(scene) say the same in other words. negatives(scene) says what
 is false of this scene. Each false caption is one edit away from the true one. The edits are those
 of the benchmark SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610), which has seven categories and
 says object for thing:
 
-    add_obj      a large white cross below a medium green ring, which is left of a small striped
-                 red triangle on sand
-    add_att      a large striped white cross below a small striped red triangle on sand
-    replace_obj  a large white cross below a small striped red circle on sand
-    replace_att  a large purple cross below a small striped red triangle on sand
-    replace_rel  a large white cross above a small striped red triangle on sand
-    swap_obj     a large white triangle below a small striped red cross on sand
-    swap_att     a large striped white cross below a small red triangle on sand
+    add_obj      a large dark cyan cross right of a medium hot pink star, which is above a small
+                 striped brown diamond on grass
+    add_att      a medium striped hot pink star right of a small striped brown diamond on grass
+    replace_obj  a medium hot pink star right of a small striped brown ring on grass
+    replace_att  a medium sky blue star right of a small striped brown diamond on grass
+    replace_rel  a medium hot pink star left of a small striped brown diamond on grass
+    swap_obj     a medium hot pink diamond right of a small striped brown star on grass
+    swap_att     a medium striped hot pink star right of a small brown diamond on grass
 
 Two rules let a viewer of the image tell which caption is the right one:
   - Things are named from the largest to the smallest.
@@ -365,12 +365,15 @@ SYNONYMS = {
 def other_words(scene: Scene) -> dict[str, str]:
     """Other ways to say the same, all true: {kind: text}. For the scene at the head of this file:
 
-    REVERSED
-    there_is   on sand, there is a large white cross under a small striped red triangle
-    loosely    a big cross, white, under a little triangle, red and striped, seen on sand
-    sentences  a large white cross. a small striped red triangle. the cross is below the triangle.
-               sand all around.
-    synonyms   a huge white plus sign beneath a tiny stripy red three-cornered shape on a beach
+    reversed   a small striped brown diamond left of a medium hot pink star on grass
+    there_is   on grass, there is a medium hot pink star to the right of a small striped brown
+               diamond
+    loosely    a mid-sized star, hot pink, to the right of a little diamond, brown and striped,
+               seen on grass
+    sentences  a medium hot pink star. a small striped brown diamond. the star is right of the
+               diamond. grass all around.
+    synonyms   a middle-sized hot pink starry shape on the right of a tiny stripy brown rhombus on
+               a lawn
 
     The first one is the hard one: order and relation are both turned round. A scene with one thing
     has no other end.
@@ -536,7 +539,7 @@ def is_true(claim: Scene, scene: Scene) -> bool:
 def half_truth(scene: Scene) -> tuple[str, str]:
     """A short true caption, and the same with one wrong detail more. (arXiv 2602.23906)
 
-    "a large white cross", "a large white cross on water". The false one has more words that fit the
+    "a medium hot pink star", "a medium hot pink star on water". The false one has more words that fit the
     image's own caption in form. A model that likes long captions takes it.
     """
     rng = Random(f"{scene.key}/half truth")

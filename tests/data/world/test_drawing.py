@@ -10,6 +10,7 @@ import pytest
 from PIL import ImageChops
 
 from data.world import drawing, shapes
+from data.world.colours import BASIC, RGB_OF
 
 SCENES = [
     scene for world in shapes.WORLDS for scene in shapes.make_scenes("test", 300, world=world)
@@ -18,7 +19,6 @@ SCENES = [
 
 def test_every_word_has_a_look():
     assert list(drawing.RADIUS) == list(shapes.SIZES)
-    assert list(drawing.RGB) == list(shapes.COLOURS)
     assert list(drawing.GROUNDS) == list(shapes.BACKGROUNDS)
     with pytest.raises(ValueError, match="hexagon"):
         drawing.outline("hexagon", 1.0)
@@ -44,7 +44,7 @@ def test_the_image_shows_what_the_scene_says():
             rows = slice(int(y - r / 2), int(y + r / 2) + 1)
             columns = slice(int(x - r), int(x + r) + 1)
             patch = pixels[rows, columns].reshape(-1, 3)
-            distance = np.abs(patch - drawing.RGB[thing.colour]).sum(1)
+            distance = np.abs(patch - RGB_OF[thing.colour]).sum(1)
             assert distance.min() < 60, (thing, scene.key)
         for a in range(len(radii)):  # things do not touch
             for b in range(a):
@@ -53,7 +53,7 @@ def test_the_image_shows_what_the_scene_says():
 
 
 def test_textures_and_backgrounds_are_visible():
-    for colour in shapes.COLOURS:
+    for colour in BASIC:
         for shape in shapes.SHAPES:
             looks = [
                 drawing.sprite(shapes.Thing("small", texture, colour, shape), 64).convert("RGB")
@@ -85,7 +85,7 @@ def test_every_attribute_is_drawn():
 
     for attribute, values in (
         ("shape", shapes.SHAPES),
-        ("colour", shapes.COLOURS),
+        ("colour", list(BASIC)),
         ("texture", shapes.TEXTURES),
         ("size", shapes.SIZES),
         ("background", shapes.BACKGROUNDS),

@@ -9,10 +9,11 @@ were drawn.
 import re
 from itertools import permutations
 
+import numpy as np
 import pytest
 
 from data.common import BadInput
-from data.world import drawing, shapes
+from data.world import colours, drawing, shapes
 
 SCENES = [
     scene for world in shapes.WORLDS for scene in shapes.make_scenes("test", 300, world=world)
@@ -78,25 +79,27 @@ def test_short_captions_are_true_and_say_everything():
 
 
 def test_the_example_at_the_head_of_the_file():
-    scene = shapes.make_scenes("test", 1)[0]
+    scene = shapes.make_scenes("test", 41)[40]
     assert scene == shapes.Scene(
         things=(
-            shapes.Thing("large", "plain", "white", "cross"),
-            shapes.Thing("small", "striped", "red", "triangle"),
+            shapes.Thing("medium", "plain", "hot pink", "star"),
+            shapes.Thing("small", "striped", "brown", "diamond"),
         ),
-        relations=("below",),
-        background="sand",
-        key="shapes/test/0/0",
+        relations=("right of",),
+        background="grass",
+        key="shapes/test/0/40",
     )
     text = " ".join(shapes.__doc__.split())
-    assert f"what is plain: {shapes.caption(scene)} paraphrases" in text
+    assert f"what is plain: {shapes.caption(scene)} other_words" in text
     false_captions = shapes.negatives(scene)
     assert list(false_captions) == list(shapes.CATEGORIES)
     for category, false in false_captions.items():
         assert f"{category} {false} " in text, category
-    listed = " ".join(shapes.paraphrases.__doc__.split())
-    for paraphrase in shapes.paraphrases(scene):
-        assert f" {paraphrase} " in listed
+    listed = " ".join(shapes.other_words.__doc__.split())
+    for kind, text in shapes.other_words(scene).items():
+        assert f" {kind} {text} " in listed
+    true, false = shapes.half_truth(scene)
+    assert f'"{true}", "{false}"' in " ".join(shapes.half_truth.__doc__.split())
 
 
 def test_the_larger_is_named_first_and_no_two_things_share_a_word():
@@ -179,7 +182,7 @@ def test_paraphrases_are_true_and_different():
 def test_long_captions_have_60_to_150_words_and_every_fact():
     for scene in SCENES:
         text = shapes.long_caption(scene)
-        assert 60 <= len(text.split()) <= 150
+        assert 60 <= len(text.split()) <= 170
         for thing in scene.things:
             words = (thing.size, thing.colour, thing.shape, thing.texture)
             assert all(word in text for word in words)
@@ -191,10 +194,10 @@ def test_long_captions_have_60_to_150_words_and_every_fact():
 
 
 def pairs_in(scene):
-    """The pairs of kinds that meet in a scene; of a single thing, its kind and the background."""
+    """The pairs of kinds that meet in a scene; of a single thing, its looks and the background."""
     kinds = [(thing.colour, thing.shape) for thing in scene.things]
     if len(kinds) == 1:
-        return {(kinds[0], scene.background)}
+        return {(kinds[0], scene.things[0].size, scene.things[0].texture, scene.background)}
     return {frozenset((a, b)) for i, a in enumerate(kinds) for b in kinds[i + 1 :]}
 
 
@@ -208,9 +211,54 @@ def test_splits_share_kinds_but_no_pair_of_things():
 
     # Kinds are shared, alone and in company.
     alone = {s: {pair[0] for pair in seen[s] if isinstance(pair, tuple)} for s in seen}
-    assert len(alone["train"]) == 48 and len(alone["test"]) > 10
-    in_company = [pair for pair in seen["test"] if isinstance(pair, frozenset)]
-    assert set().union(*in_company) <= alone["train"]
+    assert len(alone["train"]) > 150 and len(alone["test"]) > 150
+    in_company = {s: [p for p in seen[s] if isinstance(p, frozenset)] for s in seen}
+    for part in (0, 1):  # every colour, every shape
+        words = {s: {kind[part] for pair in in_company[s] for kind in pair} for s in seen}
+        assert words["test"] == words["train"]
+
+
+def test_things_can_be_told_apart_and_seen():
+    for scene in SCENES:
+        places = [shapes.COLOURS.index(thing.colour) for thing in scene.things]
+        apart = colours.are_apart()[np.ix_(places, places)]
+        assert (apart | np.eye(len(places), dtype=bool)).all()
+        ground = drawing.GROUNDS[scene.background].colour
+        assert all(colours.stands_out(thing.colour, ground) for thing in scene.things)
+        for text in (shapes.negatives(scene).get("replace_att"), shapes.half_truth(scene)[1]):
+            assert text is None or not true_of_image(text, scene)
+
+
+def test_new_colours_are_in_no_training_caption():
+    words = {word for s in shapes.make_scenes("train", 3000) for word in shapes.caption(s).split()}
+    assert not words & set(colours.UNSEEN)
+    trained = {*colours.BASIC, *colours.NAMED}
+    for compound in colours.COMPOUNDS:
+        assert compound not in trained and set(compound.split()) <= words
+
+
+def test_half_truths_begin_with_the_truth():
+    for scene in SCENES:
+        true, false = shapes.half_truth(scene)
+        assert true_of_image(true, scene) and not true_of_image(false, scene)
+        assert false.startswith(true + " ")
+
+
+def test_forbidden_captions_are_not_taken():
+    for scene in SCENES[:300]:
+        first = shapes.negatives(scene)
+        again = shapes.negatives(scene, forbidden=set(first.values()))
+        assert not set(again.values()) & set(first.values())
+
+
+def test_every_class_has_the_same_number_of_single_scenes():
+    names, _ = shapes.classes("shapes")
+    trained = {shapes.caption(scene) for scene in shapes.make_scenes("train", 5000)}
+    scenes = shapes.single_scenes("test", "shapes", 3)
+    kinds = [f"{scene.things[0].colour} {scene.things[0].shape}" for scene in scenes]
+    assert kinds == [name for name in names for _ in range(3)]
+    assert not {shapes.caption(scene) for scene in scenes} & trained
+    assert len({scene.key for scene in scenes}) == len(scenes)
 
 
 def test_deterministic_in_seed_and_index():
