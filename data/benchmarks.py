@@ -220,7 +220,9 @@ def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Nega
         true = shapes.caption(scene)
         for category, false in shapes.negatives(scene, known).items():
             negatives.append(Negative(i, category, true, false))
-        negatives.append(Negative(i, "half_truth", *shapes.half_truth(scene)))
+        pair = shapes.half_truth(scene, known)
+        if pair:
+            negatives.append(Negative(i, "half_truth", *pair))
     return negatives
 
 

@@ -8,6 +8,7 @@ Tests of whole benchmarks stand in tests/data/test_benchmarks.py.
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from itertools import permutations
 from math import nan
 from pathlib import Path
@@ -23,6 +24,7 @@ import eval as ev
 import train
 from data import benchmarks
 from data.images.formats import Columns
+from data.report import flat
 from data.world import shapes
 from tests.conftest import evaluated
 
@@ -108,6 +110,21 @@ def test_compositional_is_strict():
     true = torch.tensor([[0.9, 0], [0.5, 0], [0.1, 0]])
     false = torch.tensor([[0.8, 0], [0.5, 0], [0.2, 0]])
     assert ev.compositional(image, true, false).tolist() == [True, False, False]
+
+
+def test_differences_of_rounding_are_ties():
+    image = torch.eye(2)[[0, 0]]
+    for difference, is_right in ((5e-7, False), (5e-6, True)):
+        better = torch.tensor([[0.5, 0.0], [0.5 - difference, 0.0]])
+        assert bool(ev.compositional(image, better, better.flip(0))[0]) == is_right
+        i2t, t2i = ev.retrieval_ranks(image[:1], better, torch.tensor([0, 0]), torch.arange(2))
+        assert int(i2t[0]) == 0 and t2i.tolist() == [0, 0]  # both captions are right
+        is_correct = torch.tensor([[True, False]])
+        rank = ev.rank_of_best((image @ better.T)[:1], is_correct)
+        assert rank.tolist() == [0 if is_right else 1]
+        assert bool(ev.zeroshot(image[:1], better, torch.tensor([0]))[0]) == is_right
+        text = torch.tensor([[0.5, 0.5 - difference], [0.5 - difference, 0.5]])
+        assert bool(ev.winoground(torch.eye(2), text)[0][0]) == is_right
 
 
 def test_zeroshot_normalises_averages_normalises():
@@ -203,45 +220,63 @@ def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     assert "or more of the images trained on" not in counts and counts["skipped"] == 1
 
 
+def texts_true_of(scene):
+    """Every true text that the tests of the built-in world ask for, of one scene."""
+    texts = [shapes.caption(scene), *shapes.other_words(scene).values()]
+    if "/single/" in scene.key:
+        thing = scene.things[0]
+        _, templates = shapes.classes("shapes")
+        texts += [t.replace("{}", f"{thing.colour} {thing.shape}") for t in templates]
+    return texts
+
+
 @pytest.mark.slow
 def test_a_model_that_knows_all_scores_all(small):
-    """Features that are one-hot in the image: every score must be 1, or labels are mixed up."""
+    """Features that say which image it is: every score must be 1, or something is mixed up.
+
+    Then texts that say nothing: every score must be 0.
+    """
     train.train(train.Config(**small))
     run = ev.Run(small["out"])
     task = benchmarks.held_out(run.config)
-    N, M = len(task.images), len(task.negatives)
-    names, templates = shapes.classes("shapes")
-    of_negatives = [negative.image for negative in task.negatives]
+    tasks = [task, *task.further.values()]
+    names = [name for one in tasks for name in one.images.names]
+    number_of = {name: number for number, name in enumerate(names)}
+    assert len(number_of) == len(names)
+    vector_of = defaultdict(lambda: torch.zeros(len(names)))
+    for one in tasks:
+        for name, scene in zip(one.images.names, one.images.scenes, strict=True):
+            # What is said of one thing may be true of several images, too: it counts half.
+            half_truth = shapes.half_truth(scene)
+            weight_of = {half_truth[0]: 0.5} if half_truth else {}
+            weight_of |= dict.fromkeys(texts_true_of(scene), 1.0)
+            for text, weight in weight_of.items():
+                vector_of[text][number_of[name]] = weight
 
-    def evaluate(image, *text):
-        """The scores for these features of images, captions, true ones, false ones, prompts."""
-        answers = iter(text)
+    def encode_images(images):
+        return torch.eye(len(names))[[number_of[name] for name in images.names]]
 
-        def encode_texts(texts):
-            answer = next(answers)
-            return answer(texts) if callable(answer) else answer
+    def encode_texts(texts):
+        return torch.nn.functional.normalize(torch.stack([vector_of[t] for t in texts]), dim=1)
 
-        run.encode_images = lambda images: image
-        run.encode_texts = encode_texts
-        return ev.evaluate(run, task).scores
+    run.encode_images, run.encode_texts = encode_images, encode_texts
+    scores = ev.evaluate(run, task).scores
+    asked = flat(scores["chance"])
+    assert set(NEW_SCORES) < set(asked)
+    assert {path: flat(scores)[path] for path in asked} == dict.fromkeys(asked, 1.0)
 
-    one_hot = torch.eye(N)
-    no_prompts = torch.zeros(len(names) * len(templates), N)
-    scores = evaluate(one_hot, one_hot, one_hot[of_negatives], torch.zeros(M, N), no_prompts)
-    assert scores["retrieval"]["i2t"]["R@1"] == scores["retrieval"]["t2i"]["R@1"] == 1.0
-    assert scores["compositional"]["mean"] == 1.0
+    run.encode_texts = lambda texts: torch.ones(len(texts), len(names))
+    scores = ev.evaluate(run, task).scores
+    assert {path: flat(scores)[path] for path in asked} == dict.fromkeys(asked, 0.0)
 
-    # One-hot in the class of the first thing. True and false captions are the same.
-    classes = torch.eye(len(names))
-    first_things = [scene.things[0] for scene in task.images.scenes]
-    image = torch.stack([classes[names.index(f"{t.colour} {t.shape}")] for t in first_things])
 
-    def embed_prompts(prompts):
-        """A prompt is "a small red circle", with or without a background."""
-        return torch.stack([classes[names.index(" ".join(p.split()[2:4]))] for p in prompts])
-
-    scores = evaluate(image, image, image[of_negatives], image[of_negatives], embed_prompts)
-    assert scores["zeroshot"]["top1"] == 1.0 and scores["compositional"]["mean"] == 0.0
+NEW_SCORES = [
+    "half_truth",
+    *[f"unseen_words {kind}" for kind in ("two_way", "i2t", "t2i")],
+    *[f"unseen_compounds {kind}" for kind in ("two_way", "i2t", "t2i")],
+    *[f"other_words {kind}" for kind in ("own", "reversed", "there_is", "loosely")],
+    *[f"other_words {kind}" for kind in ("sentences", "synonyms")],
+]
 
 
 @pytest.mark.slow
@@ -258,7 +293,7 @@ def test_scores_report_and_command(small, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     paths = [("retrieval", way, f"R@{k}") for way in ("i2t", "t2i") for k in (1, 5, 10)]
-    paths += [("zeroshot", "top1")]
+    paths += [("zeroshot", "top1"), *[tuple(path.split()) for path in NEW_SCORES]]
     paths += [
         ("compositional", category)
         for category in (

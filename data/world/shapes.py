@@ -536,25 +536,29 @@ def is_true(claim: Scene, scene: Scene) -> bool:
     return False
 
 
-def half_truth(scene: Scene) -> tuple[str, str]:
+def half_truth(scene: Scene, forbidden: Set[str] = frozenset()) -> tuple[str, str] | None:
     """A short true caption, and the same with one wrong detail more. (arXiv 2602.23906)
 
-    "a medium hot pink star", "a medium hot pink star on water". The false one has more words that fit the
-    image's own caption in form. A model that likes long captions takes it.
+    "a medium hot pink star", "a medium hot pink star on sand".
+    The false one is the longer one, and in its form more like the image's own caption. A model that likes
+    that takes it.
+
+    forbidden  as in `negatives`; None where all details are forbidden
     """
     rng = Random(f"{scene.key}/half truth")
-    first = replace(scene, things=scene.things[:1], relations=(), background="plain")
+    first = scene.things[0]
     grounds = BACKGROUNDS[1 : world_of(scene).backgrounds]
-    wrong = [ground for ground in grounds if ground != scene.background]
-    if wrong and rng.random() < 0.5:
-        return caption(first), caption(replace(first, background=rng.choice(wrong)))
-    absent = Thing(
-        rng.choice(SIZES),
-        "plain",
-        rng.choice(unused_colours(scene)),
-        rng.choice(unused_shapes(scene)),
-    )
-    return caption(first), f"{caption(first)} {rng.choice(list(RELATIONS))} {phrase(absent)}"
+    details = [f"on {ground}" for ground in grounds if ground != scene.background]
+    # Or a thing that is not there. It is the smaller one, because the larger one is named first.
+    smaller = SIZES[SIZES.index(first.size) + 1 :]
+    for _ in range(3 if smaller else 0):
+        colour, shape = rng.choice(unused_colours(scene)), rng.choice(unused_shapes(scene))
+        absent = Thing(rng.choice(smaller), "plain", colour, shape)
+        details.append(f"{rng.choice(list(RELATIONS))} {phrase(absent)}")
+    rng.shuffle(details)
+    false = [f"{phrase(first)} {detail}" for detail in details]
+    allowed = [text for text in false if text not in forbidden]
+    return (phrase(first), allowed[0]) if allowed else None
 
 
 def negatives(scene: Scene, forbidden: Set[str] = frozenset()) -> dict[str, str]:

@@ -21,6 +21,8 @@ import train
 from data import benchmarks
 from data.common import BadInput
 from data.images.formats import Columns
+from data.world import shapes
+from data.world.colours import UNSEEN
 from data.world.shapes import CATEGORIES
 from tests.conftest import evaluated
 from tests.data.conftest import captions_csv, fails, folders, looks_sane, paint
@@ -578,3 +580,30 @@ def test_runs_that_know_no_other_images(small, command):
     fails(command("given", "--zeroshot", "z"), "v.npy has no row for 'cat/1.png'")
     fails(command("given", "--search", "p", "x"), "v.npy has no row for 'a.png'")
     fails(command("given", "--classify", "p/a.png", "a,b"), "--image-features")
+
+
+# --------------------------------------------------------------------------------------------------
+# The built-in world.
+
+
+def test_no_false_caption_is_one_of_training():
+    config = {
+        "data": "shapes",
+        "val_data": "",
+        "image_size": 8,
+        "train_num_samples": 4000,
+        "csv_caption_key": "",
+    } | {name: "" for name in ("csv_separator", "csv_img_key", "image_root")}
+    task = benchmarks.held_out(config)
+    seen = {shapes.caption(scene) for scene in shapes.make_scenes("train", 1000)}
+    # Without the rule there would be some.
+    free = [text for s in task.images.scenes for text in shapes.negatives(s).values()]
+    assert seen & set(free)
+    assert not seen & {negative.false for negative in task.negatives}
+    assert set(task.further) == {"zeroshot", "unseen_words", "unseen_compounds"}
+    zeroshot = task.further["zeroshot"]
+    assert torch.bincount(zeroshot.labels).tolist() == [11] * 96
+    for negative in task.further["unseen_words"].negatives:
+        words = set(negative.true.split()) ^ set(negative.false.split())
+        assert words <= set(UNSEEN) and len(words) == 2
+    assert {len(texts) for texts in task.other_words.values()} == {len(task.reworded)}
