@@ -319,8 +319,8 @@ def whitening(vectors, directions: int, power: float = 0.5) -> tuple[Tensor, Ten
     image tower that gives this one vector for all images would nearly win the cosine loss, and in
     InfoNCE the right caption would hardly stand out from the others. Centring mends that.
 
-    Why a power of 1/2: with a = 1 every weak direction counts as much as a strong one. In the demo
-    this costs relations: the true caption beats the reversed one in 58 % of cases, with a = 0 in
+    Why a power of 1/2: with a = 1 every weak direction counts as much as a strong one. In the demo,
+    when it had six colours, this costs relations: the true caption beats the reversed one in 58 % of cases, with a = 0 in
     80 %. With a = 0 the few strongest directions decide nearly all. This costs exchanged attributes:
     81 %, with a = 1 91 %. The power 1/2 keeps both, 80 and 92 %. One seed each, with 128 directions
     at a = 1 and 256 at a = 1/2 (docs/results/LOG.md).

@@ -170,6 +170,10 @@ def ask_of_world(task: Task, config: dict) -> None:
     """Add what is asked of a built-in world: false captions, other words, other images."""
     world = task.data
     scenes = task.images.scenes
+    # Files of outside vectors hold what `python -m data.images.read` lists, and not what is below.
+    if config["image_features"] or config["text_features"]:
+        task.negatives = [n for n in false_captions(scenes, set()) if n.category != "half_truth"]
+        return
     # No false caption is one that training gave to an image.
     known = {}
     if config["data"] in shapes.WORLDS:

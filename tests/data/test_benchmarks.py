@@ -21,6 +21,7 @@ import train
 from data import benchmarks
 from data.common import BadInput
 from data.images.formats import Columns
+from data.images.read import names_and_texts
 from data.world import shapes
 from data.world.colours import UNSEEN
 from data.world.shapes import CATEGORIES
@@ -593,7 +594,9 @@ def test_no_false_caption_is_one_of_training():
         "image_size": 8,
         "train_num_samples": 4000,
         "csv_caption_key": "",
-    } | {name: "" for name in ("csv_separator", "csv_img_key", "image_root")}
+        **dict.fromkeys(("csv_separator", "csv_img_key", "image_root"), ""),
+        **dict.fromkeys(("image_features", "text_features"), ""),
+    }
     task = benchmarks.held_out(config)
     seen = {shapes.caption(scene) for scene in shapes.make_scenes("train", 1000)}
     # Without the rule there would be some.
@@ -607,3 +610,9 @@ def test_no_false_caption_is_one_of_training():
         words = set(negative.true.split()) ^ set(negative.false.split())
         assert words <= set(UNSEEN) and len(words) == 2
     assert {len(texts) for texts in task.other_words.values()} == {len(task.reworded)}
+
+    # Whoever brings vectors has those that data.images.read lists.
+    _, texts = names_and_texts("shapes", Columns(), 16)
+    task = benchmarks.held_out(config | {"text_features": "vectors.npy"})
+    assert not task.further and not task.other_words
+    assert {text for n in task.negatives for text in (n.true, n.false)} <= set(texts)
