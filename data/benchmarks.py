@@ -175,19 +175,21 @@ def ask_of_world(task: Task, config: dict) -> None:
         task.negatives = [n for n in false_captions(scenes, set()) if n.category != "half_truth"]
         return
     # No false caption is one that training gave to an image.
-    known = {}
+    known = set()
     if config["data"] in shapes.WORLDS:
         columns = select(Columns, config)
         seen = captions_of(config["data"], "train", columns, config["train_num_samples"])
         known = {caption for captions in seen for caption in captions}
     task.negatives = false_captions(scenes, known)
-    task.reworded = [i for i, scene in enumerate(scenes) if scene.relations]
-    own_words = [shapes.caption(scenes[i]) for i in task.reworded]
-    others = [shapes.other_words(scenes[i]) for i in task.reworded]
-    task.other_words = {"own": own_words}
-    for kind in others[0] if others else ():
-        task.other_words[kind] = [texts[kind] for texts in others]
 
+    # A scene with one thing has no other end to begin at, so it is not asked for in other words.
+    task.reworded = [i for i, scene in enumerate(scenes) if scene.relations]
+    for i in task.reworded:
+        texts = {"own": shapes.caption(scenes[i])} | shapes.other_words(scenes[i])
+        for kind, text in texts.items():
+            task.other_words.setdefault(kind, []).append(text)
+
+    # Other images.
     if 1 in shapes.WORLDS[world].things:
         task.further["zeroshot"] = single_things(world, config["image_size"])
     if world == "shapes":

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from data.common import BadInput
+from data.files.llm import fetch_default, read_llm
 from data.world import colours, drawing, shapes
 
 SCENES = [
@@ -233,6 +234,20 @@ def test_new_colours_are_in_no_training_caption():
     trained = {*colours.BASIC, *colours.NAMED}
     for compound in colours.COMPOUNDS:
         assert compound not in trained and set(compound.split()) <= words
+
+
+@pytest.mark.real_llm
+def test_unseen_colours_share_no_token_with_training():
+    _, tokenizer, _ = read_llm(fetch_default())
+
+    def tokens(texts):
+        lists, _ = tokenizer.encode_all(texts)
+        return {token for ids in lists for token in ids}
+
+    trained = tokens([shapes.caption(scene) for scene in shapes.make_scenes("train", 5000)])
+    unseen = {colour: tokens([f"a {colour}"]) - tokens(["a"]) for colour in colours.UNSEEN}
+    assert {colour: new & trained for colour, new in unseen.items() if new & trained} == {}
+    assert tokens(["dark pink"]) & trained  # so that this test can fail
 
 
 def test_half_truths_begin_with_the_truth():
