@@ -170,9 +170,13 @@ def ask_of_world(task: Task, config: dict) -> None:
     """Add what is asked of a built-in world: false captions, other words, other images."""
     world = task.data
     scenes = task.images.scenes
-    # Files of outside vectors hold what `python -m data.images.read` lists, and not what is below.
+    has_single_things = 1 in shapes.WORLDS[world].things
+    # Files of outside vectors hold what `python -m data.images.read` lists: no other images, and of
+    # the texts only false captions and the prompts with class names.
     if config["image_features"] or config["text_features"]:
         task.negatives = [n for n in false_captions(scenes, set()) if n.category != "half_truth"]
+        if has_single_things and not config["image_features"]:
+            task.further["zeroshot"] = single_things(world, config["image_size"])
         return
     # No false caption is one that training gave to an image.
     known = set()
@@ -190,7 +194,7 @@ def ask_of_world(task: Task, config: dict) -> None:
             task.other_words.setdefault(kind, []).append(text)
 
     # Other images.
-    if 1 in shapes.WORLDS[world].things:
+    if has_single_things:
         task.further["zeroshot"] = single_things(world, config["image_size"])
     if world == "shapes":
         for name, other in (

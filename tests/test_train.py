@@ -480,7 +480,7 @@ SLOWER = {
     "method", [name for name in lift.METHODS if name != "supervised"]
 )  # of that one, captions have no features to retrieve by
 def test_64_pairs_are_overfitted(small, monkeypatch, method):
-    scenes = shapes.make_scenes("train", 64)
+    scenes = shapes.make_scenes("train", 64, world="shapes-few")
     store = np.stack([np.asarray(draw(s, 0, 32)) for s in scenes])
     images = CaptionedImages(
         store,
