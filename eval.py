@@ -431,14 +431,11 @@ class Run:
         return F.normalize(F.normalize(features, dim=-1).mean(1), dim=-1)
 
 
-def ids_of(texts: Sequence[str]) -> Tensor:
-    """One number for each distinct text, (T,) int64: equal texts have equal numbers."""
-    number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    return torch.tensor([number_of[text] for text in texts])
-
-
 def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
-    """Scores of questions about other images, in short: R@1 both ways, and each kind of choice."""
+    """Scores of a task of Task.further: R@1 both ways, the choice of two, the first class.
+
+    name  what the scores' names begin with. All false captions of such a task are of one category.
+    """
     image = run.encode_images(task.images)
     scores = {}
     if task.negatives:
@@ -484,8 +481,7 @@ def evaluate(run: Run, task: Task) -> Result:
 
     for kind, texts in task.other_words.items():
         image = result.image[list(task.reworded)]
-        numbers = torch.arange(len(texts))
-        i2t, _ = retrieval_ranks(image, run.encode_texts(texts), numbers, ids_of(texts))
+        i2t, _ = retrieval_ranks(image, run.encode_texts(texts), torch.arange(len(texts)))
         scores[f"other_words {kind}"] = score(i2t < 1, 1 / len(texts))
 
     if task.negatives:

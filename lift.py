@@ -550,7 +550,8 @@ class TextTransformer(TextTower):
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         # What CLIP has for a token that no training caption holds: a vector that was never trained,
-        # another one for each token. One vector for all would give many captions the same feature.
+        # nearly always another one for each token. With one vector for all, many captions would
+        # have the same feature.
         generator = torch.Generator(device="cpu").manual_seed(0)
         untrained = torch.randn(4096, width, generator=generator, device="cpu").mul_(0.02)
         untrained = untrained.to(self.token_embedding.weight.device)

@@ -88,8 +88,7 @@ def report(results: Sequence[Result], path: str | Path, examples: int = 6) -> No
         confusions(page, results, examples // 2)
     if task.negatives:
         fooled(page, results)
-    # The built-in world has one or two test images per class: too few to say what is taken for what.
-    if task.class_names and not task.images.scenes:
+    if task.class_names:
         mistaken(page, results)
     if task.captions:
         draw_map(page, results)

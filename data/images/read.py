@@ -1,6 +1,6 @@
 """Read images with captions: a data specification -> CaptionedImages.
 
-    shapes, shapes-simple, shapes-rich, shapes-pairs     the built-in worlds (data/world/shapes.py)
+    shapes, shapes-few, shapes-simple and others         the built-in worlds (data/world/shapes.py)
     a csv, tsv, jsonl or json file, .tar shards, folder  what you bring (data/images/formats.py)
     a folder that python -m data.images.pack made        the same, decoded (data/images/pack.py)
 

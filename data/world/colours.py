@@ -4,9 +4,9 @@
     NAMED      colours by the names of CSS (Cascading Style Sheets, the web's standard). The world
                "shapes" has them, too.
     COMPOUNDS  names that no training caption has, made of words that training captions have
-    UNSEEN     names that share no word and no part of a word with any training caption. An image
-               tower learns them from likeness alone: if the text vectors of "crimson" and of "red"
-               are alike, an image of something crimson should find "crimson".
+    UNSEEN     names that share no word and no token with any training caption. No image tower
+               learns them. They can be found only by likeness: if the text vectors of "crimson" and
+               of "red" are alike, an image of something crimson may find "crimson".
 
 The values of BASIC are our own. The others are those of CSS, and where CSS has no such name, those
 of the survey of colour names by XKCD (public domain).
@@ -103,7 +103,7 @@ APART = 25  # in CIELAB; 2.3 is a difference that can just be seen side by side
 
 @cache
 def are_apart() -> np.ndarray:
-    """(109 or so, square) bool: can the two colours be told apart? In the order of RGB_OF.
+    """Which pairs of colours can be told apart: bool (n, n), both in the order of RGB_OF.
 
     Things in one scene have colours that are apart, and so has a false caption from the true one.
     """

@@ -540,8 +540,8 @@ def half_truth(scene: Scene, forbidden: Set[str] = frozenset()) -> tuple[str, st
     """A short true caption, and the same with one wrong detail more. (arXiv 2602.23906)
 
     "a medium hot pink star", "a medium hot pink star on sand".
-    The false one is the longer one, and in its form more like the image's own caption. A model that likes
-    that takes it.
+    The false one is the longer one, and in its form more like the image's own caption. A model
+    that likes such a form takes it.
 
     forbidden  as in `negatives`; None where all details are forbidden
     """
