@@ -222,9 +222,9 @@ class Ridge(nn.Linear):
         W = (X^T X + lambda I)^-1 X^T T           X: n image vectors (n, d_in)
         lambda = 0.001 trace(X^T X) / d_in        T: features of their captions (n, d_out)
 
-    W makes |X W - T|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of X^T X,
-    and lambda is a thousandth of it. Without lambda, directions in which the image vectors hardly
-    vary would get huge weights. A tower that ends with a norm has such directions.
+    W makes |X W - T|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of
+    X^T X, and lambda is a thousandth of it. Without lambda, directions in which the image vectors
+    hardly vary would get huge weights. A tower that ends with a norm has such directions.
     """
 
     def __init__(self, d_in: int, d_out: int):
@@ -293,9 +293,9 @@ class TokenMean(nn.Module):
 def deep_mlp(d_in: int, d_out: int) -> nn.Module:
     """ShareLock's head, and what APE's head applies to each token: four linear layers.
 
-    ShareLock's public code has four layers of the language model's width, and APE's paper gives four
-    to six layers. GELU is our choice for both. So the two methods differ in nothing else than what
-    the network reads.
+    ShareLock's public code has four layers of the language model's width, and APE's paper gives
+    four to six layers. GELU is our choice for both. So the two methods differ in nothing else than
+    what the network reads.
     """
     hidden = []
     for _ in range(3):

@@ -675,8 +675,8 @@ def caption_loss(
         loss = mean_i CE(logits[i, :], i)
 
     In words: find each first caption's partner among all second captions. The features (B, D) and
-    (C, D) have unit length. Guessing costs ln C, and a model that is not tuned is little better: all
-    cosines are near 1. With B = C = 64 the default model starts at 3.9, ln C is 4.2.
+    (C, D) have unit length. Guessing costs ln C, and a model that is not tuned is little better:
+    all cosines are near 1. With B = C = 64 the default model starts at 3.9, ln C is 4.2.
 
     second      the partner of each first caption, in order. Behind these B there may be hard
                 negatives, which are nobody's partner: the paper has one per pair
@@ -723,7 +723,7 @@ def check_tuning_flags(steps: int, batch_size: int, lr: float, rank: int, seed: 
 def draw_pairs(
     sources: Sequence[Sequence[Related]], batch_size: int, rng: np.random.Generator
 ) -> tuple[list[str], list[str], Tensor]:
-    """Draw a batch from all sources, and two texts of each that is drawn: first, second, duplicates.
+    """Draw a batch from all sources, and two texts of each row: first, second, duplicates.
 
         B_k = B sqrt(N_k) / sum_j sqrt(N_j)              of source k, which has N_k; at least one
 
@@ -731,7 +731,7 @@ def draw_pairs(
     the batch is as much larger or smaller. No source gives one of its own twice.
 
     first       B texts
-    second      C texts, C >= B: the partner of each, then the hard negatives, of those that have one
+    second      C texts, C >= B: the partner of each, then the hard negatives that there are
     duplicates  (B, C) bool: second text j is of row i's group, or first text i is of row j's
     """
     roots = [math.sqrt(len(source)) for source in sources]
@@ -774,8 +774,8 @@ def tune(
 ) -> list[float]:
     """Train LoRA on pairs of texts that belong together; write the adapter to `out`.
 
-    sources        texts for training (data/texts.py). One source: the captions of each image, or the
-                   rows of a table. draw_pairs says how a batch is drawn from several
+    sources        texts for training (data/texts.py). One source: the captions of each image, or
+                   the rows of a table. draw_pairs says how a batch is drawn from several
     layer          the texts' vectors are the mean of the tokens after this block
     batch_size     pairs per step
     bidirectional  let each token see the whole caption, as the paper does

@@ -167,8 +167,8 @@ class Config:
     )
     whiten: int = flag(
         None,
-        "whiten the vectors to this many directions (0: only centre them; default: 256, but at most "
-        "a quarter of the captions)",
+        "whiten the vectors to this many directions (0: only centre them; default: 256, but at "
+        "most a quarter of the captions)",
         low=0,
     )
     whiten_power: float = flag(
@@ -576,7 +576,7 @@ def open_image_inputs(
 def pairs_of(
     model: lift.TwoTower, batches: Batches, n_batches: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a head with `fit` reads: image vectors (B, width) and text features (B, D) of batches."""
+    """What a head with `fit` reads: image vectors (B, width), text features (B, D) of batches."""
     for step in range(n_batches):
         image, text, *_ = batches(step)
         yield model.image_vectors(image), model.encode_text(text, normalize=True)

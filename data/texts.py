@@ -133,16 +133,16 @@ def read_table(
 
     largest = max(Counter(groups).values())
     print(
-        f"{path}: a table of pairs: {len(rows)} rows in {len(texts)} groups (at most {largest} rows "
-        f"in one), {len(held_out)} groups held out (a tenth, by a hash); "
+        f"{path}: a table of pairs: {len(rows)} rows in {len(texts)} groups (at most {largest} "
+        f"rows in one), {len(held_out)} groups held out (a tenth, by a hash); "
         f"{sum(bool(related.hard) for related in training)} of {len(training)} rows for training "
         "have a hard negative",
         file=sys.stderr,
     )
     if len(texts) - len(held_out) < 2:
         raise BadInput(
-            f"{path}: tuning needs two groups of texts or more, and here are {len(texts)}, of which "
-            f"{len(held_out)} are held out; rows of one group, or with an equal text, are one"
+            f"{path}: tuning needs two groups of texts or more, and here are {len(texts)}, of "
+            f"which {len(held_out)} are held out; rows of one group, or with an equal text, are one"
         )
     return training, [first_rows[group] for group in sorted(held_out, key=digests.get)]
 

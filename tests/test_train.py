@@ -462,7 +462,8 @@ def learn(small, images, monkeypatch, method, **changes):
     return evaluated(cfg["out"]).scores["retrieval"]
 
 
-# What needs more than 150 steps, or another rate, to know 64 pairs by heart: the starting tower is random, the LLM tiny.
+# What needs more than 150 steps, or another rate, to know 64 pairs by heart: the starting tower is
+# random, the language model tiny.
 SLOWER = {
     "llm2clip": {"lr": 1e-2, "steps": 300},
     "ape": {"lr": 1e-2, "steps": 400},

@@ -240,7 +240,7 @@ def test_captions_that_belong_together_too_are_no_negatives():
 
 
 def test_hard_negatives_are_columns_of_every_row():
-    """Loss and gradient against a softmax in plain numbers. The second hard one is true of row 0."""
+    """Loss and gradient against a softmax in plain numbers. The second hard one fits row 0."""
     generator = torch.Generator().manual_seed(0)
     first, second, hard = (
         F.normalize(torch.randn(n, 4, generator=generator, dtype=torch.float64), dim=1)

@@ -202,7 +202,7 @@ class NearButFalse:
                 family.append(synset.key)
 
     def candidates(self, synset: Synset) -> Iterator[str]:
-        """Its opposites, then its sisters from the next one on, then opposites of what it is like."""
+        """Its opposites, then its sisters from the next one on, then opposites of its like."""
         yield from synset.targets("!")
         for parent in synset.targets("@", "@i")[:1]:
             place = self.place[synset.key]
