@@ -56,13 +56,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.captions import END
+from data.captions import END, DistinctCaptions
 from data.common import BadInput, chunks, interpreting, select
 from data.files.runs import read_run
 from data.files.tensors import mismatch
 from data.images.pixels import normalize_pixels, to_square
 from data.vectors import OutsideVectors
-from llm_text import Llama, TextSource, load_llm, mean_token, text_inputs, whitening
+from llm_text import Llama, TextSource, load_llm, mean_token, scatter_within, text_inputs, whitening
 from vit import Block, ViT, init_linears
 
 # --------------------------------------------------------------------------------------------------
@@ -404,13 +404,16 @@ class TextTower(nn.Module):
             self.register_buffer(name, tensor)
 
     @staticmethod
-    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
+    def fit(
+        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
+    ) -> tuple[Tensor, ...]:
         """Compute, once and before training, what the tower needs to know of the training captions:
         statistics or a vocabulary. No gradient is involved.
 
         inputs      has a length and slices; one row per distinct caption
         directions  how many directions whitening keeps (--whiten); most towers ignore it
         power       how far it evens them out (--whiten-power); most towers ignore it
+        captions    with --text-map lda: which image has which captions; most towers ignore it
         """
         return ()
 
@@ -438,15 +441,20 @@ class LLMVectors(TextTower):
             return (vectors.float() - self.mean) @ self.matrix  # (B, width)
 
     @staticmethod
-    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
-        return whitening(inputs, directions, power)
+    def fit(
+        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
+    ) -> tuple[Tensor, ...]:
+        within = scatter_within(inputs, captions) if captions else None
+        return whitening(inputs, directions, power, within)
 
 
 class RawVectors(LLMVectors):
     """LLM2CLIP's text tower: the language model's vector as it is."""
 
     @staticmethod
-    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
+    def fit(
+        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
+    ) -> tuple[Tensor, ...]:
         llm_width = inputs[:1].shape[1]
         # Subtracting zeros and multiplying by the identity changes nothing. So `forward` stays one.
         return torch.zeros(llm_width), torch.eye(llm_width)
@@ -472,7 +480,9 @@ class LLMTokens(TextTower):
         return torch.where(is_real, (tokens.float() - self.mean) / self.std, 0.0)
 
     @staticmethod
-    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
+    def fit(
+        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
+    ) -> tuple[Tensor, ...]:
         # Sums in float64 over 1,000 captions at a time: all of them may be larger than memory.
         count = total = squares = 0
         for chunk in chunks(inputs, 1000):
@@ -524,7 +534,9 @@ class TokenTable(TextTower):
         return vectors * (ids >= 0)[..., None]  # zeros at END and PAD, which are negative
 
     @staticmethod
-    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
+    def fit(
+        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
+    ) -> tuple[Tensor, ...]:
         return (vocabulary(inputs),)
 
 
@@ -568,7 +580,9 @@ class TextTransformer(TextTower):
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, width)
 
     @staticmethod
-    def fit(inputs, directions: int, power: float = 0.5) -> tuple[Tensor, ...]:
+    def fit(
+        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
+    ) -> tuple[Tensor, ...]:
         return (vocabulary(inputs),)
 
 
@@ -622,7 +636,13 @@ class WordLabels(TextTower):
         return torch.cat([ids.clamp_min(-1), pairs], dim=1)
 
     @staticmethod
-    def fit(inputs, directions: int, power: float = 0.5, limit: int = 4096) -> tuple[Tensor, ...]:
+    def fit(
+        inputs,
+        directions: int,
+        power: float = 0.5,
+        captions: DistinctCaptions | None = None,
+        limit: int = 4096,
+    ) -> tuple[Tensor, ...]:
         """The commonest labels, `limit` at most, and their weights.
 
             weight_v = log(captions / captions that hold v)

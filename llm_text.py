@@ -39,8 +39,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.captions import Related, TokenIds
-from data.common import BadInput, chunks, interpreting, pick_device, progress, run
+from data.captions import DistinctCaptions, Related, TokenIds
+from data.common import BadInput, chunks, interpreting, pick_device, pick_dtype, progress, run
 from data.files.llm import (
     Adapter,
     LlamaConfig,
@@ -293,7 +293,9 @@ POOLS = {
 # Whitening.
 
 
-def whitening(vectors, directions: int, power: float = 0.5) -> tuple[Tensor, Tensor]:
+def whitening(
+    vectors, directions: int, power: float = 0.5, within: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Statistics that open the cone in which a language model's vectors lie: (mean, matrix).
 
         E[(x - mu) (x - mu)^T] = V diag(sigma^2) V^T     eigenvectors V, of which k are kept: those
@@ -305,6 +307,11 @@ def whitening(vectors, directions: int, power: float = 0.5) -> tuple[Tensor, Ten
     directions  k. With 0 the vectors are only centred: the matrix is the identity (D, D).
     power       a. 1 makes all k directions equally strong, which is called whitening. 0 leaves
                 them as they are. 1/2 stands between the two.
+    within      (D, D), what scatter_within gives: how the captions of one image differ. With it the
+                vectors are first mapped by S^(-1/2), S: within. What differs between captions of
+                one image then counts little, and what differs between images stands out. With the
+                power 0 this is linear discriminant analysis (LDA, Fisher 1936), and E[...] below
+                is the covariance after S^(-1/2).
 
     The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
     each of its k directions. BadInput if the captions vary in fewer than k directions.
@@ -353,8 +360,16 @@ def whitening(vectors, directions: int, power: float = 0.5) -> tuple[Tensor, Ten
     for chunk in chunks(vectors):
         x = chunk.double()
         moments += x.T @ x
-    moments /= N
-    variance, V = torch.linalg.eigh(moments - torch.outer(mean, mean))  # ascending
+    covariance = moments / N - torch.outer(mean, mean)
+
+    # Between captions of one image every direction becomes about equally strong. A part of the mean
+    # strength is added, because few captions show weak directions badly (Friedman 1989).
+    if within is not None:
+        strength, U = torch.linalg.eigh(within.double())
+        even = (U / (strength + strength.mean()).sqrt()) @ U.T  # S^(-1/2), symmetric
+        covariance = even @ covariance @ even
+
+    variance, V = torch.linalg.eigh(covariance)  # ascending
     variance = variance[-directions:].flip(0)  # (k,) the largest first
     V = V[:, -directions:].flip(1)  # (D, k)
 
@@ -366,7 +381,41 @@ def whitening(vectors, directions: int, power: float = 0.5) -> tuple[Tensor, Ten
             f"the {N} captions vary in {int((variance > smallest).sum())} directions only (are "
             "many cut to the same words?); --whiten must be less, better a quarter of that"
         )
-    return mean.float(), (V / variance.sqrt() ** power).float()
+    matrix = V / variance.sqrt() ** power
+    if within is not None:
+        matrix = even @ matrix
+    return mean.float(), matrix.float()
+
+
+def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
+    """How the captions of one image differ: S (D, D), float64, for `whitening`.
+
+        S = E[(x - m) (x - m)^T]                         x: a caption, m: mean of its image's captions
+
+    vectors   of the distinct captions: anything that a tensor of their numbers indexes
+    captions  which image has which of them
+
+    BadInput if no image has two captions.
+    """
+    D = vectors[:1].shape[1]
+    total = torch.zeros(D, D, dtype=torch.float64)
+    count = 0
+    # Images with equal captions, as the drawings of one scene are, count once.
+    lists = {tuple(captions.of_image(i)) for i in range(len(captions.starts) - 1)}
+    for group in chunks(sorted(numbers for numbers in lists if len(numbers) > 1)):
+        sizes = torch.tensor([len(numbers) for numbers in group])
+        image = torch.arange(len(group)).repeat_interleave(sizes)  # (n,) of each caption
+        x = vectors[torch.tensor([number for numbers in group for number in numbers])].double()
+        means = torch.zeros(len(group), D, dtype=torch.float64).index_add_(0, image, x)
+        x -= (means / sizes[:, None])[image]
+        total += x.T @ x
+        count += len(x)
+    if not count:
+        raise BadInput(
+            "--text-map lda compares the captions of one image, and here no image has two "
+            "(built-in worlds: --csv-caption-key paraphrase)"
+        )
+    return total / count
 
 
 # --------------------------------------------------------------------------------------------------
@@ -519,8 +568,9 @@ def load_llm(
     """Load a frozen language model.
 
     path     a GGUF file or a Hugging Face folder; None or "": the default, fetched once
-    dtype    of the weights. It does not follow the device: a run that was trained on a GPU must
-             find the same vectors on a CPU.
+    dtype    of the weights. It does not follow the device: a run that was trained on one machine
+             must find the same vectors on another one. In bfloat16 a vector is a little different:
+             after whitening its cosine to the one in float32 is 0.9999.
     adapter  a file that `tune` wrote; it is merged into the weights
 
     Every tensor of the file is used and every parameter is filled. BadInput where that fails.
@@ -798,6 +848,7 @@ def tune(
     llm.to(llm.device)  # the LoRA are new, and on the CPU
     trained = [parameter for parameter in llm.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
+    in_bf16 = pick_dtype("auto", llm.device) == "bfloat16"
 
     def read(texts):
         # Texts of similar length are read together. So little is padded.
@@ -805,7 +856,9 @@ def tune(
         parts = []
         for places in chunks(order, 32):
             ids, mask = llm.tokenize([texts[i] for i in places], 512)
-            parts.append(mean_token(llm.model(ids, mask, layer), mask))
+            with torch.autocast(llm.device.type, torch.bfloat16, enabled=in_bf16):
+                hidden = llm.model(ids, mask, layer)  # (B, L, D)
+            parts.append(mean_token(hidden, mask))
         in_order = torch.tensor(order, device=llm.device).argsort()
         return F.normalize(torch.cat(parts)[in_order], dim=1)  # (B, D)
 

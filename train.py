@@ -23,7 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 import lift
 from data.batches import Batches, Crops
 from data.captions import DistinctCaptions
-from data.common import BadInput, pick_device, progress, run, select, stop_signals
+from data.common import BadInput, pick_device, pick_dtype, progress, run, select, stop_signals
 from data.files.runs import read_run, save_tensors
 from data.files.tensors import mismatch
 from data.files.vit import load_vit
@@ -151,9 +151,10 @@ class Config:
     )
     llm_adapter: str = flag("", "adapter for it, from llm_text.py --tune")
     llm_dtype: str = flag(
-        "float32",
-        "precision of the language model (bfloat16: half the memory)",
-        choices=["float32", "bfloat16"],
+        "auto",
+        "precision of the frozen language model (auto: bfloat16 where the device is fast with it, "
+        "else float32)",
+        choices=["auto", "float32", "bfloat16"],
     )
     pool: str = flag(
         "mean",
@@ -172,7 +173,17 @@ class Config:
         low=0,
     )
     whiten_power: float = flag(
-        0.5, "how far whitening evens the directions out (1: all alike, 0: not)", low=0, high=1
+        None,
+        "how far whitening evens the directions out (1: all alike, 0: not; default: 0.5, with "
+        "--text-map lda 0)",
+        low=0,
+        high=1,
+    )
+    text_map: str = flag(
+        "pca",
+        "which directions whitening keeps: the strongest between captions, or (lda) those in which "
+        "images differ more than the captions of one image do",
+        choices=["pca", "lda"],
     )
     text_features: str = flag(
         "", "in place of the language model, vectors of captions: FILE.npy, named by FILE.txt"
@@ -367,9 +378,9 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
         idle["embed_dim"] = "the tower without a head is the shared space"
     if method.text is not lift.LLMVectors:
         idle["whiten"] = f"no vectors are whitened, {with_method}"
-        idle["whiten_power"] = idle["whiten"]
+        idle["whiten_power"] = idle["text_map"] = idle["whiten"]
     elif cfg.whiten == 0:
-        idle["whiten_power"] = "with --whiten 0 the vectors are only centred"
+        idle["whiten_power"] = idle["text_map"] = "with --whiten 0 vectors are only centred"
     if not reads_llm:
         idle["llm_dtype"] = "no captions are read by a frozen language model"
         idle["pool"] = idle["llm_dtype"]
@@ -538,7 +549,11 @@ def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
     directions = directions_for(cfg, len(texts.inputs), width=texts.inputs[:1].shape[-1])
-    fitted = method.text.fit(texts.inputs, directions, cfg.whiten_power)
+    is_lda = cfg.text_map == "lda"
+    power = cfg.whiten_power
+    if power is None:
+        power = 0.0 if is_lda else 0.5
+    fitted = method.text.fit(texts.inputs, directions, power, texts.captions if is_lda else None)
     label_fitted = ()
     if method.labels:
         label_fitted = lift.WordLabels.fit(texts.label_ids, directions)
@@ -678,6 +693,8 @@ def train(cfg: Config) -> dict:
     """
     # ---- Set up: the data, the model, the optimizer.
     device = pick_device(cfg.device)
+    # The run keeps the precision itself, not "auto": another machine must find the same vectors.
+    cfg = replace(cfg, llm_dtype=pick_dtype(cfg.llm_dtype, device))
     on_gpu = device.type == "cuda"
     bf16 = cfg.precision == "amp_bf16" or (cfg.precision == "auto" and on_gpu)
     out = Path(cfg.out)

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import llm_text
-from data.captions import END
+from data.captions import END, DistinctCaptions
 from data.common import BadInput
 from data.files.llm import fetch_default
 from data.vectors import CaptionVectors, StoredRows
@@ -360,6 +360,63 @@ def test_whitened_vectors_have_mean_zero_and_variance_one(skewed):
     _, _, directions = np.linalg.svd((skewed - skewed.mean(0)).numpy())
     top = torch.from_numpy(directions[:7].T)
     assert relative_error(top @ (top.T @ matrix), matrix) < 0.01
+
+
+@pytest.fixture
+def described(skewed):
+    """Which of 100 images has which of the 300 vectors as captions, and how these differ.
+
+    Images 0 to 89 have three each, which differ by little; images 90 to 99 have one each, the rest
+    of the vectors belongs to nobody.
+    """
+    vectors = skewed.clone()
+    generator = torch.Generator().manual_seed(13)
+    small = torch.randn(20, 20, generator=generator) / 5
+    for i in range(90):
+        for j in range(3):
+            noise = torch.randn(20, generator=generator) @ small
+            vectors[3 * i + j] = skewed[3 * i] + noise
+    lists = [[str(3 * i + j) for j in range(3)] for i in range(90)]
+    lists += [[str(270 + i)] for i in range(30)]
+    return vectors, lists
+
+
+def test_the_scatter_within_images_is_that_of_their_captions_about_their_mean(described):
+    vectors, lists = described
+    # Images with equal captions count once, whatever their order.
+    captions = DistinctCaptions(lists + lists[:40])
+    by_hand = np.zeros((20, 20))
+    for i in range(90):
+        x = vectors[3 * i : 3 * i + 3].double().numpy()
+        by_hand += (x - x.mean(0)).T @ (x - x.mean(0))
+    ours = llm_text.scatter_within(StoredRows(vectors, torch.arange(300)), captions)
+    assert np.allclose(ours, by_hand / 270, rtol=1e-6, atol=1e-9)
+
+    with pytest.raises(BadInput, match="no image has two"):
+        llm_text.scatter_within(vectors, DistinctCaptions(lists[90:]))
+
+
+def test_whitening_with_the_scatter_within_solves_the_problem_of_fisher(described):
+    """LDA: matrix^T S matrix = 1 and matrix^T C matrix is diagonal, with the largest values.
+
+    The values are found another way as well, by a Cholesky factor L of S: those of L^-1 C L^-T.
+    """
+    vectors, lists = described
+    within = llm_text.scatter_within(vectors, DistinctCaptions(lists))
+    mean, matrix = llm_text.whitening(vectors, 7, power=0, within=within)
+    x = (vectors - mean).double().numpy()
+    covariance = x.T @ x / 300
+    shrunk = within.numpy() + np.eye(20) * np.trace(within) / 20
+    M = matrix.double().numpy()
+    assert np.allclose(M.T @ shrunk @ M, np.eye(7), atol=1e-4)
+    values = M.T @ covariance @ M
+    inverse = np.linalg.inv(np.linalg.cholesky(shrunk))
+    theirs = np.linalg.eigvalsh(inverse @ covariance @ inverse.T)[::-1][:7]
+    assert np.allclose(values, np.diag(theirs), rtol=1e-3, atol=1e-3 * theirs[0])
+    # With the power 1 these strengths are made equal.
+    _, even = llm_text.whitening(vectors, 7, power=1, within=within)
+    even = even.double().numpy()
+    assert np.allclose(even.T @ covariance @ even, np.eye(7), atol=1e-3)
 
 
 def test_whitening_to_0_directions_only_centres(skewed):

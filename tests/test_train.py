@@ -22,12 +22,13 @@ import lift
 import train
 import vit
 from data import benchmarks
+from data.captions import DistinctCaptions
 from data.common import BadInput, run
 from data.files.runs import read_run
-from data.images.read import CaptionedImages, read_images
+from data.images.read import CaptionedImages, read_images, scene_captions
 from data.world import shapes
 from data.world.drawing import draw
-from llm_text import load_llm
+from llm_text import load_llm, scatter_within, whitening
 from tests.conftest import evaluated, ridge_by_least_squares
 
 COMMAND = [sys.executable, str(Path(train.__file__))]
@@ -283,6 +284,7 @@ def test_the_program_ends_with_status_2():
         (["--learning-rate", "1"], "unrecognized arguments"),
         (["--method", "clipp"], "invalid choice"),
         (["--whiten", "500"], "--whiten can be at most 15 here"),
+        (["--text-map", "lda"], "here no image has two"),
         (["--layer", "9"], "layer 9 does not exist"),
         (["--device", "cuda:9"], "try --device cpu"),
         (["--val-data", "nowhere.csv"], "nowhere.csv: no such file"),
@@ -529,6 +531,8 @@ def test_shuffled_captions_stay_at_chance_on_held_out_images(small, monkeypatch)
     "flags, idle",
     [
         ({"method": "clip"}, {"whiten", "pool", "layer", "llm_dtype", "image_norm", "image_views"}),
+        ({"method": "clip"}, {"text_map", "whiten_power"}),
+        ({"method": "lift", "whiten": 0}, {"text_map", "whiten_power"}),
         ({"method": "lift"}, {"text_width", "text_depth", "text_heads", "embed_dim"}),
         ({"method": "lift", "text_features": "x"}, {"pool", "layer", "context_length"}),
         ({"method": "ape", "image_weights": "x"}, {"pool", "whiten", "embed_dim"}),
@@ -546,6 +550,7 @@ def test_flags_without_effect_are_known(flags, idle):
     [
         ({"method": "clip"}, {"text_width", "embed_dim", "context_length"}),
         ({"method": "lift"}, {"whiten", "pool", "layer", "llm_dtype", "context_length", "model"}),
+        ({"method": "lift"}, {"text_map", "whiten_power"}),
         ({"method": "lilt", "image_weights": "x"}, {"layer", "embed_dim", "image_norm", "lr"}),
         ({"method": "ridge", "image_weights": "x", "unlock": "all"}, {"lr", "wd", "warmup"}),
         ({"method": "ape_lookup", "image_weights": "x"}, {"embed_dim", "image_norm"}),
@@ -559,6 +564,44 @@ def test_flags_without_effect_are_known(flags, idle):
 )
 def test_flags_with_effect_are_not_called_idle(flags, read):
     assert not read & train.flags_without_effect(train.Config(**flags)).keys()
+
+
+def test_the_map_of_a_run_follows_the_captions_of_one_image(small):
+    """--text-map lda: the text tower is what Fisher's problem gives for the training captions."""
+    small |= {"csv_caption_key": "paraphrase", "text_map": "lda"}
+    train.train(train.Config(**small))
+    model, _, tokenize = lift.load(small["out"])
+    lists = [
+        scene_captions(s, "paraphrase") for s in shapes.make_scenes("train", 16)
+    ]  # of 64 images
+    captions = DistinctCaptions(lists)
+    vectors = tokenize(list(captions)).float()
+    within = scatter_within(vectors, captions)
+    # Between captions of one image it leaves less than one in each direction, most of all it leaves
+    # nothing larger: S was made 1, but for what was added to S.
+    left = model.text.matrix.T @ within.float() @ model.text.matrix
+    assert 0.01 < torch.linalg.eigvalsh(left).max() < 1
+    by_hand = whitening(vectors, 8, 0.0, within)
+    assert torch.allclose(model.text.matrix.abs(), by_hand[1].abs(), rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
+def test_a_run_keeps_the_precision_that_its_captions_were_read_in(small, asked, monkeypatch):
+    """Not "auto": another machine would find other vectors under the same name."""
+    monkeypatch.setattr(
+        train, "pick_dtype", lambda name, device: {"auto": "bfloat16"}.get(name, name)
+    )
+    train.train(train.Config(**small, llm_dtype=asked))
+    kept = read_run(small["out"])["config"]["llm_dtype"]
+    assert kept == ("bfloat16" if asked == "auto" else asked)
+    # The run goes on where "auto" would choose otherwise.
+    monkeypatch.setattr(
+        train, "pick_dtype", lambda name, device: "float32" if name == "auto" else name
+    )
+    cfg = train.from_cli(["--resume", small["out"]])
+    assert cfg.llm_dtype == kept
+    _, _, tokenize = lift.load(small["out"])
+    assert str(tokenize.llm.dtype) == f"torch.{kept}"
 
 
 def test_few_captions_are_whitened_to_a_quarter_of_their_number(capsys):
