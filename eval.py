@@ -46,7 +46,7 @@ from data.files.runs import read_run
 from data.images.formats import Columns, add_column_flags
 from data.images.pixels import normalize_pixels, open_image
 from data.images.read import CaptionedImages
-from data.report import report, table, tree
+from data.report import cost_table, report, table, tree
 from data.vectors import OutsideVectors
 from data.world.shapes import CATEGORIES
 
@@ -374,6 +374,7 @@ class Run:
         checkpoint = read_run(folder)
         self.config = checkpoint["config"]
         self.step = checkpoint["step"]
+        self.cost = checkpoint["cost"]
         self.seen_digests = checkpoint.get("seen", torch.empty(0))  # some of the training images'
         self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
@@ -521,6 +522,7 @@ def evaluate(run: Run, task: Task) -> Result:
         "data": task.data,
         "step": run.step,
         "counts": counts,
+        "cost": run.cost,
         **tree({name: one.value for name, one in scores.items()}),
         "ci95": tree({name: one.ci95 for name, one in scores.items()}),
         "chance": tree({name: one.chance for name, one in scores.items()}),
@@ -685,6 +687,7 @@ def main() -> None:
     counts = [f"{n} {what}" for what, n in scores["counts"].items()]
     print(f"\n{scores['data']}: {', '.join(counts)}\n")
     print(table([result.scores for result in results]))
+    print(f"\n{cost_table([result.scores for result in results])}")
 
     folder = results[0].folder if len(results) == 1 else results[0].folder.parent
     target = Path(args.report or folder / f"report{name}.png")

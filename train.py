@@ -504,6 +504,7 @@ class TrainingTexts:
     cut_share: float  # of captions that were longer than --context-length
     fingerprint: str  # of what made the inputs
     frozen_parameters: int  # of the language model that read them
+    seconds: float  # that making the inputs took; few where the cache had them
     label_ids: object | None  # for a method with labels: their token ids, rows as in inputs
 
 
@@ -515,14 +516,22 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
     """
     method = lift.METHODS[cfg.method]
     source = select(TextSource, asdict(cfg))
-    reader = text_inputs(method.text.inputs, source, device)
     captions = DistinctCaptions(images.captions)
+    begun = time.time()
+    reader = text_inputs(method.text.inputs, source, device)
     inputs, cut_share = reader.read(captions)
+    seconds = time.time() - begun
     label_ids = None
     if method.labels:
         label_ids, _ = text_inputs("ids", source, device).read(captions)
     return TrainingTexts(
-        captions, inputs, cut_share, reader.fingerprint, reader.frozen_parameters, label_ids
+        captions,
+        inputs,
+        cut_share,
+        reader.fingerprint,
+        reader.frozen_parameters,
+        seconds,
+        label_ids,
     )
 
 
@@ -758,6 +767,16 @@ def train(cfg: Config) -> dict:
     first |= {"trained": trained, "parameters": parameters, "skipped": images.skipped}
     log.write(json.dumps(first) + "\n")
 
+    # What the run has cost so far. A resumed run adds to what it cost before.
+    cost = {
+        "trained_parameters": trained,
+        "parameters": parameters,
+        "caption_seconds": texts.seconds,
+        "training_seconds": 0.0,
+        "images": 0,
+    }
+    cost |= checkpoint["cost"] if checkpoint else {}
+
     def save(step):
         state = {
             "config": asdict(cfg),
@@ -766,6 +785,7 @@ def train(cfg: Config) -> dict:
             "text_fingerprint": texts.fingerprint,
             "image_fingerprint": image_inputs.fingerprint,
             "seen": seen_digests,
+            "cost": cost,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
@@ -825,6 +845,8 @@ def train(cfg: Config) -> dict:
                     "eta_seconds": (total - done) * len(text) / speed,
                     "seconds": now - begun,
                 }
+                cost["training_seconds"] += now - since
+                cost["images"] += n_images
                 bar.write(log_line(entry, total), file=sys.stderr)
                 log.write(json.dumps(entry) + "\n")
                 since, n_images, waited = time.time(), 0, 0.0

@@ -72,6 +72,30 @@ def table(scores: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+def cost_table(scores: Sequence[dict]) -> str:
+    """What the runs have cost, as a Markdown table.
+
+    "reading captions" is few seconds where the captions were in the cache. An image counts each
+    time it is shown.
+    """
+    costs = [one["cost"] for one in scores]
+    rows = {
+        "trained parameters": [f"{cost['trained_parameters']:,}" for cost in costs],
+        "all parameters": [f"{cost['parameters']:,}" for cost in costs],
+        "reading captions, s": [f"{cost['caption_seconds']:.0f}" for cost in costs],
+        "training, s": [f"{cost['training_seconds']:.0f}" for cost in costs],
+        "images per second": [
+            f"{cost['images'] / max(cost['training_seconds'], 1e-9):.0f}" for cost in costs
+        ],
+    }
+    lines = [
+        f"| cost | {' | '.join(one['run'] for one in scores)} |",
+        "|---|" + "---|" * len(costs),
+    ]
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+    return "\n".join(lines)
+
+
 # --------------------------------------------------------------------------------------------------
 # report.png.
 

@@ -317,5 +317,6 @@ def test_scores_report_and_command(small, tmp_path):
             assert 0 <= interval[0] <= value <= interval[1] <= 1 and 0 < chance < 1
         assert result["chance"]["retrieval"]["i2t"]["R@10"] == pytest.approx(10 / 800)
         assert f"| {folder} |" in done.stdout
+        assert f"{result['cost']['trained_parameters']:,} " in done.stdout
     with Image.open(tmp_path / "report.png") as image:
         assert image.width == 1400 and image.height > 1000

@@ -173,6 +173,12 @@ def test_stop_and_resume_equals_one_run_bit_for_bit(small, tmp_path, method, mon
     assert saves == [2, 4] and read_run(half["out"])["step"] == 4
     train.train(train.from_cli(["--resume", half["out"]]))
     assert_same(state(half["out"]), whole)
+    # What it has cost counts from the first start.
+    costs = [read_run(folder)["cost"] for folder in (small["out"], half["out"])]
+    assert [cost["images"] for cost in costs] == [6 * 16, 6 * 16]
+    one, other = [{k: v for k, v in cost.items() if "seconds" not in k} for cost in costs]
+    assert one == other and all(cost["training_seconds"] > 0 for cost in costs)
+    assert 0 < one["trained_parameters"] <= one["parameters"]
 
 
 @pytest.mark.slow

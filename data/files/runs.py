@@ -10,7 +10,7 @@ from data.common import BadInput, interpreting, replacing
 from data.files.tensors import read_safetensors
 
 # What is kept of a run beside its weights. Files of data/files/export.py hold it, too.
-RUN_KEYS = ("config", "step", "text_fingerprint", "image_fingerprint")
+RUN_KEYS = ("config", "step", "text_fingerprint", "image_fingerprint", "cost")
 
 
 def load_tensors(path: Path):
