@@ -490,11 +490,17 @@ def evaluate(run: Run, task: Task) -> Result:
         result.false = run.encode_texts([negative.false for negative in task.negatives])
         image = result.image[[negative.image for negative in task.negatives]]  # (M, D)
         result.is_correct = compositional(image, result.true, result.false)
-        categories = [negative.category for negative in task.negatives]
-        scores |= compositional_scores(categories, result.is_correct)
-        is_half_truth = np.array(categories) == "half_truth"
-        if is_half_truth.any():
-            scores["half_truth"] = score(result.is_correct[torch.from_numpy(is_half_truth)], 0.5)
+        categories = np.array([negative.category for negative in task.negatives])
+        is_composition = np.isin(categories, CATEGORIES)
+        if is_composition.any():
+            scores |= compositional_scores(
+                categories[is_composition], result.is_correct[is_composition]
+            )
+        for name in dict.fromkeys(categories[~is_composition].tolist()):
+            # Several false captions of one image rise and fall together.
+            which = [n.image for n in task.negatives if n.category == name]
+            group = np.unique(which, return_inverse=True)[1]
+            scores[name] = score(result.is_correct[categories == name], 0.5, group)
 
     if task.class_names:
         image = result.image[list(task.classified)]  # (n, D)

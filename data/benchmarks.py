@@ -47,7 +47,7 @@ class Negative(NamedTuple):
     """An image with its true caption and a false one that differs in one respect, the category."""
 
     image: int
-    category: str  # one of shapes.CATEGORIES, or what else is asked
+    category: str  # one of shapes.CATEGORIES, or the name of another score
     true: str
     false: str
 
@@ -163,7 +163,35 @@ def held_out(config: dict, data: str = "", columns: Columns = Columns()) -> Task
     )
     if images.scenes:
         ask_of_world(task, config)
+    elif not config["text_features"]:
+        task.negatives = read_false_captions(Path(data).parent / FALSE_CAPTIONS, images)
     return task
+
+
+# A file beside the images may say what is false of them, as that of data/world/icons.py does.
+FALSE_CAPTIONS = "false_captions.jsonl"
+
+
+def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
+    """The false captions of these images in a file, which may hold others, or not be there.
+
+        {"image": "test.tar/bell", "true": "a bell", "false": "no bell", "category": "replace"}
+
+    "image" is a name as read_images gives it. BadInput for a line that is not like this.
+    """
+    if not path.is_file():
+        return []
+    place = {name: i for i, name in enumerate(images.names)}
+    negatives = []
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            with interpreting(f"{path} line {number}"):
+                entry = json.loads(line)
+                image, true, false = entry["image"], entry["true"], entry["false"]
+                category = f"false_captions {entry['category']}"
+                if image in place:
+                    negatives.append(Negative(place[image], category, str(true), str(false)))
+    return negatives
 
 
 def ask_of_world(task: Task, config: dict) -> None:

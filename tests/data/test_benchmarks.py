@@ -458,6 +458,35 @@ def test_retrieval_by_hand(trained, known):
     assert one_caption["i2t"]["R@1"] == pytest.approx((2 + 1 + 1 + 2) / 4 / 4)
 
 
+def test_false_captions_that_lie_beside_the_images(trained, known):
+    """Each category is a score of its own; lines about other images are not taken."""
+    captions = {1: [("a", [1.0, 0.0])], 2: [("b", [0.0, 1.0])], 3: [("c", [0.6, 0.8])]}
+    texts = dict(pair for some in captions.values() for pair in some) | {"x": [0.8, 0.6]}
+    known({1: [1.0, 0.0], 2: [0.0, 1.0], 3: [0.6, 0.8]}, texts)
+    data = captions_csv(captions)
+    lines = [
+        ("1.png", "a", "x", "add"),  # 1.0 against 0.8: right
+        ("2.png", "b", "b", "add"),  # a tie is wrong
+        ("3.png", "x", "c", "replace"),  # 0.96 against 1.0: wrong
+        ("3.png", "c", "a", "replace"),  # right
+        ("9.png", "c", "a", "replace"),
+    ]
+    keys = ("image", "true", "false", "category")
+    text = "".join(json.dumps(dict(zip(keys, line, strict=True))) + "\n" for line in lines)
+    Path("false_captions.jsonl").write_text(text)
+    scores = evaluated(trained, data).scores
+    assert scores["false_captions"] == {"add": 0.5, "replace": 0.5}
+    assert scores["chance"]["false_captions"] == {"add": 0.5, "replace": 0.5}
+    # Both of "replace" are of one image, so there is nothing to draw from.
+    assert scores["ci95"]["false_captions"]["replace"] == [0.5, 0.5]
+    assert "compositional" not in scores and scores["counts"]["false captions"] == 4
+
+    for line, words in (("{", "line 6: truncated"), ('{"image": "1.png"}', "line 6: ")):
+        Path("false_captions.jsonl").write_text(text + line + "\n")
+        with pytest.raises(BadInput, match=words):
+            evaluated(trained, data)
+
+
 def test_one_caption_per_image_is_its_first(trained, known):
     captions = {1: [("a", [1.0, 0.0]), ("b", [0.0, 0.9])], 2: [("c", [0.5, 0.1])]}
     texts = dict(pair for some in captions.values() for pair in some)
