@@ -586,6 +586,12 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         help="file of prompts with {}, one per line (default: LIFT's prompt)",
     )
+    parser.add_argument(
+        "--split",
+        choices=["test", "val"],
+        default="test",
+        help="of a built-in world: val are its validation scenes, to choose settings by",
+    )
     add_column_flags(parser)
     parser.add_argument(
         "--report", help="where the drawing goes (default: report.png in the run, or above several)"
@@ -620,7 +626,7 @@ def choose_task(args: argparse.Namespace, config: dict) -> Task:
         return benchmarks.sugarcrepe(args.sugarcrepe, image_size, args.images)
     if args.winoground:
         return benchmarks.winoground(args.winoground, image_size)
-    return benchmarks.held_out(config, args.data, select(Columns, vars(args)))
+    return benchmarks.held_out(config, args.data, select(Columns, vars(args)), args.split)
 
 
 def name_of_files(args: argparse.Namespace) -> str:
@@ -629,7 +635,8 @@ def name_of_files(args: argparse.Namespace) -> str:
         where = getattr(args, test)
         if where:
             return f"-{test}-{Path(where).resolve().stem}"
-    return f"-{Path(args.data).resolve().stem}" if args.data else ""
+    split = "-val" if args.split == "val" else ""
+    return (f"-{Path(args.data).resolve().stem}" if args.data else "") + split
 
 
 def check_same_images(runs: Sequence[Run], tasks: Sequence[Task]) -> None:

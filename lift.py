@@ -30,7 +30,7 @@ One step of LIFT in plain PyTorch, with nothing of this project but the ViT:
     sigma = variance[-256:].sqrt()                    # of the 256 strongest directions
     whiten = directions[:, -256:] / sigma.sqrt()      # (576, 256), the power 1/2 of whitening
 
-    image_tower = ViT("micro/8", 40)                  # from scratch: (B, 3, 40, 40) -> (B, 128)
+    image_tower = ViT("nano/16", 64)                  # from scratch: (B, 3, 64, 64) -> (B, 128)
     head = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 256))
     logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
@@ -353,8 +353,8 @@ class LilTAdapter(nn.Module):
 class Sizes:
     """The sizes that a user may choose. Flags of train.py have the same names and defaults."""
 
-    model: str = "micro/8"  # of the image tower, a key of vit.SIZES
-    image_size: int = 40  # pixels per side
+    model: str = "nano/16"  # of the image tower, a key of vit.SIZES
+    image_size: int = 64  # pixels per side
     image_pool: str = "avg"  # mean of the patches, or "tok", a class token
     embed_dim: int = 128  # D, where both towers have a head; width of TokenTable's vectors
     text_width: int = 64  # the next three: of a text transformer from scratch

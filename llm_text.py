@@ -609,7 +609,7 @@ class TextSource:
 
     llm: str = ""  # GGUF file or Hugging Face folder; "": the default
     llm_adapter: str = ""  # what `tune` wrote
-    llm_dtype: str = "float32"
+    llm_dtype: str = "auto"  # float32 or bfloat16; see data.common.pick_dtype
     pool: str = "mean"  # a key of POOLS
     layer: int = 0  # the block after which hidden states are read; 0: the pooling's own
     context_length: int = 77  # tokens at most
@@ -640,7 +640,8 @@ def text_inputs(
     if source.text_features:
         return OutsideVectors(source.text_features, ndim=2 if kind == "vectors" else 3)
 
-    llm = load_llm(source.llm, device, getattr(torch, source.llm_dtype), source.llm_adapter)
+    dtype = getattr(torch, pick_dtype(source.llm_dtype, torch.device(device)))
+    llm = load_llm(source.llm, device, dtype, source.llm_adapter)
     pool = source.pool if kind == "vectors" else "tokens"
     return CaptionVectors(llm, pool, source.layer or None, source.context_length)
 

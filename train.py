@@ -120,12 +120,12 @@ class Config:
     )
 
     model: str = flag(
-        "micro/8",
+        "nano/16",
         "image tower: size/patch side",
         section="image tower",
         choices=[name + kind for kind in KINDS for name in SIZES],
     )
-    image_size: int = flag(40, "side of the images in pixels", low=1)
+    image_size: int = flag(64, "side of the images in pixels", low=1)
     image_pool: str = flag("avg", "mean of the patches, or a class token", choices=["avg", "tok"])
     image_weights: str = flag(
         "", "pretrained image tower: a run folder, or a timm or Hugging Face ViT (docs/weights.md)"
@@ -193,12 +193,12 @@ class Config:
     text_heads: int = flag(2, "attention heads of that text transformer", low=1)
     context_length: int = flag(77, "tokens of a caption at most", low=2)
 
-    batch_size: int = flag(256, "images per step", section="optimisation", low=1)
+    batch_size: int = flag(128, "images per step", section="optimisation", low=1)
     epochs: int = flag(4, "passes over the images; each pass shows one caption per image", low=1)
     steps: int = flag(
         0, "train this many steps at most, the last at rate 0 (0: as --epochs says)", low=0
     )
-    lr: float = flag(3e-3, "peak learning rate", low=0, high=1)
+    lr: float = flag(2e-3, "peak learning rate", low=0, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
     beta2: float = flag(0.98, "AdamW's beta2", low=0, high=0.9999)
     eps: float = flag(1e-6, "AdamW's epsilon", low=0, high=1)

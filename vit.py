@@ -26,9 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # name: (side of a patch in pixels, width, blocks, heads). The image size is free: it only sets how
-# many patches there are. The sizes from Ti to L are those of the papers. The two "micro" sizes are
-# ours: they train in minutes on a CPU.
+# many patches there are. The sizes from Ti to L are those of the papers. The first three are ours:
+# they train in minutes on a CPU.
 SIZES = {
+    "nano/16": (16, 128, 4, 4),
     "micro/8": (8, 128, 4, 4),
     "micro/16": (16, 192, 4, 6),
     "Ti/16": (16, 192, 12, 3),
@@ -146,7 +147,7 @@ class ViT(nn.Module):
     Raises ValueError for a size, image size or pool that does not exist.
     """
 
-    def __init__(self, size: str = "micro/8", image_size: int = 64, pool: str = "avg"):
+    def __init__(self, size: str = "nano/16", image_size: int = 64, pool: str = "avg"):
         super().__init__()
         name = size.split("-")[0]
         kind = size[len(name) :]  # "", "-clip" or "-quickgelu"

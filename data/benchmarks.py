@@ -129,14 +129,22 @@ class Result:
 # Images with captions.
 
 
-def held_out(config: dict, data: str = "", columns: Columns = Columns()) -> Task:  # noqa: B008  (it is frozen)
+def held_out(
+    config: dict,
+    data: str = "",
+    columns: Columns = Columns(),  # noqa: B008  (it is frozen)
+    split: str = "test",
+) -> Task:
     """Images with captions that a run was not trained on: its own held-out ones, or other data.
 
     config   the run's configuration, a dict with train.Config's fields
     data     a data specification; "": the run's --val-data, or the held-out part of its --data
     columns  how to read `data`; by default as train.py read it, if it is the run's own
+    split    "test", or "val": the validation scenes of a built-in world, to choose settings by
     """
     data = data or config["val_data"] or config["data"]
+    if split == "val" and data not in shapes.WORLDS:
+        raise BadInput(f"--split val is for the built-in worlds; {data} has no validation scenes")
     is_training_data = Path(data).resolve() == Path(config["data"]).resolve()
     is_known = is_training_data or data == config["val_data"]
     if is_known and columns == Columns() and data not in shapes.WORLDS:
@@ -144,7 +152,7 @@ def held_out(config: dict, data: str = "", columns: Columns = Columns()) -> Task
     # Of the data that the run was trained on, only the held-out tenth is scored. With --val-data
     # nothing of --data was held out, so all of it is scored.
     whole = not is_training_data or bool(config["val_data"])
-    images = read_images(data, "test", config["image_size"], columns, whole=whole)
+    images = read_images(data, split, config["image_size"], columns, whole=whole)
     images = without_copies(images)
 
     captions, image_of_caption, caption_ids = [], [], []
@@ -162,7 +170,7 @@ def held_out(config: dict, data: str = "", columns: Columns = Columns()) -> Task
         caption_ids=torch.tensor(caption_ids),
     )
     if images.scenes:
-        ask_of_world(task, config)
+        ask_of_world(task, config, split)
     elif not config["text_features"]:
         task.negatives = read_false_captions(Path(data).parent / FALSE_CAPTIONS, images)
     return task
@@ -194,7 +202,7 @@ def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
     return negatives
 
 
-def ask_of_world(task: Task, config: dict) -> None:
+def ask_of_world(task: Task, config: dict, split: str) -> None:
     """Add what is asked of a built-in world: false captions, other words, other images."""
     world = task.data
     scenes = task.images.scenes
@@ -204,7 +212,7 @@ def ask_of_world(task: Task, config: dict) -> None:
     if config["image_features"] or config["text_features"]:
         task.negatives = [n for n in false_captions(scenes, set()) if n.category != "half_truth"]
         if has_single_things and not config["image_features"]:
-            task.further["zeroshot"] = single_things(world, config["image_size"])
+            task.further["zeroshot"] = single_things(world, config["image_size"], split)
         return
     # No false caption is one that training gave to an image.
     known = set()
@@ -223,22 +231,22 @@ def ask_of_world(task: Task, config: dict) -> None:
 
     # Other images.
     if has_single_things:
-        task.further["zeroshot"] = single_things(world, config["image_size"])
+        task.further["zeroshot"] = single_things(world, config["image_size"], split)
     if world == "shapes":
         for name, other in (
             ("unseen_words", "shapes-unseen"),
             ("unseen_compounds", "shapes-compounds"),
         ):
-            task.further[name] = new_colours(other, config["image_size"])
+            task.further[name] = new_colours(other, config["image_size"], split)
 
 
-def new_colours(world: str, image_size: int) -> Task:
+def new_colours(world: str, image_size: int, split: str) -> Task:
     """Images of things in colours whose names training did not have.
 
     Two questions: which caption belongs to which image, and which of two captions is true, where
     the false one names another of the world's colours.
     """
-    images = read_images(world, "test", image_size)
+    images = read_images(world, split, image_size)
     captions = [captions[0] for captions in images.captions]
     negatives = []
     for i, scene in enumerate(images.scenes):
@@ -268,12 +276,12 @@ def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Nega
 IMAGES_PER_CLASS = 11
 
 
-def single_things(world: str, image_size: int) -> Task:
+def single_things(world: str, image_size: int, split: str = "test") -> Task:
     """Images of one thing each, to be classified by its colour and shape: as many of each class.
 
     In training no thing of this kind had this size, texture and background.
     """
-    images = draw_scenes(shapes.single_scenes("test", world, IMAGES_PER_CLASS), image_size)
+    images = draw_scenes(shapes.single_scenes(split, world, IMAGES_PER_CLASS), image_size)
     class_names, templates = shapes.classes(world)
     labels = [label for label in range(len(class_names)) for _ in range(IMAGES_PER_CLASS)]
     return Task(

@@ -289,7 +289,7 @@ def test_the_program_ends_with_status_2():
         (["--lr", "high"], "invalid float"),
         (["--learning-rate", "1"], "unrecognized arguments"),
         (["--method", "clipp"], "invalid choice"),
-        (["--whiten", "500"], "--whiten can be at most 15 here"),
+        (["--whiten", "500"], "--whiten can be at most 31 here"),
         (["--text-map", "lda"], "here no image has two"),
         (["--layer", "9"], "layer 9 does not exist"),
         (["--device", "cuda:9"], "try --device cpu"),
@@ -578,7 +578,7 @@ def test_the_map_of_a_run_follows_the_captions_of_one_image(small):
     train.train(train.Config(**small))
     model, _, tokenize = lift.load(small["out"])
     lists = [
-        scene_captions(s, "paraphrase") for s in shapes.make_scenes("train", 16)
+        scene_captions(s, "paraphrase") for s in shapes.make_scenes("train", 32)
     ]  # of 64 images
     captions = DistinctCaptions(lists)
     vectors = tokenize(list(captions)).float()

@@ -94,7 +94,7 @@ CATEGORIES = (  # of false captions, as SugarCrepe names them
     "swap_obj",
     "swap_att",
 )
-SPLITS = ("train", "val", "test")  # no command reads val: it is for your own trials
+SPLITS = ("train", "val", "test")  # val is for choosing settings: eval.py --split val
 
 
 class World(NamedTuple):

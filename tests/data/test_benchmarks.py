@@ -5,6 +5,7 @@
 Images are painted and known by number; see conftest.py beside this file.
 """
 
+import dataclasses
 import json
 import os
 from math import comb, nan
@@ -20,6 +21,7 @@ import lift
 import train
 from data import benchmarks
 from data.common import BadInput
+from data.images import read
 from data.images.formats import Columns
 from data.images.read import names_and_texts
 from data.world import shapes
@@ -614,6 +616,19 @@ def test_runs_that_know_no_other_images(small, command):
 
 # --------------------------------------------------------------------------------------------------
 # The built-in world.
+
+
+def test_split_val_asks_the_same_of_validation_scenes(monkeypatch):
+    monkeypatch.setattr(read, "WORLD_SIZE", {"train": 64, "val": 20, "test": 20})
+    config = dataclasses.asdict(train.Config(image_size=16, model="micro/16"))
+    for split in ("test", "val"):
+        task = benchmarks.held_out(config, split=split)
+        tasks = [task, *task.further.values()]
+        assert list(task.further) == ["zeroshot", "unseen_words", "unseen_compounds"]
+        keys = [scene.key for one in tasks for scene in one.images.scenes]
+        assert len(keys) == 20 + 1056 + 20 + 20 and all(f"/{split}/" in key for key in keys)
+    with pytest.raises(BadInput, match="a.csv has no validation scenes"):
+        benchmarks.held_out(config, "a.csv", split="val")
 
 
 def test_no_false_caption_is_one_of_training():

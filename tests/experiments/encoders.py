@@ -40,7 +40,7 @@ def main() -> None:
     encoders = make_encoders(sys.argv[1:])
 
     # Texts: captions to fit the space, true captions and paraphrases of test scenes, false ones.
-    train_texts = [shapes.caption(scene) for scene in shapes.make_scenes("train", 5000)]
+    train_texts = [shapes.caption(scene) for scene in shapes.make_scenes("train", 10_000)]
     scenes = shapes.make_scenes("test", 800)
     true_texts = [shapes.caption(scene) for scene in scenes]
     other_end_texts = [shapes.paraphrases(scene)[0] for scene in scenes]

@@ -244,7 +244,7 @@ def test_unseen_colours_share_no_token_with_training():
         lists, _ = tokenizer.encode_all(texts)
         return {token for ids in lists for token in ids}
 
-    trained = tokens([shapes.caption(scene) for scene in shapes.make_scenes("train", 5000)])
+    trained = tokens([shapes.caption(scene) for scene in shapes.make_scenes("train", 10_000)])
     unseen = {colour: tokens([f"a {colour}"]) - tokens(["a"]) for colour in colours.UNSEEN}
     assert {colour: new & trained for colour, new in unseen.items() if new & trained} == {}
     assert tokens(["dark pink"]) & trained  # so that this test can fail
@@ -275,7 +275,7 @@ def test_forbidden_captions_are_not_taken():
 
 def test_every_class_has_the_same_number_of_single_scenes():
     names, _ = shapes.classes("shapes")
-    trained = {shapes.caption(scene) for scene in shapes.make_scenes("train", 5000)}
+    trained = {shapes.caption(scene) for scene in shapes.make_scenes("train", 10_000)}
     scenes = shapes.single_scenes("test", "shapes", 3)
     kinds = [f"{scene.things[0].colour} {scene.things[0].shape}" for scene in scenes]
     assert kinds == [name for name in names for _ in range(3)]

@@ -1,0 +1,54 @@
+"""Mean and standard deviation over seeds, from the eval.json of runs that eval.py has scored.
+
+    python -m tests.experiments.spread runs/seeds/lift-0 runs/seeds/lift-1 runs/seeds/clip-0 ...
+
+Runs whose names differ only in the number after the last hyphen are one column. The output is a
+Markdown table, in per cent.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from data.common import BadInput, run
+from data.report import flat
+
+
+def spread(folders: list[str], file: str = "eval.json") -> str:
+    """The table of these run folders. The deviation has N - 1 below the root, N: runs."""
+    columns = {}  # name: [scores of each seed]
+    for folder in folders:
+        path = Path(folder) / file
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file; run python eval.py {folder} first")
+        name, hyphen, seed = Path(folder).name.rpartition("-")
+        if not hyphen or not seed.isdecimal():
+            raise BadInput(f"{folder}: a run's name must end in a hyphen and its seed, as lift-0")
+        columns.setdefault(name, []).append(json.loads(path.read_text()))
+
+    headings = [f"{name}, {len(runs)} seeds" for name, runs in columns.items()]
+    lines = [f"| score, in % | {' | '.join(headings)} |", "|---|" + "---|" * len(columns)]
+    first = next(iter(columns.values()))[0]
+    for score in flat(first["chance"]):
+        cells = []
+        for runs in columns.values():
+            values = [100 * flat(scores)[score] for scores in runs if score in flat(scores)]
+            deviation = np.std(values, ddof=1) if len(values) > 1 else float("nan")
+            cells.append(f"{np.mean(values):.1f} ± {deviation:.1f}" if values else "")
+        lines.append(f"| {score} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("runs", nargs="+", help="run folders, named NAME-SEED")
+    parser.add_argument("--file", default="eval.json", help="which scores (%(default)s)")
+    args = parser.parse_args()
+    print(spread(args.runs, args.file))
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
