@@ -213,13 +213,18 @@ def curves(page: Page, results: Sequence[Result]) -> None:
 # ---- Retrieval.
 
 
-def retrieved(page: Page, results: Sequence[Result], examples: int) -> None:
+def retrieved(
+    page: Page,
+    results: Sequence[Result],
+    examples: int,
+    title: str = "Which caption fits this image?",
+) -> None:
     """Some test images, and the captions that each run finds nearest to them."""
     task = results[0].task
     N = len(task.images)
     shown = min(examples, N)
     page.heading(
-        "Which caption fits this image?",
+        title,
         f"{shown} test images at equal distances, not chosen by result. Above: the true caption. "
         "Below, for each run: the three captions it finds nearest among all of the test set, with "
         "cosines. A tick in a disc is the image's own caption, a cross in a square is another "

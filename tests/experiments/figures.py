@@ -9,7 +9,7 @@
     flow          the way of one image and one caption through the files
     cosines       cosines between captions: raw, centred, whitened; reads the language model
     curves        the loss of two runs, from log.jsonl in each; needs the runs of `make demo`
-    composition   false captions of seven kinds, from eval.json in each; needs the same runs
+    composition   false captions of ten kinds, from eval.json in each; needs the same runs
     examples      two images and the captions that the runs find, as report.png shows them (a PNG)
 
 Each SVG has a white panel of its own, so that it can be read on a light and on a dark page. The
@@ -22,7 +22,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
@@ -37,8 +37,8 @@ from data.benchmarks import held_out
 from data.captions import DistinctCaptions
 from data.common import BadInput, interpreting, run
 from data.page import Page
-from data.report import retrieved
-from data.world.shapes import CATEGORIES, caption, make_scenes
+from data.report import flat, retrieved
+from data.world.shapes import caption, make_scenes
 from eval import Run, evaluate
 from llm_text import TextSource, text_inputs, whitening
 
@@ -846,17 +846,13 @@ def read_log(folder: Path) -> list[dict]:
     return [entries[step] for step in sorted(entries)]
 
 
-def read_composition(folder: Path) -> dict[str, tuple[float, float, float]]:
-    """{kind of false captions, or "mean": (score, low, high)} from eval.json, in per cent."""
+def read_scores(folder: Path, names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
+    """{name of a score: (value, low, high)} from eval.json, in per cent."""
     path = folder / "eval.json"
     with interpreting(path):
         scores = json.loads(read_run_file(path))
-        read = {}
-        for category in (*CATEGORIES, "mean"):
-            low, high = scores["ci95"]["compositional"][category]
-            value = scores["compositional"][category]
-            read[category] = (100 * value, 100 * low, 100 * high)
-    return read
+        values, intervals = flat(scores), flat(scores["ci95"])
+        return {name: tuple(100 * v for v in (values[name], *intervals[name])) for name in names}
 
 
 def ticks(highest: float, at_most: int) -> list[float]:
@@ -962,32 +958,37 @@ def curves_figure(runs: Sequence[Path]) -> Drawing:
     return drawing
 
 
-CATEGORY_WORDS = {
-    "add_obj": "object added",
-    "add_att": "attribute added",
-    "replace_obj": "object replaced",
-    "replace_att": "attribute replaced",
-    "replace_rel": "relation replaced",
-    "swap_obj": "objects exchanged",
-    "swap_att": "attributes exchanged",
+# Every question with two answers, and its score in eval.json.
+CHOICES = {
+    "compositional add_obj": "object added",
+    "compositional add_att": "attribute added",
+    "compositional replace_obj": "object replaced",
+    "compositional replace_att": "attribute replaced",
+    "compositional replace_rel": "relation replaced",
+    "compositional swap_obj": "objects exchanged",
+    "compositional swap_att": "attributes exchanged",
+    "half_truth": "half-truths",
+    "unseen_words two_way": "colours never seen",
+    "unseen_compounds two_way": "new pairs of words",
 }
+MEAN = "compositional mean"
 
 
 def composition_figure(runs: Sequence[Path]) -> Drawing:
-    """How often the true caption wins against a false one, for seven kinds of false captions."""
-    scores = [read_composition(folder) for folder in runs]
+    """How often the true caption wins against a false one, for ten kinds of false captions."""
+    scores = [read_scores(folder, (*CHOICES, MEAN)) for folder in runs]
     names = [run_name(folder) for folder in runs]
-    means = [f"{name} {one['mean'][0]:.1f}" for name, one in zip(names, scores, strict=True)]
+    means = [f"{name} {one[MEAN][0]:.1f}" for name, one in zip(names, scores, strict=True)]
     drawing = Drawing(
         760,
-        570,
-        "False captions of seven kinds",
+        744,
+        "False captions of ten kinds",
         "Bars with 95 % intervals: how often an image is nearer to its true caption than to a false "
-        f"one, for {' and '.join(names)}. Chance is 50. Mean of the seven kinds: "
+        f"one, for {' and '.join(names)}. Chance is 50. Mean of the first seven kinds: "
         f"{', '.join(means)}.",
     )
-    plot = Place(196, 94, 390, 406)
-    group, thickness = plot.height / len(CATEGORIES), 17
+    plot = Place(196, 94, 390, 580)
+    group, thickness = plot.height / len(CHOICES), 17
 
     def x_of(score: float) -> float:
         return plot.x + plot.width * score / 100
@@ -1001,13 +1002,14 @@ def composition_figure(runs: Sequence[Path]) -> Drawing:
         drawing.line([(x_of(tick), plot.y), (x_of(tick), plot.bottom)], PALE, stroke_width=1)
         drawing.text(x_of(tick), plot.bottom + 17, f"{tick}", SMALL, FAINT, "middle")
     drawing.text(x_of(50), plot.bottom + 42, "% of images; 50 is chance", anchor="middle")
-    drawing.text(760 - MARGIN, plot.bottom + 42, f"mean: {', '.join(means)}", anchor="end")
+    drawing.text(760 - MARGIN, plot.bottom + 42, f"mean of seven: {', '.join(means)}", anchor="end")
 
     # One group of bars per kind.
-    for row, category in enumerate(CATEGORIES):
+    for row, (category, words) in enumerate(CHOICES.items()):
         middle = plot.y + group * (row + 0.5)
-        drawing.text(plot.x - 12, middle - 10, CATEGORY_WORDS[category], anchor="end")
-        drawing.text(plot.x - 12, middle + 10, f"({category})", SMALL, FAINT, "end")
+        name = category.removeprefix("compositional ").split()[0]
+        drawing.text(plot.x - 12, middle - 10, words, anchor="end")
+        drawing.text(plot.x - 12, middle + 10, f"({name})", SMALL, FAINT, "end")
         for i, (run_scores, colour) in enumerate(zip(scores, RUN_COLOURS, strict=True)):
             value, low, high = run_scores[category]
             y = middle + (i - 0.5) * (thickness + 2)  # the middle of the bar
@@ -1044,7 +1046,7 @@ ALL_FIGURES = (*FIGURES, *METHOD_FIGURES, *RUN_FIGURES, "examples")
 
 
 def save_examples(runs: Sequence[Path], path: Path) -> None:
-    """Two test images and the nearest captions of each run, by the code that draws report.png.
+    """Test images and the nearest captions of each run, by the code that draws report.png.
 
     report.png is 1,400 pixels wide. This page is hardly wider than a README, so little shrinks.
     """
@@ -1053,6 +1055,11 @@ def save_examples(runs: Sequence[Path], path: Path) -> None:
     page = Page(980)
     page.y = -20  # no space above the first heading
     retrieved(page, results, examples=2)
+    unseen = [
+        evaluate(one, result.task.further["unseen_words"])
+        for one, result in zip(loaded, results, strict=True)
+    ]
+    retrieved(page, unseen, examples=2, title="And with colour words that no training caption had?")
     page.save(path)
 
 
