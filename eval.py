@@ -635,7 +635,7 @@ def name_of_files(args: argparse.Namespace) -> str:
         where = getattr(args, test)
         if where:
             return f"-{test}-{Path(where).resolve().stem}"
-    split = "-val" if args.split == "val" else ""
+    split = "-split-val" if args.split == "val" else ""
     return (f"-{Path(args.data).resolve().stem}" if args.data else "") + split
 
 
@@ -679,6 +679,9 @@ def search_or_classify(run: Run, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = build_parser().parse_args()
+    others = ("zeroshot", "sugarcrepe", "winoground", "search", "classify")
+    if args.split == "val" and any(getattr(args, name) for name in others):
+        raise BadInput("--split val goes with the images of a built-in world only")
     check_report_path(args)
     device = pick_device(args.device)
     if args.search or args.classify:

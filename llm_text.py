@@ -308,10 +308,10 @@ def whitening(
     power       a. 1 makes all k directions equally strong, which is called whitening. 0 leaves
                 them as they are. 1/2 stands between the two.
     within      (D, D), what scatter_within gives: how the captions of one image differ. With it the
-                vectors are first mapped by S^(-1/2), S: within. What differs between captions of
-                one image then counts little, and what differs between images stands out. With the
-                power 0 this is linear discriminant analysis (LDA, Fisher 1936), and E[...] below
-                is the covariance after S^(-1/2).
+                vectors are first mapped by (S + s I)^(-1/2), S: within, s: mean of its eigenvalues.
+                What differs between captions of one image then counts little, and what differs
+                between images stands out. E[...] above is the covariance after this map. With the
+                power 0 this is linear discriminant analysis (LDA, Fisher 1936), regularised by s.
 
     The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
     each of its k directions. BadInput if the captions vary in fewer than k directions.
@@ -362,8 +362,9 @@ def whitening(
         moments += x.T @ x
     covariance = moments / N - torch.outer(mean, mean)
 
-    # Between captions of one image every direction becomes about equally strong. A part of the mean
-    # strength is added, because few captions show weak directions badly (Friedman 1989).
+    # The directions in which the captions of one image differ most are made weaker. The mean
+    # strength is added to all: a direction far below it is left nearly as it is, because it is not
+    # known well enough to be enlarged (Friedman 1989).
     if within is not None:
         strength, U = torch.linalg.eigh(within.double())
         even = (U / (strength + strength.mean()).sqrt()) @ U.T  # S^(-1/2), symmetric
@@ -400,8 +401,9 @@ def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
     D = vectors[:1].shape[1]
     total = torch.zeros(D, D, dtype=torch.float64)
     count = 0
-    # Images with equal captions, as the drawings of one scene are, count once.
-    lists = {tuple(captions.of_image(i)) for i in range(len(captions.starts) - 1)}
+    # Images with equal captions, as the drawings of one scene are, count once. So does a caption
+    # that an image has twice.
+    lists = {tuple(sorted(set(captions.of_image(i)))) for i in range(len(captions.starts) - 1)}
     for group in chunks(sorted(numbers for numbers in lists if len(numbers) > 1)):
         sizes = torch.tensor([len(numbers) for numbers in group])
         image = torch.arange(len(group)).repeat_interleave(sizes)  # (n,) of each caption
@@ -410,10 +412,10 @@ def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
         x -= (means / sizes[:, None])[image]
         total += x.T @ x
         count += len(x)
-    if not count:
+    if not total.trace() > 0:
         raise BadInput(
-            "--text-map lda compares the captions of one image, and here no image has two "
-            "(built-in worlds: --csv-caption-key paraphrase)"
+            "--text-map lda compares the captions of one image, and here no image has two that "
+            "differ (built-in worlds: --csv-caption-key paraphrase)"
         )
     return total / count
 
@@ -570,7 +572,8 @@ def load_llm(
     path     a GGUF file or a Hugging Face folder; None or "": the default, fetched once
     dtype    of the weights. It does not follow the device: a run that was trained on one machine
              must find the same vectors on another one. In bfloat16 a vector is a little different:
-             after whitening its cosine to the one in float32 is 0.9999.
+             after whitening its cosine to the one in float32 was 0.9997 on average, 0.9992 at
+             least (531 captions, 132 directions).
     adapter  a file that `tune` wrote; it is merged into the weights
 
     Every tensor of the file is used and every parameter is filled. BadInput where that fails.

@@ -152,8 +152,8 @@ class Config:
     llm_adapter: str = flag("", "adapter for it, from llm_text.py --tune")
     llm_dtype: str = flag(
         "auto",
-        "precision of the frozen language model (auto: bfloat16 where the device is fast with it, "
-        "else float32)",
+        "precision of the frozen language model (auto: bfloat16 where the device has "
+        "instructions for it, else float32)",
         choices=["auto", "float32", "bfloat16"],
     )
     pool: str = flag(
@@ -174,15 +174,15 @@ class Config:
     )
     whiten_power: float = flag(
         None,
-        "how far whitening evens the directions out (1: all alike, 0: not; default: 0.5, with "
-        "--text-map lda 0)",
+        "how far whitening evens the directions out (1: all alike, 0: not; default: 0.5, or 0 "
+        "with --text-map lda)",
         low=0,
         high=1,
     )
     text_map: str = flag(
         "pca",
-        "which directions whitening keeps: the strongest between captions, or (lda) those in which "
-        "images differ more than the captions of one image do",
+        "which directions whitening keeps (pca: those in which captions differ most; lda: those in "
+        "which images differ more than the captions of one image do; it needs several per image)",
         choices=["pca", "lda"],
     )
     text_features: str = flag(
@@ -517,6 +517,12 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
     method = lift.METHODS[cfg.method]
     source = select(TextSource, asdict(cfg))
     captions = DistinctCaptions(images.captions)
+    # Known now, and not after the language model has read everything.
+    if wants_lda(cfg) and (np.diff(captions.starts) < 2).all():
+        raise BadInput(
+            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has two "
+            "(built-in worlds: --csv-caption-key paraphrase)"
+        )
     begun = time.time()
     reader = text_inputs(method.text.inputs, source, device)
     inputs, cut_share = reader.read(captions)
@@ -533,6 +539,12 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
         seconds,
         label_ids,
     )
+
+
+def wants_lda(cfg: Config) -> bool:
+    """Does the text tower map its vectors by --text-map lda?"""
+    whitens = lift.METHODS[cfg.method].text is lift.LLMVectors and cfg.whiten != 0
+    return cfg.text_map == "lda" and whitens
 
 
 def directions_for(cfg: Config, n_captions: int, width: int) -> int:
@@ -558,11 +570,11 @@ def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
     directions = directions_for(cfg, len(texts.inputs), width=texts.inputs[:1].shape[-1])
-    is_lda = cfg.text_map == "lda"
     power = cfg.whiten_power
     if power is None:
-        power = 0.0 if is_lda else 0.5
-    fitted = method.text.fit(texts.inputs, directions, power, texts.captions if is_lda else None)
+        power = 0.0 if wants_lda(cfg) else 0.5
+    captions = texts.captions if wants_lda(cfg) else None
+    fitted = method.text.fit(texts.inputs, directions, power, captions)
     label_fitted = ()
     if method.labels:
         label_fitted = lift.WordLabels.fit(texts.label_ids, directions)
@@ -703,6 +715,8 @@ def train(cfg: Config) -> dict:
     # ---- Set up: the data, the model, the optimizer.
     device = pick_device(cfg.device)
     # The run keeps the precision itself, not "auto": another machine must find the same vectors.
+    if cfg.resume and cfg.llm_dtype == "auto":
+        cfg = replace(cfg, llm_dtype=read_run(cfg.resume)["config"]["llm_dtype"])
     cfg = replace(cfg, llm_dtype=pick_dtype(cfg.llm_dtype, device))
     on_gpu = device.type == "cuda"
     bf16 = cfg.precision == "amp_bf16" or (cfg.precision == "auto" and on_gpu)
@@ -775,7 +789,9 @@ def train(cfg: Config) -> dict:
         "training_seconds": 0.0,
         "images": 0,
     }
-    cost |= checkpoint["cost"] if checkpoint else {}
+    if checkpoint:
+        cost |= checkpoint["cost"]
+        cost["caption_seconds"] += texts.seconds
 
     def save(step):
         state = {

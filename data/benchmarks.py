@@ -19,6 +19,7 @@ examples of Winoground, D the length of a feature.
 
 import json
 import random
+import sys
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +146,8 @@ def held_out(
     data = data or config["val_data"] or config["data"]
     if split == "val" and data not in shapes.WORLDS:
         raise BadInput(f"--split val is for the built-in worlds; {data} has no validation scenes")
+    if split == "val" and (config["image_features"] or config["text_features"]):
+        raise BadInput("--split val: files of outside vectors list no validation scenes")
     is_training_data = Path(data).resolve() == Path(config["data"]).resolve()
     is_known = is_training_data or data == config["val_data"]
     if is_known and columns == Columns() and data not in shapes.WORLDS:
@@ -172,7 +175,9 @@ def held_out(
     if images.scenes:
         ask_of_world(task, config, split)
     elif not config["text_features"]:
-        task.negatives = read_false_captions(Path(data).parent / FALSE_CAPTIONS, images)
+        first = Path(data.split("::")[0])  # of several shards
+        folder = first if first.is_dir() else first.parent
+        task.negatives = read_false_captions(folder / FALSE_CAPTIONS, images)
     return task
 
 
@@ -185,20 +190,28 @@ def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
 
         {"image": "test.tar/bell", "true": "a bell", "false": "no bell", "category": "replace"}
 
-    "image" is a name as read_images gives it. BadInput for a line that is not like this.
+    "image" is a name as read_images gives it, "category" is one word. A false caption that is a
+    caption of its image is not taken. BadInput for a line that is not like this.
     """
     if not path.is_file():
         return []
     place = {name: i for i, name in enumerate(images.names)}
     negatives = []
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            with interpreting(f"{path} line {number}"):
-                entry = json.loads(line)
-                image, true, false = entry["image"], entry["true"], entry["false"]
-                category = f"false_captions {entry['category']}"
-                if image in place:
-                    negatives.append(Negative(place[image], category, str(true), str(false)))
+    with interpreting(path):
+        lines = path.read_text("utf-8-sig").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        with interpreting(f"{path} line {number}"):
+            entry = json.loads(line)
+            texts = [entry[key] for key in ("image", "true", "false", "category")]
+            if not all(isinstance(text, str) and text for text in texts) or " " in texts[3]:
+                raise ValueError("image, true, false and category must be texts, category one word")
+            image, true, false, category = texts
+            if image in place and false not in images.captions[place[image]]:
+                name = f"false_captions {category}"
+                negatives.append(Negative(place[image], name, true, false))
+    print(f"{path}: {len(negatives)} false captions of these images", file=sys.stderr)
     return negatives
 
 

@@ -66,8 +66,15 @@ def table(scores: Sequence[dict]) -> str:
     ]
     values = [flat(one) for one in scores]
     intervals = [flat(one["ci95"]) for one in scores]
-    for path, chance in flat(scores[0]["chance"]).items():
-        cells = [percent(v[path], i[path]) for v, i in zip(values, intervals, strict=True)]
+    # Not every run is asked everything: one that knows texts by outside vectors is asked less.
+    chances = {}
+    for one in scores:
+        chances |= flat(one["chance"])
+    for path, chance in chances.items():
+        cells = [
+            percent(v[path], i[path]) if path in v else ""
+            for v, i in zip(values, intervals, strict=True)
+        ]
         lines.append(f"| {path} | {100 * chance:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -75,8 +82,9 @@ def table(scores: Sequence[dict]) -> str:
 def cost_table(scores: Sequence[dict]) -> str:
     """What the runs have cost, as a Markdown table.
 
-    "reading captions" is few seconds where the captions were in the cache. An image counts each
-    time it is shown.
+    Reading captions takes few seconds where they were in the cache. An image counts each time it
+    is shown. Not counted is what comes before training on the image side: what a frozen
+    image tower reads, and what a head solves that is fitted.
     """
     costs = [one["cost"] for one in scores]
     rows = {

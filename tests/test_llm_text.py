@@ -383,8 +383,9 @@ def described(skewed):
 
 def test_the_scatter_within_images_is_that_of_their_captions_about_their_mean(described):
     vectors, lists = described
-    # Images with equal captions count once, whatever their order.
-    captions = DistinctCaptions(lists + lists[:40])
+    # Images with equal captions count once, whatever their order, and so does a caption said twice.
+    again = [[*reversed(texts), texts[0]] for texts in lists[:40]]
+    captions = DistinctCaptions(lists + again)
     by_hand = np.zeros((20, 20))
     for i in range(90):
         x = vectors[3 * i : 3 * i + 3].double().numpy()
@@ -394,6 +395,8 @@ def test_the_scatter_within_images_is_that_of_their_captions_about_their_mean(de
 
     with pytest.raises(BadInput, match="no image has two"):
         llm_text.scatter_within(vectors, DistinctCaptions(lists[90:]))
+    with pytest.raises(BadInput, match="no image has two"):
+        llm_text.scatter_within(vectors, DistinctCaptions([["1", "1"], ["2", "2"]]))
 
 
 def test_whitening_with_the_scatter_within_solves_the_problem_of_fisher(described):

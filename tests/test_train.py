@@ -290,7 +290,7 @@ def test_the_program_ends_with_status_2():
         (["--learning-rate", "1"], "unrecognized arguments"),
         (["--method", "clipp"], "invalid choice"),
         (["--whiten", "500"], "--whiten can be at most 31 here"),
-        (["--text-map", "lda"], "here no image has two"),
+        (["--text-map", "lda"], "in shapes no image has two"),
         (["--layer", "9"], "layer 9 does not exist"),
         (["--device", "cuda:9"], "try --device cpu"),
         (["--val-data", "nowhere.csv"], "nowhere.csv: no such file"),
@@ -572,6 +572,10 @@ def test_flags_with_effect_are_not_called_idle(flags, read):
     assert not read & train.flags_without_effect(train.Config(**flags)).keys()
 
 
+def test_with_whiten_0_there_is_no_map_to_choose(small):
+    train.train(train.Config(**small | {"whiten": 0, "text_map": "lda", "steps": 1}))
+
+
 def test_the_map_of_a_run_follows_the_captions_of_one_image(small):
     """--text-map lda: the text tower is what Fisher's problem gives for the training captions."""
     small |= {"csv_caption_key": "paraphrase", "text_map": "lda"}
@@ -600,7 +604,12 @@ def test_a_run_keeps_the_precision_that_its_captions_were_read_in(small, asked, 
     train.train(train.Config(**small, llm_dtype=asked))
     kept = read_run(small["out"])["config"]["llm_dtype"]
     assert kept == ("bfloat16" if asked == "auto" else asked)
-    # The run goes on where "auto" would choose otherwise.
+    # From Python it goes on with what it has, too, where "auto" would choose otherwise.
+    other = {"auto": "float32" if kept == "bfloat16" else "bfloat16"}
+    monkeypatch.setattr(train, "pick_dtype", lambda name, device: other.get(name, name))
+    longer = {**small, "out": "", "resume": small["out"]}
+    with pytest.raises(BadInput, match="is finished"):
+        train.train(train.Config(**longer, llm_dtype="auto"))
     monkeypatch.setattr(
         train, "pick_dtype", lambda name, device: "float32" if name == "auto" else name
     )

@@ -55,8 +55,8 @@ HELD_OUT = 10  # of users' data, one image in so many is for testing
 SMALL = 8  # pixels per side where only names or captions are wanted: decoding is fastest then
 
 # Training sees two drawings of each scene, so that it must learn what they have in common. More
-# scenes with fewer drawings teach more: LIFT found 89 in 100 captions with two drawings of 10,000
-# scenes, and 80 with four of 5,000 (docs/results/LOG.md).
+# scenes with fewer drawings teach more. With two drawings of 10,000 scenes 89 of 100 images found
+# their caption with LIFT, with four drawings of 5,000 scenes 80 (docs/results/LOG.md).
 DRAWINGS_PER_SCENE = 2
 WORLD_SIZE = {"train": 20_000, "val": 800, "test": 800}  # images, unless the user says how many
 

@@ -472,6 +472,7 @@ def test_false_captions_that_lie_beside_the_images(trained, known):
         ("3.png", "x", "c", "replace"),  # 0.96 against 1.0: wrong
         ("3.png", "c", "a", "replace"),  # right
         ("9.png", "c", "a", "replace"),
+        ("1.png", "x", "a", "add"),  # the "false" one is its own caption
     ]
     keys = ("image", "true", "false", "category")
     text = "".join(json.dumps(dict(zip(keys, line, strict=True))) + "\n" for line in lines)
@@ -483,10 +484,18 @@ def test_false_captions_that_lie_beside_the_images(trained, known):
     assert scores["ci95"]["false_captions"]["replace"] == [0.5, 0.5]
     assert "compositional" not in scores and scores["counts"]["false captions"] == 4
 
-    for line, words in (("{", "line 6: truncated"), ('{"image": "1.png"}', "line 6: ")):
-        Path("false_captions.jsonl").write_text(text + line + "\n")
-        with pytest.raises(BadInput, match=words):
+    for line in (
+        b"{",
+        b'{"image": "1.png"}',
+        b'{"image": "1.png", "true": "a", "false": "x", "category": "add more"}',
+        b'{"image": "1.png", "true": null, "false": "x", "category": "add"}',
+    ):
+        Path("false_captions.jsonl").write_bytes(text.encode() + line + b"\n\n")
+        with pytest.raises(BadInput, match="false_captions.jsonl line 7: "):
             evaluated(trained, data)
+    Path("false_captions.jsonl").write_bytes(b"\xe9")
+    with pytest.raises(BadInput, match="false_captions.jsonl: "):
+        evaluated(trained, data)
 
 
 def test_one_caption_per_image_is_its_first(trained, known):
@@ -629,6 +638,12 @@ def test_split_val_asks_the_same_of_validation_scenes(monkeypatch):
         assert len(keys) == 20 + 1056 + 20 + 20 and all(f"/{split}/" in key for key in keys)
     with pytest.raises(BadInput, match="a.csv has no validation scenes"):
         benchmarks.held_out(config, "a.csv", split="val")
+    with pytest.raises(BadInput, match="list no validation scenes"):
+        benchmarks.held_out(config | {"text_features": "a.npy"}, split="val")
+
+
+def test_split_val_goes_with_no_other_test(trained, command):
+    fails(command(trained, "--split", "val", "--zeroshot", "z"), "--split val")
 
 
 def test_no_false_caption_is_one_of_training():

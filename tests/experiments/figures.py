@@ -9,8 +9,8 @@
     flow          the way of one image and one caption through the files
     cosines       cosines between captions: raw, centred, whitened; reads the language model
     curves        the loss of two runs, from log.jsonl in each; needs the runs of `make demo`
-    composition   false captions of ten kinds, from eval.json in each; needs the same runs
-    examples      two images and the captions that the runs find, as report.png shows them (a PNG)
+    composition   ten questions with two answers, from eval.json in each; needs the same runs
+    examples      four images, two in colours never seen, and the captions that the runs find (a PNG)
 
 Each SVG has a white panel of its own, so that it can be read on a light and on a dark page. The
 numbers that are drawn also stand in the figure as text.
@@ -1055,11 +1055,11 @@ def save_examples(runs: Sequence[Path], path: Path) -> None:
     page = Page(980)
     page.y = -20  # no space above the first heading
     retrieved(page, results, examples=2)
-    unseen = [
-        evaluate(one, result.task.further["unseen_words"])
-        for one, result in zip(loaded, results, strict=True)
-    ]
-    retrieved(page, unseen, examples=2, title="And with colour words that no training caption had?")
+    further = [result.task.further.get("unseen_words") for result in results]
+    if all(further):  # other data than the world of the demo have no such images
+        unseen = [evaluate(one, task) for one, task in zip(loaded, further, strict=True)]
+        title = "And with colour words that no training caption had?"
+        retrieved(page, unseen, examples=2, title=title)
     page.save(path)
 
 

@@ -4,14 +4,14 @@
     python -m tests.experiments.reversed apart --method clip --out runs/apart
     python eval.py runs/together runs/apart                       # docs/results/reversed.md
 
-Both runs train on the same images: each scene, and the same scene with its relation reversed. So
-"left of" is as frequent as "right of" for any two things. Only the batches differ:
+Both runs train on the same images: each scene, and the same scene with its first relation reversed.
+Only the batches differ:
 
     together  a scene and its reverse are always in one batch: to tell their captions apart, a
               model must read the relation
     apart     the images come in any order, as in train.py
 
-All other flags are those of train.py.
+All other flags are those of train.py, but for --csv-caption-key and --val-data.
 """
 
 import sys

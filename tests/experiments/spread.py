@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.common import BadInput, run
+from data.common import BadInput, interpreting, run
 from data.report import flat
 
 
 def spread(folders: list[str], file: str = "eval.json") -> str:
     """The table of these run folders. The deviation has N - 1 below the root, N: runs."""
-    columns = {}  # name: [scores of each seed]
+    columns = {}  # name: [{score: its value} of each seed]
     for folder in folders:
         path = Path(folder) / file
         if not path.is_file():
@@ -27,15 +27,19 @@ def spread(folders: list[str], file: str = "eval.json") -> str:
         name, hyphen, seed = Path(folder).name.rpartition("-")
         if not hyphen or not seed.isdecimal():
             raise BadInput(f"{folder}: a run's name must end in a hyphen and its seed, as lift-0")
-        columns.setdefault(name, []).append(json.loads(path.read_text()))
+        with interpreting(path):
+            scores = json.loads(path.read_text())
+            values = {name: flat(scores)[name] for name in flat(scores["chance"])}
+        columns.setdefault(name, []).append(values)
+        if values.keys() != columns[name][0].keys():
+            raise BadInput(f"{path}: other scores than those of the first run called {name}")
 
     headings = [f"{name}, {len(runs)} seeds" for name, runs in columns.items()]
     lines = [f"| score, in % | {' | '.join(headings)} |", "|---|" + "---|" * len(columns)]
-    first = next(iter(columns.values()))[0]
-    for score in flat(first["chance"]):
+    for score in dict.fromkeys(score for runs in columns.values() for score in runs[0]):
         cells = []
         for runs in columns.values():
-            values = [100 * flat(scores)[score] for scores in runs if score in flat(scores)]
+            values = [100 * values[score] for values in runs if score in values]
             deviation = np.std(values, ddof=1) if len(values) > 1 else float("nan")
             cells.append(f"{np.mean(values):.1f} ± {deviation:.1f}" if values else "")
         lines.append(f"| {score} | {' | '.join(cells)} |")

@@ -21,6 +21,10 @@ def test_runs_of_one_name_are_one_column(tmp_path):
     for folder, words in (("lift-2", "no such file"), ("other", "no such file")):
         with pytest.raises(BadInput, match=words):
             spread([str(tmp_path / folder)])
+    for content, words in (("{", "eval.json"), ("{}", "eval.json"), ('{"chance": {}}', "other")):
+        (tmp_path / "lift-0" / "eval.json").write_text(content)
+        with pytest.raises(BadInput, match=words):
+            spread(folders)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "eval.json").write_text("{}")
     with pytest.raises(BadInput, match="must end in a hyphen"):
