@@ -463,13 +463,14 @@ def test_retrieval_by_hand(trained, known):
 def test_false_captions_that_lie_beside_the_images(trained, known):
     """Each category is a score of its own; lines about other images are not taken."""
     captions = {1: [("a", [1.0, 0.0])], 2: [("b", [0.0, 1.0])], 3: [("c", [0.6, 0.8])]}
-    texts = dict(pair for some in captions.values() for pair in some) | {"x": [0.8, 0.6]}
+    texts = dict(pair for some in captions.values() for pair in some)
+    texts |= {"x": [0.8, 0.6], "like b": [0.0, 1.0], "like c": [0.6, 0.8]}
     known({1: [1.0, 0.0], 2: [0.0, 1.0], 3: [0.6, 0.8]}, texts)
     data = captions_csv(captions)
     lines = [
         ("1.png", "a", "x", "add"),  # 1.0 against 0.8: right
-        ("2.png", "b", "b", "add"),  # a tie is wrong
-        ("3.png", "x", "c", "replace"),  # 0.96 against 1.0: wrong
+        ("2.png", "b", "like b", "add"),  # a tie is wrong
+        ("3.png", "x", "like c", "replace"),  # 0.96 against 1.0: wrong
         ("3.png", "c", "a", "replace"),  # right
         ("9.png", "c", "a", "replace"),
         ("1.png", "x", "a", "add"),  # the "false" one is its own caption
