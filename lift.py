@@ -444,7 +444,7 @@ class LLMVectors(TextTower):
     def fit(
         inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
     ) -> tuple[Tensor, ...]:
-        within = scatter_within(inputs, captions) if captions and directions else None
+        within = scatter_within(inputs, captions) if captions else None
         return whitening(inputs, directions, power, within)
 
 

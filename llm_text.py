@@ -391,7 +391,7 @@ def whitening(
 def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
     """How the captions of one image differ: S (D, D), float64, for `whitening`.
 
-        S = E[(x - m) (x - m)^T]                         x: a caption, m: mean of its image's captions
+        S = E[(x - m) (x - m)^T]          x: a caption, m: the mean of its image's captions
 
     vectors   of the distinct captions: anything that a tensor of their numbers indexes
     captions  which image has which of them

@@ -520,8 +520,8 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
     # Known now, and not after the language model has read everything.
     if wants_lda(cfg) and (np.diff(captions.starts) < 2).all():
         raise BadInput(
-            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has two "
-            "(built-in worlds: --csv-caption-key paraphrase)"
+            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
+            "two (built-in worlds: --csv-caption-key paraphrase)"
         )
     begun = time.time()
     reader = text_inputs(method.text.inputs, source, device)

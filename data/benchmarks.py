@@ -289,7 +289,7 @@ def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Nega
 IMAGES_PER_CLASS = 11
 
 
-def single_things(world: str, image_size: int, split: str = "test") -> Task:
+def single_things(world: str, image_size: int, split: str) -> Task:
     """Images of one thing each, to be classified by its colour and shape: as many of each class.
 
     In training no thing of this kind had this size, texture and background.

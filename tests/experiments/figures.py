@@ -10,7 +10,7 @@
     cosines       cosines between captions: raw, centred, whitened; reads the language model
     curves        the loss of two runs, from log.jsonl in each; needs the runs of `make demo`
     composition   ten questions with two answers, from eval.json in each; needs the same runs
-    examples      four images, two in colours never seen, and the captions that the runs find (a PNG)
+    examples      four images, two in colours never seen, and the captions that are found (a PNG)
 
 Each SVG has a white panel of its own, so that it can be read on a light and on a dark page. The
 numbers that are drawn also stand in the figure as text.

@@ -44,7 +44,7 @@ def scenes_and_reverses(count: int, world: str) -> list[Scene]:
 
 
 def read_pairs(cfg: train.Config) -> CaptionedImages:
-    """In place of train.read_training_images: images 2 i and 2 i + 1 are a scene and its reverse."""
+    """Images 2 i and 2 i + 1 are a scene and its reverse; see train.read_training_images."""
     n_scenes = (cfg.train_num_samples or 20_000) // DRAWINGS_PER_SCENE
     planned = []
     for drawing in range(DRAWINGS_PER_SCENE):

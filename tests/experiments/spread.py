@@ -17,11 +17,11 @@ from data.common import BadInput, interpreting, run
 from data.report import flat
 
 
-def spread(folders: list[str], file: str = "eval.json") -> str:
+def spread(folders: list[str]) -> str:
     """The table of these run folders. The deviation has N - 1 below the root, N: runs."""
     columns = {}  # name: [{score: its value} of each seed]
     for folder in folders:
-        path = Path(folder) / file
+        path = Path(folder) / "eval.json"
         if not path.is_file():
             raise BadInput(f"{path}: no such file; run python eval.py {folder} first")
         name, hyphen, seed = Path(folder).name.rpartition("-")
@@ -49,9 +49,7 @@ def spread(folders: list[str], file: str = "eval.json") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="+", help="run folders, named NAME-SEED")
-    parser.add_argument("--file", default="eval.json", help="which scores (%(default)s)")
-    args = parser.parse_args()
-    print(spread(args.runs, args.file))
+    print(spread(parser.parse_args().runs))
 
 
 if __name__ == "__main__":
