@@ -364,7 +364,7 @@ class Sizes:
 
 
 class OutsideTower(nn.Module):
-    """Stands for an image tower of another project. Only its vectors are known (--image-features)."""
+    """Stands for an image tower of another project, of which only vectors are known."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -55,7 +55,7 @@ from data.files.tokenizer import Tokenizer
 from data.vectors import CaptionVectors, OutsideVectors
 
 # --------------------------------------------------------------------------------------------------
-# The transformer of the Llama family. Modules have Hugging Face's names, so its weights need no map.
+# The transformer of the Llama family. Modules have Hugging Face's names: its weights need no map.
 
 
 class RMSNorm(nn.Module):
@@ -655,7 +655,7 @@ def text_inputs(
 
 
 class LoRA(nn.Module):
-    """Low-rank adaptation: a frozen linear layer, and a trained detour. (Hu et al. 2021, 2106.09685)
+    """Low-rank adaptation: a frozen layer, and a trained detour. (Hu et al. 2021, 2106.09685)
 
         y = W x + (alpha / r) B A x                      A (r, d_in), B (d_out, r), r: rank
 
@@ -695,7 +695,7 @@ def adapter_of(llm: FrozenLLM, loras: dict[str, LoRA], layer: int) -> Adapter:
 
 @torch.no_grad()
 def merge_adapter(llm: FrozenLLM, adapter: Adapter) -> None:
-    """Add an adapter's products to the weights: W + (alpha / r) B A. The detours are then not needed.
+    """Add an adapter's products to the weights, W + (alpha / r) B A, so that no detour is needed.
 
     BadInput for an adapter of another language model; AttributeError or ValueError for one that
     does not fit its own.

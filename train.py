@@ -163,7 +163,7 @@ class Config:
     )
     layer: int = flag(
         0,
-        "read the language model after this block (lilt: keep only this many; 0: the pooling's own)",
+        "read the language model after this block (lilt: keep so many; 0: the pooling's own)",
         low=0,
     )
     whiten: int = flag(
@@ -621,7 +621,7 @@ def pairs_of(
 def hash_of_data(
     cfg: Config, images: CaptionedImages, texts: TrainingTexts, image_inputs: Crops | ImageViews
 ) -> str:
-    """The data's fingerprint, a hash of all that a run learns from. It must not change on resuming."""
+    """A hash of all that a run learns from. It must not change on resuming."""
     h = hashlib.blake2b(digest_size=12)
     prints = texts.fingerprint + image_inputs.fingerprint + texts.captions.fingerprint
     h.update(prints.encode() + images.digests.tobytes())

@@ -9,7 +9,7 @@ numbers of captions: two captions are equal if their numbers are (data/batches.p
 
 For the tuning of the language model captions stay texts: Related.
 
-Needs nothing of the project but data/common.py. Letters of shapes: N texts, L tokens of the longest.
+Needs nothing of the project but data/common.py. Letters of shapes: N texts, L tokens at most.
 """
 
 import hashlib
@@ -124,7 +124,7 @@ class TokenIds:
         self.fingerprint = fingerprint
 
     def read(self, texts: Sequence[str]) -> tuple[PaddedIds, float]:
-        """N texts -> their ids as N rows, and the share of texts that were cut at context_length."""
+        """N texts -> their ids as N rows, and the share of texts that were cut."""
         values = array("i")
         lengths = array("q")
         n_cut = 0

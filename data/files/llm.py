@@ -300,7 +300,7 @@ PEFT_NAME = "base_model.model.model.{layer}.lora_{part}.weight"
 
 
 class Adapter(NamedTuple):
-    """What tuning adds to a language model: W becomes W + scale B A in some of its linear layers."""
+    """What tuning adds to a language model: W + scale B A in place of W in some layers."""
 
     pairs: dict[str, tuple[Tensor, Tensor]]  # {layer's name: (A (r, d_in), B (d_out, r))}
     scale: float  # alpha / r

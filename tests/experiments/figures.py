@@ -334,7 +334,7 @@ class Drawing:
         self.add("polygon", points=path_of([tip, *sides]), fill=colour)
 
     def arrows_right(self, y: float, edges: Sequence[float]) -> None:
-        """Arrows at one height, from the 1st to the 2nd edge, from the 3rd to the 4th, and so on."""
+        """Arrows at one height, from the 1st to the 2nd edge, the 3rd to the 4th, and so on."""
         for start, end in zip(edges[::2], edges[1::2], strict=True):
             self.arrow([(start + 3, y), (end - 3, y)])
 
@@ -833,7 +833,7 @@ def read_run_file(path: Path) -> str:
 
 
 def read_log(folder: Path) -> list[dict]:
-    """The entries of log.jsonl that have a loss, by step; of a step that is there twice the last."""
+    """The entries of log.jsonl that have a loss, by step; of equal steps the last."""
     path = folder / "log.jsonl"
     entries = {}
     with interpreting(path):

@@ -3,7 +3,7 @@
     python -m tests.experiments.positions            # three seeds: about 20 minutes on 2 cores
     python -m tests.experiments.positions --seeds 0  # a quick look
 
-A small ViT and one linear layer learn to name the relation of two objects (left of, right of, above,
+A small ViT and a linear layer learn to name the relation of two objects (left of, right of, above,
 below; chance 25 %) from images of the world `shapes-pairs`, with labels and nothing else. Only the
 standard deviation with which the position embeddings start differs between the runs.
 """
