@@ -29,6 +29,7 @@ import hashlib
 import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -464,13 +465,16 @@ class FrozenLLM(nn.Module):
         Before each text stands what start_of says.
         """
         lists, _ = self.tokenizer.encode_all(texts, self.start, max_length=max_length)
-        return self._pad(lists)
+        return self._pad(lists, max(len(ids) for ids in lists))
 
-    def _pad(self, lists: list[list[int]]) -> tuple[Tensor, Tensor]:
-        tensors = [torch.tensor(ids) for ids in lists]
-        ids = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=-1)  # (B, L)
-        ids = ids.to(self.device)
-        return ids.clamp_min(0), ids >= 0
+    def _pad(self, lists: list[list[int]], length: int) -> tuple[Tensor, Tensor]:
+        """B lists of at most `length` ids -> ids (B, length) int64 and mask, on the device."""
+        ids = torch.zeros(len(lists), length, dtype=torch.int64)
+        mask = torch.zeros(len(lists), length, dtype=torch.bool)
+        for row, list_ in enumerate(lists):
+            ids[row, : len(list_)] = torch.tensor(list_)
+            mask[row, : len(list_)] = True
+        return ids.to(self.device), mask.to(self.device)
 
     @torch.no_grad()
     def forward(self, ids: Tensor, mask: Tensor, layer: int | None = None) -> Tensor:
@@ -500,7 +504,7 @@ class FrozenLLM(nn.Module):
         """All that decides a caption's vector, for the fingerprint of data/vectors.py."""
         return {
             # The version of this computation: raise it when the same settings give other vectors.
-            "format": 3,
+            "format": 4,
             "llm": self.hash,
             "pool": pool,
             "before": POOLS[pool].before or self.start,
@@ -518,29 +522,32 @@ class FrozenLLM(nn.Module):
         pool: str,
         layer: int | None = None,
         max_length: int | None = None,
-        tokens_per_batch: int = 2048,
     ) -> Iterator[tuple[list[int], Tensor, list[bool]]]:
-        """Read texts, the short ones first, in batches of similar length: little is padded.
+        """Read texts in batches of one shape per length: a vector depends on its text alone.
 
         Yields (places in texts, their vectors float32 on the device, which of them were cut).
+
+        A text of n tokens is padded to L, the next multiple of 8. It is read with others of the
+        same L, min(32, 2048 / L) at a time. Copies fill the last batch of each L up. So a text is
+        always multiplied as a row of matrices of the same shape. In another shape the library may
+        add the same numbers in another order, and the last bit of a sum may differ.
         """
         layer = self.pool_layer(pool, layer)
         before, after, function, _ = POOLS[pool]
         before = before or self.start
         lists, was_cut = self.tokenizer.encode_all(texts, before, after, max_length)
-        order = sorted(range(len(lists)), key=lambda place: len(lists[place]))
-        start = 0
-        for end in range(1, len(order) + 1):
-            # The batch is order[start:end]. Lengths rise, so the next text would be its longest.
-            if end < len(order):
-                tokens_with_next = (end + 1 - start) * len(lists[order[end]])
-                if tokens_with_next <= tokens_per_batch:
-                    continue
-            places = order[start:end]
-            start = end
-            ids, mask = self._pad([lists[place] for place in places])
-            vectors = function(self.forward(ids, mask, layer), mask)
-            yield places, vectors, [was_cut[place] for place in places]
+        places_of = defaultdict(list)  # L -> places in texts
+        for place, ids in enumerate(lists):
+            places_of[math.ceil(len(ids) / 8) * 8].append(place)
+
+        # The short texts first: the progress bar then promises too little and not too much.
+        for length in sorted(places_of):
+            size = max(1, min(32, 2048 // length))
+            for places in chunks(places_of[length], size):
+                filled = places + places[-1:] * (size - len(places))
+                ids, mask = self._pad([lists[place] for place in filled], length)
+                vectors = function(self.forward(ids, mask, layer), mask)
+                yield places, vectors[: len(places)], [was_cut[place] for place in places]
 
     def encode(
         self,

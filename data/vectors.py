@@ -224,6 +224,7 @@ class CaptionVectors:
                 "--pool or --layer"
             )
         if self.pool == "tokens":
+            # Where the batch was padded further than that, this cuts its zeros off.
             vectors = F.pad(vectors, (0, 0, 0, self.context_length - vectors.shape[1]))
         return vectors.numpy()
 
