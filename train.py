@@ -34,7 +34,7 @@ import lift
 from data.batches import Batches, Crops
 from data.captions import DistinctCaptions
 from data.common import BadInput, pick_device, pick_dtype, progress, run, select, stop_signals
-from data.files.runs import read_run, save_tensors
+from data.files.runs import SEEN, read_run, save_tensors
 from data.files.tensors import mismatch
 from data.files.vit import load_vit
 from data.images.formats import Columns
@@ -800,7 +800,7 @@ def train(cfg: Config) -> dict:
             "data_fingerprint": data_fingerprint,
             "text_fingerprint": texts.fingerprint,
             "image_fingerprint": image_inputs.fingerprint,
-            "seen": seen_digests,
+            SEEN: seen_digests,
             "cost": cost,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),

@@ -410,7 +410,7 @@ def imagefolder(
         labels=torch.tensor(labels),
         class_names=names,
         templates=prompts,
-        ks=(1, 5),
+        ks=(1, 5) if len(names) > 5 else (1,),  # of five names the best five hold the right one
     )
 
 

@@ -57,9 +57,15 @@ def percent(value: float, ci95: list[float] | None) -> str:
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def warning(scores: dict) -> str:
+    """What stands beside the name of a run that was trained on images it is tested on."""
+    known, tested = scores["trained_on"], scores["counts"]["images"]
+    return f" (TRAINED ON {known} OR MORE OF THESE {tested} IMAGES)" if known else ""
+
+
 def table(scores: Sequence[dict]) -> str:
     """The scores of several runs (Result.scores) as one Markdown table."""
-    runs = " | ".join(one["run"] for one in scores)
+    runs = " | ".join(one["run"] + warning(one) for one in scores)
     lines = [
         f"| score, in % [95 % interval] | chance | {runs} |",
         "|---|---|" + "---|" * len(scores),

@@ -12,6 +12,10 @@ from data.files.tensors import read_safetensors
 # What is kept of a run beside its weights. Files of data/files/export.py hold it, too.
 RUN_KEYS = ("config", "step", "text_fingerprint", "image_fingerprint", "cost")
 
+# A tensor that every run keeps beside its weights: digests of the images it was trained on, the
+# smallest 10,000 of them, (n,) int64.
+SEEN = "seen"
+
 
 def load_tensors(path: Path):
     """torch.load of plain tensors, numbers and strings. BadInput for anything else.
@@ -38,7 +42,8 @@ def save_tensors(contents, path: Path) -> None:
 def read_run(folder: str | Path) -> dict:
     """The checkpoint of a run folder, or of a file that data/files/export.py made of one.
 
-    A dict of plain tensors, numbers and strings: "model" holds the weights, and RUN_KEYS the rest.
+    A dict of plain tensors, numbers and strings: "model" holds the weights, and RUN_KEYS and SEEN
+    are the rest.
     BadInput for what is no run.
     """
     path = Path(folder)
@@ -48,6 +53,8 @@ def read_run(folder: str | Path) -> dict:
             with interpreting(path):
                 checkpoint = json.loads(metadata["lift"])
                 checkpoint["model"] = {name: stored.decode() for name, stored in tensors.items()}
+                if SEEN in tensors:
+                    checkpoint[SEEN] = checkpoint["model"].pop(SEEN)
         else:
             path /= "checkpoint.pt"
             checkpoint = load_tensors(path)
@@ -55,7 +62,7 @@ def read_run(folder: str | Path) -> dict:
         raise BadInput(
             f"{path}: no such file; {folder} is not the folder of a trained run"
         ) from None
-    if not isinstance(checkpoint, dict) or not {*RUN_KEYS, "model"} <= set(checkpoint):
+    if not isinstance(checkpoint, dict) or not {*RUN_KEYS, SEEN, "model"} <= set(checkpoint):
         raise BadInput(
             f"{path}: a checkpoint of another program, or of an older version of this one; train "
             "again"

@@ -30,12 +30,15 @@ def test_a_table_by_hand():
     one = {"run": "one", "a": {"b": 0.25}, "ci95": {"a": {"b": [0.1, 0.5]}}}
     two = {"run": "two", "a": {"b": 1.0}, "ci95": {"a": {"b": None}}}
     for scores in (one, two):
-        scores["chance"] = {"a": {"b": 0.125}}
+        scores |= {"chance": {"a": {"b": 0.125}}, "counts": {"images": 4}, "trained_on": 0}
     assert table([one, two]).split("\n") == [
         "| score, in % [95 % interval] | chance | one | two |",
         "|---|---|---|---|",
         "| a b | 12.5 | 25.0 [10.0, 50.0] | 100.0 |",
     ]
+    two["trained_on"] = 3
+    header = "| chance | one | two (TRAINED ON 3 OR MORE OF THESE 4 IMAGES) |"
+    assert table([one, two]).split("\n")[0].endswith(header)
 
 
 def test_confusions_by_hand():
