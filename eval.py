@@ -43,7 +43,7 @@ from torch import Tensor
 import lift
 from data import benchmarks, search
 from data.benchmarks import Result, Task
-from data.common import BadInput, pick_device, select
+from data.common import BadInput, parse_flags, pick_device, select
 from data.common import run as run_command
 from data.files.runs import SEEN, read_run
 from data.images.formats import Columns, add_column_flags
@@ -590,7 +590,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--split",
         choices=["test", "val"],
         default="test",
-        help="of a built-in world: val are its validation scenes, to choose settings by",
+        help="val: the validation images of the runs' own data, to choose settings by",
     )
     add_column_flags(parser)
     parser.add_argument(
@@ -693,10 +693,10 @@ def search_or_classify(run: Run, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = build_parser().parse_args()
+    args = parse_flags(build_parser())
     others = ("zeroshot", "sugarcrepe", "winoground", "search", "classify")
     if args.split == "val" and any(getattr(args, name) for name in others):
-        raise BadInput("--split val goes with the images of a built-in world only")
+        raise BadInput("--split val goes with images that have captions only")
     check_report_path(args)
     device = pick_device(args.device)
     if args.search or args.classify:

@@ -27,6 +27,7 @@ hidden state, H heads, K heads of keys and values, d width of a head, k directio
 import argparse
 import hashlib
 import math
+import re
 import sys
 import time
 from collections import defaultdict
@@ -41,7 +42,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.captions import DistinctCaptions, Related, TokenIds
-from data.common import BadInput, chunks, interpreting, pick_device, pick_dtype, progress, run
+from data.common import (
+    BadInput,
+    chunks,
+    interpreting,
+    parse_flags,
+    pick_device,
+    pick_dtype,
+    progress,
+    run,
+)
 from data.files.llm import (
     Adapter,
     LlamaConfig,
@@ -565,7 +575,17 @@ class FrozenLLM(nn.Module):
 
 def llm_path(path: str | Path | None) -> Path:
     """The path of a language model; the default one, fetched if need be, where none is named."""
-    return Path(path) if path else fetch_default()
+    if not path:
+        return fetch_default()
+    if not Path(path).exists():
+        advice = ""
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+            advice = (
+                "; names of the Hugging Face hub are not downloaded. Fetch the folder yourself: "
+                f"hf download {path} --local-dir DIR, then --llm DIR"
+            )
+        raise BadInput(f"--llm {path}: no such file or folder{advice}")
+    return Path(path)
 
 
 def load_llm(
@@ -612,6 +632,8 @@ def load_llm(
 #     __call__(texts) -> tensor of all rows
 #     fingerprint, frozen_parameters     of what made them
 
+TextInputs = TokenIds | CaptionVectors | OutsideVectors
+
 
 @dataclass(frozen=True)
 class TextSource:
@@ -626,9 +648,7 @@ class TextSource:
     text_features: str = ""  # FILE.npy of somebody else's text encoder, in place of all the above
 
 
-def text_inputs(
-    kind: str, source: TextSource, device: str | torch.device
-) -> TokenIds | CaptionVectors | OutsideVectors:
+def text_inputs(kind: str, source: TextSource, device: str | torch.device) -> TextInputs:
     """What turns texts into a text tower's inputs.
 
     kind  "vectors"  one vector per text, (N, D), kept on disk
@@ -972,7 +992,7 @@ def command_line() -> argparse.Namespace:
     add("--alpha", type=float, default=32.0, help="of LoRA (%(default)s)")
     add("--seed", type=int, default=0, help="of LoRA's start and of the pairs (%(default)s)")
 
-    args = parser.parse_args()
+    args = parse_flags(parser)
     if bool(args.texts) == bool(args.tune) or (args.tune and args.llm_adapter):
         raise BadInput(
             "give captions to compare, or --tune DATA (without --llm-adapter); --help says more"

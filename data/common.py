@@ -5,13 +5,15 @@ command ends in `sys.exit(run(main))`, and every function says `raise BadInput(.
 flag or a caption cannot be used.
 """
 
+import argparse
+import difflib
 import errno
 import fcntl
 import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -83,6 +85,22 @@ def run(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """parser.parse_args(argv), which also says what a misspelt flag was meant to be."""
+    args, unknown = parser.parse_known_args(argv)
+    for word in unknown:
+        flag = word.split("=")[0]
+        known = [known for known in parser._option_string_actions if known.startswith("--")]
+        similar = difflib.get_close_matches(flag, known, n=1)
+        if flag.startswith("-") and similar:
+            parser.error(f"unrecognized arguments: {word}; did you mean {similar[0]}?")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 @contextmanager

@@ -650,7 +650,7 @@ def test_split_val_asks_the_same_of_validation_scenes(monkeypatch):
         assert list(task.further) == ["zeroshot", "unseen_words", "unseen_compounds"]
         keys = [scene.key for one in tasks for scene in one.images.scenes]
         assert len(keys) == 20 + 1056 + 20 + 20 and all(f"/{split}/" in key for key in keys)
-    with pytest.raises(BadInput, match="a.csv has no validation scenes"):
+    with pytest.raises(BadInput, match="a.csv is not what the run was trained on"):
         benchmarks.held_out(config, "a.csv", split="val")
     with pytest.raises(BadInput, match="list no validation scenes"):
         benchmarks.held_out(config | {"text_features": "a.npy"}, split="val")

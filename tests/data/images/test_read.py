@@ -67,12 +67,14 @@ def test_held_out_tenth_is_by_content(photos, tmp_path):
         Image.new("RGB", (8, 8), (i, 255 - i, 7)).save(photos / f"copy{i}.png")
     names = [f"{kind}{i}.png" for i in range(200) for kind in ("n", "copy")]
     file = write_csv(tmp_path / "a.csv", [(f"photos/{name}", name) for name in names])
-    train, test = (read_images(file, split, 8) for split in ("train", "test"))
-    assert len(train) + len(test) == 400 and 10 < len(test) < 80
+    splits = ("train", "val", "test")
+    train, val, test = (read_images(file, split, 8) for split in splits)
+    assert len(train) + len(val) + len(test) == 400 and 10 < len(test) < 80 and 10 < len(val) < 80
     # A copy stays with its original.
-    assert not set(train.digests.tolist()) & set(test.digests.tolist())
+    digests = [set(images.digests.tolist()) for images in (train, val, test)]
+    assert len(set.union(*digests)) == sum(map(len, digests))
     # After the split every image still has its own caption.
-    for side in (train, test):
+    for side in (train, val, test):
         for i, name in enumerate(side.names):
             name = name.split("/")[-1]
             number = int(name.strip("copyn.g"))
