@@ -529,7 +529,7 @@ def check_files(cfg: Config) -> None:
         load_image_weights(cfg, ViT(cfg.model, cfg.image_size, cfg.image_pool))
     if cfg.image_features:
         OutsideVectors(cfg.image_features)
-    if cfg.init_from:
+    if cfg.init_from and not cfg.resume:
         read_run(cfg.init_from)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data import page
-from data.report import confusion_lines, curves, flat, report, table, tree
+from data.report import confusion_lines, curves, flat, read_losses, report, table, tree
 from tests.conftest import evaluated
 from tests.data.conftest import captions_csv, looks_sane
 
@@ -66,6 +66,10 @@ def test_curves_of_a_log_that_was_stopped_by_nan_resumed_and_killed():
         curves(sheet, [SimpleNamespace(run="a run", folder=Path("."))])
         drawn.append(sheet.image.tobytes())
     assert drawn[0] == drawn[1] and len(set(drawn[0])) > 10
+    # A line of the validation curve is another line, and no loss of training.
+    watched = '{"step": 2, "val": {"loss": 2.75}, "train": {"loss": 2.0}}\n'
+    Path("log.jsonl").write_text(begun + watched)
+    assert read_losses(Path("log.jsonl")) == ([(1, 3.0), (2, 2.5)], [(2, 2.75)])
 
 
 def test_a_model_of_nan_is_drawn_and_scores_nothing(trained, known):
