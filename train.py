@@ -1060,6 +1060,14 @@ def train(cfg: Config) -> dict:
             n_images += len(text)
             waited += seconds
             bar.update()
+            if watched and (done % cfg.val_frequency == 0 or done == total):
+                scores = {
+                    name: score_batch(model, method.loss, batch, bf16)
+                    for name, batch in watched.items()
+                }
+                history.append({"step": done, **scores})
+                bar.write(watch_line(history[-1], total), file=sys.stderr)
+                log.write(json.dumps(history[-1]) + "\n")
             saves = done % cfg.save_frequency == 0 or done == total or bool(stop)
             if saves or done % cfg.log_every_n_steps == 0 or done == start + 1:
                 accuracy = batch_accuracy(
@@ -1093,14 +1101,6 @@ def train(cfg: Config) -> dict:
                         f"{entry['grad_norm']} at step {done}; stopped. The last good checkpoint "
                         "is kept; lower --lr, or look for extreme values in the data"
                     )
-            if watched and (done % cfg.val_frequency == 0 or done == total):
-                scores = {
-                    name: score_batch(model, method.loss, batch, bf16)
-                    for name, batch in watched.items()
-                }
-                history.append({"step": done, **scores})
-                bar.write(watch_line(history[-1], total), file=sys.stderr)
-                log.write(json.dumps(history[-1]) + "\n")
             if saves:
                 save(done)
             if stop:
