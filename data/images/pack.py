@@ -398,7 +398,7 @@ def main() -> None:
         "--split",
         default="train",
         choices=["train", "test"],
-        help="of a file that has splits (Karpathy's)",
+        help="of a file that has splits",
     )
     add_column_flags(parser)
     args = parser.parse_args()

@@ -111,7 +111,7 @@ def read_images(
                  captions: see scene_captions
     num_samples  at most so many images. 0: all; of a built-in world 20,000 or 800
     whole        take all of a user's data. Otherwise a tenth of it, chosen by what is in the files,
-                 is the test split. Files that have splits of their own (Karpathy's) keep them
+                 is the test split. Files that have splits of their own keep them
 
     BadInput if nothing can be read, or more than 5 % of the entries cannot be used.
     """
