@@ -153,9 +153,8 @@ def decode_all(records: Sequence[Record], root: Path, size: int, folder: Path, j
         # Whole. A kill between the last two steps leaves the mark.
         begun.unlink(missing_ok=True)
         return
-    check_job(folder, job)
+    mark(folder, job)
     check_space(len(records), size, folder)
-    begun.write_text(job)
 
     # Mode "a+" keeps what is there, and writes behind it.
     with (
@@ -177,15 +176,19 @@ def decode_all(records: Sequence[Record], root: Path, size: int, folder: Path, j
     begun.unlink()
 
 
-def check_job(folder: Path, job: str) -> None:
-    """BadInput if a folder was begun with other images."""
+def mark(folder: Path, job: str) -> None:
+    """Mark a folder as begun. BadInput if it was begun with other images."""
     begun = folder / "unfinished"
-    # A kill may have cut the mark off: its beginning is enough.
-    if begun.is_file() and not job.encode().startswith(begun.read_bytes()):
+    found = begun.read_bytes() if begun.is_file() else b""
+    # A kill may have cut the mark off, before there were any images: its beginning is enough.
+    if not job.encode().startswith(found):
         raise BadInput(
             f"{folder}: an unfinished pack of other images, or of another size; remove it, or name "
             "another folder"
         )
+    # A whole mark stays. Written again and cut off, it would let other images in.
+    if found != job.encode():
+        begun.write_text(job)
 
 
 def check_space(count: int, size: int, folder: Path) -> None:
@@ -369,7 +372,6 @@ def pack(
         raise BadInput(f"{out} is a file; name a folder to make")
 
     job = fingerprint(records, source.root, size)
-    begun = out / "unfinished"
     with locked(out):
         if (out / "pack.json").is_file():
             difference = difference_of(out, records, size, job)
@@ -379,10 +381,9 @@ def pack(
                     "another folder"
                 )
         else:
-            if not begun.is_file() and any(out.iterdir()):
+            if any(out.iterdir()) and not (out / "unfinished").is_file():
                 raise BadInput(f"{out} is not empty; remove it, or name another folder")
-            check_job(out, job)
-            begun.write_text(job)
+            mark(out, job)
             write_lines(out / "unusable.jsonl", unusable)
             write_lines(out / "records.jsonl", [record[:2] for record in records])
         decode_all(records, source.root, size, out, job)

@@ -3,6 +3,7 @@
 python -m pytest tests/data/images/test_pack.py
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -115,6 +116,24 @@ def test_killed_at_some_points_and_begun_again(stopped, tmp_path, seed):
 def test_killed_between_the_last_two_steps(stopped):
     spec, folder, whole = stopped
     os.replace(folder / "pack.json.new", folder / "pack.json")
+    pack(spec, folder, 8)
+    assert contents(folder) == whole
+
+
+def test_a_kill_never_lets_other_images_in(stopped, tmp_path, monkeypatch):
+    """If the mark were written again, a kill in between could leave an empty one."""
+    spec, folder, whole = stopped
+
+    def stop(path, text):
+        open(path, "w").close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, "write_text", stop)
+        pack(spec, folder, 8)
+    other = str(put(tmp_path / "in/b.csv", "image,caption\n0.png,zero\n2.png,two\n"))
+    with pytest.raises(BadInput, match="an unfinished pack of other images"):
+        pack(other, folder, 8)
     pack(spec, folder, 8)
     assert contents(folder) == whole
 
