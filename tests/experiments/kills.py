@@ -1,25 +1,26 @@
 """Kill it at any moment, start it again: is all there, and is it the same? Counts what is not.
 
-    python -m tests.experiments.kills --rounds 20 --seed 0       # docs/results/kills.md
+    python -m tests.experiments.kills --rounds 20 --seed 0               # docs/results/kills.md
     python -m tests.experiments.kills --rounds 20 --kinds training,pack
 
-Each round begins with an empty folder. Its processes are started and killed (SIGKILL) one to three
-times, each at a random moment. Then they are started once more and come to their end. What is then
-in the folder must be what a process leaves that nobody killed, bit for bit.
+Each round begins with an empty folder. Its processes are started and killed (SIGKILL) once or twice,
+each at a random moment. Then they are started once more and come to their end. What the folder then
+holds must be what one process leaves that nobody kills, bit for bit.
 
     kind           its processes
-    training       train.py on 64 images, a checkpoint after every step; --resume goes on
-    captions       the language model reads 600 captions into the cache
-    captions two   two such processes at once, with 400 captions each, of which 200 are the same
-    pack           data.images.pack on 2,000 images
+    training       train.py on 64 images, with a checkpoint after every step
+    captions       the language model reads 400 captions into the cache
+    captions two   two such processes at once, with 300 captions each, of which 200 are the same
+    pack           data.images.pack on 1,500 images
     pack two       two such processes at once, with one folder
 
-Prints a table and exits with status 1 if anything is wrong:
+Prints a table, and exits with status 1 if any round does not end well:
 
     kills      processes that were killed before they came to their end
+    same       rounds that end well
     lost       rounds after which something is missing: a step, a caption, a file
     different  rounds after which all is there, but not the same
-    errors     rounds in which a process that nobody killed ended with an error
+    errors     rounds in which a process ended with an error of its own
 
 Processes are forked from this one, which has imported everything. So a kill meets their work, and
 not their start.
@@ -34,11 +35,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -56,15 +56,15 @@ Writer = Callable[[Path], None]  # works in the folder of a round, and goes on w
 
 
 class Kind(NamedTuple):
-    writers: list[Writer]  # one per process
-    # What a folder holds: {what: its content}, where equal contents are equal bit for bit.
-    contents: Callable[[Path], dict]
+    alone: Writer  # does the whole work
+    writers: list[Writer]  # do it together, each in a process of its own
+    contents: Callable[[Path], dict]  # {what: its content} of a folder, to be compared
 
 
 # --------------------------------------------------------------------------------------------------
 # Training.
 
-STEPS = 30
+STEPS = 15
 FLAGS = f"""
     --data shapes-simple --train-num-samples 64 --device cpu --model micro/16 --image-size 32
     --batch-size 16 --whiten 8 --context-length 200 --crop-scale 0.8 --epochs 1000 --steps {STEPS}
@@ -75,7 +75,7 @@ LOGGED = ("loss", "ln_batch", "accuracy", "scale", "lr", "grad_norm")
 
 
 def training(folder: Path) -> Kind:
-    """A small run, with a random language model. folder: for the model"""
+    """A small run, with a random language model, which is written to `folder`."""
     tiny_llm = write_tiny_llm(folder)
 
     def write(folder: Path) -> None:
@@ -83,11 +83,11 @@ def training(folder: Path) -> Kind:
         out = folder / "run"
         if not (out / "checkpoint.pt").exists():
             train.train(train.from_cli([*FLAGS.split(), "--llm", str(tiny_llm), "--out", str(out)]))
-        # The kill may have come after the last step.
+        # A kill may have come after the last step.
         elif read_run(out)["step"] < STEPS:
             train.train(train.from_cli(["--resume", str(out)]))
 
-    return Kind([write], contents_of_run)
+    return Kind(write, [write], contents_of_run)
 
 
 def contents_of_run(folder: Path) -> dict:
@@ -117,9 +117,9 @@ def contents_of_run(folder: Path) -> dict:
 
 
 def captions(llm: FrozenLLM, parts: list[slice]) -> Kind:
-    """One process per part of 600 captions, each of which is read once by the language model."""
-    of_images = captions_of("shapes", "train", Columns(csv_caption_key="paraphrase"), 600)
-    texts = list(dict.fromkeys(text for of_image in of_images for text in of_image))[:600]
+    """400 captions, of which each process reads a part."""
+    of_images = captions_of("shapes", "train", Columns(csv_caption_key="paraphrase"), 400)
+    texts = list(dict.fromkeys(text for of_image in of_images for text in of_image))[:400]
 
     def writer(part: slice) -> Writer:
         def write(folder: Path) -> None:
@@ -129,15 +129,12 @@ def captions(llm: FrozenLLM, parts: list[slice]) -> Kind:
 
     def contents(folder: Path) -> dict:
         store = CaptionVectors(llm, folder=folder / "captions").store
-        records = store.records()
-        size = store.path.stat().st_size
-        vector_of = {record["key"].tobytes(): record.tobytes() for record in records}
-        contents = {text: vector_of[key_of(text)] for text in texts if key_of(text) in vector_of}
-        # Each caption once, and nothing else.
-        contents["bytes"] = size
-        return contents
+        records = {record["key"].tobytes(): record.tobytes() for record in store.records()}
+        found = {text: records[key_of(text)] for text in texts if key_of(text) in records}
+        # Each caption is there once, and nothing else is.
+        return found | {"bytes": store.path.stat().st_size}
 
-    return Kind([writer(part) for part in parts], contents)
+    return Kind(writer(slice(None)), [writer(part) for part in parts], contents)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -145,16 +142,12 @@ def captions(llm: FrozenLLM, parts: list[slice]) -> Kind:
 
 
 def packing(folder: Path, processes: int) -> Kind:
-    """A table of 2,000 images, of which a few cannot be read. folder: for the images"""
-    folder.mkdir(exist_ok=True)
+    """A table of 1,500 images, which are written to `folder`. A few cannot be read."""
     rows = ["image,caption"]
-    rng = np.random.default_rng(0)
-    for i in range(2000):
+    for i in range(1500):
         rows.append(f"{i}.png,{'' if i % 90 == 3 else f'number {i}'}")
-        pixels = rng.integers(0, 256, (24, 24, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-        if i % 70 == 5:
-            (folder / f"{i}.png").write_bytes(b"no image")
+        if i % 70 != 5:
+            Image.new("RGB", (24, 24), (i % 256, i // 256, 0)).save(folder / f"{i}.png")
     (folder / "a.csv").write_text("\n".join(rows) + "\n")
 
     def write(out: Path) -> None:
@@ -164,7 +157,7 @@ def packing(folder: Path, processes: int) -> Kind:
     def contents(out: Path) -> dict:
         return {path.name: path.read_bytes() for path in (out / "pack").iterdir()}
 
-    return Kind([write] * processes, contents)
+    return Kind(write, [write] * processes, contents)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -185,105 +178,107 @@ def start(writer: Writer, folder: Path) -> multiprocessing.Process:
     return process
 
 
-def finish(kind: Kind, folder: Path) -> bool:
-    """Let all writers come to their end at the same time. Did all succeed?"""
-    processes = [start(writer, folder) for writer in kind.writers]
-    for process in processes:
-        process.join()
-    return all(process.exitcode == 0 for process in processes)
+def let_write(writers: list[Writer], folder: Path, moments: Sequence[float] = ()) -> list[int]:
+    """Let writers work at the same time -> the exit status of each; of one that was killed -9.
 
-
-def kill_all(kind: Kind, folder: Path, seconds: float, rng: random.Random) -> tuple[int, bool]:
-    """Start all writers, and kill each at a moment of its own. (how many were killed, an error?)"""
-    processes = [start(writer, folder) for writer in kind.writers]
+    moments  seconds after which each of them is killed. Without moments none is
+    """
+    processes = [start(writer, folder) for writer in writers]
     begun = time.time()
-    moments = sorted((rng.uniform(0, seconds), i) for i in range(len(processes)))
-    for moment, i in moments:
+    for moment, i in sorted((moment, i) for i, moment in enumerate(moments)):
         time.sleep(max(0, begun + moment - time.time()))
         processes[i].kill()
     for process in processes:
         process.join()
-    killed = [process.exitcode == -9 for process in processes]
-    succeeded = [process.exitcode == 0 for process in processes]
-    return sum(killed), not all(k or s for k, s in zip(killed, succeeded, strict=True))
+    return [process.exitcode for process in processes]
 
 
 def play(kind: Kind, rounds: int, rng: random.Random) -> Counter:
-    """So many rounds of one kind -> how many of them had which end, and the number of kills."""
-    counts = Counter(rounds=rounds)
+    """So many rounds of one kind -> {column of the table: number}."""
+    # What is wanted, and how long it takes.
     with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         begun = time.time()
-        if not finish(kind, Path(name)):
-            raise BadInput(f"without a kill it fails: {(Path(name) / 'said').read_text()}")
+        if let_write([kind.alone], folder) != [0]:
+            raise BadInput(f"without a kill it fails: {(folder / 'said').read_text()}")
         seconds = time.time() - begun
-        wanted = kind.contents(Path(name))
+        wanted = kind.contents(folder)
+
+    counts = Counter(rounds=rounds)
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            failed = False
-            for _ in range(rng.randint(1, 3)):
-                kills, error = kill_all(kind, folder, seconds, rng)
-                counts["kills"] += kills
-                failed |= error
-            failed |= not finish(kind, folder)
-            try:
-                found = kind.contents(folder)
-            except (OSError, ValueError):  # a file that is not there, or not whole
-                found = {}
-            lacks = sorted(wanted.keys() - found.keys())
-            differs = [what for what in found if found[what] != wanted.get(what)]
-            end = "errors" if failed else "lost" if lacks else "different" if differs else "same"
+            statuses = []
+            for _ in range(rng.randint(1, 2)):
+                moments = [rng.uniform(0, seconds) for _ in kind.writers]
+                statuses += let_write(kind.writers, folder, moments)
+            counts["kills"] += statuses.count(-9)
+            last_statuses = let_write(kind.writers, folder)
+            end, about = compare(kind, folder, wanted)
+            if any(last_statuses) or set(statuses) - {0, -9}:
+                end, about = "errors", (folder / "said").read_text()
             counts[end] += 1
             if end != "same":
-                last_words = (folder / "said").read_text().splitlines()[-1:]
-                print(
-                    f"round {number}: {end}; of {len(wanted)} {len(lacks)} are lost {lacks[:3]}, "
-                    f"{len(differs)} differ {differs[:3]}; {last_words}",
-                    file=sys.stderr,
-                )
+                print(f"round {number}: {end}: {about}", file=sys.stderr)
     return counts
+
+
+def compare(kind: Kind, folder: Path, wanted: dict) -> tuple[str, str]:
+    """How a round ended, as a column of the table, and what is wrong, in words."""
+    try:
+        found = kind.contents(folder)
+    except (OSError, ValueError) as error:  # a file that is not there, or not whole
+        return "lost", str(error)
+    lost = sorted(wanted.keys() - found.keys())
+    if lost:
+        return "lost", f"{len(lost)} of {len(wanted)}, such as {lost[0]}"
+    different = [what for what in found if found[what] != wanted.get(what)]
+    if different:
+        return "different", f"{len(different)} of {len(wanted)}, such as {different[0]}"
+    return "same", ""
 
 
 KINDS = ("training", "captions", "captions two", "pack", "pack two")
 COLUMNS = ("rounds", "kills", "same", "lost", "different", "errors")
 
 
-def play_all(kinds: list[str], rounds: int, seed: int, llm: FrozenLLM) -> dict[str, Counter]:
-    """Rounds of some kinds -> {kind: its counts}."""
-    counts = {}
-    with tempfile.TemporaryDirectory() as name:
-        for kind in kinds:
-            made = {
-                "training": lambda: training(Path(name)),
-                "captions": lambda: captions(llm, [slice(0, 600)]),
-                "captions two": lambda: captions(llm, [slice(0, 400), slice(200, 600)]),
-                "pack": lambda: packing(Path(name) / "images", 1),
-                "pack two": lambda: packing(Path(name) / "images", 2),
-            }[kind]()
-            counts[kind] = play(made, rounds, random.Random(f"{seed} {kind}"))
-    return counts
+def make_kind(kind: str, folder: Path, llm: FrozenLLM) -> Kind:
+    """One of KINDS. What it needs is written to `folder`."""
+    if kind == "training":
+        return training(folder)
+    if kind == "captions":
+        return captions(llm, [slice(0, 400)])
+    if kind == "captions two":
+        return captions(llm, [slice(0, 300), slice(100, 400)])
+    return packing(folder, processes=1 if kind == "pack" else 2)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=10, help="of each kind (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
-    parser.add_argument(
-        "--kinds", default=",".join(KINDS), help="which, with commas between them (all)"
-    )
+    add = parser.add_argument
+    add("--rounds", type=int, default=10, help="of each kind (%(default)s)")
+    add("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    add("--kinds", default=",".join(KINDS), help="which, with commas between them (all)")
+    add("--llm", help="what reads the captions (default: SmolLM2-135M-Instruct)")
     args = parser.parse_args()
     kinds = args.kinds.split(",")
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise BadInput(f"--kinds {unknown[0]!r} is unknown; choose of {', '.join(KINDS)}")
 
-    # Forked processes must not wait for threads that they do not have.
+    # A forked process has no other threads than the one that works.
     torch.set_num_threads(1)
-    counts = play_all(kinds, args.rounds, args.seed, load_llm())
-    print(f"| kind | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
-    for kind, count in counts.items():
-        print(f"| {kind} | {' | '.join(str(count[column]) for column in COLUMNS)} |")
-    return int(any(count["same"] < count["rounds"] for count in counts.values()))
+    llm = load_llm(args.llm)
+    print(f"| kind | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}", flush=True)
+    all_same = True
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as name:
+            rng = random.Random(f"{args.seed} {kind}")
+            counts = play(make_kind(kind, Path(name), llm), args.rounds, rng)
+        cells = [str(counts[column]) for column in COLUMNS]
+        print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+        all_same &= counts["same"] == args.rounds
+    return 0 if all_same else 1
 
 
 if __name__ == "__main__":
