@@ -114,7 +114,7 @@ def read_images(
     num_samples  at most so many images. 0: all; of a built-in world 20,000 or 800
     whole        hold nothing of a user's data out for testing: all of it is the test split. Without
                  this a tenth is, chosen by what is in the files. Files that have splits of their
-                 own (Karpathy's) keep them
+                 own keep them
     train_on_val hold nothing of it out for validation. Without this another tenth is
 
     The validation split may be empty: see choose_split.
@@ -125,9 +125,13 @@ def read_images(
         return draw_world(spec, split, image_size, num_samples, columns.csv_caption_key)
 
     opened = open_images(spec, split, image_size, columns)
-    report_unusable(spec, opened)
+    # A validation split of the file's own may be empty. Otherwise it is a part of what is told when
+    # the training images are read.
+    if split != "val" or (opened.has_splits and opened.total):
+        report_unusable(spec, opened)
     images = usable_images(opened)
-    report_images(spec, opened, images)
+    if split != "val":
+        report_images(spec, opened, images)
 
     if not opened.has_splits:
         images = choose_split(spec, split, images, whole, train_on_val)
