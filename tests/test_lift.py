@@ -674,6 +674,13 @@ def test_checkpoint_errors(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(BadInput, match="damaged"):
         lift.load(tmp_path)
+    # Eight bytes near the end of the file say where its directory lies.
+    torch.save({}, tmp_path / "checkpoint.pt")
+    content = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    content[-50:-42] = b"\xff" * 8
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(BadInput, match="checkpoint.pt: damaged"):
+        lift.load(tmp_path)
     torch.save({"state_dict": {}}, tmp_path / "checkpoint.pt")
     with pytest.raises(BadInput, match="another program"):
         lift.load(tmp_path)
@@ -790,11 +797,11 @@ def test_damaged_runs_are_told_in_one_line(damaged):
         (setting("text_width", -32), "no model has such sizes"),
         (setting("text_heads", 3), "no model has such sizes"),
         (setting("text_depth", 10**9), "no model has such sizes"),
-        (lambda c: c.update(config=[1]), "damaged: config is a list, not a dict"),
-        (lambda c: c.update(step="6"), "damaged: step is a str, not a int"),
-        (lambda c: c.update(seen=[1]), "damaged: seen is a list, not a Tensor"),
-        (lambda c: c.update(optimizer=None), "damaged: optimizer is a NoneType, not a dict"),
-        (lambda c: c.update(cost={"images": "x"}), "of its cost are no number"),
+        (lambda c: c.update(config=[1]), "damaged: config is of type list, not dict"),
+        (lambda c: c.update(step="6"), "damaged: step is of type str, not int"),
+        (lambda c: c.update(seen=[1]), "damaged: seen is of type list, not Tensor"),
+        (lambda c: c.update(optimizer=None), "damaged: optimizer is of type NoneType, not dict"),
+        (lambda c: c.update(cost={"images": "x"}), "its cost has no number for"),
         (lambda c: c["model"].pop("visual.norm.weight"), "visual.norm.weight has shape none"),
         (lambda c: c["model"].update({"logit_scale": torch.ones(2)}), "logit_scale has shape"),
         (lambda c: c["model"].update({7: torch.ones(2)}), "weight 7 is no tensor"),
@@ -817,8 +824,8 @@ def test_an_exported_run_whose_configuration_is_damaged_is_refused(small, tmp_pa
     for change, says in (
         (lambda run: run["config"].pop("context_length"), "context_length is missing"),
         (lambda run: run["config"].update(embed_dim=True), "the setting embed_dim is True"),
-        (lambda run: run.update(config=None), "config is a NoneType, not a dict"),
-        (lambda run: run.update(cost=[]), "cost is a list, not a dict"),
+        (lambda run: run.update(config=None), "config is of type NoneType, not dict"),
+        (lambda run: run.update(cost=[]), "cost is of type list, not dict"),
         (lambda run: run.pop("step"), "another program"),
     ):
         saved = json.loads(metadata["lift"])

@@ -31,9 +31,11 @@ def load_tensors(path: Path):
     check_regular(path)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # torch raises half a dozen types for a damaged file
+        # The file is not there, or may not be read. Without a name it is an impossible place in the
+        # file that torch was led to.
+        if isinstance(error, OSError) and error.filename:
+            raise
         raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
     with interpreting(path):
         check_dense(contents)
@@ -87,24 +89,26 @@ def read_run(folder: str | Path) -> dict:
             f"{path}: a checkpoint of another program, or of an older version of this one; train "
             "again"
         )
-    check_run(path, checkpoint)
+    problem = damage_in(checkpoint)
+    if problem:
+        raise BadInput(f"{path}: damaged: {problem}; export it again, or train again")
     return checkpoint
 
 
-def check_run(path: Path, checkpoint: dict) -> None:
-    """BadInput if a part of a run is not what it must be.
+def damage_in(checkpoint: dict) -> str | None:
+    """Which part of a run is not what it must be, in words. None if all are.
 
-    `path` is the run's file. Whether the weights fit the configuration is asked where a model is
-    made of them (data.files.tensors.mismatch).
+    Whether the weights fit the configuration is asked where a model is made of them
+    (data.files.tensors.mismatch).
     """
     for key, wanted in (RUN_KEYS | MORE_KEYS | {"model": dict}).items():
         if key in checkpoint and not isinstance(checkpoint[key], wanted):
-            found = type(checkpoint[key]).__name__
-            raise BadInput(f"{path}: damaged: {key} is a {found}, not a {wanted.__name__}")
+            return f"{key} is of type {type(checkpoint[key]).__name__}, not {wanted.__name__}"
     for key in COST_KEYS:
         if type(checkpoint["cost"].get(key)) not in (int, float):
-            raise BadInput(f"{path}: damaged: the {key} of its cost are no number")
+            return f"its cost has no number for {key}"
     for name, tensor in checkpoint["model"].items():
         is_tensor = isinstance(tensor, Tensor) and tensor.dtype in WRITTEN_KINDS
         if not isinstance(name, str) or not is_tensor or not tensor.isfinite().all():
-            raise BadInput(f"{path}: damaged: its weight {name!r} is no tensor of finite numbers")
+            return f"the weight {name!r} is no tensor of finite numbers"
+    return None
