@@ -32,9 +32,9 @@ def load_tensors(path: Path):
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
-        # The file is not there, or may not be read. Without a name it is an impossible place in the
-        # file that torch was led to.
-        if isinstance(error, OSError) and error.filename:
+        # Not the file's fault: a full memory, a file that is not there or may not be read. An
+        # OSError without a file's name is: it led torch to an impossible place in it.
+        if isinstance(error, MemoryError) or getattr(error, "filename", None):
             raise
         raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
     with interpreting(path):
