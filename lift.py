@@ -1071,6 +1071,11 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         config, state = saved["config"], saved["model"]
         method = METHODS[config["method"]]
         sizes, source = select(Sizes, config), select(TextSource, config)
+        numbers = [value for value in vars(sizes).values() if isinstance(value, int)]
+        # A few damaged bytes may ask for a million blocks.
+        is_possible = min(numbers) > 0 and sizes.text_depth <= len(state)
+        if not is_possible or sizes.text_width % sizes.text_heads:
+            raise BadInput(f"damaged: no model has such sizes: {sizes}")
         tokenize = text_inputs(method.text.inputs, source, device)
         if tokenize.fingerprint != saved["text_fingerprint"]:
             trained_with = source.text_features or source.llm or "the default one"

@@ -36,6 +36,7 @@ from data.batches import Batch, Batches, Crops
 from data.captions import DistinctCaptions
 from data.common import (
     BadInput,
+    interpreting,
     parse_flags,
     pick_device,
     pick_dtype,
@@ -1131,7 +1132,7 @@ def go_on(
 
     BadInput where the data are not those that the run was started with, or where it is finished.
     """
-    if checkpoint["data_fingerprint"] != data_fingerprint:
+    if checkpoint.get("data_fingerprint") != data_fingerprint:
         raise BadInput(
             f"{cfg.data}, the language model or the frozen image tower is not what it was when "
             f"{cfg.out} was started; bring it back, or start a new run with another --out"
@@ -1146,7 +1147,17 @@ def go_on(
     if problem:
         raise BadInput(f"{cfg.out}: damaged: {problem}; train again")
     model.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
+    # The groups of parameters follow from the configuration: only AdamW's moments are loaded.
+    groups = optimizer.state_dict()["param_groups"]
+    with interpreting(Path(cfg.out) / "checkpoint.pt"):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, moments in checkpoint["optimizer"]["state"].items():
+            shape = parameters[number].shape
+            found = {name: (moment.dtype, moment.shape) for name, moment in moments.items()}
+            wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+            if found != {name: (torch.float32, shape) for name, shape in wanted.items()}:
+                raise BadInput(f"damaged: the optimizer's state {number} does not fit; train again")
+        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
     print(f"going on after step {start} of {total}", file=sys.stderr)
     return start
 

@@ -13,6 +13,7 @@ import os
 import signal
 import struct
 import sys
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -54,16 +55,29 @@ def interpreting(path: str | Path) -> Iterator[None]:
     except (
         ArithmeticError,
         AttributeError,
+        EOFError,
         LookupError,
         RecursionError,
+        SyntaxError,  # this and TokenError come from numpy, for the header of a .npy file
         TypeError,
         ValueError,
         struct.error,
+        tokenize.TokenError,
     ) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadInput(
-            f"{path}: truncated, corrupt or of another kind ({type(error).__name__}: {error}); "
-            "name the right file, or make or fetch it again"
+            f"{path}: truncated, corrupt or of another kind ({reason}); name the right file, or "
+            "make or fetch it again"
         ) from error
+
+
+def check_regular(path: str | Path) -> None:
+    """BadInput for what is there but no regular file.
+
+    To read a pipe could take for ever, and a device such as /dev/zero would fill the memory.
+    """
+    if Path(path).exists() and not Path(path).is_file():
+        raise BadInput(f"{path}: no regular file; name a file on the disk")
 
 
 def run(main: Callable[[], int | None]) -> int:
@@ -232,6 +246,16 @@ def select(cls: type, settings: Mapping):
     """Build a dataclass from those entries of `settings` that are its fields.
 
     select(Sizes, {"model": "S/16", "image_size": 224, "lr": 1e-3, ...}) leaves lr out: Sizes has
-    no such field.
+    no such field. BadInput where an entry is missing or of another type than its field.
     """
-    return cls(**{field.name: settings[field.name] for field in fields(cls)})
+    values = {}
+    for field in fields(cls):
+        if field.name not in settings:
+            raise BadInput(f"the setting {field.name} is missing")
+        values[field.name] = settings[field.name]
+        if type(settings[field.name]) is not field.type:
+            raise BadInput(
+                f"the setting {field.name} is {settings[field.name]!r}, not of type "
+                f"{field.type.__name__}"
+            )
+    return cls(**values)

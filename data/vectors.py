@@ -41,7 +41,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.common import BadInput, cache_dir, chunks, interpreting, printable, progress
+from data.common import (
+    BadInput,
+    cache_dir,
+    check_regular,
+    chunks,
+    interpreting,
+    printable,
+    progress,
+)
 
 # --------------------------------------------------------------------------------------------------
 # The file.
@@ -379,6 +387,8 @@ class OutsideVectors:
     def __init__(self, path: str | Path, ndim: int | None = None):
         self.path = path
         names_path = Path(path).with_suffix(".txt")
+        for file in (path, names_path):
+            check_regular(file)
         with interpreting(path):
             self.vectors = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(self.vectors, np.ndarray):

@@ -3,6 +3,7 @@
 python -m pytest tests/test_train.py
 """
 
+import copy
 import json
 import math
 import os
@@ -381,6 +382,32 @@ def test_a_run_is_never_overwritten_nor_resumed_as_another(small, monkeypatch):
     monkeypatch.setattr(train, "read_images", lambda *a, **k: images)
     with pytest.raises(BadInput, match="not what it was"):
         train.train(other)
+
+
+def test_a_damaged_optimizer_is_refused_in_one_line(small):
+    """It would be found in the first step only, or never."""
+    train.train(train.Config(**small | {"steps": 4}))
+    path = Path(small["out"]) / "checkpoint.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["step"] = 2
+    for change in (
+        lambda state: state[0].update(exp_avg=torch.ones(3)),
+        lambda state: state[0].update(exp_avg="x"),
+        lambda state: state[0].update(step=torch.tensor(True)),
+        lambda state: state[0].pop("exp_avg_sq"),
+        lambda state: state.update({9999: state[0]}),
+        lambda state: state.update({0: None}),
+    ):
+        damaged = copy.deepcopy(checkpoint)
+        change(damaged["optimizer"]["state"])
+        torch.save(damaged, path)
+        with pytest.raises(BadInput, match="checkpoint.pt: (damaged|truncated, corrupt)") as told:
+            train.train(train.from_cli(["--resume", small["out"]]))
+        assert "\n" not in str(told.value)
+    # What the groups of parameters say follows from the configuration.
+    checkpoint["optimizer"]["param_groups"] = None
+    torch.save(checkpoint, path)
+    assert train.train(train.from_cli(["--resume", small["out"]]))["step"] == 4
 
 
 @pytest.mark.slow

@@ -37,9 +37,18 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from data.common import BadInput, interpreting, locked, printable, progress, run, select
+from data.common import (
+    BadInput,
+    check_regular,
+    interpreting,
+    locked,
+    printable,
+    progress,
+    run,
+    select,
+)
 from data.images.formats import Columns, Record, add_column_flags, join_by_name, open_spec
-from data.images.pixels import image_digest, open_image, to_square
+from data.images.pixels import MAX_BYTES, image_digest, open_image, to_square
 
 FORMAT = 2  # of the folder, in pack.json. Format 1 had pictures.jsonl
 
@@ -77,14 +86,21 @@ def decode(record: Record, root: Path, size: int) -> Decoded | str:
     An error of the machine is raised: the next attempt may succeed.
     """
     # Read the file's bytes, or the part of a shard.
+    path, first, length = record.inside or (root / record.name, 0, None)
     try:
+        check_regular(path)
+        if length is None:
+            length = os.stat(path).st_size
+        if length > MAX_BYTES:
+            return f"has {length:,} bytes, more than {MAX_BYTES:,}"
         if record.inside:
-            shard, first, length = record.inside
-            with open(shard, "rb") as file:
+            with open(path, "rb") as file:
                 file.seek(first)
                 content = file.read(length)
         else:
-            content = (root / record.name).read_bytes()
+            content = path.read_bytes()
+    except BadInput:
+        return "no regular file"
     except FileNotFoundError:
         return "no such file"
     except (OSError, ValueError) as error:  # ValueError: the name holds a zero byte

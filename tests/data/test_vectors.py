@@ -623,6 +623,33 @@ def test_outside_vectors_without_their_files(tmp_path):
         OutsideVectors(tmp_path / "v.npy")
 
 
+def test_outside_vectors_with_a_damaged_header_are_refused_in_one_line(tmp_path):
+    path = named(tmp_path / "v.npy", ["a", "b"], np.ones((2, 3), np.float32))
+    good = path.read_bytes()
+    for content in (
+        b"",
+        good[:7],
+        good[:60],
+        good.replace(b"False", b"[alse"),  # numpy: tokenize.TokenError
+        good.replace(b"<f4", b"<,4"),  # numpy: SyntaxError
+        good.replace(b"(2, 3)", b"(2,-3)"),
+        good.replace(b"(2, 3)", b"(2,99)"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match="v.npy: truncated, corrupt") as refused:
+            OutsideVectors(path)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".txt"])
+def test_outside_vectors_from_a_pipe_are_refused(tmp_path, suffix):
+    path = named(tmp_path / "v.npy", ["a"], np.ones((1, 3)))
+    path.with_suffix(suffix).unlink()
+    os.mkfifo(path.with_suffix(suffix))
+    with within(10), pytest.raises(BadInput, match=f"v{suffix}: no regular file"):
+        OutsideVectors(path)
+
+
 def test_outside_views_are_one_or_several_of_each_image(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
     names, which = ["a", "b", "c", "d"], np.array([2, 0])

@@ -4,6 +4,7 @@ python -m pytest tests/data/images/test_read.py
 """
 
 import csv
+import os
 import shutil
 import sys
 import zlib
@@ -26,6 +27,7 @@ from data.images.read import (
 )
 from data.vectors import OutsideVectors
 from data.world.shapes import WORLDS
+from tests.data.files.examples import refused, within
 from tests.data.images.example_data import (
     animation,
     image_file,
@@ -231,6 +233,31 @@ def test_images_that_cannot(tmp_path, content, says):
     ):
         with pytest.raises(BadInput, match=f"none of its 1 entries.*{says}"):
             read_images(str(spec), "train", 8)
+
+
+def test_only_regular_files_of_a_sensible_size_are_read(tmp_path):
+    """A pipe would never end, and a device would fill the memory."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("/dev/zero")
+    put(tmp_path / "huge.png", image_file(0))
+    os.truncate(tmp_path / "huge.png", 500_000_001)  # a hole: it takes no room on the disk
+    put(tmp_path / "good.png", image_file(3))
+    names = ["pipe.png", "folder.png", "link.png", "/dev/zero", "huge.png", "good.png"]
+    with within(10):
+        images, skipped = decode_files(names, tmp_path, 8)
+    assert images.names == ["good.png"]
+    reasons = ["no regular file"] * 4 + ["has 500,000,001 bytes, more than 500,000,000"]
+    assert [reason for _, reason in skipped] == reasons
+
+
+def test_a_specification_that_is_a_pipe_or_a_device_is_refused(tmp_path):
+    for name in ("a.csv", "a.jsonl", "a.json", "a.tar"):
+        os.mkfifo(tmp_path / name)
+        with refused(tmp_path / name, "no such file"):
+            read_images(str(tmp_path / name), "train", 8)
+    with refused("/dev/zero", "no such file"):
+        read_images("/dev/zero", "train", 8)
 
 
 # --------------------------------------------------------------------------------------------------
