@@ -88,3 +88,24 @@ def test_no_crop_is_smaller_than_was_asked_for(smallest):
     assert smallest - 1e-3 < area.min() < smallest + 0.03
     assert max(side.max() for side in sides) < 1 + 1e-4
     assert area.max() > 0.97  # and none is larger than the image
+
+
+def test_the_rectangle_may_lie_anywhere_in_the_image():
+    """On an image whose pixels are their own coordinates: they say where a crop was taken."""
+    line = (2 * torch.arange(64) + 1) / 64 - 1  # from edge to edge it runs from -1 to 1
+    image = torch.stack([line.expand(64, 64), line[:, None].expand(64, 64), torch.zeros(64, 64)])
+    crops = random_crops(image.expand(2000, -1, -1, -1), 0.25, torch.Generator().manual_seed(0))
+    places = []
+    for along in (crops[:, 0, 32], crops[:, 1, :, 32]):  # x from left to right, y downwards
+        # The pixels at the edge of a crop may be those of the image's edge, so look further inside.
+        side = (along[:, 47] - along[:, 16]) / (line[47] - line[16])
+        centre = (along[:, 31] + along[:, 32]) / 2
+        room = 1 - side  # how far the centre may go to either side
+        places.append((centre / room)[room > 0.01])
+    for place in places:
+        # Its places are spread evenly from one end of the room to the other.
+        evenly = torch.linspace(-1, 1, len(place))
+        assert (place.sort().values - evenly).abs().max() < 0.07
+        assert place.abs().max() < 1.001
+    n = min(map(len, places))
+    assert abs(torch.corrcoef(torch.stack([places[0][:n], places[1][:n]]))[0, 1]) < 0.05
