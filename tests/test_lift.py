@@ -236,7 +236,47 @@ def model(tiny_llm_folder):
     return make
 
 
-@pytest.mark.parametrize("method", lift.METHODS)
+CLIPS, LIFTS = lift.TextTransformer, lift.LLMVectors  # text towers
+SCRATCH, PRETRAINED = "scratch", "pretrained"  # where the image tower starts
+NCE, BIASED = lift.info_nce, lift.projection_with_bias
+
+# The table of methods, written down a second time: where the image tower starts, the text tower,
+# the heads of images and of texts, the loss. PARTS, below, has what is trained.
+ROWS = {
+    "clip": (SCRATCH, CLIPS, lift.projection, lift.projection, NCE),
+    "lift": (SCRATCH, LIFTS, lift.mlp, lift.no_head, NCE),
+    "lift_cos": (SCRATCH, LIFTS, lift.mlp, lift.no_head, lift.cosine_loss),
+    "clip_sigmoid": (SCRATCH, CLIPS, lift.projection, lift.projection, lift.sigmoid_loss),
+    "lift_sigmoid": (SCRATCH, LIFTS, lift.mlp, lift.no_head, lift.sigmoid_loss),
+    "superclip": (SCRATCH, CLIPS, lift.projection, lift.projection, lift.info_nce_and_labels),
+    "superlift": (SCRATCH, LIFTS, lift.mlp, lift.no_head, lift.info_nce_and_labels),
+    "supervised": (SCRATCH, lift.WordLabels, lift.projection, lift.no_head, lift.label_loss),
+    "lit": (PRETRAINED, CLIPS, lift.no_head, lift.projection, NCE),
+    "clip_pretrained": (PRETRAINED, CLIPS, lift.projection, lift.projection, NCE),
+    "ape": (PRETRAINED, lift.LLMTokens, lift.no_head, lift.ape, NCE),
+    "sharelock": (PRETRAINED, LIFTS, lift.no_head, lift.deep_mlp, NCE),
+    "ape_transformer": (PRETRAINED, lift.LLMTokens, lift.no_head, lift.ape_transformer, NCE),
+    "ape_lookup": (PRETRAINED, lift.TokenTable, lift.no_head, lift.token_mean, NCE),
+    "lilt": (PRETRAINED, lift.LiveLLM, BIASED, BIASED, NCE),
+    "llm2clip": (PRETRAINED, lift.RawVectors, lift.projection, lift.adaptor, NCE),
+    "ridge": (PRETRAINED, LIFTS, lift.Ridge, lift.no_head, NCE),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_method_is_what_its_paper_says(name):
+    method = lift.METHODS[name]
+    row = (method.image, method.text, method.image_head, method.text_head, method.loss)
+    assert row == ROWS[name]
+    # A pretrained image tower that goes on learning does so at a tenth of the rate.
+    assert method.image_lr_share == (0.1 if name in ("llm2clip", "clip_pretrained") else 1)
+    start = (10, -10) if name.endswith("_sigmoid") else (pytest.approx(1 / 0.07), None)
+    assert (method.scale, method.bias) == start
+    assert method.labels == (name in ("superclip", "superlift"))
+    assert method.adapters == (name == "lilt")
+
+
+@pytest.mark.parametrize("method", ROWS)
 def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     m, texts = model(method)
     out = m(torch.randn(2, 3, 32, 32), texts, IDS)
@@ -322,8 +362,8 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
         )
 
 
-def test_every_method_is_in_the_second_table(model):
-    assert PARTS.keys() == lift.METHODS.keys()
+def test_every_method_is_in_the_second_tables(model):
+    assert PARTS.keys() == ROWS.keys() == lift.METHODS.keys()
     m, _ = model("ridge")
     assert not any(p.requires_grad for p in m.parameters())
 
@@ -586,6 +626,19 @@ def test_text_transformer_reads_up_to_its_end_and_knows_unknown_words():
     assert torch.equal(tower.untrained, text_tower(lift.TextTransformer)[0].untrained)
 
 
+def test_text_transformer_is_read_where_the_first_end_stands():
+    """Embeddings, positions and causal blocks, one after the other, then the state at END."""
+    tower, ids = text_tower(lift.TextTransformer)
+    torch.nn.init.normal_(tower.ln_final.weight)
+    places = [[tower.vocab.tolist().index(i) for i in row] for row in ids.tolist()]
+    x = tower.token_embedding.weight[torch.tensor(places)] + tower.positional_embedding[:, :5]
+    for block in tower.blocks:
+        assert block.attn.causal
+        x = block(x)
+    wanted = tower.ln_final(torch.stack([x[0, 3], x[1, 4]]))  # where END stands in IDS
+    assert torch.allclose(tower(ids), wanted, atol=1e-6)
+
+
 def test_llm_vectors_are_whitened_training_captions():
     torch.manual_seed(0)
     vectors = some_inputs(lift.LLMVectors)
@@ -597,7 +650,7 @@ def test_llm_vectors_are_whitened_training_captions():
         assert torch.equal(tower(vectors), out)
 
 
-@pytest.mark.parametrize("method", lift.METHODS)
+@pytest.mark.parametrize("method", ROWS)
 def test_load_gives_back_the_model_that_was_trained(small, method):
     start = Path(small["out"]).parent / "tower.pt"
     if lift.METHODS[method].image == "pretrained":

@@ -94,6 +94,18 @@ def test_the_mask_marks_every_pair_that_matches_and_no_other():
     assert off_diagonal  # or the mask was never needed
 
 
+def test_equal_images_match_although_their_captions_differ():
+    images = paraphrased(16)
+    images.captions = [[f"caption {i}"] for i in range(16)]
+    images.digests[5] = images.digests[2]  # equal images have equal digests
+    batches = batches_of(images, 16)
+    order = batches.epoch(0)[0].tolist()
+    wanted = torch.eye(16, dtype=torch.bool)
+    for i, j in ((2, 5), (5, 2)):
+        wanted[order.index(i), order.index(j)] = True
+    assert torch.equal(batches(0)[2], wanted)
+
+
 def test_over_the_epochs_an_image_shows_several_of_its_captions():
     images = paraphrased(50)
     batches = batches_of(images, 16)
