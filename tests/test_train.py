@@ -349,6 +349,97 @@ def test_the_loop_passes_duplicates_steps_the_rate_and_clamps(small, monkeypatch
     assert 1.0 <= metrics["scale"] <= 100.0001 and abs(metrics["scale"] - 1 / 0.07) > 3
 
 
+def gradient_norm(optimizer):
+    """Of all parameters together."""
+    gradients = [p.grad.flatten() for g in optimizer.param_groups for p in g["params"]]
+    return torch.cat(gradients).norm().item()
+
+
+def test_the_optimizer_gets_its_flags_and_the_methods_share_of_the_rate(small, monkeypatch):
+    """None of the values is a default."""
+    groups, step = [], torch.optim.AdamW.step
+
+    def spy(optimizer):
+        groups.append([dict(group) for group in optimizer.param_groups])
+        step(optimizer)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    small |= starts("llm2clip", small)
+    flags = {"lr": 3e-3, "beta1": 0.7, "beta2": 0.6, "eps": 1e-3, "wd": 0.3, "steps": 2}
+    cfg = train.Config(**{**small, **flags}, method="llm2clip")
+    train.train(cfg)
+    assert len(groups) == 2
+    for i, at_step in enumerate(groups):
+        assert {group["weight_decay"] for group in at_step} == {0.3, 0.0}
+        for group in at_step:
+            assert group["betas"] == (0.7, 0.6) and group["eps"] == 1e-3
+        # The image tower learns at a tenth of the rate.
+        rates = {group["lr"] for group in at_step}
+        full = train.lr_at(i, 2, cfg)
+        assert sorted(rates) == pytest.approx([0.1 * full, full])
+
+
+def test_gradients_are_clipped_to_the_norm_that_was_asked_for(small, monkeypatch):
+    norms, step = [], torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda o: (norms.append(gradient_norm(o)), step(o))[1]
+    )
+    for clip in (0.01, 0.0):
+        folder = f"{small['out']}-{clip}"
+        cfg = {**small, "out": folder, "grad_clip_norm": clip, "steps": 1}
+        logged = train.train(train.Config(**cfg))["grad_norm"]  # before it is clipped
+        assert logged > 0.1
+        assert norms.pop() == pytest.approx(clip or logged, rel=1e-3)
+
+
+def test_each_step_has_its_own_gradient(small, monkeypatch):
+    """With the rate 0 nothing changes, so the gradient of a step is that of its batch alone."""
+    norms, step = [], torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda o: (norms.append(gradient_norm(o)), step(o))[1]
+    )
+    # All 16 images are in every batch, in another order.
+    cfg = {**small, "lr": 0.0, "train_num_samples": 16, "whiten": 4, "steps": 3}
+    train.train(train.Config(**cfg))
+    assert len(norms) == 3 and norms == pytest.approx([norms[0]] * 3, rel=1e-3)
+
+
+def test_batches_and_crops_get_their_flags(small, monkeypatch):
+    made = {}
+
+    def spy(name):
+        kind = getattr(train, name)
+
+        def make(*args, **kwargs):
+            made[name] = args, kwargs
+            return kind(*args, **kwargs)
+
+        monkeypatch.setattr(train, name, make)
+
+    spy("Batches"), spy("Crops")
+    flags = {"seed": 7, "crop_scale": 0.7, "long_share": 0.3, "batch_size": 8, "steps": 1}
+    train.train(train.Config(**{**small, **flags}))
+    _, settings = made["Batches"]
+    found = {name: settings[name] for name in ("batch_size", "seed", "long_share")}
+    assert found == {"batch_size": 8, "seed": 7, "long_share": 0.3}
+    assert made["Crops"][0][1:3] == (0.7, 7)
+
+
+def test_other_views_of_a_frozen_tower_are_kept_apart(small):
+    """Whatever decides the crops is part of the fingerprint of the tower's vectors."""
+    images = read_images("shapes", "train", 32, num_samples=4)
+    torch.manual_seed(0)
+    tower = vit.ViT(small["model"], 32).requires_grad_(False)
+    base = {**small, **starts("ape", small), "method": "ape", "crop_scale": 0.5}
+    changes = ({}, {"crop_scale": 0.6}, {"image_views": 2}, {"seed": 1}, {"crop_scale": 1.0})
+    prints = []
+    for change in changes:
+        cfg = train.Config(**{**base, **change})
+        views = train.open_image_inputs(cfg, images, tower, torch.device("cpu"))
+        prints.append(views.fingerprint)
+    assert len(set(prints)) == len(prints)
+
+
 def test_a_gradient_that_is_not_finite_stops_before_the_save(small, monkeypatch):
     def spoilt(**features):
         loss = lift.info_nce(**features)
