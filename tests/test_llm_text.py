@@ -444,6 +444,11 @@ def test_padding_is_on_the_right_and_never_read(tiny_llm):
         tiny_llm(ids.flip(1), mask.flip(1))
 
 
+def test_the_token_of_number_0_is_no_padding(tiny_llm):
+    ids, mask = tiny_llm.tokenize(["a!", "a"])  # "!" is the first byte that has a spelling
+    assert ids[0, -1] == 0 and mask.tolist() == [[True] * 4, [True, True, True, False]]
+
+
 @pytest.mark.parametrize("pool, layer", [("median", None), ("mean", 4), ("mean", -1), ("mean", 0)])
 def test_poolings_and_layers_that_do_not_exist_are_refused(tiny_llm, pool, layer):
     says = pool if layer is None else f"layer {layer}"

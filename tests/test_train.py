@@ -425,6 +425,26 @@ def test_batches_and_crops_get_their_flags(small, monkeypatch):
     assert made["Crops"][0][1:3] == (0.7, 7)
 
 
+@pytest.mark.parametrize("moved_to, wanted", [(9.0, 100.0), (-3.0, 1.0), (2.0, math.exp(2))])
+def test_the_scale_stays_between_1_and_100(small, monkeypatch, moved_to, wanted):
+    def move(optimizer):
+        (scale,) = [p for g in optimizer.param_groups for p in g["params"] if p.ndim == 0]
+        scale.data.fill_(moved_to)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", move)
+    metrics = train.train(train.Config(**{**small, "steps": 1}))
+    assert metrics["scale"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_accuracy_of_the_log_takes_duplicates_for_right():
+    image = torch.eye(3)
+    text = torch.eye(3)[[0, 2, 0]]  # the nearest captions are 0 (or 2), none but 0, and 1
+    duplicates = torch.eye(3, dtype=torch.bool)
+    assert train.batch_accuracy(image, text, duplicates) == pytest.approx(1 / 3)
+    duplicates[1, 2] = duplicates[2, 1] = True
+    assert train.batch_accuracy(image, text, duplicates) == pytest.approx(2 / 3)
+
+
 def test_other_views_of_a_frozen_tower_are_kept_apart(small):
     """Whatever decides the crops is part of the fingerprint of the tower's vectors."""
     images = read_images("shapes", "train", 32, num_samples=4)
