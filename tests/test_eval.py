@@ -24,6 +24,7 @@ import eval as ev
 import train
 from data import benchmarks
 from data.images.formats import Columns
+from data.images.read import read_images
 from data.report import flat
 from data.world import shapes
 from tests.conftest import evaluated
@@ -186,6 +187,22 @@ def test_interval_covers_and_respects_groups():
 
 # --------------------------------------------------------------------------------------------------
 # Whole runs.
+
+
+@pytest.mark.parametrize("method", ["clip", "lift"])
+def test_features_are_those_of_each_image_and_text_in_their_order(small, method):
+    """In batches of 3, as one by one."""
+    train.train(train.Config(method=method, **{**small, "steps": 1}))
+    run = ev.Run(small["out"])
+    images = read_images("shapes", "test", 32, num_samples=8)
+    texts = [text for (text,) in images.captions]
+    with torch.no_grad():
+        pixels = [run.transform(Image.fromarray(images.pixels([i])[0]))[None] for i in range(8)]
+        image = torch.cat([run.model.encode_image(one, normalize=True) for one in pixels])
+        text = torch.cat([run.model.encode_text(run.tokenize([t]), normalize=True) for t in texts])
+    assert torch.allclose(run.encode_images(images, batch=3), image, atol=1e-5)
+    assert torch.allclose(run.encode_texts(texts, batch=3), text, atol=1e-3)
+    assert torch.pdist(image).min() > 1e-3 and torch.pdist(text).min() > 1e-2
 
 
 @pytest.mark.slow

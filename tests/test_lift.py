@@ -362,6 +362,22 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
         )
 
 
+@pytest.mark.parametrize("method", ["clip", "lift", "superclip", "llm2clip", "lilt"])
+def test_linear_layers_start_as_glorot_and_bengio_say(model, method):
+    """Biases at 0, weights even between -a and a, a^2 = 6 / (inputs + outputs)."""
+    m, _ = model(method)
+    ups = {a.up for a in m.modules() if isinstance(a, lift.LilTAdapter)}  # these start at 0
+    for name, layer in m.named_modules():
+        is_new = not name.startswith("text.llm.") and layer not in ups
+        if isinstance(layer, torch.nn.Linear) and is_new:
+            a = math.sqrt(6 / (layer.in_features + layer.out_features))
+            assert 0.9 * a < layer.weight.abs().max() <= a, name
+            assert layer.bias is None or not layer.bias.any(), name
+    if method == "clip":
+        assert m.text.token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.2)
+        assert m.text.positional_embedding.std().item() == pytest.approx(0.01, rel=0.2)
+
+
 def test_every_method_is_in_the_second_tables(model):
     assert PARTS.keys() == ROWS.keys() == lift.METHODS.keys()
     m, _ = model("ridge")

@@ -404,6 +404,15 @@ def test_each_step_has_its_own_gradient(small, monkeypatch):
     assert len(norms) == 3 and norms == pytest.approx([norms[0]] * 3, rel=1e-3)
 
 
+def test_the_seed_decides_the_first_weights(small):
+    weights = []
+    for i, seed in enumerate((5, 5, 6)):
+        flags = {"seed": seed, "out": f"{small['out']}-{i}", "lr": 0.0, "steps": 1}
+        train.train(train.Config(**{**small, **flags}))
+        weights.append(read_run(flags["out"])["model"]["visual.pos_embed"])
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
 def test_batches_and_crops_get_their_flags(small, monkeypatch):
     made = {}
 

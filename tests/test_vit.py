@@ -83,6 +83,8 @@ def test_the_tower_is_its_parts(kind, pool):
     x = F.layer_norm(x, (128,), model.norm.weight, model.norm.bias, 1e-5 if kind else 1e-6)
     wanted = x[:, 0] if pool == "tok" else x.sum(1) / 4
     assert torch.allclose(model(images), wanted, atol=1e-5)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert {norm.eps for norm in norms} == {1e-5 if kind else 1e-6}
 
 
 def test_quick_gelu_by_hand():

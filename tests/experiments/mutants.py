@@ -260,13 +260,6 @@ MUTANTS = [
     ),
     Mutant(
         "llm_text.py",
-        "if directions > min(D, N - 1):",
-        "if directions > min(D, N):",
-        T_LLM_TEXT + "test_whitening_to_too_many_directions_is_refused",
-        "N captions whitened to N directions",
-    ),
-    Mutant(
-        "llm_text.py",
         "smallest = 1e-9 * variance[0]",
         "smallest = -1.0",
         T_LLM_TEXT + "test_whitening_to_too_many_directions_is_refused",
@@ -501,6 +494,13 @@ MUTANTS = [
     # ---- The table of methods, and the model.
     Mutant(
         "lift.py",
+        "init_linears(self.text_head)",
+        "pass",
+        T_LIFT + "test_linear_layers_start_as_glorot_and_bengio_say[clip]",
+        "the text head starts with PyTorch's own weights",
+    ),
+    Mutant(
+        "lift.py",
         "text_head=adaptor,\n        loss=info_nce,\n        image_lr_share=0.1,",
         "text_head=adaptor,\n        loss=info_nce,",
         T_LIFT + "test_each_method_is_what_its_paper_says[llm2clip]",
@@ -579,6 +579,13 @@ MUTANTS = [
         "a run loads with another language model",
     ),
     # ---- Training.
+    Mutant(
+        "train.py",
+        "torch.manual_seed(cfg.seed)",
+        "torch.manual_seed(0)",
+        T_TRAIN + "test_the_seed_decides_the_first_weights",
+        "the seed does not decide the first weights",
+    ),
     Mutant(
         "train.py",
         "return cfg.lr * (step + 1) / warmup",
@@ -727,6 +734,13 @@ MUTANTS = [
         "a duplicate counts as wrong in the log",
     ),
     # ---- Metrics.
+    Mutant(
+        "eval.py",
+        "inputs = normalize_pixels(torch.from_numpy(images.pixels(which)))",
+        "inputs = normalize_pixels(torch.from_numpy(images.pixels(which - start)))",
+        T_EVAL + "test_features_are_those_of_each_image_and_text_in_their_order[clip]",
+        "each batch of the test has the first images again",
+    ),
     Mutant(
         "eval.py",
         "is_behind = scores < best - TIE",
