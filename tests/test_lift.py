@@ -475,6 +475,7 @@ def test_adaptor_normalises_first_and_has_four_residual_blocks():
     torch.manual_seed(0)
     head, x = lift.adaptor(8, 5), torch.randn(3, 8)
     assert torch.allclose(head(7 * x), head(x), atol=1e-5)
+    assert torch.allclose(head(x[:1]), head(x)[:1], atol=1e-5)  # each vector by itself
     blocks = [m for m in head if isinstance(m, lift.Residual)]
     assert len(blocks) == 4
     norm, up, act, down = blocks[0].net

@@ -25,6 +25,7 @@ from data import benchmarks
 from data.captions import DistinctCaptions
 from data.common import BadInput, run
 from data.files.runs import read_run
+from data.images.pixels import PIXEL_NORMS
 from data.images.read import CaptionedImages, read_images, scene_captions
 from data.world import shapes
 from data.world.drawing import draw
@@ -411,6 +412,38 @@ def test_the_seed_decides_the_first_weights(small):
         train.train(train.Config(**{**small, **flags}))
         weights.append(read_run(flags["out"])["model"]["visual.pos_embed"])
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    "flags, steps", [({"epochs": 3, "steps": 0}, 12), ({"epochs": 3, "steps": 5}, 5)]
+)
+def test_a_run_has_its_epochs_but_no_more_than_its_steps(small, flags, steps):
+    """Of 64 images in batches of 16."""
+    assert train.train(train.Config(**{**small, **flags}))["step"] == steps
+
+
+def model_of(cfg):
+    """The model that a run begins with, and its texts."""
+    device = torch.device("cpu")
+    texts = train.read_texts(cfg, train.read_training_images(cfg), device)
+    return train.build_model(cfg, texts, device), texts
+
+
+@pytest.mark.parametrize("flags, power", [({"whiten_power": 0.3}, 0.3), ({}, 0.5)])
+def test_whitening_gets_its_flags(small, flags, power):
+    model, texts = model_of(train.Config(**{**small, **flags, "whiten": 5}))
+    mean, matrix = whitening(texts.inputs, 5, power)
+    assert torch.equal(model.text.mean, mean) and torch.equal(model.text.matrix, matrix)
+
+
+def test_a_pretrained_tower_and_the_shared_space_get_their_flags(small, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(train, "load_vit", lambda tower, *args: loaded.append(args))
+    small |= {**starts("llm2clip", small), "image_norm": "imagenet", "embed_dim": 24}
+    model, _ = model_of(train.Config(method="llm2clip", **small))
+    norms = [PIXEL_NORMS[name] for name in ("imagenet", "clip")]  # the tower's, and ours
+    assert loaded == [(small["image_weights"], *norms)]
+    assert model.image_head.weight.shape[0] == 24
 
 
 def test_batches_and_crops_get_their_flags(small, monkeypatch):

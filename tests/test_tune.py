@@ -369,6 +369,29 @@ def test_tuning_reads_each_text_in_its_place(llm, tmp_path, monkeypatch):
     assert torch.allclose(second, plain[1], atol=1e-5) and torch.equal(mask, duplicates)
 
 
+def test_the_rate_of_tuning_rises_and_falls_and_each_step_has_its_own_gradient(
+    llm, tmp_path, monkeypatch
+):
+    """With so small a rate nothing changes, so equal batches have equal gradients."""
+    batch = TEXTS, TEXTS[::-1], torch.zeros(3, 3, dtype=torch.bool)
+    rates, norms = [], []
+
+    def step(optimizer):
+        (group,) = optimizer.param_groups
+        rates.append(group["lr"])
+        assert group["weight_decay"] == 0
+        gradients = [p.grad.flatten() for p in group["params"] if p.grad is not None]
+        norms.append(torch.cat(gradients).norm().item())
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(llm_text, "draw_pairs", lambda *_: batch)
+    llm_text.tune(llm, [], tmp_path / "a.safetensors", layer=1, steps=20, lr=0.1)
+    # A tenth of 20 steps is warm-up, and all the way the rate falls to 0.
+    wanted = [0.1 * (0.5 if i == 0 else 1) * (1 - i / 20) for i in range(20)]
+    assert rates == pytest.approx(wanted)
+    assert norms[0] > 0 and norms == pytest.approx([norms[0]] * 20)
+
+
 @pytest.mark.slow
 def test_tuning_teaches_to_tell_captions_apart(tiny_llm_folder, llm, tmp_path):
     scenes = shapes.make_scenes("train", 60)

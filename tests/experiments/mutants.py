@@ -337,6 +337,13 @@ MUTANTS = [
     ),
     # ---- Losses.
     Mutant(
+        "llm_text.py",
+        "= lr * warmup * (1 - step / steps)",
+        "= lr * warmup",
+        T_TUNE + "test_the_rate_of_tuning_rises_and_falls_and_each_step_has_its_own_gradient",
+        "the rate of tuning does not fall",
+    ),
+    Mutant(
         "lift.py",
         "text_to_image = F.cross_entropy(logits.T, target)",
         "text_to_image = F.cross_entropy(logits, target)",
@@ -547,7 +554,7 @@ MUTANTS = [
         "lift.py",
         "parameter.requires_grad_(is_trained)",
         "parameter.requires_grad_(True)",
-        T_LIFT + "test_exactly_the_declared_parameters_change[lift-]",
+        T_LIFT + "test_exactly_the_declared_parameters_change[lit-]",
         "nothing is frozen",
     ),
     Mutant(
@@ -579,6 +586,27 @@ MUTANTS = [
         "a run loads with another language model",
     ),
     # ---- Training.
+    Mutant(
+        "train.py",
+        "cfg.steps or math.inf, cfg.epochs * batches",
+        "cfg.steps or math.inf, 4 * batches",
+        T_TRAIN + "test_a_run_has_its_epochs_but_no_more_than_its_steps[flags0-12]",
+        "--epochs is ignored",
+    ),
+    Mutant(
+        "train.py",
+        "power = cfg.whiten_power",
+        "power = None",
+        T_TRAIN + "test_whitening_gets_its_flags[flags0-0.3]",
+        "--whiten-power is ignored",
+    ),
+    Mutant(
+        "train.py",
+        'PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])',
+        'PIXEL_NORMS["clip"], PIXEL_NORMS[cfg.image_norm])',
+        T_TRAIN + "test_a_pretrained_tower_and_the_shared_space_get_their_flags",
+        "the norm of pixels translated the wrong way round",
+    ),
     Mutant(
         "train.py",
         "torch.manual_seed(cfg.seed)",
@@ -1090,6 +1118,13 @@ MUTANTS = [
     ),
     # ---- Reading images.
     Mutant(
+        PIXELS,
+        "torch.exp((2 * ratio - 1) * math.log(4 / 3))",
+        "torch.exp(ratio * math.log(4 / 3))",
+        T_PIXELS + "test_the_area_and_the_form_of_the_rectangle_are_drawn_evenly",
+        "no crop is higher than wide",
+    ),
+    Mutant(
         READ,
         "held_out = images.digests % HELD_OUT == 0",
         "held_out = np.arange(len(images)) % HELD_OUT == 0",
@@ -1169,6 +1204,20 @@ MUTANTS = [
     ),
     # ---- Weights.
     Mutant(
+        TOKENIZER,
+        "*range(161, 173)",
+        "*range(161, 174)",
+        T_TOKENIZER + "test_bytes_are_spelled_as_gpt_2_spells_them",
+        "GPT-2's spelling of bytes is off by one",
+    ),
+    Mutant(
+        TOKENIZER,
+        '.replace(r"\\p{N}{1,3}", r"\\p{N}")',
+        '.replace(r"\\p{N}{1,3}", r"\\p{N}+")',
+        T_TOKENIZER + "test_where_each_pattern_cuts[qwen2-pieces3]",
+        "Qwen takes a number whole",
+    ),
+    Mutant(
         TENSORS,
         "return (q - 8).astype(np.float32) * d",
         "return q.astype(np.float32) * d",
@@ -1240,6 +1289,20 @@ MUTANTS = [
         "vectors of another tokenizer are taken for these",
     ),
     # ---- The built-in world.
+    Mutant(
+        LLM,
+        '"ffn_gate": "mlp.gate_proj",\n    "ffn_up": "mlp.up_proj",',
+        '"ffn_gate": "mlp.up_proj",\n    "ffn_up": "mlp.gate_proj",',
+        T_LLM + "test_the_names_of_gguf_files_are_those_of_hugging_face",
+        "gate and content of GGUF files exchanged",
+    ),
+    Mutant(
+        SHAPES,
+        "apart = are_apart()[seen].all(0)",
+        "apart = are_apart()[seen].any(0)",
+        T_SHAPES + "test_a_wrong_colour_can_be_told_from_all_that_are_in_the_image",
+        "a wrong colour looks like one of the image",
+    ),
     Mutant(
         SHAPES,
         "cells.append((x - dx, y - dy))",

@@ -24,7 +24,7 @@ import torch
 import data.files.llm
 import llm_text
 from data.common import BadInput
-from data.files.llm import FAMILIES, GGUF_IN_WHEEL, llama3_divisors, llama_config
+from data.files.llm import FAMILIES, GGUF_IN_WHEEL, GGUF_NAMES, llama3_divisors, llama_config
 from data.files.tensors import StoredTensor, read_safetensors, write_safetensors
 from llm_text import load_llm
 from tests.data.files.examples import refused, within
@@ -89,6 +89,19 @@ def test_rows_of_queries_and_keys_of_llama_are_in_another_order(monkeypatch, fam
     assert config.rope_theta == 10_000 and "embed_tokens.weight" in weights
     names = [f"layers.0.self_attn.{x}_proj.weight" for x in "qkv"]
     assert tuple(weights[name].interleaved_heads for name in names) == heads
+
+
+def test_the_names_of_gguf_files_are_those_of_hugging_face():
+    """Written down a second time: two networks of one shape, exchanged, would crash nothing."""
+    wanted = {
+        **{"token_embd": "embed_tokens", "output_norm": "norm"},
+        **{f"attn_{x}": f"self_attn.{x}_proj" for x in "qkv"},
+        **{f"attn_{x}_norm": f"self_attn.{x}_norm" for x in "qk"},
+        **{f"ffn_{x}": f"mlp.{x}_proj" for x in ("gate", "up", "down")},
+        **{"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"},
+        "attn_output": "self_attn.o_proj",
+    }
+    assert wanted == GGUF_NAMES
 
 
 # --------------------------------------------------------------------------------------------------

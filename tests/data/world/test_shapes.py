@@ -228,6 +228,18 @@ def test_things_can_be_told_apart_and_seen():
         assert all(colours.stands_out(thing.colour, ground) for thing in scene.things)
 
 
+def test_a_wrong_colour_can_be_told_from_all_that_are_in_the_image():
+    n_new = 0
+    for scene in SCENES[::5]:
+        places = [shapes.COLOURS.index(thing.colour) for thing in scene.things]
+        for text in shapes.negatives(scene).values():
+            new = {colour for *_, colour, _ in parse(text)[0]} - {t.colour for t in scene.things}
+            n_new += len(new)
+            for colour in new:
+                assert colours.are_apart()[shapes.COLOURS.index(colour), places].all(), text
+    assert n_new > 400
+
+
 def test_new_colours_are_in_no_training_caption():
     words = {word for s in shapes.make_scenes("train", 3000) for word in shapes.caption(s).split()}
     assert not words & set(colours.UNSEEN)
