@@ -400,7 +400,8 @@ def test_each_step_has_its_own_gradient(small, monkeypatch):
         torch.optim.AdamW, "step", lambda o: (norms.append(gradient_norm(o)), step(o))[1]
     )
     # All 16 images are in every batch, in another order.
-    cfg = {**small, "lr": 0.0, "train_num_samples": 16, "whiten": 4, "steps": 3}
+    flags = {"lr": 0.0, "grad_clip_norm": 0.0, "train_num_samples": 16, "whiten": 4, "steps": 3}
+    cfg = {**small, **flags}
     train.train(train.Config(**cfg))
     assert len(norms) == 3 and norms == pytest.approx([norms[0]] * 3, rel=1e-3)
 
