@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from data.files.runs import read_run
 from data.files.tensors import read_safetensors
 from data.files.vit import load_vit
 from data.images import pixels
+from data.images.read import read_images
 from tests.conftest import ridge_by_least_squares
 from tests.experiments import flops
 
@@ -706,6 +708,18 @@ def test_load_refuses_another_language_model_and_keeps_the_pooling(small, tmp_pa
     weights[-1] ^= 1
     (other / "model.safetensors").write_bytes(weights)
     with pytest.raises(BadInput, match="another language model"):
+        lift.load(small["out"])
+
+
+def test_load_refuses_other_vectors_of_images(small, tmp_path):
+    """A run keeps the fingerprint of the vectors that stood for its image tower."""
+    path, names = tmp_path / "v.npy", read_images("shapes", "train", 8, num_samples=64).names
+    path.with_suffix(".txt").write_text("".join(f"{name}\n" for name in names))
+    np.save(path, np.random.default_rng(0).normal(size=(64, 5)))
+    train.train(train.Config(**{**small, "steps": 1}, method="lit", image_features=str(path)))
+    assert lift.load(small["out"])[0].visual.width == 5
+    np.save(path, np.random.default_rng(1).normal(size=(64, 5)))
+    with pytest.raises(BadInput, match="trained with other vectors than"):
         lift.load(small["out"])
 
 

@@ -423,6 +423,25 @@ def test_a_run_has_its_epochs_but_no_more_than_its_steps(small, flags, steps):
     assert train.train(train.Config(**{**small, **flags}))["step"] == steps
 
 
+def test_held_out_images_are_not_trained_on(small, tmp_path):
+    """Unless --val-data names others."""
+    rows = ["image,caption"]
+    for i in range(60):
+        Image.new("RGB", (8, 8), (4 * i, 0, 9)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,number {i}")
+    for name, end in (("a.csv", None), ("b.csv", 3)):
+        (tmp_path / name).write_text("\n".join(rows[:end]) + "\n")
+    small |= {"data": str(tmp_path / "a.csv"), "train_num_samples": 0}
+    trained = train.read_training_images(train.Config(**small)).names
+    held_out = read_images(small["data"], "test", 32).names
+    assert len(held_out) > 2 and not set(trained) & set(held_out)
+    assert len(trained) + len(held_out) == 60
+    small["val_data"] = str(tmp_path / "b.csv")
+    assert len(train.read_training_images(train.Config(**small))) == 60
+    small["train_num_samples"] = 20
+    assert len(train.read_training_images(train.Config(**small))) == 20
+
+
 def model_of(cfg):
     """The model that a run begins with, and its texts."""
     device = torch.device("cpu")

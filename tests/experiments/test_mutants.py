@@ -84,6 +84,8 @@ def test_the_command_prints_each_edit_and_fails_where_one_survives(monkeypatch, 
 
     monkeypatch.setattr(mutants, "MUTANTS", [CAUGHT, SURVIVOR])
     monkeypatch.setattr(mutants, "copy_project", write_tiny_project)
+    monkeypatch.setattr(mutants, "survives", lambda mutant, folder: mutant is SURVIVOR)
+    monkeypatch.setattr(mutants, "exit_status", lambda folder, tests: 0)
     status, out, _ = command()
     assert status == 1 and out.splitlines()[2:] == [
         "| work.py | twice in place of half | `test_work.py::test_half` | yes |",
@@ -93,9 +95,11 @@ def test_the_command_prints_each_edit_and_fails_where_one_survives(monkeypatch, 
     ]
     status, out, _ = command("--only", "half")
     assert status == 0 and out.endswith("1 wrong edits, 0 survived\n")
+    status, out, err = command("--only", "third")
+    assert status == 2 and not out and "--only third: no wrong edit" in err
 
     # Where a test fails by itself, it catches nothing.
-    monkeypatch.setitem(globals(), "WORK", WORK.replace("x / 2", "x"))
+    monkeypatch.setattr(mutants, "exit_status", lambda folder, tests: 1)
     status, out, err = command()
     assert status == 2 and not out and "do not all pass" in err
 

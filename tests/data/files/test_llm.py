@@ -77,7 +77,8 @@ def test_rows_of_queries_and_keys_of_llama_are_in_another_order(monkeypatch, fam
     """In a GGUF file, and there in those of no other family."""
     keys = {"embedding_length": 8, "block_count": 1, "feed_forward_length": 6}
     keys |= {"attention.head_count": 4, "attention.head_count_kv": 2}
-    keys |= {"attention.layer_norm_rms_epsilon": 1e-5}
+    keys |= {"attention.layer_norm_rms_epsilon": 1e-5, "attention.key_length": 6}
+    keys |= {"rope.freq_base": 500.0} if family == "qwen2" else {}
     metadata = {f"{family}.{key}": value for key, value in keys.items()}
     tensors = {}
     for name, shape in (("token_embd", (10, 8)), *((f"blk.0.attn_{x}", (4, 8)) for x in "qkv")):
@@ -86,7 +87,9 @@ def test_rows_of_queries_and_keys_of_llama_are_in_another_order(monkeypatch, fam
     monkeypatch.setattr(data.files.llm, "read_gguf", lambda path: whole)
     monkeypatch.setattr(data.files.llm, "gguf_tokenizer", lambda metadata: None)
     config, _, weights = data.files.llm.read_gguf_llm(Path("x.gguf"))
-    assert config.rope_theta == 10_000 and "embed_tokens.weight" in weights
+    assert (config.heads, config.kv_heads, config.head_dim, config.vocab) == (4, 2, 6, 10)
+    assert config.rope_theta == (10_000 if family == "llama" else 500)  # the first one is implied
+    assert "embed_tokens.weight" in weights
     names = [f"layers.0.self_attn.{x}_proj.weight" for x in "qkv"]
     assert tuple(weights[name].interleaved_heads for name in names) == heads
 

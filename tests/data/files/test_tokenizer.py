@@ -16,6 +16,7 @@ from data.files.tokenizer import (
     byte_of_character,
     gguf_tokenizer,
     hf_tokenizer,
+    ids_around_text,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def test_bytes_are_spelled_as_gpt_2_spells_them():
     assert sorted(byte_of.values()) == [*range(256)]
     spelled = {"!": 33, "~": 126, "¡": 161, "¬": 172, "®": 174, "ÿ": 255}  # as they are
     spelled |= {"Ā": 0, "Ċ": 10, "Ġ": 32, "ġ": 127, "ł": 160, "Ń": 173}  # not printable
-    assert {character: byte_of[character] for character in spelled} == spelled
+    assert {character: byte_of.get(character) for character in spelled} == spelled
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,20 @@ def test_the_tokenizer_of_a_gguf_file():
     ):
         tokenizer = gguf_tokenizer(gguf_metadata(pattern, **more))
         assert (tokenizer.prefix, tokenizer.suffix) == around
+
+
+def test_what_a_post_processor_puts_around_a_text():
+    text, special = (
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"a": {"ids": [3, 4]}, "b": {"ids": [5]}},
+    )
+    a, b = ({"SpecialToken": {"id": name, "type_id": 0}} for name in "ab")
+    template = {"type": "TemplateProcessing", "single": [a, text, b], "special_tokens": special}
+    assert ids_around_text(template) == ([3, 4], [5])
+    assert ids_around_text(template | {"single": [text, b, a]}) == ([], [5, 3, 4])
+    two = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, template]}
+    assert ids_around_text(two) == ([3, 4], [5])
+    assert ids_around_text(None) == ([], [])
 
 
 def test_token_lists():

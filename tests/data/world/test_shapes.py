@@ -285,6 +285,24 @@ def test_forbidden_captions_are_not_taken():
         assert not set(again.values()) & set(first.values())
 
 
+def test_three_things_form_a_corner():
+    count = 0
+    for scene in SCENES:
+        if len(scene.things) == 3:
+            first, second = scene.relations
+            assert {AXIS[first][0], AXIS[second][0]} == {0, 1}
+            count += 1
+    assert count > 100
+
+
+def test_classes_are_named_by_colour_and_shape():
+    names, templates = shapes.classes("shapes")
+    assert len(names) == len(set(names)) == 96 and names[0] == "red circle"
+    backgrounds = ["", " on grass", " on sand", " on water"]
+    wanted = [f"a {size} {{}}{end}" for size in ("large", "medium", "small") for end in backgrounds]
+    assert templates == wanted
+
+
 def test_every_class_has_the_same_number_of_single_scenes():
     names, _ = shapes.classes("shapes")
     trained = {shapes.caption(scene) for scene in shapes.make_scenes("train", 10_000)}
