@@ -335,7 +335,6 @@ MUTANTS = [
         T_TUNE + "test_tuning_reads_each_text_in_its_place",
         "vectors of tuning in another order than their texts",
     ),
-    # ---- Losses.
     Mutant(
         "llm_text.py",
         "= lr * warmup * (1 - step / steps)",
@@ -343,6 +342,7 @@ MUTANTS = [
         T_TUNE + "test_the_rate_of_tuning_rises_and_falls_and_each_step_has_its_own_gradient",
         "the rate of tuning does not fall",
     ),
+    # ---- Losses.
     Mutant(
         "lift.py",
         "text_to_image = F.cross_entropy(logits.T, target)",
@@ -888,7 +888,6 @@ MUTANTS = [
         T_BENCHMARKS + "test_zeroshot_by_hand",
         "large classes weigh more in the mean per class",
     ),
-    # ---- Batches.
     Mutant(
         "eval.py",
         "score(t2i < k, chance, groups=image_of_caption)",
@@ -903,6 +902,7 @@ MUTANTS = [
         T_BENCHMARKS + "test_sugarcrepe_by_hand",
         "large categories weigh more in the mean of composition",
     ),
+    # ---- Batches.
     Mutant(
         "data/batches.py",
         "describes | describes.T | same_image",
@@ -1144,7 +1144,6 @@ MUTANTS = [
         T_PIXELS + "test_to_square_turns_crops_and_flattens",
         "transparent becomes black",
     ),
-    # ---- Reading images.
     Mutant(
         PIXELS,
         "torch.exp((2 * ratio - 1) * math.log(4 / 3))",
@@ -1152,6 +1151,7 @@ MUTANTS = [
         T_PIXELS + "test_the_area_and_the_form_of_the_rectangle_are_drawn_evenly",
         "no crop is higher than wide",
     ),
+    # ---- Reading images.
     Mutant(
         READ,
         "held_out = images.digests % HELD_OUT == 0",
@@ -1194,7 +1194,6 @@ MUTANTS = [
         T_READ + "test_drawings_of_a_scene_share_its_captions",
         "both drawings of a scene are the same",
     ),
-    # ---- Tokens.
     Mutant(
         READ,
         "return planned[:count]",
@@ -1202,6 +1201,7 @@ MUTANTS = [
         T_READ + "test_drawings_of_a_scene_share_its_captions",
         "one image more than --train-num-samples",
     ),
+    # ---- Tokens.
     Mutant(
         TOKENIZER,
         "lists.append(head + caption[:room] + tail)",
@@ -1237,7 +1237,6 @@ MUTANTS = [
         T_TOKENIZER + "test_the_tokenizer_of_a_gguf_file",
         "Qwen's texts are not normalised",
     ),
-    # ---- Weights.
     Mutant(
         TOKENIZER,
         "                side = after\n",
@@ -1259,6 +1258,7 @@ MUTANTS = [
         T_TOKENIZER + "test_where_each_pattern_cuts[qwen2-pieces3]",
         "Qwen takes a number whole",
     ),
+    # ---- Weights.
     Mutant(
         TENSORS,
         "return (q - 8).astype(np.float32) * d",
@@ -1330,7 +1330,6 @@ MUTANTS = [
         T_VECTORS + "test_the_fingerprint_covers_all_that_decides_a_vector",
         "vectors of another tokenizer are taken for these",
     ),
-    # ---- The built-in world.
     Mutant(
         LLM,
         '"rope_theta": "rope.freq_base",',
@@ -1339,18 +1338,19 @@ MUTANTS = [
         "the base of RoPE in a GGUF file is not read",
     ),
     Mutant(
-        SHAPES,
-        "if relation not in (last, OPPOSITE[last])",
-        "if relation != OPPOSITE[last]",
-        T_SHAPES + "test_three_things_form_a_corner",
-        "three things may stand in a row",
-    ),
-    Mutant(
         LLM,
         '"ffn_gate": "mlp.gate_proj",\n    "ffn_up": "mlp.up_proj",',
         '"ffn_gate": "mlp.up_proj",\n    "ffn_up": "mlp.gate_proj",',
         T_LLM + "test_the_names_of_gguf_files_are_those_of_hugging_face",
         "gate and content of GGUF files exchanged",
+    ),
+    # ---- The built-in world.
+    Mutant(
+        SHAPES,
+        "if relation not in (last, OPPOSITE[last])",
+        "if relation != OPPOSITE[last]",
+        T_SHAPES + "test_three_things_form_a_corner",
+        "three things may stand in a row",
     ),
     Mutant(
         SHAPES,
