@@ -325,7 +325,8 @@ def whitening(
                 power 0 this is linear discriminant analysis (LDA, Fisher 1936), regularised by s.
 
     The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
-    each of its k directions. BadInput if the captions vary in fewer than k directions.
+    each of its k directions. BadInput if the captions vary in fewer than k directions: it names the
+    flag --whiten, and says how many directions there are at most.
 
     The cone: all vectors of a language model point almost the same way (Ethayarajh 2019, arXiv
     1909.00512), so all cosines are nearly 1. Between captions their mean is 0.97; after centring it

@@ -25,6 +25,7 @@ import train
 from data import benchmarks, report
 from data.files.export import export
 from data.images.formats import Columns
+from data.images.read import read_images
 from data.report import flat
 from data.world import shapes
 from tests.conftest import evaluated
@@ -77,7 +78,7 @@ def test_ranks_equal_sorting_a_full_matrix():
     others = torch.randint(50, (80,), generator=generator)
     image_of_caption = torch.cat([torch.arange(50), others])
     scores = (image @ text.T).numpy()
-    i2t, t2i = ev.retrieval_ranks(image, text, image_of_caption, chunk=7)
+    i2t, t2i = ev.retrieval_ranks(image, text, image_of_caption, chunk=11)
     for i in range(50):
         order = np.argsort(-scores[i])
         assert i2t[i] == min(np.flatnonzero(image_of_caption.numpy()[order] == i))
@@ -178,8 +179,8 @@ def test_winoground_chance_is_that_of_scores_in_any_order():
 def test_interval_covers_and_respects_groups():
     hits = np.array([1, 0] * 200)
     low, high = ev.interval(hits)
-    assert low == pytest.approx(0.5 - 1.96 * 0.5 / 20, abs=0.01)
-    assert high == pytest.approx(0.5 + 1.96 * 0.5 / 20, abs=0.01)
+    assert low == pytest.approx(0.5 - 1.96 * 0.5 / 20, abs=0.004)
+    assert high == pytest.approx(0.5 + 1.96 * 0.5 / 20, abs=0.004)
     # Four hundred captions that agree within twenty images are twenty observations.
     low, high = ev.interval(np.repeat([1, 0] * 10, 20), np.repeat(np.arange(20), 20))
     assert high - low > 0.3
@@ -187,6 +188,22 @@ def test_interval_covers_and_respects_groups():
 
 # --------------------------------------------------------------------------------------------------
 # Whole runs.
+
+
+@pytest.mark.parametrize("method", ["clip", "lift"])
+def test_features_are_those_of_each_image_and_text_in_their_order(small, method):
+    """In batches of 3, as one by one."""
+    train.train(train.Config(method=method, **{**small, "steps": 1}))
+    run = ev.Run(small["out"])
+    images = read_images("shapes", "test", 32, num_samples=8)
+    texts = [text for (text,) in images.captions]
+    with torch.no_grad():
+        pixels = [run.transform(Image.fromarray(images.pixels([i])[0]))[None] for i in range(8)]
+        image = torch.cat([run.model.encode_image(one, normalize=True) for one in pixels])
+        text = torch.cat([run.model.encode_text(run.tokenize([t]), normalize=True) for t in texts])
+    assert torch.allclose(run.encode_images(images, batch=3), image, atol=1e-5)
+    assert torch.allclose(run.encode_texts(texts, batch=3), text, atol=1e-3)
+    assert torch.pdist(image).min() > 1e-3 and torch.pdist(text).min() > 1e-2
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from data.files.runs import read_run
 from data.files.tensors import read_safetensors, write_safetensors
 from data.files.vit import load_vit
 from data.images import pixels
+from data.images.read import read_images
 from eval import Run
 from tests.conftest import ridge_by_least_squares
 from tests.experiments import flops
@@ -238,7 +240,47 @@ def model(tiny_llm_folder):
     return make
 
 
-@pytest.mark.parametrize("method", lift.METHODS)
+CLIPS, LIFTS = lift.TextTransformer, lift.LLMVectors  # text towers
+SCRATCH, PRETRAINED = "scratch", "pretrained"  # where the image tower starts
+NCE, BIASED = lift.info_nce, lift.projection_with_bias
+
+# The table of methods, written down a second time: where the image tower starts, the text tower,
+# the heads of images and of texts, the loss. PARTS, below, has what is trained.
+ROWS = {
+    "clip": (SCRATCH, CLIPS, lift.projection, lift.projection, NCE),
+    "lift": (SCRATCH, LIFTS, lift.mlp, lift.no_head, NCE),
+    "lift_cos": (SCRATCH, LIFTS, lift.mlp, lift.no_head, lift.cosine_loss),
+    "clip_sigmoid": (SCRATCH, CLIPS, lift.projection, lift.projection, lift.sigmoid_loss),
+    "lift_sigmoid": (SCRATCH, LIFTS, lift.mlp, lift.no_head, lift.sigmoid_loss),
+    "superclip": (SCRATCH, CLIPS, lift.projection, lift.projection, lift.info_nce_and_labels),
+    "superlift": (SCRATCH, LIFTS, lift.mlp, lift.no_head, lift.info_nce_and_labels),
+    "supervised": (SCRATCH, lift.WordLabels, lift.projection, lift.no_head, lift.label_loss),
+    "lit": (PRETRAINED, CLIPS, lift.no_head, lift.projection, NCE),
+    "clip_pretrained": (PRETRAINED, CLIPS, lift.projection, lift.projection, NCE),
+    "ape": (PRETRAINED, lift.LLMTokens, lift.no_head, lift.ape, NCE),
+    "sharelock": (PRETRAINED, LIFTS, lift.no_head, lift.deep_mlp, NCE),
+    "ape_transformer": (PRETRAINED, lift.LLMTokens, lift.no_head, lift.ape_transformer, NCE),
+    "ape_lookup": (PRETRAINED, lift.TokenTable, lift.no_head, lift.token_mean, NCE),
+    "lilt": (PRETRAINED, lift.LiveLLM, BIASED, BIASED, NCE),
+    "llm2clip": (PRETRAINED, lift.RawVectors, lift.projection, lift.adaptor, NCE),
+    "ridge": (PRETRAINED, LIFTS, lift.Ridge, lift.no_head, NCE),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_method_is_what_its_paper_says(name):
+    method = lift.METHODS[name]
+    row = (method.image, method.text, method.image_head, method.text_head, method.loss)
+    assert row == ROWS[name]
+    # A pretrained image tower that goes on learning does so at a tenth of the rate.
+    assert method.image_lr_share == (0.1 if name in ("llm2clip", "clip_pretrained") else 1)
+    start = (10, -10) if name.endswith("_sigmoid") else (pytest.approx(1 / 0.07), None)
+    assert (method.scale, method.bias) == start
+    assert method.labels == (name in ("superclip", "superlift"))
+    assert method.adapters == (name == "lilt")
+
+
+@pytest.mark.parametrize("method", ROWS)
 def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     m, texts = model(method)
     out = m(torch.randn(2, 3, 32, 32), texts, IDS)
@@ -324,8 +366,24 @@ def test_exactly_the_declared_parameters_change(model, method, unlock):
         )
 
 
-def test_every_method_is_in_the_second_table(model):
-    assert PARTS.keys() == lift.METHODS.keys()
+@pytest.mark.parametrize("method", ["clip", "lift", "superclip", "llm2clip", "lilt"])
+def test_linear_layers_start_as_glorot_and_bengio_say(model, method):
+    """Biases at 0, weights even between -a and a, a^2 = 6 / (inputs + outputs)."""
+    m, _ = model(method)
+    ups = {a.up for a in m.modules() if isinstance(a, lift.LilTAdapter)}  # these start at 0
+    for name, layer in m.named_modules():
+        is_new = not name.startswith("text.llm.") and layer not in ups
+        if isinstance(layer, torch.nn.Linear) and is_new:
+            a = math.sqrt(6 / (layer.in_features + layer.out_features))
+            assert 0.9 * a < layer.weight.abs().max() <= a, name
+            assert layer.bias is None or not layer.bias.any(), name
+    if method == "clip":
+        assert m.text.token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.2)
+        assert m.text.positional_embedding.std().item() == pytest.approx(0.01, rel=0.2)
+
+
+def test_every_method_is_in_the_second_tables(model):
+    assert PARTS.keys() == ROWS.keys() == lift.METHODS.keys()
     m, _ = model("ridge")
     assert not any(p.requires_grad for p in m.parameters())
 
@@ -421,6 +479,7 @@ def test_adaptor_normalises_first_and_has_four_residual_blocks():
     torch.manual_seed(0)
     head, x = lift.adaptor(8, 5), torch.randn(3, 8)
     assert torch.allclose(head(7 * x), head(x), atol=1e-5)
+    assert torch.allclose(head(x[:1]), head(x)[:1], atol=1e-5)  # each vector by itself
     blocks = [m for m in head if isinstance(m, lift.Residual)]
     assert len(blocks) == 4
     norm, up, act, down = blocks[0].net
@@ -588,6 +647,19 @@ def test_text_transformer_reads_up_to_its_end_and_knows_unknown_words():
     assert torch.equal(tower.untrained, text_tower(lift.TextTransformer)[0].untrained)
 
 
+def test_text_transformer_is_read_where_the_first_end_stands():
+    """Embeddings, positions and causal blocks, one after the other, then the state at END."""
+    tower, ids = text_tower(lift.TextTransformer)
+    torch.nn.init.normal_(tower.ln_final.weight)
+    places = [[tower.vocab.tolist().index(i) for i in row] for row in ids.tolist()]
+    x = tower.token_embedding.weight[torch.tensor(places)] + tower.positional_embedding[:, :5]
+    for block in tower.blocks:
+        assert block.attn.causal
+        x = block(x)
+    wanted = tower.ln_final(torch.stack([x[0, 3], x[1, 4]]))  # where END stands in IDS
+    assert torch.allclose(tower(ids), wanted, atol=1e-6)
+
+
 def test_llm_vectors_are_whitened_training_captions():
     torch.manual_seed(0)
     vectors = some_inputs(lift.LLMVectors)
@@ -599,7 +671,7 @@ def test_llm_vectors_are_whitened_training_captions():
         assert torch.equal(tower(vectors), out)
 
 
-@pytest.mark.parametrize("method", lift.METHODS)
+@pytest.mark.parametrize("method", ROWS)
 def test_load_gives_back_the_model_that_was_trained(small, method):
     start = Path(small["out"]).parent / "tower.pt"
     if lift.METHODS[method].image == "pretrained":
@@ -638,6 +710,18 @@ def test_load_refuses_another_language_model_and_keeps_the_pooling(small, tmp_pa
     weights[-1] ^= 1
     (other / "model.safetensors").write_bytes(weights)
     with pytest.raises(BadInput, match="another language model"):
+        lift.load(small["out"])
+
+
+def test_load_refuses_other_vectors_of_images(small, tmp_path):
+    """A run keeps the fingerprint of the vectors that stood for its image tower."""
+    path, names = tmp_path / "v.npy", read_images("shapes", "train", 8, num_samples=64).names
+    path.with_suffix(".txt").write_text("".join(f"{name}\n" for name in names))
+    np.save(path, np.random.default_rng(0).normal(size=(64, 5)))
+    train.train(train.Config(**{**small, "steps": 1}, method="lit", image_features=str(path)))
+    assert lift.load(small["out"])[0].visual.width == 5
+    np.save(path, np.random.default_rng(1).normal(size=(64, 5)))
+    with pytest.raises(BadInput, match="trained with other vectors than"):
         lift.load(small["out"])
 
 

@@ -82,6 +82,14 @@ def test_fresh_lora_changes_nothing_and_covers_every_linear_layer(llm):
     assert trained == {f"model.{n}.lora_{x}.weight" for n in loras for x in "AB"}
 
 
+def test_lora_by_hand():
+    lora = llm_text.LoRA(torch.nn.Linear(3, 4), rank=2, alpha=6)
+    torch.nn.init.normal_(lora.lora_B.weight)
+    A, B, x = lora.lora_A.weight, lora.lora_B.weight, torch.randn(5, 3)
+    wanted = x @ lora.linear.weight.T + lora.linear.bias + 6 / 2 * x @ (B @ A).T
+    assert torch.allclose(lora(x), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_merged_equals_unmerged(tiny_llm_folder, llm, adapter, bidirectional):
     plain = llm.encode(TEXTS, layer=2)
@@ -340,6 +348,48 @@ def test_texts_of_other_sources_and_hard_negatives_that_are_true_are_masked():
 def accuracy(llm, pairs):
     first, second = (llm.encode([pair[side] for pair in pairs], layer=2) for side in (0, 1))
     return llm_text.caption_retrieval(first, second)
+
+
+def test_tuning_reads_each_text_in_its_place(llm, tmp_path, monkeypatch):
+    """Texts are read in the order of their lengths. The loss gets their vectors in their own."""
+    pairs = ["a long text of many words", "x", "two words"], ["y", "as many words as that", "a b"]
+    plain = [F.normalize(llm.encode(texts, layer=1), dim=1) for texts in pairs]
+    duplicates, seen, loss = torch.eye(3, dtype=torch.bool), [], llm_text.caption_loss
+
+    def spy(*arguments):
+        seen.append(arguments)
+        return loss(*arguments)
+
+    monkeypatch.setattr(llm_text, "pick_dtype", lambda *_: "float32")
+    monkeypatch.setattr(llm_text, "caption_loss", spy)
+    monkeypatch.setattr(llm_text, "draw_pairs", lambda *_: (*pairs, duplicates))
+    llm_text.tune(llm, [], tmp_path / "a.safetensors", layer=1, steps=1)
+    ((first, second, mask),) = seen
+    assert torch.allclose(first, plain[0], atol=1e-5)  # fresh LoRA change nothing
+    assert torch.allclose(second, plain[1], atol=1e-5) and torch.equal(mask, duplicates)
+
+
+def test_the_rate_of_tuning_rises_and_falls_and_each_step_has_its_own_gradient(
+    llm, tmp_path, monkeypatch
+):
+    """With so small a rate nothing changes, so equal batches have equal gradients."""
+    batch = TEXTS, TEXTS[::-1], torch.zeros(3, 3, dtype=torch.bool)
+    rates, norms = [], []
+
+    def step(optimizer):
+        (group,) = optimizer.param_groups
+        rates.append(group["lr"])
+        assert group["weight_decay"] == 0
+        gradients = [p.grad.flatten() for p in group["params"] if p.grad is not None]
+        norms.append(torch.cat(gradients).norm().item())
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(llm_text, "draw_pairs", lambda *_: batch)
+    llm_text.tune(llm, [], tmp_path / "a.safetensors", layer=1, steps=20, lr=0.1)
+    # A tenth of 20 steps is warm-up, and all the way the rate falls to 0.
+    wanted = [0.1 * (0.5 if i == 0 else 1) * (1 - i / 20) for i in range(20)]
+    assert rates == pytest.approx(wanted)
+    assert norms[0] > 0 and norms == pytest.approx([norms[0]] * 20)
 
 
 @pytest.mark.slow

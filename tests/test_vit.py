@@ -1,12 +1,96 @@
-"""vit.py against transformers' ViT with the same weights, and its size table.
+"""vit.py by hand, against transformers' ViT with the same weights, and its size table.
 
 python -m pytest tests/test_vit.py
 """
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 import vit
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_by_hand(causal):
+    """softmax(q k^T / sqrt(d)) v for each of two heads, one number after the other."""
+    torch.manual_seed(0)
+    N, D, heads, d = 3, 4, 2, 2
+    attention = vit.Attention(D, heads, causal).double()
+    x = torch.randn(1, N, D, dtype=torch.float64)
+    q, k, v = (F.linear(x[0], weight, bias).tolist() for weight, bias in thirds(attention.qkv))
+    rows = []
+    for i in range(N):
+        row = []
+        for head in range(heads):
+            places = range(head * d, (head + 1) * d)  # the elements of this head
+            seen = range(i + 1) if causal else range(N)
+            logits = [sum(q[i][p] * k[j][p] for p in places) / math.sqrt(d) for j in seen]
+            total = sum(math.exp(logit) for logit in logits)
+            weights = [math.exp(logit) / total for logit in logits]
+            row += [sum(w * v[j][p] for w, j in zip(weights, seen, strict=True)) for p in places]
+        rows.append(row)
+    wanted = attention.proj(torch.tensor(rows, dtype=torch.float64))
+    assert torch.allclose(attention(x)[0], wanted, atol=1e-9)
+
+
+def thirds(linear):
+    """Weights and biases of the queries, of the keys, of the values."""
+    return zip(linear.weight.chunk(3), linear.bias.chunk(3), strict=True)
+
+
+def test_a_block_by_hand():
+    """Two norms of different weights, each before its own part, whose result is added."""
+    torch.manual_seed(0)
+    block = vit.Block(8, heads=2)
+    for norm in (block.norm1, block.norm2):
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 3, 8)
+    y = x + block.attn(F.layer_norm(x, (8,), block.norm1.weight, block.norm1.bias, 1e-6))
+    inside = F.layer_norm(y, (8,), block.norm2.weight, block.norm2.bias, 1e-6)
+    wanted = y + block.mlp.fc2(F.gelu(block.mlp.fc1(inside)))
+    assert torch.allclose(block(x), wanted, atol=1e-6)
+
+
+def test_patches_are_those_of_a_convolution():
+    """Its stride equals its kernel. The patches stand in the order in which a page is read."""
+    torch.manual_seed(0)
+    embed, images = vit.PatchEmbed(4, 6), torch.randn(2, 3, 12, 12)
+    kernel = embed.proj.weight.view(6, 3, 4, 4)
+    patches = F.conv2d(images, kernel, embed.proj.bias, stride=4)  # (2, 6, 3, 3)
+    assert torch.allclose(embed(images), patches.flatten(2).transpose(1, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["avg", "tok"])
+@pytest.mark.parametrize("kind", ["", "-clip"])
+def test_the_tower_is_its_parts(kind, pool):
+    """Patches, a class token before them, positions, blocks, a norm; then the mean or the token."""
+    torch.manual_seed(0)
+    model = vit.ViT(f"nano/16{kind}", 32, pool)
+    for norm in (model.norm, model.norm_pre)[: 2 if kind else 1]:
+        torch.nn.init.normal_(norm.weight)
+    images = torch.randn(2, 3, 32, 32)
+    x = model.patch_embed(images)  # (2, 4, 128)
+    if pool == "tok":
+        x = torch.cat([model.cls_token[0].expand(2, 1, 128), x], dim=1)
+    x = x + model.pos_embed
+    if kind:
+        x = F.layer_norm(x, (128,), model.norm_pre.weight, model.norm_pre.bias, 1e-5)
+    for block in model.blocks:
+        x = block(x)
+    x = F.layer_norm(x, (128,), model.norm.weight, model.norm.bias, 1e-5 if kind else 1e-6)
+    wanted = x[:, 0] if pool == "tok" else x.sum(1) / 4
+    assert torch.allclose(model(images), wanted, atol=1e-5)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert {norm.eps for norm in norms} == {1e-5 if kind else 1e-6}
+
+
+def test_quick_gelu_by_hand():
+    assert vit.quick_gelu(torch.tensor(2.0)).item() == pytest.approx(2 / (1 + math.exp(-3.404)))
+    assert vit.ViT("nano/16-quickgelu").blocks[0].mlp.activation is vit.quick_gelu
+    assert vit.ViT("nano/16-clip").blocks[0].mlp.activation is F.gelu
 
 
 def copy_from_hf(ours, theirs):

@@ -94,6 +94,18 @@ def test_the_mask_marks_every_pair_that_matches_and_no_other():
     assert off_diagonal  # or the mask was never needed
 
 
+def test_equal_images_match_although_their_captions_differ():
+    images = paraphrased(16)
+    images.captions = [[f"caption {i}"] for i in range(16)]
+    images.digests[5] = images.digests[2]  # equal images have equal digests
+    batches = batches_of(images, 16)
+    order = batches.epoch(0)[0].tolist()
+    wanted = torch.eye(16, dtype=torch.bool)
+    for i, j in ((2, 5), (5, 2)):
+        wanted[order.index(i), order.index(j)] = True
+    assert torch.equal(batches(0)[2], wanted)
+
+
 def test_over_the_epochs_an_image_shows_several_of_its_captions():
     images = paraphrased(50)
     batches = batches_of(images, 16)
@@ -123,6 +135,18 @@ def test_long_captions_are_drawn_in_the_share_asked_for():
             continue
         for i, captions in enumerate(images.captions):  # the others all come, too
             assert set(captions) - {longest[i]} == set(shown[i]) - {longest[i]}
+
+
+def test_long_captions_leave_the_others_equal_shares():
+    """Half of [0, 1) is the longest caption's, and each of the others has a sixth."""
+    batches = batches_of(paraphrased(2), 2, long_share=0.5)
+    captions = torch.tensor([10, 11, 12, 13])
+    chosen = [int(batches.choose(captions, draw)) for draw in np.arange(0.05, 6) / 6]
+    assert chosen == [13, 13, 13, 10, 11, 12]
+    assert int(batches.choose(captions[:1], 0.99)) == 10
+    batches.long_share = None
+    chosen = [int(batches.choose(captions, draw)) for draw in (0.0, 0.24, 0.26, 0.51, 0.76, 0.999)]
+    assert chosen == [10, 10, 11, 12, 13, 13]
 
 
 def test_ahead_gives_the_batches_of_its_steps_and_no_more():

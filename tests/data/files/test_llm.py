@@ -1,4 +1,4 @@
-"""data/files/llm.py: files that must be refused, and how the default model is fetched.
+"""data/files/llm.py: sizes by hand, files that must be refused, how the default model is fetched.
 
 That good files are read as transformers reads them is tested in tests/test_llm_text.py, adapters
 are in tests/test_tune.py.
@@ -8,6 +8,7 @@ python -m pytest tests/data/files/test_llm.py
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -23,13 +24,88 @@ import torch
 import data.files.llm
 import llm_text
 from data.common import BadInput
-from data.files.llm import GGUF_IN_WHEEL
-from data.files.tensors import read_safetensors, write_safetensors
+from data.files.llm import FAMILIES, GGUF_IN_WHEEL, GGUF_NAMES, llama3_divisors, llama_config
+from data.files.tensors import StoredTensor, read_safetensors, write_safetensors
 from llm_text import load_llm
 from tests.data.files.examples import LLAMA3_ROPE, refused, within
 from tests.tiny_llm import write_tiny_llm
 
 ROOT = Path(llm_text.__file__).parent
+
+# --------------------------------------------------------------------------------------------------
+# Sizes, and the order of rows.
+
+
+def config_json(**changes):
+    """The least that a config.json says: two heads of width 4."""
+    sizes = {"vocab_size": 10, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 6}
+    rest = {"model_type": "llama", "num_attention_heads": 2, "rms_norm_eps": 1e-5}
+    return {**sizes, **rest, "rope_theta": 1e4, **changes}
+
+
+def test_what_differs_between_families():
+    llama = llama_config(config_json())
+    assert (llama.heads, llama.kv_heads, llama.head_dim) == (2, 2, 4)
+    switches = {}
+    for family in FAMILIES:
+        config = llama_config(config_json(model_type=family))
+        switches[family] = (config.qkv_bias, config.o_bias, config.mlp_bias, config.qk_norm)
+    assert switches == {
+        "llama": (False, False, False, False),
+        "qwen2": (True, False, False, False),
+        "qwen3": (False, False, False, True),
+    }
+    biased = llama_config(config_json(attention_bias=True, mlp_bias=True))
+    assert (biased.qkv_bias, biased.o_bias, biased.mlp_bias) == (True, True, True)
+    wide = llama_config(config_json(head_dim=6, num_key_value_heads=1))
+    assert (wide.kv_heads, wide.head_dim) == (1, 6)
+
+
+def test_llama3_slows_slow_waves_by_hand():
+    """Of four waves two turn often in the old context, one hardly, and one lies between."""
+    rope = {"rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope["original_max_position_embeddings"] = 1000
+    turns = [1000 * frequency / (2 * math.pi) for frequency in (1, 0.1, 0.01, 0.001)]
+    assert turns[1] > 4 and 1 < turns[2] < 4 and turns[3] < 1
+    keep = (turns[2] - 1) / 3
+    wanted = [1, 1, 1 / (keep + (1 - keep) / 8), 8]
+    assert llama3_divisors(rope, 8).tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("family, heads", [("llama", (4, 2, 0)), ("qwen2", (0, 0, 0))])
+def test_rows_of_queries_and_keys_of_llama_are_in_another_order(monkeypatch, family, heads):
+    """In a GGUF file, and there in those of no other family."""
+    keys = {"embedding_length": 8, "block_count": 1, "feed_forward_length": 6}
+    keys |= {"attention.head_count": 4, "attention.head_count_kv": 2}
+    keys |= {"attention.layer_norm_rms_epsilon": 1e-5, "attention.key_length": 6}
+    keys |= {"rope.freq_base": 500.0} if family == "qwen2" else {}
+    metadata = {f"{family}.{key}": value for key, value in keys.items()}
+    tensors = {}
+    for name, shape in (("token_embd", (10, 8)), *((f"blk.0.attn_{x}", (4, 8)) for x in "qkv")):
+        tensors[f"{name}.weight"] = StoredTensor(np.zeros(0, np.uint8), "F32", shape)
+    whole = {"general.architecture": family, **metadata}, tensors
+    monkeypatch.setattr(data.files.llm, "read_gguf", lambda path: whole)
+    monkeypatch.setattr(data.files.llm, "gguf_tokenizer", lambda metadata: None)
+    config, _, weights = data.files.llm.read_gguf_llm(Path("x.gguf"))
+    assert (config.heads, config.kv_heads, config.head_dim, config.vocab) == (4, 2, 6, 10)
+    assert config.rope_theta == (10_000 if family == "llama" else 500)  # the first one is implied
+    assert "embed_tokens.weight" in weights
+    names = [f"layers.0.self_attn.{x}_proj.weight" for x in "qkv"]
+    assert tuple(weights[name].interleaved_heads for name in names) == heads
+
+
+def test_the_names_of_gguf_files_are_those_of_hugging_face():
+    """Written down a second time: two networks of one shape, exchanged, would crash nothing."""
+    wanted = {
+        **{"token_embd": "embed_tokens", "output_norm": "norm"},
+        **{f"attn_{x}": f"self_attn.{x}_proj" for x in "qkv"},
+        **{f"attn_{x}_norm": f"self_attn.{x}_norm" for x in "qk"},
+        **{f"ffn_{x}": f"mlp.{x}_proj" for x in ("gate", "up", "down")},
+        **{"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"},
+        "attn_output": "self_attn.o_proj",
+    }
+    assert wanted == GGUF_NAMES
+
 
 # --------------------------------------------------------------------------------------------------
 # GGUF files.

@@ -6,10 +6,18 @@ python -m pytest tests/data/files/test_tokenizer.py
 import json
 
 import pytest
+import regex  # tiktoken needs it, too
 
 from data.common import BadInput
 from data.files.llm import fetch_default
-from data.files.tokenizer import PATTERNS, Tokenizer, gguf_tokenizer, hf_tokenizer
+from data.files.tokenizer import (
+    PATTERNS,
+    Tokenizer,
+    byte_of_character,
+    gguf_tokenizer,
+    hf_tokenizer,
+    ids_around_text,
+)
 
 # --------------------------------------------------------------------------------------------------
 # By hand.
@@ -49,6 +57,28 @@ def test_merges_have_an_order():
 
 def test_no_token_reaches_over_a_cut():
     assert tokenizer_by_hand([("a", "!")]).encode("a!") == [ord("a"), ord("!")]
+
+
+def test_bytes_are_spelled_as_gpt_2_spells_them():
+    byte_of = byte_of_character()
+    assert sorted(byte_of.values()) == [*range(256)]
+    spelled = {"!": 33, "~": 126, "¡": 161, "¬": 172, "®": 174, "ÿ": 255}  # as they are
+    spelled |= {"Ā": 0, "Ċ": 10, "Ġ": 32, "ġ": 127, "ł": 160, "Ń": 173}  # not printable
+    assert {character: byte_of.get(character) for character in spelled} == spelled
+
+
+@pytest.mark.parametrize(
+    "pattern, pieces",
+    [
+        ("gpt-2", ["I", "'ll", " pay", " 12345", "!", "\n", "I", "'", "LL"]),
+        ("smollm", ["I", "'ll", " pay", " ", *"12345", "!", "\n", "I", "'", "LL"]),
+        ("llama-bpe", ["I", "'ll", " pay", " ", "123", "45", "!\n", "I", "'LL"]),
+        ("qwen2", ["I", "'ll", " pay", " ", *"12345", "!\n", "I", "'LL"]),
+    ],
+)
+def test_where_each_pattern_cuts(pattern, pieces):
+    """Each family cuts numbers, short forms of words and new lines in its own way."""
+    assert regex.findall(PATTERNS[pattern], "I'll pay 12345!\nI'LL") == pieces
 
 
 def test_a_byte_that_the_vocabulary_lacks_is_dropped():
@@ -97,6 +127,20 @@ def test_the_tokenizer_of_a_gguf_file():
     ):
         tokenizer = gguf_tokenizer(gguf_metadata(pattern, **more))
         assert (tokenizer.prefix, tokenizer.suffix) == around
+
+
+def test_what_a_post_processor_puts_around_a_text():
+    text, special = (
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"a": {"ids": [3, 4]}, "b": {"ids": [5]}},
+    )
+    a, b = ({"SpecialToken": {"id": name, "type_id": 0}} for name in "ab")
+    template = {"type": "TemplateProcessing", "single": [a, text, b], "special_tokens": special}
+    assert ids_around_text(template) == ([3, 4], [5])
+    assert ids_around_text(template | {"single": [text, b, a]}) == ([], [5, 3, 4])
+    two = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, template]}
+    assert ids_around_text(two) == ([3, 4], [5])
+    assert ids_around_text(None) == ([], [])
 
 
 def test_token_lists():

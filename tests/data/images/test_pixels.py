@@ -4,6 +4,7 @@ python -m pytest tests/data/images/test_pixels.py
 """
 
 import io
+import math
 import struct
 import zlib
 
@@ -14,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data.common import BadInput
 from data.images.pixels import (
+    PIXEL_NORMS,
     image_digest,
     normalize_pixels,
     open_image,
@@ -122,6 +124,12 @@ def test_normalized_pixels_by_hand():
     assert out[0, 0, 1, 0].item() == pytest.approx(-0.48145466 / 0.26862954, rel=1e-5)
 
 
+def test_the_norms_of_other_towers():
+    """ImageNet's mean and deviation, as torchvision and timm have them, and one half."""
+    assert PIXEL_NORMS["imagenet"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert PIXEL_NORMS["half"] == ((0.5,) * 3, (0.5,) * 3)
+
+
 def test_the_digest_of_an_image_is_what_it_has_always_been():
     """It decides which images are held out: another one would test on training images."""
     assert image_digest(b"") == 13020603013274838756
@@ -156,3 +164,45 @@ def test_no_crop_is_smaller_than_was_asked_for(smallest):
     assert smallest - 1e-3 < area.min() < smallest + 0.03
     assert max(side.max() for side in sides) < 1 + 1e-4
     assert area.max() > 0.97  # and none is larger than the image
+
+
+@pytest.fixture
+def rectangles():
+    """Sides and centres of 2,000 crops, (2, 2000) each: of x, from left to right, and of y.
+
+    The image's pixels are their own coordinates, which say where a crop was taken. From edge to
+    edge they run from -1 to 1. A side is a share of the image's.
+    """
+    line = (2 * torch.arange(64) + 1) / 64 - 1
+    image = torch.stack([line.expand(64, 64), line[:, None].expand(64, 64), torch.zeros(64, 64)])
+    crops = random_crops(image.expand(2000, -1, -1, -1), 0.25, torch.Generator().manual_seed(0))
+    along = torch.stack([crops[:, 0, 32], crops[:, 1, :, 32]])  # (2, 2000, 64)
+    # The pixels at the edge of a crop may be those of the image's edge, so look further inside.
+    side = (along[..., 47] - along[..., 16]) / (line[47] - line[16])
+    return side, (along[..., 31] + along[..., 32]) / 2
+
+
+def assert_spread_evenly(numbers, low, high):
+    evenly = torch.linspace(low, high, len(numbers))
+    assert (numbers.sort().values - evenly).abs().max() < 0.04 * (high - low)
+
+
+def test_the_rectangle_may_lie_anywhere_in_the_image(rectangles):
+    side, centre = rectangles
+    room = 1 - side  # how far the centre may go to either side
+    free = (room > 0.01).all(0)
+    place = (centre / room)[:, free]
+    for axis in (0, 1):
+        assert_spread_evenly(place[axis], -1, 1)
+        assert place[axis].abs().max() < 1.001
+    assert abs(torch.corrcoef(place)[0, 1]) < 0.05  # one does not decide the other
+
+
+def test_the_area_and_the_form_of_the_rectangle_are_drawn_evenly(rectangles):
+    """Of rectangles of less than half of the area, which no edge of the image cuts off."""
+    side, _ = rectangles
+    area = side.prod(0)
+    small = area < 0.5
+    assert small.float().mean().item() == pytest.approx(1 / 3, abs=0.03)  # 1/4 to 1 are drawn
+    assert_spread_evenly(area[small], 0.25, 0.5)
+    assert_spread_evenly((side[0] / side[1])[small].log(), -math.log(4 / 3), math.log(4 / 3))

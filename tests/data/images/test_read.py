@@ -286,6 +286,8 @@ def test_drawings_of_a_scene_share_its_captions():
     assert len(images) == 10
     assert images.captions[0] == images.captions[1] != images.captions[2]
     assert images.scenes[0] is images.scenes[1]
+    # Of the last scene only one drawing is left.
+    assert read_images("shapes", "train", 8, num_samples=7).names == images.names[:7]
     assert len(set(images.names)) == 10 == len(set(images.digests.tolist()))
     paraphrases = read_images("shapes", "train", 32, captions_of_kind("paraphrase"), 8)
     assert len(paraphrases.captions[0]) >= 4

@@ -228,6 +228,18 @@ def test_things_can_be_told_apart_and_seen():
         assert all(colours.stands_out(thing.colour, ground) for thing in scene.things)
 
 
+def test_a_wrong_colour_can_be_told_from_all_that_are_in_the_image():
+    n_new = 0
+    for scene in SCENES[::5]:
+        places = [shapes.COLOURS.index(thing.colour) for thing in scene.things]
+        for text in shapes.negatives(scene).values():
+            new = {colour for *_, colour, _ in parse(text)[0]} - {t.colour for t in scene.things}
+            n_new += len(new)
+            for colour in new:
+                assert colours.are_apart()[shapes.COLOURS.index(colour), places].all(), text
+    assert n_new > 400
+
+
 def test_new_colours_are_in_no_training_caption():
     words = {word for s in shapes.make_scenes("train", 3000) for word in shapes.caption(s).split()}
     assert not words & set(colours.UNSEEN)
@@ -271,6 +283,24 @@ def test_forbidden_captions_are_not_taken():
         first = shapes.negatives(scene)
         again = shapes.negatives(scene, forbidden=set(first.values()))
         assert not set(again.values()) & set(first.values())
+
+
+def test_three_things_form_a_corner():
+    count = 0
+    for scene in SCENES:
+        if len(scene.things) == 3:
+            first, second = scene.relations
+            assert {AXIS[first][0], AXIS[second][0]} == {0, 1}
+            count += 1
+    assert count > 100
+
+
+def test_classes_are_named_by_colour_and_shape():
+    names, templates = shapes.classes("shapes")
+    assert len(names) == len(set(names)) == 96 and names[0] == "red circle"
+    backgrounds = ["", " on grass", " on sand", " on water"]
+    wanted = [f"a {size} {{}}{end}" for size in ("large", "medium", "small") for end in backgrounds]
+    assert templates == wanted
 
 
 def test_every_class_has_the_same_number_of_single_scenes():
