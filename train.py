@@ -611,6 +611,7 @@ class TrainingTexts:
     frozen_parameters: int  # of the language model that read them
     seconds: float  # that making the inputs took; few where the cache had them
     label_ids: object | None  # for a method with labels: their token ids, rows as in inputs
+    label_fingerprint: str  # of the tokenizer that made them
 
 
 def open_texts(cfg: Config, device: torch.device) -> list[TextInputs]:
@@ -638,9 +639,10 @@ def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextInputs]) 
     reader, *label_readers = readers
     inputs, cut_share = reader.read(captions)
     seconds = time.time() - begun
-    label_ids = None
+    label_ids, label_fingerprint = None, ""
     for label_reader in label_readers:
         label_ids, _ = label_reader.read(captions)
+        label_fingerprint = label_reader.fingerprint
     return TrainingTexts(
         captions,
         inputs,
@@ -649,6 +651,7 @@ def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextInputs]) 
         reader.frozen_parameters,
         seconds,
         label_ids,
+        label_fingerprint,
     )
 
 
@@ -764,14 +767,17 @@ def hash_of_data(
 ) -> str:
     """A hash of all that a run learns from. It must not change on resuming."""
     h = hashlib.blake2b(digest_size=12)
-    prints = texts.fingerprint + image_inputs.fingerprint + texts.captions.fingerprint
-    h.update(prints.encode() + images.digests.tobytes())
-    # A user may add rows to a file of vectors, so its fingerprint covers the first 100 only. Here
-    # every vector that is trained on counts.
+    h.update(texts.captions.fingerprint.encode() + images.digests.tobytes())
+    # A user may add rows to a file of vectors. So not the file counts, but what is taken from it.
     if cfg.text_features:
         h.update(texts.inputs.numpy().tobytes())
+    else:
+        h.update(texts.fingerprint.encode())
     if cfg.image_features:
         h.update(image_inputs.vectors.numpy().tobytes())
+    else:
+        h.update(image_inputs.fingerprint.encode())
+    h.update(texts.label_fingerprint.encode())
     return h.hexdigest()
 
 

@@ -34,6 +34,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -410,10 +411,22 @@ class OutsideVectors:
         if len(self.row_of) < len(lines):
             raise BadInput(f"{names_path} has the same line twice; a name stands for one row")
 
-        # Only the first rows count, because more may be added later.
-        first = [self.vectors[:100].tobytes(), *lines[:100]]
-        h = hashlib.blake2b(repr(first).encode("utf-8", "surrogatepass"), digest_size=12)
-        self.fingerprint = h.hexdigest()
+    @cached_property
+    def fingerprint(self) -> str:
+        """The number of rows, and a hash of all names and vectors."""
+        return self.fingerprint_of(len(self.vectors))
+
+    def fingerprint_of(self, n_rows: int) -> str:
+        """The fingerprint that the file had when it ended after n_rows rows."""
+        names = list(self.row_of)[:n_rows]  # in the order of the rows
+        h = hashlib.blake2b(json.dumps([self.vectors.dtype.str, names]).encode(), digest_size=12)
+        for rows in chunks(self.vectors[:n_rows]):
+            h.update(rows.tobytes())
+        return f"{n_rows} {h.hexdigest()}"
+
+    def had(self, fingerprint: str) -> bool:
+        """Did the file have this fingerprint? More rows may have been added since."""
+        return self.fingerprint_of(int(fingerprint.split()[0])) == fingerprint
 
     def __call__(self, names: Sequence[str]) -> Tensor:
         """N names -> their rows, (N, ...) float32. BadInput for a name without a usable row."""

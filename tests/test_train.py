@@ -80,7 +80,9 @@ def starts(method, small):
 
 
 def test_the_fingerprint_covers_all_that_a_run_learns_from():
-    def fingerprint(text="t", look="v", captions="c", digest=1, inputs=0.0, views=0.0, **foreign):
+    def fingerprint(
+        text="t", look="v", captions="c", digest=1, inputs=0.0, views=0.0, labels="", **foreign
+    ):
         return train.hash_of_data(
             SimpleNamespace(**{"text_features": "", "image_features": ""} | foreign),
             SimpleNamespace(digests=np.array([digest], np.uint64)),
@@ -88,6 +90,7 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
                 fingerprint=text,
                 captions=SimpleNamespace(fingerprint=captions),
                 inputs=torch.tensor([inputs]),
+                label_fingerprint=labels,
             ),
             SimpleNamespace(fingerprint=look, vectors=torch.tensor([views])),
         )
@@ -102,6 +105,7 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
             {"look": "x"},
             {"captions": "x"},
             {"digest": 2},
+            {"labels": "x"},
             {"text_features": "f", "inputs": 1.0},
             {"text_features": "f", "inputs": 2.0},
             {"image_features": "f", "views": 3.0},
