@@ -43,7 +43,7 @@ import torch
 from PIL import Image
 
 import train
-from data.common import BadInput, run
+from data.common import BadInput, pick_dtype, run
 from data.files.runs import read_run
 from data.images import pack
 from data.images.formats import Columns
@@ -260,6 +260,7 @@ def main() -> int:
     add("--seed", type=int, default=0, help="of the moments (%(default)s)")
     add("--kinds", default=",".join(KINDS), help="which, with commas between them (all)")
     add("--llm", help="what reads the captions (default: SmolLM2-135M-Instruct)")
+    add("--llm-dtype", default="auto", help="auto, float32 or bfloat16, as in train.py")
     args = parser.parse_args()
     kinds = args.kinds.split(",")
     unknown = [kind for kind in kinds if kind not in KINDS]
@@ -268,7 +269,8 @@ def main() -> int:
 
     # A forked process has no other threads than the one that works.
     torch.set_num_threads(1)
-    llm = load_llm(args.llm)
+    dtype = pick_dtype(args.llm_dtype, torch.device("cpu"))
+    llm = load_llm(args.llm, dtype=getattr(torch, dtype))
     print(f"| kind | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}", flush=True)
     all_same = True
     for kind in kinds:
