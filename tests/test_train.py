@@ -456,7 +456,7 @@ def test_held_out_images_are_not_trained_on(small, tmp_path):
 def model_of(cfg):
     """The model that a run begins with, and its texts."""
     device = torch.device("cpu")
-    texts = train.read_texts(cfg, train.read_training_images(cfg), device)
+    texts = train.read_texts(cfg, train.read_training_images(cfg), train.open_texts(cfg, device))
     return train.build_model(cfg, texts, device), texts
 
 
@@ -484,7 +484,7 @@ def test_batches_and_crops_get_their_flags(small, monkeypatch):
         kind = getattr(train, name)
 
         def make(*args, **kwargs):
-            made[name] = args, kwargs
+            made.setdefault(name, (args, kwargs))  # the first is for training
             return kind(*args, **kwargs)
 
         monkeypatch.setattr(train, name, make)
