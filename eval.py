@@ -378,6 +378,7 @@ class Run:
         self.step = checkpoint["step"]
         self.cost = checkpoint["cost"]
         self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
+        self.for_search = checkpoint["search"]
         self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
 
@@ -678,6 +679,9 @@ def search_or_classify(run: Run, args: argparse.Namespace) -> None:
             run.encode_texts,
             image_size=run.config["image_size"],
             model_path=run.model_path,
+            seen_digests=run.seen_digests,
+            captions=run.for_search["captions"],
+            best_wrong=run.for_search["best_wrong"],
             drawing=Path(args.report or run.folder / "search.png"),
         )
     else:

@@ -848,6 +848,7 @@ def score_batch(
     """The loss of a batch, and R@1 both ways among its pairs. Nothing is learned.
 
     i2t  is from image to text, t2i from text to image; see batch_accuracy
+    best_wrong  the cosine of a caption and the nearest image that is not its own, the median
     """
     images, texts, duplicates, label_ids = batch
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
@@ -855,11 +856,13 @@ def score_batch(
         features = model.forward(images, texts, label_ids)
         loss = loss_of(**features, duplicates=duplicates)
     image, text = features["image_features"], features["text_features"]
+    wrong = (text.float() @ image.float().T).masked_fill(duplicates.T, -1)  # (B, B)
     return {
         "pairs": len(image),
         "loss": loss.item(),
         "i2t": batch_accuracy(image, text, duplicates),
         "t2i": batch_accuracy(text, image, duplicates.T),
+        "best_wrong": wrong.amax(1).median().item(),
     }
 
 
@@ -1019,6 +1022,8 @@ def train(cfg: Config) -> dict:
         cost |= checkpoint["cost"]
         cost["caption_seconds"] += texts.seconds
 
+    history = []  # scores of what the run is watched by
+
     def save(step):
         state = {
             "config": asdict(cfg),
@@ -1028,12 +1033,15 @@ def train(cfg: Config) -> dict:
             "image_fingerprint": image_inputs.fingerprint,
             SEEN: seen_digests,
             "cost": cost,
+            "search": {
+                "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
+                "best_wrong": history[-1]["val"]["best_wrong"] if history else None,
+            },
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
         save_tensors(state, out / "checkpoint.pt")
 
-    history = []  # scores of what the run is watched by
     entry = first
     if total == 0:
         save(0)  # the loop saves after steps only

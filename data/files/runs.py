@@ -17,6 +17,7 @@ RUN_KEYS = {
     "text_fingerprint": str,
     "image_fingerprint": str,
     "cost": dict,
+    "search": dict,
 }
 COST_KEYS = ("trained_parameters", "parameters", "caption_seconds", "training_seconds", "images")
 # What a checkpoint.pt holds beside these: by it, training goes on.
