@@ -68,10 +68,10 @@ STEPS = 15
 FLAGS = f"""
     --data shapes-simple --train-num-samples 64 --device cpu --model micro/16 --image-size 32
     --batch-size 16 --whiten 8 --context-length 200 --crop-scale 0.8 --epochs 1000 --steps {STEPS}
-    --log-every-n-steps 1 --save-frequency 1
+    --log-every-n-steps 1 --save-frequency 1 --val-frequency 4
 """
-# What the log says of a step, but for times and memory.
-LOGGED = ("loss", "ln_batch", "accuracy", "scale", "lr", "grad_norm")
+# What the log says of a step that is different each time: times and memory.
+NOT_COMPARED = ("images_per_second", "data_wait", "memory_gb", "eta_seconds", "seconds")
 
 
 def training(folder: Path) -> Kind:
@@ -105,10 +105,12 @@ def contents_of_run(folder: Path) -> dict:
     # say the same.
     for line in (folder / "run/log.jsonl").read_text().splitlines():
         entry = json.loads(line)
-        if "config" not in entry:
-            said = [entry[name] for name in LOGGED]
-            if contents.setdefault(f"log {entry['step']}", said) != said:
-                contents[f"log {entry['step']}"] = "two lines that differ"
+        if "config" in entry:
+            continue
+        what = f"log {entry['step']}{' validation' if 'val' in entry else ''}"
+        said = {name: value for name, value in entry.items() if name not in NOT_COMPARED}
+        if contents.setdefault(what, said) != said:
+            contents[what] = "two lines that differ"
     return contents
 
 
