@@ -1035,6 +1035,71 @@ class TwoTower(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------
+# A batch that is larger than the memory. On a first reading, skip this.
+
+
+def backward_in_pieces(
+    model: TwoTower,
+    loss_of: Callable,
+    inputs: tuple[Tensor, Tensor, Tensor | None],
+    duplicates: Tensor,
+    n_pieces: int,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One backward pass of a whole batch, in the memory of a piece. Returns features and loss.
+
+    This is GradCache. (Gao et al. 2021, arXiv 2101.06983) A contrastive loss needs the features of
+    the whole batch, since every caption is a negative of every other image. But the features are
+    small. What fills the memory are the activations, the numbers inside the towers that `backward`
+    needs, and these belong to one image or caption each. So there are three steps:
+
+        1. features of each piece, without activations
+        2. the loss of all features, and dloss / dz for each feature z
+        3. each piece again, now with activations: dz / dparameters times the dloss / dz of step 2
+
+    By the chain rule the sum over all pieces is the gradient of the whole batch. It takes one more
+    pass forward, about a third more time. For LIFT that pass is the image side's alone: its captions
+    are vectors already. The cosine loss of `lift_cos` has no negatives. It would not need step 1,
+    and takes it all the same: one way for all methods is easier to read.
+
+    inputs      images (B, ...), texts (B, ...), label ids (B, ...) or None, as `forward` takes them
+    duplicates  (B, B) bool
+    n_pieces    into which the batch is cut
+
+    The gradients are added to those of the parameters, as by loss.backward().
+    """
+    images, texts, label_ids = (
+        [None] * n_pieces if whole is None else whole.chunk(n_pieces) for whole in inputs
+    )
+    pieces = list(zip(images, texts, label_ids, strict=False))
+
+    with torch.no_grad():
+        outputs = [model(*piece) for piece in pieces]
+    features = {}
+    for name, first in outputs[0].items():
+        # What has no dimensions, such as the scale, is the same in all pieces.
+        whole = torch.cat([output[name] for output in outputs]) if first.ndim else first
+        features[name] = whole.detach().requires_grad_()
+
+    loss = loss_of(**features, duplicates=duplicates)
+    loss.backward()  # as far as the features
+
+    start = 0
+    for piece in pieces:
+        end = start + len(piece[0])
+        made, gradients = [], []
+        for name, output in model(*piece).items():
+            gradient = features[name].grad
+            # No gradient: the loss does not use it. A frozen text side wants none. The scale's
+            # gradient is already that of the whole batch, so only the first piece takes it.
+            if gradient is not None and output.requires_grad and (output.ndim or start == 0):
+                made.append(output)
+                gradients.append(gradient[start:end] if output.ndim else gradient)
+        torch.autograd.backward(made, gradients)
+        start = end
+    return features, loss
+
+
+# --------------------------------------------------------------------------------------------------
 # A trained run, brought back from its files. Only the two functions below read files.
 
 

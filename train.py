@@ -221,6 +221,9 @@ class Config:
     steps: int = flag(
         0, "train this many steps at most, the last at rate 0 (0: as --epochs says)", low=0
     )
+    accum_freq: int = flag(
+        1, "compute each step in so many pieces: less memory, the same gradient, more time", low=1
+    )
     lr: float = flag(2e-3, "peak learning rate", low=0, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
     beta2: float = flag(0.98, "AdamW's beta2", low=0, high=0.9999)
@@ -1059,10 +1062,16 @@ def train(cfg: Config) -> dict:
                 group["lr"] = lr_at(step, total, cfg) * group["lr_share"]
             # The towers may run in bfloat16. Unit length, loss and whitening stay in float32.
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                # Image and text (B, D) of unit length, and the scale.
-                features = model(image, text, label_ids)
-                loss = method.loss(**features, duplicates=duplicates)
-            loss.backward()
+                if cfg.accum_freq == 1:
+                    # Image and text (B, D) of unit length, and the scale.
+                    features = model(image, text, label_ids)
+                    loss = method.loss(**features, duplicates=duplicates)
+                    loss.backward()
+                else:
+                    # The same gradients in less memory.
+                    features, loss = lift.backward_in_pieces(
+                        model, method.loss, (image, text, label_ids), duplicates, cfg.accum_freq
+                    )
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -296,6 +296,54 @@ def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     assert not torch.allclose(raw.norm(dim=1), torch.ones(2), atol=1e-2)
 
 
+@pytest.mark.parametrize("n_pieces", [2, 3, 7])
+@pytest.mark.parametrize("method", [name for name in ROWS if name != "ridge"])
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole(model, method, n_pieces):
+    """Also of the scale, the bias and the labels, and with pairs of two pieces that match."""
+    m, texts = model(method)
+    which = torch.arange(7) % 2
+    inputs = torch.randn(7, 3, 32, 32), texts[which], IDS[which]
+    duplicates = torch.eye(7, dtype=torch.bool)
+    duplicates[0, 5] = duplicates[5, 0] = True
+
+    def gradients():
+        found = {n: p.grad for n, p in m.named_parameters() if p.grad is not None}
+        m.zero_grad()
+        return found
+
+    loss_of = lift.METHODS[method].loss
+    features = m(*inputs)
+    loss = loss_of(**features, duplicates=duplicates)
+    loss.backward()
+    wanted = gradients()
+    found, again = lift.backward_in_pieces(m, loss_of, inputs, duplicates, n_pieces)
+    in_pieces = gradients()
+    assert again.item() == pytest.approx(loss.item(), rel=1e-6)
+    assert torch.allclose(found["image_features"], features["image_features"], atol=1e-6)
+    assert wanted and in_pieces.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        largest = gradient.abs().max().item()
+        assert torch.allclose(in_pieces[name], gradient, rtol=1e-5, atol=2e-6 * largest), name
+
+
+def test_pieces_have_gradients_in_bfloat16_too(model):
+    """Autocast keeps weights that it has cast. Those cast in step 1 would have no gradient."""
+    m, texts = model("clip")
+    inputs = torch.randn(2, 3, 32, 32), texts, None
+    duplicates = torch.eye(2, dtype=torch.bool)
+    gradients = []
+    for n_pieces in (1, 2):
+        with torch.autocast("cpu", torch.bfloat16):
+            if n_pieces == 1:
+                lift.info_nce(**m(*inputs), duplicates=duplicates).backward()
+            else:
+                lift.backward_in_pieces(m, lift.info_nce, inputs, duplicates, n_pieces)
+        gradients.append(torch.cat([p.grad.flatten() for p in m.parameters()]))
+        m.zero_grad()
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.999
+    assert gradients[0].norm().item() == pytest.approx(gradients[1].norm().item(), rel=0.01)
+
+
 # What the papers train, written down a second time, independently of the table.
 HEADS = ("image_head", "text_head", "logit_scale")
 PARTS = {
