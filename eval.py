@@ -9,9 +9,10 @@
     python eval.py runs/lift --classify image.jpg dog,cat
 
 The scores are printed as a table, written to eval.json in each run, and drawn with examples in
-report.png. Another test or other data have files of their own: eval[-TEST]-NAME.json and
-report[-TEST]-NAME.png. Scores in the json files are fractions in [0, 1]. The trees under "ci95"
+report.png. Another test or other data have files of their own: eval[-TEST]-NAME-HASH.json and
+report[-TEST]-NAME-HASH.png. Scores in the json files are fractions in [0, 1]. The trees under "ci95"
 (95 % confidence intervals) and "chance" (what a blind guess scores) have the same branches.
+docs/evaluation.md lists all keys.
 
 Every score is a function of features. A tie counts as wrong, and so does NaN ("not a number").
 So a collapsed model, which gives everything the same feature, scores 0 and not chance.
@@ -24,10 +25,12 @@ classified images, E examples of Winoground, c questions with A answers each.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,9 +43,9 @@ from torch import Tensor
 import lift
 from data import benchmarks, search
 from data.benchmarks import Result, Task
-from data.common import BadInput, pick_device, select
+from data.common import BadInput, parse_flags, pick_device, select
 from data.common import run as run_command
-from data.files.runs import read_run
+from data.files.runs import SEEN, read_run
 from data.images.formats import Columns, add_column_flags
 from data.images.pixels import normalize_pixels, open_image
 from data.images.read import CaptionedImages
@@ -323,7 +326,7 @@ def compositional_scores(categories: Sequence[str], is_correct: Tensor) -> dict[
 def zeroshot_scores(
     image_features: Tensor, class_features: Tensor, labels: Tensor, ks: Sequence[int]
 ) -> dict[str, Score]:
-    """Top-k accuracy. With more than one k also the mean of the classes' own top-1 accuracies.
+    """Top-k accuracy, and the mean of the classes' own top-1 accuracies.
 
     Each class counts the same in that mean, however many images it has.
     """
@@ -331,12 +334,11 @@ def zeroshot_scores(
     scores = {}
     for k in ks:
         hits = zeroshot(image_features, class_features, labels, k)
-        scores[f"zeroshot top{k}"] = score(hits, min(1.0, k / C))
-    if len(ks) > 1:
-        hits = zeroshot(image_features, class_features, labels)
-        class_size = torch.bincount(labels).float()
-        mean = (hits / class_size[labels]).sum() / (class_size > 0).sum()
-        scores["zeroshot mean_per_class"] = Score(float(mean), None, 1 / C)
+        scores[f"zeroshot top{k}"] = score(hits, k / C)
+    hits = zeroshot(image_features, class_features, labels)
+    class_size = torch.bincount(labels).float()
+    mean = (hits / class_size[labels]).sum() / (class_size > 0).sum()
+    scores["zeroshot mean_per_class"] = Score(float(mean), None, 1 / C)
     return scores
 
 
@@ -365,8 +367,8 @@ class Run:
     def __init__(self, folder: str | Path, device: str | torch.device = "cpu"):
         path = Path(folder)
         if path.is_file():
-            # What is written about an exported run goes into a folder of the file's name.
-            self.folder = path.with_suffix("")
+            # What is written about an exported run goes into a folder of its own beside the file.
+            self.folder = path.with_name(f"{path.name}-scores")
             self.model_path = path
         else:
             self.folder = path
@@ -375,7 +377,8 @@ class Run:
         self.config = checkpoint["config"]
         self.step = checkpoint["step"]
         self.cost = checkpoint["cost"]
-        self.seen_digests = checkpoint.get("seen", torch.empty(0))  # some of the training images'
+        self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
+        self.for_search = checkpoint["search"]
         self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
 
@@ -517,17 +520,15 @@ def evaluate(run: Run, task: Task) -> Result:
 
     # Test images that the run was trained on make its scores worth little, so they are counted. The
     # run keeps the digests of some of its training images only: there may be more than are found.
-    counts = task.counts()
-    known = int(np.isin(task.images.digests.view(np.int64), run.seen_digests).sum())
-    if known:
-        counts["or more of the images trained on"] = known
+    seen = np.isin(task.images.digests.view(np.int64), run.seen_digests)
 
     result.scores = {
         "run": result.run,
         "method": run.config["method"],
         "data": task.data,
         "step": run.step,
-        "counts": counts,
+        "counts": task.counts(),
+        "trained_on": int(seen.sum()),
         "cost": run.cost,
         **tree({name: one.value for name, one in scores.items()}),
         "ci95": tree({name: one.ci95 for name, one in scores.items()}),
@@ -590,7 +591,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--split",
         choices=["test", "val"],
         default="test",
-        help="of a built-in world: val are its validation scenes, to choose settings by",
+        help="val: the validation images of the runs' own data, to choose settings by",
     )
     add_column_flags(parser)
     parser.add_argument(
@@ -629,14 +630,29 @@ def choose_task(args: argparse.Namespace, config: dict) -> Task:
     return benchmarks.held_out(config, args.data, select(Columns, vars(args)), args.split)
 
 
+# Flags that decide what is asked, beside --split.
+QUESTION_FLAGS = (
+    *("data", "zeroshot", "sugarcrepe", "winoground", "images", "classnames", "templates"),
+    *(f.name for f in fields(Columns)),
+)
+
+
 def name_of_files(args: argparse.Namespace) -> str:
-    """What stands between "eval" and ".json": one test never overwrites another's files."""
-    for test in ("zeroshot", "sugarcrepe", "winoground"):
-        where = getattr(args, test)
-        if where:
-            return f"-{test}-{Path(where).resolve().stem}"
-    split = "-split-val" if args.split == "val" else ""
-    return (f"-{Path(args.data).resolve().stem}" if args.data else "") + split
+    """What stands between "eval" and ".json": one test never overwrites another's files.
+
+    Nothing for a run's own held-out images. Otherwise the test's name, the last part of its path,
+    and six digits of a hash of all that was asked: two paths may end alike.
+    """
+    asked = {name: getattr(args, name) for name in QUESTION_FLAGS if getattr(args, name)}
+    name = ""
+    if asked:
+        parts = [part for part in ("zeroshot", "sugarcrepe", "winoground") if part in asked]
+        for flag, value in asked.items():
+            if Path(value).exists():  # a path; two spellings of it are one
+                asked[flag] = str(Path(value).resolve())
+        digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=3).hexdigest()
+        name = "-".join(["", *parts, Path(next(iter(asked.values()))).stem, digest])
+    return name + ("-split-val" if args.split == "val" else "")
 
 
 def check_same_images(runs: Sequence[Run], tasks: Sequence[Task]) -> None:
@@ -663,6 +679,9 @@ def search_or_classify(run: Run, args: argparse.Namespace) -> None:
             run.encode_texts,
             image_size=run.config["image_size"],
             model_path=run.model_path,
+            seen_digests=run.seen_digests,
+            captions=run.for_search["captions"],
+            best_wrong=run.for_search["best_wrong"],
             drawing=Path(args.report or run.folder / "search.png"),
         )
     else:
@@ -678,10 +697,10 @@ def search_or_classify(run: Run, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = build_parser().parse_args()
+    args = parse_flags(build_parser())
     others = ("zeroshot", "sugarcrepe", "winoground", "search", "classify")
     if args.split == "val" and any(getattr(args, name) for name in others):
-        raise BadInput("--split val goes with the images of a built-in world only")
+        raise BadInput("--split val goes with images that have captions only")
     check_report_path(args)
     device = pick_device(args.device)
     if args.search or args.classify:

@@ -27,8 +27,10 @@ hidden state, H heads, K heads of keys and values, d width of a head, k directio
 import argparse
 import hashlib
 import math
+import re
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +42,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.captions import DistinctCaptions, Related, TokenIds
-from data.common import BadInput, chunks, interpreting, pick_device, pick_dtype, progress, run
+from data.common import (
+    BadInput,
+    chunks,
+    interpreting,
+    parse_flags,
+    pick_device,
+    pick_dtype,
+    progress,
+    run,
+)
 from data.files.llm import (
     Adapter,
     LlamaConfig,
@@ -465,13 +476,16 @@ class FrozenLLM(nn.Module):
         Before each text stands what start_of says.
         """
         lists, _ = self.tokenizer.encode_all(texts, self.start, max_length=max_length)
-        return self._pad(lists)
+        return self._pad(lists, max(len(ids) for ids in lists))
 
-    def _pad(self, lists: list[list[int]]) -> tuple[Tensor, Tensor]:
-        tensors = [torch.tensor(ids) for ids in lists]
-        ids = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=-1)  # (B, L)
-        ids = ids.to(self.device)
-        return ids.clamp_min(0), ids >= 0
+    def _pad(self, lists: list[list[int]], length: int) -> tuple[Tensor, Tensor]:
+        """B lists of at most `length` ids -> ids (B, length) int64 and mask, on the device."""
+        ids = torch.zeros(len(lists), length, dtype=torch.int64)
+        mask = torch.zeros(len(lists), length, dtype=torch.bool)
+        for row, list_ in enumerate(lists):
+            ids[row, : len(list_)] = torch.tensor(list_)
+            mask[row, : len(list_)] = True
+        return ids.to(self.device), mask.to(self.device)
 
     @torch.no_grad()
     def forward(self, ids: Tensor, mask: Tensor, layer: int | None = None) -> Tensor:
@@ -501,7 +515,7 @@ class FrozenLLM(nn.Module):
         """All that decides a caption's vector, for the fingerprint of data/vectors.py."""
         return {
             # The version of this computation: raise it when the same settings give other vectors.
-            "format": 3,
+            "format": 4,
             "llm": self.hash,
             "pool": pool,
             "before": POOLS[pool].before or self.start,
@@ -519,29 +533,32 @@ class FrozenLLM(nn.Module):
         pool: str,
         layer: int | None = None,
         max_length: int | None = None,
-        tokens_per_batch: int = 2048,
     ) -> Iterator[tuple[list[int], Tensor, list[bool]]]:
-        """Read texts, the short ones first, in batches of similar length: little is padded.
+        """Read texts in batches of one shape per length: a vector depends on its text alone.
 
         Yields (places in texts, their vectors float32 on the device, which of them were cut).
+
+        A text of n tokens is padded to L, the next multiple of 8. It is read with others of the
+        same L, min(32, 2048 / L) at a time. Copies fill the last batch of each L up. So a text is
+        always multiplied as a row of matrices of the same shape. In another shape the library may
+        add the same numbers in another order, and the last bit of a sum may differ.
         """
         layer = self.pool_layer(pool, layer)
         before, after, function, _ = POOLS[pool]
         before = before or self.start
         lists, was_cut = self.tokenizer.encode_all(texts, before, after, max_length)
-        order = sorted(range(len(lists)), key=lambda place: len(lists[place]))
-        start = 0
-        for end in range(1, len(order) + 1):
-            # The batch is order[start:end]. Lengths rise, so the next text would be its longest.
-            if end < len(order):
-                tokens_with_next = (end + 1 - start) * len(lists[order[end]])
-                if tokens_with_next <= tokens_per_batch:
-                    continue
-            places = order[start:end]
-            start = end
-            ids, mask = self._pad([lists[place] for place in places])
-            vectors = function(self.forward(ids, mask, layer), mask)
-            yield places, vectors, [was_cut[place] for place in places]
+        places_of = defaultdict(list)  # L -> places in texts
+        for place, ids in enumerate(lists):
+            places_of[math.ceil(len(ids) / 8) * 8].append(place)
+
+        # The short texts first: the progress bar then promises too little and not too much.
+        for length in sorted(places_of):
+            size = max(1, min(32, 2048 // length))
+            for places in chunks(places_of[length], size):
+                filled = places + places[-1:] * (size - len(places))
+                ids, mask = self._pad([lists[place] for place in filled], length)
+                vectors = function(self.forward(ids, mask, layer), mask)
+                yield places, vectors[: len(places)], [was_cut[place] for place in places]
 
     def encode(
         self,
@@ -559,7 +576,17 @@ class FrozenLLM(nn.Module):
 
 def llm_path(path: str | Path | None) -> Path:
     """The path of a language model; the default one, fetched if need be, where none is named."""
-    return Path(path) if path else fetch_default()
+    if not path:
+        return fetch_default()
+    if not Path(path).exists():
+        advice = ""
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+            advice = (
+                "; names of the Hugging Face hub are not downloaded. Fetch the folder yourself: "
+                f"hf download {path} --local-dir DIR, then --llm DIR"
+            )
+        raise BadInput(f"--llm {path}: no such file or folder{advice}")
+    return Path(path)
 
 
 def load_llm(
@@ -606,6 +633,8 @@ def load_llm(
 #     __call__(texts) -> tensor of all rows
 #     fingerprint, frozen_parameters     of what made them
 
+TextInputs = TokenIds | CaptionVectors | OutsideVectors
+
 
 @dataclass(frozen=True)
 class TextSource:
@@ -620,9 +649,7 @@ class TextSource:
     text_features: str = ""  # FILE.npy of somebody else's text encoder, in place of all the above
 
 
-def text_inputs(
-    kind: str, source: TextSource, device: str | torch.device
-) -> TokenIds | CaptionVectors | OutsideVectors:
+def text_inputs(kind: str, source: TextSource, device: str | torch.device) -> TextInputs:
     """What turns texts into a text tower's inputs.
 
     kind  "vectors"  one vector per text, (N, D), kept on disk
@@ -966,7 +993,7 @@ def command_line() -> argparse.Namespace:
     add("--alpha", type=float, default=32.0, help="of LoRA (%(default)s)")
     add("--seed", type=int, default=0, help="of LoRA's start and of the pairs (%(default)s)")
 
-    args = parser.parse_args()
+    args = parse_flags(parser)
     if bool(args.texts) == bool(args.tune) or (args.tune and args.llm_adapter):
         raise BadInput(
             "give captions to compare, or --tune DATA (without --llm-adapter); --help says more"

@@ -4,6 +4,7 @@
     python train.py --method clip --out runs/clip    # the baseline: same data, same image tower
     python train.py --data captions.csv              # your own images
     python train.py --resume runs/lift               # go on where a run stopped
+    python train.py --init-from runs/lift --out runs/more   # a new run that begins with its weights
 
 Read vit.py, llm_text.py and lift.py before this file. `train` at the end is the whole story: set
 up, loop, save. On a first reading, start there and skip the flags.
@@ -31,10 +32,20 @@ import torch
 from torch import Tensor, nn
 
 import lift
-from data.batches import Batches, Crops
+from data.batches import Batch, Batches, Crops
 from data.captions import DistinctCaptions
-from data.common import BadInput, pick_device, pick_dtype, progress, run, select, stop_signals
-from data.files.runs import read_run, save_tensors
+from data.common import (
+    BadInput,
+    interpreting,
+    parse_flags,
+    pick_device,
+    pick_dtype,
+    progress,
+    run,
+    select,
+    stop_signals,
+)
+from data.files.runs import SEEN, read_run, save_tensors
 from data.files.tensors import mismatch
 from data.files.vit import load_vit
 from data.images.formats import Columns
@@ -42,11 +53,17 @@ from data.images.pixels import PIXEL_NORMS
 from data.images.read import CaptionedImages, read_images
 from data.vectors import ImageViews, OutsideVectors, outside_views, read_views
 from data.world import shapes
-from llm_text import POOLS, TextSource, text_inputs
-from vit import KINDS, SIZES
+from llm_text import POOLS, TextInputs, TextSource, text_inputs
+from vit import KINDS, SIZES, ViT
 
 # --------------------------------------------------------------------------------------------------
 # The flags. Names are open_clip's where it has them.
+
+# Defaults that follow the size of the data; see `sized`.
+FEW_STEPS = 50  # fewer are warned of
+MIN_STEPS = 300  # fewer teach little, however few images there are
+FEW_IMAGES = 5_000  # a run that sees fewer images of a user's learns them by heart
+FEW_CROP_SCALE = 0.6
 
 
 def flag(
@@ -113,8 +130,9 @@ class Config:
         high=1,
     )
     crop_scale: float = flag(
-        1.0,
-        "random resized crops keep at least this share of the image (1: no augmentation)",
+        None,
+        "random resized crops keep at least this share of the image (1: no crops; default: "
+        f"{FEW_CROP_SCALE} with fewer than {FEW_IMAGES:,} images of your own, else 1)",
         low=0.01,
         high=1,
     )
@@ -194,7 +212,12 @@ class Config:
     context_length: int = flag(77, "tokens of a caption at most", low=2)
 
     batch_size: int = flag(128, "images per step", section="optimisation", low=1)
-    epochs: int = flag(4, "passes over the images; each pass shows one caption per image", low=1)
+    epochs: int = flag(
+        None,
+        "passes over the images; each pass shows one caption per image (default: 4, but as many as "
+        f"{MIN_STEPS} steps need)",
+        low=1,
+    )
     steps: int = flag(
         0, "train this many steps at most, the last at rate 0 (0: as --epochs says)", low=0
     )
@@ -213,11 +236,20 @@ class Config:
 
     device: str = flag("auto", "auto, cpu, cuda", section="run")
     torchcompile: bool = flag(None, "compile the model (default: on CUDA only)")
-    seed: int = flag(0, "initial weights, batch order, captions, crops", low=0)
+    seed: int = flag(0, "initial weights, batch order, captions, crops", low=0, high=2**32 - 1)
     log_every_n_steps: int = flag(50, "interval of the log, in steps", low=1)
+    val_frequency: int = flag(
+        None,
+        "interval of the scores on validation images, in steps (0: never, and train on these "
+        "images, too; default: so that they take about 2 %% of the time)",
+        low=0,
+    )
     save_frequency: int = flag(200, "interval of checkpoints, in steps", low=1)
     out: str = flag("", "run folder (default: runs/METHOD)")
     resume: str = flag("", "run folder to go on with; flags that are not given come from it")
+    init_from: str = flag(
+        "", "run whose weights a new run begins with; flags that are not given come from it"
+    )
 
     def __post_init__(self):
         self._check_ranges()
@@ -312,6 +344,7 @@ def name_of(config_field: Field) -> str:
 FREE_ON_RESUME = (
     "device",
     "torchcompile",
+    "init_from",
     "log_every_n_steps",
     "save_frequency",
     "out",
@@ -320,7 +353,7 @@ FREE_ON_RESUME = (
 
 
 def from_cli(argv: Sequence[str] | None = None) -> Config:
-    """Command line -> Config. With --resume, flags that are not given come from the run.
+    """Command line -> Config. With --resume or --init-from, the rest comes from that run.
 
     A flag that is given but has no effect with this method is named on stderr.
     """
@@ -341,17 +374,20 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
         section.add_argument(
             name_of(f), default=argparse.SUPPRESS, help=f.metadata["help"] + default, **kind
         )
-    given = vars(parser.parse_args(argv))
-    resumed = {}
-    if "resume" in given:
-        resumed = read_run(given["resume"])["config"] | {"out": ""}
-        unknown = resumed.keys() - {f.name for f in fields(Config)}
+    given = vars(parse_flags(parser, argv))
+    inherited = {}
+    if given.get("resume") and given.get("init_from"):
+        raise BadInput("--resume goes on with a run, --init-from begins another; choose one")
+    run_folder = given.get("resume") or given.get("init_from")
+    if run_folder:
+        inherited = read_run(run_folder)["config"] | {"out": "", "resume": ""}
+        unknown = inherited.keys() - {f.name for f in fields(Config)}
         if unknown:
             raise BadInput(
-                f"{given['resume']} was made by another version of this project (it has the flag "
+                f"{run_folder} was made by another version of this project (it has the flag "
                 f"{min(unknown)}); train again"
             )
-    cfg = Config(**resumed | given)
+    cfg = Config(**inherited | given)
 
     idle = flags_without_effect(cfg)
     for name in given:
@@ -447,8 +483,12 @@ def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -
 # Setting up, one step after the other, in the order in which `train` calls them.
 
 
-def open_checkpoint(cfg: Config) -> dict | None:
-    """The checkpoint to go on with; None for a new run. BadInput if the folder is in the way."""
+def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
+    """The checkpoint to go on with; None for a new run. BadInput if the folder is in the way.
+
+    What the configuration leaves open is as the run decided it then. On another machine "auto"
+    could mean another precision, and captions would have other vectors.
+    """
     folder = Path(cfg.out)
     if not cfg.resume:
         if (folder / "checkpoint.pt").exists():
@@ -456,28 +496,46 @@ def open_checkpoint(cfg: Config) -> dict | None:
                 f"{folder} already holds a run; go on with it (--resume {folder}), remove it, or "
                 "choose another --out"
             )
-        return None
+        return cfg, None
     checkpoint = read_run(folder)
     if "optimizer" not in checkpoint:
         raise BadInput(
             f"{folder} is an exported run, which has no optimizer; --resume the run's own folder"
         )
-    for name, value in checkpoint["config"].items():
-        if name not in FREE_ON_RESUME and getattr(cfg, name) != value:
+    decided = {k: v for k, v in checkpoint["config"].items() if k not in FREE_ON_RESUME}
+    left_open = {k: v for k, v in decided.items() if getattr(cfg, k) in (None, "auto")}
+    cfg = replace(cfg, **left_open)
+    for name, value in decided.items():
+        if getattr(cfg, name) != value:
+            advice = "leave the flag out to go on, or start a new run with another --out"
+            if name in ("epochs", "steps"):
+                advice = (
+                    "the schedule of the learning rate depends on it. Leave the flag out to go on. "
+                    f"To train longer, begin a new run with these weights: --init-from {folder}"
+                )
             raise BadInput(
                 f"{folder} was made with --{name.replace('_', '-')} {value}, not "
-                f"{getattr(cfg, name)}; leave the flag out to go on, or start a new run with "
-                "another --out"
+                f"{getattr(cfg, name)}; {advice}"
             )
-    return checkpoint
+    return cfg, checkpoint
 
 
-def check_paths(cfg: Config) -> None:
-    """Find a typo in a path now, and not after the images have been read."""
+def check_files(cfg: Config) -> None:
+    """Find what is wrong with a file of weights or vectors before the images are read."""
     for name in ("image_weights", "image_features", "text_features", "llm_adapter"):
         path = getattr(cfg, name)
         if path and not Path(path).exists():
             raise BadInput(f"--{name.replace('_', '-')} {path}: no such file or folder")
+    if cfg.image_weights:
+        load_image_weights(cfg, ViT(cfg.model, cfg.image_size, cfg.image_pool))
+    if cfg.image_features:
+        OutsideVectors(cfg.image_features)
+    if cfg.init_from and not cfg.resume:
+        read_run(cfg.init_from)
+
+
+def load_image_weights(cfg: Config, tower: nn.Module) -> None:
+    load_vit(tower, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
 
 
 def read_training_images(cfg: Config) -> CaptionedImages:
@@ -492,7 +550,54 @@ def read_training_images(cfg: Config) -> CaptionedImages:
         columns,
         num_samples=cfg.train_num_samples,
         whole=bool(cfg.val_data),
+        train_on_val=cfg.val_frequency == 0,
     )
+
+
+# Validation images that are scored while a run trains, at most, and as many training images.
+WATCHED = 256
+
+
+def read_val_images(cfg: Config) -> CaptionedImages | None:
+    """Some validation images, to watch the run by. None where there are none."""
+    is_built_in = cfg.data in shapes.WORLDS
+    # Files of outside vectors list no validation scenes of a built-in world.
+    if cfg.val_frequency == 0 or (is_built_in and (cfg.image_features or cfg.text_features)):
+        return None
+    images = read_images(
+        cfg.data,
+        "val",
+        cfg.image_size,
+        select(Columns, asdict(cfg)),
+        num_samples=WATCHED,
+        whole=bool(cfg.val_data),
+    )
+    return images if len(images) else None
+
+
+def sized(cfg: Config, n_images: int, n_watched: int) -> Config:
+    """The same with the defaults that follow the size of the data put in place.
+
+    n_images   for training
+    n_watched  validation images that are scored while the run trains
+    """
+    steps_per_epoch = max(1, n_images // cfg.batch_size)
+    epochs = cfg.epochs
+    if epochs is None and cfg.steps:
+        epochs = math.ceil(cfg.steps / steps_per_epoch)
+    elif epochs is None:
+        epochs = max(4, math.ceil(MIN_STEPS / steps_per_epoch))
+
+    crop_scale = cfg.crop_scale
+    if crop_scale is None:
+        is_few = cfg.data not in shapes.WORLDS and n_images < FEW_IMAGES
+        crop_scale = FEW_CROP_SCALE if is_few and not cfg.image_features else 1.0
+
+    # To score an image takes about a third of the time that it takes to train on one.
+    val_frequency = cfg.val_frequency
+    if val_frequency is None:
+        val_frequency = math.ceil(2 * n_watched / 3 / 0.02 / cfg.batch_size)
+    return replace(cfg, epochs=epochs, crop_scale=crop_scale, val_frequency=val_frequency)
 
 
 @dataclass
@@ -506,16 +611,23 @@ class TrainingTexts:
     frozen_parameters: int  # of the language model that read them
     seconds: float  # that making the inputs took; few where the cache had them
     label_ids: object | None  # for a method with labels: their token ids, rows as in inputs
+    label_fingerprint: str  # of the tokenizer that made them
 
 
-def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> TrainingTexts:
-    """Turn every distinct caption into what the text tower takes, once and before training.
-
-    For LIFT this is where the frozen language model reads. It is dropped on return: from now on a
-    caption is its vector, in a file of the cache.
-    """
+def open_texts(cfg: Config, device: torch.device) -> list[TextInputs]:
+    """What reads captions: for the text tower, and for the labels where the method has them."""
     method = lift.METHODS[cfg.method]
     source = select(TextSource, asdict(cfg))
+    kinds = [method.text.inputs] + ["ids"] * method.labels
+    return [text_inputs(kind, source, device) for kind in kinds]
+
+
+def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextInputs]) -> TrainingTexts:
+    """Turn every distinct caption into what the text tower takes, once and before training.
+
+    For LIFT this is where the frozen language model reads. From now on a caption is its vector, in
+    a file of the cache.
+    """
     captions = DistinctCaptions(images.captions)
     # Known now, and not after the language model has read everything.
     if wants_lda(cfg) and (np.diff(captions.starts) < 2).all():
@@ -524,12 +636,13 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
             "two (built-in worlds: --csv-caption-key paraphrase)"
         )
     begun = time.time()
-    reader = text_inputs(method.text.inputs, source, device)
+    reader, *label_readers = readers
     inputs, cut_share = reader.read(captions)
     seconds = time.time() - begun
-    label_ids = None
-    if method.labels:
-        label_ids, _ = text_inputs("ids", source, device).read(captions)
+    label_ids, label_fingerprint = None, ""
+    for label_reader in label_readers:
+        label_ids, _ = label_reader.read(captions)
+        label_fingerprint = label_reader.fingerprint
     return TrainingTexts(
         captions,
         inputs,
@@ -538,6 +651,7 @@ def read_texts(cfg: Config, images: CaptionedImages, device: torch.device) -> Tr
         reader.frozen_parameters,
         seconds,
         label_ids,
+        label_fingerprint,
     )
 
 
@@ -556,7 +670,7 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     if cfg.whiten is not None:
         return cfg.whiten
     directions = min(256, width, n_captions // 4)
-    if directions == n_captions // 4 and lift.METHODS[cfg.method].text is lift.LLMVectors:
+    if directions == n_captions // 4:
         print(
             f"note: {n_captions} distinct captions are few, so their vectors are whitened to "
             f"{directions} directions (--whiten)",
@@ -569,11 +683,11 @@ def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift
     """The model of a method, with what its text tower makes of the captions, and its weights."""
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    directions = directions_for(cfg, len(texts.inputs), width=texts.inputs[:1].shape[-1])
     power = cfg.whiten_power
     if power is None:
         power = 0.0 if wants_lda(cfg) else 0.5
     captions = texts.captions if wants_lda(cfg) else None
+    directions = cfg.whiten or 0
     fitted = method.text.fit(texts.inputs, directions, power, captions)
     label_fitted = ()
     if method.labels:
@@ -587,7 +701,16 @@ def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift
     sizes = select(lift.Sizes, settings)
     model = lift.TwoTower(cfg.method, sizes, fitted, cfg.unlock, image_width, llama, label_fitted)
     if cfg.image_weights:
-        load_vit(model.visual, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
+        load_image_weights(cfg, model.visual)
+    if cfg.init_from and not cfg.resume:
+        weights = read_run(cfg.init_from)["model"]
+        problem = mismatch(weights, model, "this run wants")
+        if problem:
+            raise BadInput(
+                f"--init-from {cfg.init_from}: {problem}; give the flags --method, --model and "
+                "--whiten of that run"
+            )
+        model.load_state_dict(weights)
     return model.to(device).train()
 
 
@@ -608,6 +731,27 @@ def open_image_inputs(
     return read_views(tower, crops, images.digests, n_views, settings, cfg.seed, device)
 
 
+def make_batches(
+    cfg: Config,
+    images: CaptionedImages,
+    texts: TrainingTexts,
+    image_inputs: Crops | ImageViews,
+    batch_size: int,
+    device: torch.device,
+) -> Batches:
+    return Batches(
+        images,
+        texts.captions,
+        texts.inputs,
+        image_inputs,
+        batch_size=batch_size,
+        seed=cfg.seed,
+        long_share=cfg.long_share,
+        device=device,
+        label_ids=texts.label_ids,
+    )
+
+
 @torch.no_grad()
 def pairs_of(
     model: lift.TwoTower, batches: Batches, n_batches: int
@@ -623,19 +767,33 @@ def hash_of_data(
 ) -> str:
     """A hash of all that a run learns from. It must not change on resuming."""
     h = hashlib.blake2b(digest_size=12)
-    prints = texts.fingerprint + image_inputs.fingerprint + texts.captions.fingerprint
-    h.update(prints.encode() + images.digests.tobytes())
-    # A user may add rows to a file of vectors, so its fingerprint covers the first 100 only. Here
-    # every vector that is trained on counts.
+    h.update(texts.captions.fingerprint.encode() + images.digests.tobytes())
+    # A user may add rows to a file of vectors. So not the file counts, but what is taken from it.
     if cfg.text_features:
         h.update(texts.inputs.numpy().tobytes())
+    else:
+        h.update(texts.fingerprint.encode())
     if cfg.image_features:
         h.update(image_inputs.vectors.numpy().tobytes())
+    else:
+        h.update(image_inputs.fingerprint.encode())
+    h.update(texts.label_fingerprint.encode())
     return h.hexdigest()
 
 
 # --------------------------------------------------------------------------------------------------
 # What a run says of itself.
+
+
+def check_compiler(device: torch.device) -> None:
+    """BadInput where torch.compile cannot work, as without a C++ compiler."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # a dozen types, by what is missing
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput(
+            f"--torchcompile does not work here ({reason}); give --no-torchcompile"
+        ) from error
 
 
 def count_parameters(model: lift.TwoTower, frozen_parameters: int) -> tuple[str, int, int]:
@@ -684,8 +842,62 @@ def memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def score_batch(
+    model: lift.TwoTower, loss_of: Callable, batch: Batch, bf16: bool
+) -> dict[str, float]:
+    """The loss of a batch, and R@1 both ways among its pairs. Nothing is learned.
+
+    i2t  is from image to text, t2i from text to image; see batch_accuracy
+    best_wrong  the cosine of a caption and the nearest image that is not its own, the median
+    """
+    images, texts, duplicates, label_ids = batch
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        # Not model(...): that would compile it once more, for a batch of this size.
+        features = model.forward(images, texts, label_ids)
+        loss = loss_of(**features, duplicates=duplicates)
+    image, text = features["image_features"], features["text_features"]
+    wrong = (text.float() @ image.float().T).masked_fill(duplicates.T, -1)  # (B, B)
+    return {
+        "pairs": len(image),
+        "loss": loss.item(),
+        "i2t": batch_accuracy(image, text, duplicates),
+        "t2i": batch_accuracy(text, image, duplicates.T),
+        "best_wrong": wrong.amax(1).median().item(),
+    }
+
+
+def watch_line(entry: dict, total: int) -> str:
+    """An entry of the validation curve as a person reads it."""
+    words = [f"step {entry['step']}/{total}"]
+    for name, what in (("val", "validation"), ("train", "training")):
+        one = entry[name]
+        words.append(
+            f"{what}: loss {one['loss']:.3f}, R@1 {one['i2t']:.1%} i2t, {one['t2i']:.1%} t2i"
+        )
+    return " | ".join(words) + f" ({entry['val']['pairs']} pairs each)"
+
+
+def learned_by_heart(history: list[dict]) -> str:
+    """What to say of a run whose validation loss went up again. Empty if there is nothing to say.
+
+    history  entries of the validation curve, in order
+    """
+    if not history:
+        return ""
+    best = min(history, key=lambda entry: entry["val"]["loss"])
+    last = history[-1]
+    if last["val"]["loss"] < 1.05 * best["val"]["loss"]:
+        return ""
+    return (
+        f"note: the validation loss was lowest at step {best['step']} ({best['val']['loss']:.2f}) "
+        f"and is {last['val']['loss']:.2f} now, while R@1 of training images is "
+        f"{last['train']['i2t']:.0%}: the run learns its images by heart. More images help most; "
+        f"then --crop-scale 0.6, --steps {best['step']}, or a pretrained image tower (docs/data.md)"
+    )
+
+
 def batch_accuracy(image_features: Tensor, text_features: Tensor, duplicates: Tensor) -> float:
-    """Share of images whose nearest caption of the batch is right. A duplicate is right too.
+    """Share of images whose nearest caption of the batch is right. A duplicate is right, too.
 
     For the log only: unlike the scores of eval.py, it does not count a tie as wrong.
     """
@@ -714,33 +926,43 @@ def train(cfg: Config) -> dict:
     """
     # ---- Set up: the data, the model, the optimizer.
     device = pick_device(cfg.device)
-    # The run keeps the precision itself, not "auto": another machine must find the same vectors.
-    if cfg.resume and cfg.llm_dtype == "auto":
-        cfg = replace(cfg, llm_dtype=read_run(cfg.resume)["config"]["llm_dtype"])
+    cfg, checkpoint = open_checkpoint(cfg)
+    # The run keeps what "auto" was, not the word.
     cfg = replace(cfg, llm_dtype=pick_dtype(cfg.llm_dtype, device))
     on_gpu = device.type == "cuda"
     bf16 = cfg.precision == "amp_bf16" or (cfg.precision == "auto" and on_gpu)
     out = Path(cfg.out)
     method = lift.METHODS[cfg.method]
-    checkpoint = open_checkpoint(cfg)
-    check_paths(cfg)
+    check_files(cfg)
+    compiles = on_gpu if cfg.torchcompile is None else cfg.torchcompile
+    if compiles:
+        check_compiler(device)
+    readers = open_texts(cfg, device)
     torch.manual_seed(cfg.seed)
 
     images = read_training_images(cfg)
-    texts = read_texts(cfg, images, device)
+    val_images = read_val_images(cfg)
+    n_watched = min(WATCHED, len(images), len(val_images or ()))
+    cfg = sized(cfg, len(images), n_watched)
+    texts = read_texts(cfg, images, readers)
+    val_texts = read_texts(cfg, val_images, readers) if val_images else None
+    del readers  # and with them the frozen language model
+    if method.text is lift.LLMVectors:
+        width = texts.inputs[:1].shape[-1]
+        cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
     model = build_model(cfg, texts, device)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
-    batches = Batches(
-        images,
-        texts.captions,
-        texts.inputs,
-        image_inputs,
-        batch_size=cfg.batch_size,
-        seed=cfg.seed,
-        long_share=cfg.long_share,
-        device=device,
-        label_ids=texts.label_ids,
-    )
+    batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
+    # What the run is watched by: a batch of validation images, whole ones, and one of training.
+    watched = {}
+    if val_images:
+        val_inputs = open_image_inputs(
+            replace(cfg, crop_scale=1.0), val_images, model.visual, device
+        )
+        watched = {
+            "val": make_batches(cfg, val_images, val_texts, val_inputs, n_watched, device)(0),
+            "train": make_batches(cfg, images, texts, image_inputs, n_watched, device)(0),
+        }
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
     # A sample of the training images, by which eval.py knows them again.
     seen_digests = torch.from_numpy(np.sort(images.digests)[:10_000].view(np.int64))
@@ -765,16 +987,23 @@ def train(cfg: Config) -> dict:
         total = 0
     if checkpoint:
         start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
-    compiles = on_gpu if cfg.torchcompile is None else cfg.torchcompile
     if compiles:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
+    crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
     print(
         f"{cfg.method}: {len(images)} training images, {len(texts.captions)} distinct captions "
         f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
-        f"{batches.size} on {device}{' in bf16' if bf16 else ''}\ntrained parameters: {by_part}",
+        f"{batches.size} in {cfg.epochs} epochs{crops} on {device}{' in bf16' if bf16 else ''}\n"
+        f"trained parameters: {by_part}",
         file=sys.stderr,
     )
+    if 0 < total < FEW_STEPS:
+        print(
+            f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "
+            "--batch-size",
+            file=sys.stderr,
+        )
     out.mkdir(parents=True, exist_ok=True)
     log = open(out / "log.jsonl", "a", buffering=1)  # noqa: SIM115  (open for the whole loop)
     first = {"config": asdict(cfg), "step": start, **machine(device)}
@@ -793,6 +1022,8 @@ def train(cfg: Config) -> dict:
         cost |= checkpoint["cost"]
         cost["caption_seconds"] += texts.seconds
 
+    history = []  # scores of what the run is watched by
+
     def save(step):
         state = {
             "config": asdict(cfg),
@@ -800,8 +1031,12 @@ def train(cfg: Config) -> dict:
             "data_fingerprint": data_fingerprint,
             "text_fingerprint": texts.fingerprint,
             "image_fingerprint": image_inputs.fingerprint,
-            "seen": seen_digests,
+            SEEN: seen_digests,
             "cost": cost,
+            "search": {
+                "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
+                "best_wrong": history[-1]["val"]["best_wrong"] if history else None,
+            },
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
@@ -840,6 +1075,14 @@ def train(cfg: Config) -> dict:
             n_images += len(text)
             waited += seconds
             bar.update()
+            if watched and (done % cfg.val_frequency == 0 or done == total):
+                scores = {
+                    name: score_batch(model, method.loss, batch, bf16)
+                    for name, batch in watched.items()
+                }
+                history.append({"step": done, **scores})
+                bar.write(watch_line(history[-1], total), file=sys.stderr)
+                log.write(json.dumps(history[-1]) + "\n")
             saves = done % cfg.save_frequency == 0 or done == total or bool(stop)
             if saves or done % cfg.log_every_n_steps == 0 or done == start + 1:
                 accuracy = batch_accuracy(
@@ -884,6 +1127,9 @@ def train(cfg: Config) -> dict:
                 )
                 raise SystemExit(128 + stop[0])
     log.close()
+    note = learned_by_heart(history)
+    if note:
+        print(note, file=sys.stderr)
     print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
     return entry
 
@@ -900,7 +1146,7 @@ def go_on(
 
     BadInput where the data are not those that the run was started with, or where it is finished.
     """
-    if checkpoint["data_fingerprint"] != data_fingerprint:
+    if checkpoint.get("data_fingerprint") != data_fingerprint:
         raise BadInput(
             f"{cfg.data}, the language model or the frozen image tower is not what it was when "
             f"{cfg.out} was started; bring it back, or start a new run with another --out"
@@ -908,14 +1154,24 @@ def go_on(
     start = checkpoint["step"]
     if start >= total:
         raise BadInput(
-            f"{cfg.out} is finished ({start} of {total} steps); for a longer run start a new one "
-            "with another --out"
+            f"{cfg.out} is finished ({start} of {total} steps); to train longer, begin a new run "
+            f"with its weights: --init-from {cfg.out} --out ANOTHER"
         )
     problem = mismatch(checkpoint["model"], model, "its configuration wants")
     if problem:
         raise BadInput(f"{cfg.out}: damaged: {problem}; train again")
     model.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
+    # The groups of parameters follow from the configuration: only AdamW's moments are loaded.
+    groups = optimizer.state_dict()["param_groups"]
+    with interpreting(Path(cfg.out) / "checkpoint.pt"):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, moments in checkpoint["optimizer"]["state"].items():
+            shape = parameters[number].shape
+            found = {name: (moment.dtype, moment.shape) for name, moment in moments.items()}
+            wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+            if found != {name: (torch.float32, shape) for name, shape in wanted.items()}:
+                raise BadInput(f"damaged: the optimizer's state {number} does not fit; train again")
+        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
     print(f"going on after step {start} of {total}", file=sys.stderr)
     return start
 

@@ -141,14 +141,19 @@ def held_out(
     config   the run's configuration, a dict with train.Config's fields
     data     a data specification; "": the run's --val-data, or the held-out part of its --data
     columns  how to read `data`; by default as train.py read it, if it is the run's own
-    split    "test", or "val": the validation scenes of a built-in world, to choose settings by
+    split    "test", or "val": validation images, to choose settings by
     """
-    data = data or config["val_data"] or config["data"]
-    if split == "val" and data not in shapes.WORLDS:
-        raise BadInput(f"--split val is for the built-in worlds; {data} has no validation scenes")
+    data = data or (split == "test" and config["val_data"]) or config["data"]
     if split == "val" and (config["image_features"] or config["text_features"]):
         raise BadInput("--split val: files of outside vectors list no validation scenes")
     is_training_data = Path(data).resolve() == Path(config["data"]).resolve()
+    if split == "val" and data not in shapes.WORLDS:
+        if not is_training_data:
+            raise BadInput(
+                f"--split val: {data} is not what the run was trained on, which is {config['data']}"
+            )
+        if config["val_frequency"] == 0:
+            raise BadInput("--split val: the run was trained on its validation images, too")
     is_known = is_training_data or data == config["val_data"]
     if is_known and columns == Columns() and data not in shapes.WORLDS:
         columns = select(Columns, config)
@@ -156,6 +161,8 @@ def held_out(
     # nothing of --data was held out, so all of it is scored.
     whole = not is_training_data or bool(config["val_data"])
     images = read_images(data, split, config["image_size"], columns, whole=whole)
+    if not len(images):
+        raise BadInput(f"--split val: {data} has too few images to hold some out for validation")
     images = without_copies(images)
 
     captions, image_of_caption, caption_ids = [], [], []
@@ -410,7 +417,7 @@ def imagefolder(
         labels=torch.tensor(labels),
         class_names=names,
         templates=prompts,
-        ks=(1, 5),
+        ks=(1, 5) if len(names) > 5 else (1,),  # of five names the best five hold the right one
     )
 
 

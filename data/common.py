@@ -5,13 +5,16 @@ command ends in `sys.exit(run(main))`, and every function says `raise BadInput(.
 flag or a caption cannot be used.
 """
 
+import argparse
+import difflib
 import errno
 import fcntl
 import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -52,16 +55,29 @@ def interpreting(path: str | Path) -> Iterator[None]:
     except (
         ArithmeticError,
         AttributeError,
+        EOFError,
         LookupError,
         RecursionError,
+        SyntaxError,  # this and TokenError come from numpy, for the header of a .npy file
         TypeError,
         ValueError,
         struct.error,
+        tokenize.TokenError,
     ) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadInput(
-            f"{path}: truncated, corrupt or of another kind ({type(error).__name__}: {error}); "
-            "name the right file, or make or fetch it again"
+            f"{path}: truncated, corrupt or of another kind ({reason}); name the right file, or "
+            "make or fetch it again"
         ) from error
+
+
+def check_regular(path: str | Path) -> None:
+    """BadInput for what is there but no regular file.
+
+    To read a pipe could take for ever, and a device such as /dev/zero would fill the memory.
+    """
+    if Path(path).exists() and not Path(path).is_file():
+        raise BadInput(f"{path}: no regular file; name a file on the disk")
 
 
 def run(main: Callable[[], int | None]) -> int:
@@ -83,6 +99,22 @@ def run(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """parser.parse_args(argv), which also says what a misspelt flag was meant to be."""
+    args, unknown = parser.parse_known_args(argv)
+    for word in unknown:
+        flag = word.split("=")[0]
+        known = [known for known in parser._option_string_actions if known.startswith("--")]
+        similar = difflib.get_close_matches(flag, known, n=1)
+        if flag.startswith("-") and similar:
+            parser.error(f"unrecognized arguments: {word}; did you mean {similar[0]}?")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 @contextmanager
@@ -214,6 +246,16 @@ def select(cls: type, settings: Mapping):
     """Build a dataclass from those entries of `settings` that are its fields.
 
     select(Sizes, {"model": "S/16", "image_size": 224, "lr": 1e-3, ...}) leaves lr out: Sizes has
-    no such field.
+    no such field. BadInput where an entry is missing or of another type than its field.
     """
-    return cls(**{field.name: settings[field.name] for field in fields(cls)})
+    values = {}
+    for field in fields(cls):
+        if field.name not in settings:
+            raise BadInput(f"the setting {field.name} is missing")
+        values[field.name] = settings[field.name]
+        if type(settings[field.name]) is not field.type:
+            raise BadInput(
+                f"the setting {field.name} is {settings[field.name]!r}, not of type "
+                f"{field.type.__name__}"
+            )
+    return cls(**values)

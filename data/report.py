@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,9 +58,15 @@ def percent(value: float, ci95: list[float] | None) -> str:
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def warning(scores: dict) -> str:
+    """What stands beside the name of a run that was trained on images it is tested on."""
+    known, tested = scores["trained_on"], scores["counts"]["images"]
+    return f" (TRAINED ON {known} OR MORE OF THESE {tested} IMAGES)" if known else ""
+
+
 def table(scores: Sequence[dict]) -> str:
     """The scores of several runs (Result.scores) as one Markdown table."""
-    runs = " | ".join(one["run"] for one in scores)
+    runs = " | ".join(one["run"] + warning(one) for one in scores)
     lines = [
         f"| score, in % [95 % interval] | chance | {runs} |",
         "|---|---|" + "---|" * len(scores),
@@ -170,51 +177,75 @@ def draw_table(page: Page, results: Sequence[Result]) -> None:
 # ---- Learning curves.
 
 
-def read_losses(log: Path) -> list[tuple[int, float]]:
-    """The losses in a run's log.jsonl: [(step, loss)], sorted. Empty if there is no log."""
-    loss_at = {}  # a run that was resumed may have some steps twice
+class Losses(NamedTuple):
+    """The losses in a run's log.jsonl: pairs (step, loss), sorted by step."""
+
+    training: list[tuple[int, float]]
+    validation: list[tuple[int, float]]
+
+
+def read_losses(log: Path) -> Losses:
+    """Both are empty if there is no log."""
+    training, validation = {}, {}  # a run that was resumed may have some steps twice
     lines = log.read_text().splitlines() if log.is_file() else []
     for line in lines:
         # The first line has no loss. The last one is cut off where the run was killed.
         with suppress(ValueError, KeyError):
             entry = json.loads(line)
-            loss_at[entry["step"]] = entry["loss"]
-    return sorted((step, loss) for step, loss in loss_at.items() if np.isfinite(loss))
+            if "val" in entry:
+                validation[entry["step"]] = entry["val"]["loss"]
+            else:
+                training[entry["step"]] = entry["loss"]
+    return Losses(
+        *(
+            sorted((step, loss) for step, loss in loss_at.items() if np.isfinite(loss))
+            for loss_at in (training, validation)
+        )
+    )
 
 
 def curves(page: Page, results: Sequence[Result]) -> None:
     """The loss in training. All runs share both axes."""
     logs = [read_losses(result.folder / "log.jsonl") for result in results]
-    if not any(len(log) > 1 for log in logs):
+    if not any(len(log.training) > 1 for log in logs):
         return
     page.heading(
         "How they learned",
-        "Loss in training by step (each in its own unit: compare the shapes, not the heights).",
+        "Loss by step, in training (thick) and of validation images (thin, with dots). Where the "
+        "thin line rises again, the run learns its images by heart. Each loss has its own unit: "
+        "compare the shapes, not the heights.",
     )
 
     # The legend: each run's name in the colour of its line, with its first and last loss.
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(logs))]
     for result, log, colour in zip(results, logs, colours, strict=True):
-        if len(log) > 1:
-            words = f"{short_name(result)}: {log[0][1]:.2f} to {log[-1][1]:.2f}"
+        if len(log.training) > 1:
+            words = f"{short_name(result)}: {log.training[0][1]:.2f} to {log.training[-1][1]:.2f}"
+            if log.validation:
+                words += f", validation {log.validation[0][1]:.2f} to {log.validation[-1][1]:.2f}"
             page.y = page.text(MARGIN, page.y, words, colour)
 
     # The frame, with numbers at the beginning, the middle and the end of both axes.
     left, top = MARGIN + 60, page.y + 8
     width, height = page.inside - 80, 220
-    last = max(step for log in logs for step, _ in log)
-    highest = max(loss for log in logs for _, loss in log) or 1
+    points = [point for log in logs for losses in log for point in losses]
+    last = max(step for step, _ in points)
+    highest = max(loss for _, loss in points) or 1
     page.pen.rectangle([left, top, left + width, top + height], outline=FAINT)
     for share in (0, 0.5, 1):
         page.text(MARGIN, top + height * (1 - share) - 8, f"{highest * share:.2f}", FAINT, 13)
         page.text(left + (width - 40) * share, top + height + 4, f"{last * share:.0f}", FAINT, 13)
 
     for log, colour in zip(logs, colours, strict=True):
-        points = []
-        for step, loss in log:
-            points.append((left + width * step / last, top + height * (1 - loss / highest)))
-        if len(points) > 1:
-            page.pen.line(points, colour, 3)
+        for losses, thickness in zip(log, (3, 1), strict=True):
+            places = [
+                (left + width * step / last, top + height * (1 - loss / highest))
+                for step, loss in losses
+            ]
+            if len(places) > 1:
+                page.pen.line(places, colour, thickness)
+            for x, y in places if thickness == 1 else ():
+                page.pen.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
     page.y = top + height + 25
 
 

@@ -9,7 +9,11 @@ Letters of shapes: Q queries, N images, C names, D the length of a feature.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from data.common import BadInput, printable
+from data.images.pixels import image_digest
 from data.report import contact_sheet
 from data.vectors import folder_vectors
 
@@ -51,17 +55,35 @@ def search(
     encode_texts: Callable,
     image_size: int,
     model_path: Path,
+    seen_digests: Tensor,
+    captions: Sequence[str],
+    best_wrong: float | None,
     drawing: Path,
 ) -> None:
-    """Print what `nearest` finds, and draw it to the file `drawing`."""
+    """Print what `nearest` finds, and draw it to the file `drawing`.
+
+    seen_digests  of images that the run was trained on; a hit that is one of them is marked
+    captions      some that it was trained on: a query should be worded like them
+    best_wrong    how near half of the validation captions come to an image that is not theirs. If a
+                  query comes no nearer to any image, none is said to fit. None: it is not known
+    """
     if not queries or not all(query.strip() for query in queries):
         quoted = " ".join(repr(query) for query in queries)
         raise BadInput(f"--search {folder} {quoted or '...'}: say what to look for, in quotes")
     found = nearest(folder, queries, encode_images, encode_texts, image_size, model_path)
+    seen = set(seen_digests.numpy().view(np.uint64).tolist())
     for query, hits in found:
         print(f"\n{printable(query)}")
+        if best_wrong is not None and hits[0][1] <= best_wrong:
+            print(
+                f"  probably nothing fits: captions of other images come as near ({best_wrong:.3f})"
+            )
         for path, cosine in hits:
-            print(f"  {cosine:.3f}  {printable(path)}")
+            mark = "  (trained on)" if image_digest(path.read_bytes()) in seen else ""
+            print(f"  {cosine:.3f}  {printable(path)}{mark}")
+    print("\nThe run was trained on captions like these; word a query as they are:")
+    for caption in captions:
+        print(f"  {printable(caption)[:100]}")
     drawing.parent.mkdir(exist_ok=True)
     contact_sheet(found, drawing)
     print(f"\nwrote {drawing}")

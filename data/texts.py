@@ -151,12 +151,9 @@ def read_rows(path: Path, separator: str) -> list[Row]:
     """All rows, their texts with single spaces. BadInput for the first one that is not whole."""
     rows = []
     for line, fields in table_rows(path, separator):
-        # table_rows puts what is too much under None.
+        # table_rows says under None why a row cannot be used.
         if None in fields:
-            raise BadInput(
-                f"{path} line {line}: more fields than columns; a text that holds the separator "
-                f"{separator!r} must be quoted"
-            )
+            raise BadInput(f"{path} line {line}: {fields[None]}")
         values = [" ".join(clean_captions(fields.get(name))) for name in Row._fields]
         row = Row(*values)
         if not row.first or not row.second:

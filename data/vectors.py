@@ -34,6 +34,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.common import BadInput, cache_dir, chunks, interpreting, printable, progress
+from data.common import (
+    BadInput,
+    cache_dir,
+    check_regular,
+    chunks,
+    interpreting,
+    printable,
+    progress,
+)
 
 # --------------------------------------------------------------------------------------------------
 # The file.
@@ -224,6 +233,7 @@ class CaptionVectors:
                 "--pool or --layer"
             )
         if self.pool == "tokens":
+            # Where the batch was padded further than that, this cuts its zeros off.
             vectors = F.pad(vectors, (0, 0, 0, self.context_length - vectors.shape[1]))
         return vectors.numpy()
 
@@ -378,6 +388,8 @@ class OutsideVectors:
     def __init__(self, path: str | Path, ndim: int | None = None):
         self.path = path
         names_path = Path(path).with_suffix(".txt")
+        for file in (path, names_path):
+            check_regular(file)
         with interpreting(path):
             self.vectors = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(self.vectors, np.ndarray):
@@ -399,10 +411,22 @@ class OutsideVectors:
         if len(self.row_of) < len(lines):
             raise BadInput(f"{names_path} has the same line twice; a name stands for one row")
 
-        # Only the first rows count, because more may be added later.
-        first = [self.vectors[:100].tobytes(), *lines[:100]]
-        h = hashlib.blake2b(repr(first).encode("utf-8", "surrogatepass"), digest_size=12)
-        self.fingerprint = h.hexdigest()
+    @cached_property
+    def fingerprint(self) -> str:
+        """The number of rows, and a hash of all names and vectors."""
+        return self.fingerprint_of(len(self.vectors))
+
+    def fingerprint_of(self, n_rows: int) -> str:
+        """The fingerprint that the file had when it ended after n_rows rows."""
+        names = list(self.row_of)[:n_rows]  # in the order of the rows
+        h = hashlib.blake2b(json.dumps([self.vectors.dtype.str, names]).encode(), digest_size=12)
+        for rows in chunks(self.vectors[:n_rows]):
+            h.update(rows.tobytes())
+        return f"{n_rows} {h.hexdigest()}"
+
+    def had(self, fingerprint: str) -> bool:
+        """Did the file have this fingerprint? More rows may have been added since."""
+        return self.fingerprint_of(int(fingerprint.split()[0])) == fingerprint
 
     def __call__(self, names: Sequence[str]) -> Tensor:
         """N names -> their rows, (N, ...) float32. BadInput for a name without a usable row."""

@@ -22,7 +22,8 @@ from PIL import Image
 
 import eval as ev
 import train
-from data import benchmarks
+from data import benchmarks, report
+from data.files.export import export
 from data.images.formats import Columns
 from data.images.read import read_images
 from data.report import flat
@@ -230,11 +231,18 @@ def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     columns = Columns(csv_img_key="file", csv_caption_key="words")
     result = evaluated(small["out"], "b.csv", columns)
     assert len(result.task.images) == 120
-    counts = result.scores["counts"]
-    assert counts["or more of the images trained on"] == small["train_num_samples"]
-    assert counts["skipped"] == 1
-    counts = evaluated(small["out"], "a.csv").scores["counts"]
-    assert "or more of the images trained on" not in counts and counts["skipped"] == 1
+    assert result.scores["trained_on"] == small["train_num_samples"]
+    assert result.scores["counts"]["skipped"] == 1
+    words = f"TRAINED ON {small['train_num_samples']} OR MORE OF THESE 120 IMAGES"
+    assert words in report.table([result.scores]).split("\n")[0]
+    scores = evaluated(small["out"], "a.csv").scores
+    assert scores["trained_on"] == 0 and scores["counts"]["skipped"] == 1
+    assert "TRAINED" not in report.table([scores])
+    # An exported run knows it, too.
+    export(small["out"], tmp_path / "run.safetensors")
+    again = evaluated(tmp_path / "run.safetensors", "b.csv", columns)
+    assert again.scores["trained_on"] == result.scores["trained_on"]
+    assert again.folder == tmp_path / "run.safetensors-scores"
 
 
 def texts_true_of(scene):

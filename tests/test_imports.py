@@ -51,6 +51,16 @@ def test_imports_follow_the_layout():
     }
 
 
+def test_images_are_opened_in_one_place():
+    """pixels.py knows the limits. icon_shards.py reads only what it has just drawn itself."""
+    opening = set()
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) == "Image.open":
+                opening.add(file.relative_to(ROOT).as_posix())
+    assert opening == {"data/images/pixels.py", "data/world/icon_shards.py"}
+
+
 def test_there_is_no_circle():
     left = {module: set(arrows) - {module} for module, arrows in ARROWS.items()}
     while left:

@@ -4,6 +4,7 @@ python -m pytest tests/test_lift.py
 """
 
 import copy
+import io
 import json
 import math
 import shutil
@@ -25,10 +26,11 @@ import vit
 from data.captions import END, PAD
 from data.common import BadInput
 from data.files.runs import read_run
-from data.files.tensors import read_safetensors
+from data.files.tensors import read_safetensors, write_safetensors
 from data.files.vit import load_vit
 from data.images import pixels
 from data.images.read import read_images
+from eval import Run
 from tests.conftest import ridge_by_least_squares
 from tests.experiments import flops
 
@@ -756,6 +758,13 @@ def test_checkpoint_errors(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(BadInput, match="damaged"):
         lift.load(tmp_path)
+    # Eight bytes near the end of the file say where its directory lies.
+    torch.save({}, tmp_path / "checkpoint.pt")
+    content = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    content[-50:-42] = b"\xff" * 8
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(BadInput, match="checkpoint.pt: damaged"):
+        lift.load(tmp_path)
     torch.save({"state_dict": {}}, tmp_path / "checkpoint.pt")
     with pytest.raises(BadInput, match="another program"):
         lift.load(tmp_path)
@@ -833,29 +842,81 @@ def test_an_exported_tower_has_timms_names_and_loads_back(small, tmp_path):
     )  # as a convolution, too
 
 
-def test_damaged_runs_are_told_in_one_line(small):
-    """A checkpoint of another version, or with wrong tensors, names what is missing."""
-    train.train(train.Config(**small))
+@pytest.fixture
+def damaged(small):
+    """A run of CLIP. Call it with a change of its checkpoint: lift.load must refuse the run."""
+    train.train(train.Config(method="clip", **small))
     path = Path(small["out"]) / "checkpoint.pt"
+    whole = path.read_bytes()
 
-    def damaged(change):
-        checkpoint = torch.load(path, weights_only=True)
+    def refusal(change):
+        checkpoint = torch.load(io.BytesIO(whole), weights_only=True)
         change(checkpoint)
         torch.save(checkpoint, path)
         with pytest.raises(BadInput) as refused:
             lift.load(small["out"])
-        return str(refused.value)
+        message = str(refused.value)
+        assert message.startswith(small["out"]) and "\n" not in message
+        return message
 
-    whole = path.read_bytes()
+    return refusal
+
+
+def test_damaged_runs_are_told_in_one_line(damaged):
+    """A checkpoint of another version, or with wrong parts, names what is wrong."""
+
+    def setting(name, value):
+        return lambda c: c["config"].update({name: value})
+
+    def weight(value):
+        return lambda c: c["model"].update({"visual.norm.weight": value})
+
     for change, says in (
-        (lambda c: c["config"].pop("image_pool"), "image_pool"),
-        (lambda c: c["config"].update(method="none"), "none"),
+        (lambda c: c["config"].pop("image_pool"), "the setting image_pool is missing"),
+        (lambda c: c["config"].pop("unlock"), "unlock"),
+        (setting("method", "none"), "none"),
+        (setting("method", ["clip"]), "corrupt"),
+        (setting("image_size", "32"), "the setting image_size is '32', not of type int"),
+        (setting("layer", 1.5), "the setting layer is 1.5, not of type int"),
+        (setting("text_width", -32), "no model has such sizes"),
+        (setting("text_heads", 3), "no model has such sizes"),
+        (setting("text_depth", 10**9), "no model has such sizes"),
+        (lambda c: c.update(config=[1]), "damaged: config is of type list, not dict"),
+        (lambda c: c.update(step="6"), "damaged: step is of type str, not int"),
+        (lambda c: c.update(seen=[1]), "damaged: seen is of type list, not Tensor"),
+        (lambda c: c.update(optimizer=None), "damaged: optimizer is of type NoneType, not dict"),
+        (lambda c: c.update(cost={"images": "x"}), "its cost has no number for"),
         (lambda c: c["model"].pop("visual.norm.weight"), "visual.norm.weight has shape none"),
         (lambda c: c["model"].update({"logit_scale": torch.ones(2)}), "logit_scale has shape"),
+        (lambda c: c["model"].update({7: torch.ones(2)}), "weight 7 is no tensor"),
+        (weight([1.0]), "weight 'visual.norm.weight' is no tensor of finite numbers"),
+        (weight(torch.ones(192).double()), "is no tensor of finite numbers"),
+        (weight(torch.full((192,), math.nan)), "is no tensor of finite numbers"),
+        (weight(torch.ones(192).to_sparse()), "no plain table of numbers"),
+        (weight(torch.ones(192, device="meta")), "no plain table of numbers"),
     ):
-        message = damaged(change)
-        assert message.startswith(small["out"]) and says in message
-        path.write_bytes(whole)
+        assert says in damaged(change), says
+
+
+def test_an_exported_run_whose_configuration_is_damaged_is_refused(small, tmp_path):
+    """Read by eval.py, which looks at more of it than lift.load."""
+    train.train(train.Config(method="clip", **small))
+    path = tmp_path / "x.safetensors"
+    data.files.export.export(small["out"], path)
+    metadata, stored = read_safetensors(path)
+    tensors = {name: tensor.decode() for name, tensor in stored.items()}
+    for change, says in (
+        (lambda run: run["config"].pop("context_length"), "context_length is missing"),
+        (lambda run: run["config"].update(embed_dim=True), "the setting embed_dim is True"),
+        (lambda run: run.update(config=None), "config is of type NoneType, not dict"),
+        (lambda run: run.update(cost=[]), "cost is of type list, not dict"),
+        (lambda run: run.pop("step"), "another program"),
+    ):
+        saved = json.loads(metadata["lift"])
+        change(saved)
+        write_safetensors(path, tensors, {"lift": json.dumps(saved)})
+        with pytest.raises(BadInput, match=f"x.safetensors: .*{says}"):
+            Run(path)
 
 
 def test_what_cannot_be_exported_or_resumed_is_told(small, tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from data.common import BadInput, run
-from data.files.runs import RUN_KEYS, read_run
+from data.files.runs import RUN_KEYS, SEEN, read_run
 from data.files.tensors import write_safetensors
 
 
@@ -34,6 +34,7 @@ def export(folder: str | Path, path: str | Path, tower_only: bool = False) -> No
         state = image_tower(state)
     else:
         metadata["lift"] = json.dumps({key: checkpoint[key] for key in RUN_KEYS})
+        state = state | {SEEN: checkpoint[SEEN]}
     write_safetensors(path, state, metadata)
 
 

@@ -103,15 +103,19 @@ def llama_config(config: dict) -> LlamaConfig:
         "head_dim": head_dim,
         "mlp_width": config["intermediate_size"],
     }
-    are_possible = all(isinstance(size, int) and 0 < size < 1 << 20 for size in sizes.values())
+    # True is no size, though Python takes it for 1.
+    are_possible = all(type(size) is int and 0 < size < 1 << 20 for size in sizes.values())
     if not are_possible or heads % kv_heads or head_dim % 2:
         raise ValueError(f"no model has such sizes: {sizes}")
+    eps, rope_theta = float(config["rms_norm_eps"]), float(rope["rope_theta"])
+    if not 0 <= eps < math.inf or not 0 < rope_theta < math.inf:
+        raise ValueError(f"no model has rms_norm_eps {eps} and rope_theta {rope_theta}")
 
     attention_bias = config.get("attention_bias", False)
     return LlamaConfig(
         **sizes,
-        eps=float(config["rms_norm_eps"]),
-        rope_theta=float(rope["rope_theta"]),
+        eps=eps,
+        rope_theta=rope_theta,
         rope_divisors=llama3_divisors(rope, head_dim) if rope_type == "llama3" else 1.0,
         qkv_bias=attention_bias or family == "qwen2",
         o_bias=attention_bias,
@@ -272,6 +276,8 @@ def read_llm(path: Path) -> tuple[LlamaConfig, Tokenizer, dict[str, StoredTensor
     """
     with interpreting(path):
         config, tokenizer, weights = read_hf_llm(path) if path.is_dir() else read_gguf_llm(path)
+        if not bool((torch.as_tensor(config.rope_divisors) > 0).all()):
+            raise ValueError("its rotary embedding has frequencies divided by 0 or less")
         # A few damaged bytes may ask for a million blocks, or name tokens that have no vector.
         highest_id = max([*tokenizer.ids, *tokenizer.prefix, *tokenizer.suffix])
         if len(weights) < config.depth or highest_id >= config.vocab:
@@ -335,9 +341,12 @@ def read_adapter(path: str | Path) -> Adapter:
             A = tensors[PEFT_NAME.format(layer=layer, part="A")].decode()
             B = tensors[PEFT_NAME.format(layer=layer, part="B")].decode()
             pairs[layer] = (A, B)
+        scale = float(metadata["scale"])
+        if not math.isfinite(scale):
+            raise ValueError(f"its scale is {scale}")
         return Adapter(
             pairs,
-            scale=float(metadata["scale"]),
+            scale=scale,
             llm_hash=metadata["llm"],
             layer=int(metadata["layer"]),
             bidirectional={"True": True, "False": False}[metadata["bidirectional"]],

@@ -5,12 +5,27 @@ import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from data.common import BadInput, interpreting, replacing
-from data.files.tensors import read_safetensors
+from data.common import BadInput, check_regular, interpreting, replacing
+from data.files.tensors import WRITTEN_KINDS, read_safetensors
 
 # What is kept of a run beside its weights. Files of data/files/export.py hold it, too.
-RUN_KEYS = ("config", "step", "text_fingerprint", "image_fingerprint", "cost")
+RUN_KEYS = {
+    "config": dict,
+    "step": int,
+    "text_fingerprint": str,
+    "image_fingerprint": str,
+    "cost": dict,
+    "search": dict,
+}
+COST_KEYS = ("trained_parameters", "parameters", "caption_seconds", "training_seconds", "images")
+# What a checkpoint.pt holds beside these: by it, training goes on.
+MORE_KEYS = {"data_fingerprint": str, "optimizer": dict}
+
+# A tensor that every run keeps beside its weights: digests of the images it was trained on, the
+# smallest 10,000 of them, (n,) int64.
+SEEN = "seen"
 
 
 def load_tensors(path: Path):
@@ -18,12 +33,31 @@ def load_tensors(path: Path):
 
     With weights_only no file can run code of its own.
     """
+    check_regular(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
+        # Not the file's fault: a full memory, a file that is not there or may not be read. An
+        # OSError without a file's name is: it led torch to an impossible place in it.
+        if isinstance(error, MemoryError) or getattr(error, "filename", None):
+            raise
         raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
+    with interpreting(path):
+        check_dense(contents)
+    return contents
+
+
+def check_dense(contents: object) -> None:
+    """BadInput for a tensor that is sparse, quantized or without numbers, at any depth."""
+    if isinstance(contents, Tensor):
+        is_strided = contents.layout is torch.strided and not contents.is_nested
+        if not is_strided or contents.is_quantized or contents.device.type != "cpu":
+            raise BadInput("holds a tensor that is no plain table of numbers; save it as one")
+    elif isinstance(contents, dict):
+        check_dense(list(contents.values()))
+    elif isinstance(contents, (list, tuple)):
+        for content in contents:
+            check_dense(content)
 
 
 def save_tensors(contents, path: Path) -> None:
@@ -38,8 +72,8 @@ def save_tensors(contents, path: Path) -> None:
 def read_run(folder: str | Path) -> dict:
     """The checkpoint of a run folder, or of a file that data/files/export.py made of one.
 
-    A dict of plain tensors, numbers and strings: "model" holds the weights, and RUN_KEYS the rest.
-    BadInput for what is no run.
+    A dict of plain tensors, numbers and strings: "model" holds the weights, and RUN_KEYS and SEEN
+    are the rest. BadInput for what is no run.
     """
     path = Path(folder)
     try:
@@ -48,6 +82,8 @@ def read_run(folder: str | Path) -> dict:
             with interpreting(path):
                 checkpoint = json.loads(metadata["lift"])
                 checkpoint["model"] = {name: stored.decode() for name, stored in tensors.items()}
+                if SEEN in tensors:
+                    checkpoint[SEEN] = checkpoint["model"].pop(SEEN)
         else:
             path /= "checkpoint.pt"
             checkpoint = load_tensors(path)
@@ -55,9 +91,31 @@ def read_run(folder: str | Path) -> dict:
         raise BadInput(
             f"{path}: no such file; {folder} is not the folder of a trained run"
         ) from None
-    if not isinstance(checkpoint, dict) or not {*RUN_KEYS, "model"} <= set(checkpoint):
+    if not isinstance(checkpoint, dict) or not {*RUN_KEYS, SEEN, "model"} <= set(checkpoint):
         raise BadInput(
             f"{path}: a checkpoint of another program, or of an older version of this one; train "
             "again"
         )
+    problem = damage_in(checkpoint)
+    if problem:
+        raise BadInput(f"{path}: damaged: {problem}; export it again, or train again")
     return checkpoint
+
+
+def damage_in(checkpoint: dict) -> str | None:
+    """Which part of a run is not what it must be, in words. None if all are.
+
+    Whether the weights fit the configuration is asked where a model is made of them
+    (data.files.tensors.mismatch).
+    """
+    for key, wanted in (RUN_KEYS | MORE_KEYS | {SEEN: Tensor, "model": dict}).items():
+        if key in checkpoint and not isinstance(checkpoint[key], wanted):
+            return f"{key} is of type {type(checkpoint[key]).__name__}, not {wanted.__name__}"
+    for key in COST_KEYS:
+        if type(checkpoint["cost"].get(key)) not in (int, float):
+            return f"its cost has no number for {key}"
+    for name, tensor in checkpoint["model"].items():
+        is_tensor = isinstance(tensor, Tensor) and tensor.dtype in WRITTEN_KINDS
+        if not isinstance(name, str) or not is_tensor or not tensor.isfinite().all():
+            return f"the weight {name!r} is no tensor of finite numbers"
+    return None

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.common import BadInput, interpreting, replacing
+from data.common import BadInput, check_regular, interpreting, replacing
 
 # --------------------------------------------------------------------------------------------------
 # Blocks: how numbers are stored.
@@ -173,6 +173,7 @@ class StoredTensor:
     raw: np.ndarray  # its bytes, uint8, memory-mapped
     kind: str  # a key of BLOCKS
     shape: tuple[int, ...]  # in torch's order
+    where: str = "a tensor"  # its file and its name there, for messages
     # How many attention heads the rows belong to, if llama.cpp stored the rows of each head in
     # another order than Hugging Face (data/files/llm.py says where it does); 0 if it did not.
     interleaved_heads: int = 0
@@ -180,11 +181,17 @@ class StoredTensor:
     def decode(self) -> Tensor:
         """The tensor in memory of its own: float32, or int64 for whole numbers.
 
-        Its bits are those that ggml's reference gives.
+        Its bits are those that ggml's reference gives. BadInput for numbers that are not finite:
+        one of them would spoil every vector.
         """
         _, block_bytes = BLOCKS[self.kind]
         blocks = self.raw.reshape(-1, block_bytes)  # (n, bytes per block)
-        values = DECODERS[self.kind](blocks)  # (n, elements per block)
+        with np.errstate(all="ignore"):  # what overflows is refused in the next lines
+            values = DECODERS[self.kind](blocks)  # (n, elements per block)
+        if not np.isfinite(values).all():
+            raise BadInput(
+                f"{self.where} holds numbers that are not finite; fetch or make the file again"
+            )
         if self.interleaved_heads:
             # llama.cpp puts row i of the first half of a head beside row i of the second half.
             # Here all rows of the first half come first again.
@@ -194,13 +201,19 @@ class StoredTensor:
 
 
 def map_file(path: str | Path) -> mmap.mmap:
-    """The bytes of a file, read from the disk where they are asked for. ValueError: it is empty."""
+    """The bytes of a file, read from the disk where they are asked for.
+
+    ValueError for an empty file, BadInput for what is no regular file.
+    """
+    check_regular(path)
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def stored_tensor(buffer: mmap.mmap, start: int, name: str, kind: str, shape: list) -> StoredTensor:
-    """The tensor whose bytes begin at `start` of a file.
+def stored_tensor(
+    path: str | Path, buffer: mmap.mmap, start: int, name: str, kind: str, shape: list
+) -> StoredTensor:
+    """The tensor whose bytes begin at `start` of a file. `buffer` holds the file at `path`.
 
     BadInput for a kind that is not in BLOCKS. ValueError if the shape makes no sense or the file
     ends before the tensor does.
@@ -219,7 +232,7 @@ def stored_tensor(buffer: mmap.mmap, start: int, name: str, kind: str, shape: li
         )
     n_bytes = math.prod(shape) // block_elements * block_bytes
     raw = np.frombuffer(buffer, np.uint8, n_bytes, start)  # ValueError past the end of the file
-    return StoredTensor(raw, kind, tuple(shape))
+    return StoredTensor(raw, kind, tuple(shape), f"{path}: tensor {name}")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -341,7 +354,7 @@ def read_gguf(path: str | Path) -> tuple[dict, dict[str, StoredTensor]]:
         tensors = {}
         for name, shape, kind_number, offset in entries:
             kind = GGML_KINDS.get(kind_number, f"ggml type {kind_number}")
-            tensors[name] = stored_tensor(buffer, start + offset, name, kind, shape)
+            tensors[name] = stored_tensor(path, buffer, start + offset, name, kind, shape)
         return metadata, tensors
 
 
@@ -366,7 +379,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Stored
         end = 0  # of the tensor before, counted from `start`
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             begin = end
-            stored = stored_tensor(buffer, start + begin, name, entry["dtype"], entry["shape"])
+            kind, shape = entry["dtype"], entry["shape"]
+            stored = stored_tensor(path, buffer, start + begin, name, kind, shape)
             end = begin + len(stored.raw)
             if entry["data_offsets"] != [begin, end]:
                 raise ValueError(

@@ -73,7 +73,8 @@ class Tokenizer:
     prefix   ids put before every text (Llama 3: <|begin_of_text|>)
     suffix   ids put behind every text (Qwen3-Embedding: <|endoftext|>)
 
-    KeyError if a merge makes a token that is not in the vocabulary.
+    KeyError if a merge makes a token that is not in the vocabulary; ValueError if an id is no whole
+    number from 0 on.
     """
 
     def __init__(
@@ -85,6 +86,10 @@ class Tokenizer:
         prefix: Sequence[int] = (),
         suffix: Sequence[int] = (),
     ):
+        for i in (*vocab.values(), *prefix, *suffix):
+            if type(i) is not int or i < 0:
+                raise ValueError(f"{i!r} is no id of a token")
+
         byte_of = byte_of_character()
         character_of = {byte: character for character, byte in byte_of.items()}
 

@@ -4,6 +4,7 @@ The modules of vit.py carry timm's names. Hugging Face's ViT, DeiT and CLIP visi
 same numbers under other names, so those are translated.
 """
 
+import json
 import math
 import re
 from collections import defaultdict
@@ -55,10 +56,11 @@ HF_QKV = (
     re.compile(r"(.*)self_attn\.([qkv])_proj\.(weight|bias)"),
 )
 # What a tower has no use for: heads made for labels, CLIP's projection and text side, and the
-# numbers 0, 1, 2, ... of the positions.
+# numbers 0, 1, 2, ... of the positions. A head of other parts is no such head: SigLIP's is how its
+# tower makes one vector of the patches, so without it the vectors would be others.
 UNUSED = re.compile(
-    r"(head|head_dist|fc_norm|pooler|classifier|pre_logits|visual_projection|text_projection"
-    r"|text_model|logit_scale)\b|.*position_ids$"
+    r"(head|head_dist|fc_norm|classifier|visual_projection|text_projection)\.(weight|bias)$"
+    r"|(pooler|pre_logits|text_model|logit_scale)\b|.*position_ids$"
 )
 
 
@@ -88,6 +90,8 @@ def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         state.setdefault("patch_embed.proj.bias", zeros)
     if "cls_token" in state:
         state["cls_token"] = state["cls_token"].reshape(1, 1, -1)
+    if not state["pos_embed"].numel():
+        raise ValueError("pos_embed is empty")
     state["pos_embed"] = state["pos_embed"].reshape(1, -1, state["pos_embed"].shape[-1])
     return state
 
@@ -104,8 +108,8 @@ def join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             joined[name] = tensor
     for name, piece in pieces.items():
-        if not piece["q"].shape == piece["k"].shape == piece["v"].shape:
-            raise ValueError(f"{name}: queries, keys and values have different shapes")
+        if not piece["q"].shape == piece["k"].shape == piece["v"].shape != ():
+            raise ValueError(f"{name}: queries, keys and values have different shapes, or none")
         joined[name] = torch.cat([piece["q"], piece["k"], piece["v"]])
     return joined
 
@@ -130,6 +134,25 @@ def read_vit(path: str | Path) -> dict[str, Tensor]:
             return timm_names({name: stored.decode() for name, stored in tensors.items()})
         state = load_tensors(path)
         return timm_names(state.get("model", state.get("state_dict", state)))
+
+
+def check_config(tower: nn.Module, path: Path) -> None:
+    """BadInput where a Hugging Face config.json asks for something else than a vit.ViT computes.
+
+    The weights do not show how many heads there are, nor which activation.
+    """
+    with interpreting(path):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config.get("vision_config", config)  # of a whole CLIP
+        activation = tower.blocks[0].mlp.activation.__name__  # "gelu" or "quick_gelu"
+        for key, wanted in (
+            ("hidden_act", activation),
+            ("num_attention_heads", tower.blocks[0].attn.heads),
+        ):
+            if config.get(key, wanted) != wanted:
+                raise BadInput(
+                    f"{key} is {config[key]!r}, and --model has {wanted!r}; name another --model"
+                )
 
 
 @torch.no_grad()
@@ -164,8 +187,12 @@ def load_vit(
         problem = mismatch(state, tower, "--model, --image-size and --image-pool want")
         if problem:
             raise BadInput(problem)
-        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-            raise BadInput("some of its weights are not finite")
+        config_file = Path(path) / "config.json"
+        if config_file.is_file():
+            check_config(tower, config_file)
+        for name, tensor in state.items():
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise BadInput(f"its weights {name} are not finite, or no floating-point numbers")
         if norm != norm_here:
             change_pixel_norm(state, norm, norm_here)
         tower.load_state_dict(state)

@@ -27,9 +27,10 @@ import argparse
 import csv
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,10 +40,23 @@ from data.world import shapes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
-# Columns or fields with one of these names are taken, the first one that the file has. Small and
+# Columns or fields with one of these names are taken, the first of them that the file has. Small and
 # capital letters are alike. Another name: --csv-img-key, --csv-caption-key.
-IMAGE_KEYS = ("filepath", "image", "file_name")
+IMAGE_KEYS = ("filepath", "image", "file_name", "path", "image_path")
 CAPTION_KEYS = ("title", "caption", "text")
+
+# A column or field of this name says which split a row is of, in one of the words below. restval is
+# Karpathy's: images of COCO's validation set that he took neither for val nor for test.
+SPLIT_KEY = "split"
+SPLITS = {
+    "train": "train",
+    "restval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
 
 # The caption of an image that has only a class. It is the one prompt of LIFT, language-image
 # alignment with a fixed text encoder (Yang et al. 2025).
@@ -132,8 +146,8 @@ def open_spec(
     if path.suffix.lower() == ".json":
         return read_json(path, split, columns, unusable)
     if path.suffix.lower() == ".jsonl":
-        return read_objects("a jsonl file", json_lines(path), path, columns, unusable)
-    return read_csv(path, columns, unusable)
+        return read_objects("a jsonl file", json_lines(path), path, split, columns, unusable)
+    return read_csv(path, split, columns, unusable)
 
 
 def join_by_name(records: Iterable[Record]) -> list[Record]:
@@ -170,7 +184,7 @@ def clean_captions(texts: object) -> list[str]:
 # Tables and lists: one row, or one object, per caption.
 
 
-def read_csv(path: Path, columns: Columns, unusable: Unusable) -> Source:
+def read_csv(path: Path, split: str, columns: Columns, unusable: Unusable) -> Source:
     """A table with one caption per row, as open_clip takes it. The first line names the columns.
 
         filepath,title
@@ -178,16 +192,15 @@ def read_csv(path: Path, columns: Columns, unusable: Unusable) -> Source:
         dogs/1.jpg,"a dog, asleep"
 
     The separator may be a comma, a tab, a semicolon or a bar: the one that is most frequent in the
-    first line. A field that holds it is quoted. Paths are relative to the file's folder.
+    first line. A field that holds it is quoted: see split_rows. Paths are relative to the file's
+    folder. A column `split` is followed: see keyed_records.
     """
     separator, found = read_header(path, columns.csv_separator)
     where = f"; the columns found, separated by {separator!r}, are {', '.join(found)}"
-    image, caption = choose_keys(path, "column", found, columns, where)
-    return Source(
-        f"a table separated by {separator!r}, columns {image} and {caption}",
-        csv_records(path, separator, image, caption, unusable),
-        Path(columns.image_root or path.parent),
-    )
+    keys = choose_keys(path, "column", found, columns, where)
+    rows = ((f"line {line}", row) for line, row in table_rows(path, separator))
+    description = f"a table separated by {separator!r}, columns {keys.image} and {keys.caption}"
+    return keyed_source(description, rows, path, keys, split, columns, unusable)
 
 
 def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
@@ -218,53 +231,88 @@ def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
 def table_rows(path: Path, separator: str) -> Iterator[tuple[int, dict[str | None, str | None]]]:
     """The rows of a table -> (the number of the row's last line, {column: field}).
 
-    A row that is too short has None in its last columns. One that is too long has the rest under
-    the column None: a field that holds the separator was probably not quoted.
+    A row that is too short has None in its last columns. One that cannot be used has the reason
+    under the column None.
     """
+    number = 1  # of the last line that was read
     with open(path, encoding="utf-8-sig", newline="") as file:
-        # strict: otherwise a quote without a second one would swallow the rest of the file.
-        rows = csv.DictReader(file, delimiter=separator, strict=True)
-        count = 0
+        rows = split_rows(file, separator)
         try:
-            for row in rows:
-                count += 1
-                yield rows.line_num, row
+            _, columns = next(rows)
+            for number, fields in rows:  # noqa: B007  (the message below needs it)
+                if isinstance(fields, str):
+                    row = {None: fields}
+                else:
+                    row = dict(zip_longest(columns, fields[: len(columns)]))
+                    if len(fields) > len(columns):
+                        row[None] = (
+                            "more fields than columns; a text that holds the separator "
+                            f"{separator!r} must be quoted"
+                        )
+                yield number, row
         except UnicodeDecodeError as error:
             raise BadInput(
-                f"{path}: not UTF-8 ({error.reason} after line {rows.line_num}); save it as UTF-8"
+                f"{path}: not UTF-8 ({error.reason} after line {number}); save it as UTF-8"
             ) from None
+    if number == 1:
+        raise BadInput(f"{path}: a header without rows")
+
+
+def split_rows(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str] | str]]:
+    """The lines of a table -> (the number of a row's last line, its fields), without empty rows.
+
+    A field that begins with a quote ends with one, and quotes inside it are doubled. Such a field
+    may hold the separator and, where that is no tab, the ends of lines.
+
+    A line whose quotes are not like this does no harm to the lines behind it. If the separator is a
+    tab, it is read as it is: most tsv files, such as CC3M's, do not quote, and a quote is a character
+    like any other. Otherwise it has a reason in place of fields.
+
+    >>> list(split_rows(['"a dog\\t1.png\\n', '"a ""cat"" sat"\\t2.png\\n'], "\\t"))
+    [(1, ['"a dog', '1.png']), (2, ['a "cat" sat', '2.png'])]
+    >>> list(split_rows(['1.png,"a dog,\\n', 'asleep"\\n', '2.png,a cat\\n'], ","))
+    [(2, ['1.png', 'a dog,\\nasleep']), (3, ['2.png', 'a cat'])]
+    """
+    lines = iter(lines)
+    ahead = deque()  # lines that an open quote took, though they are rows of their own
+    number = 0
+
+    def take(taken: list[str]) -> Iterator[str]:
+        """The lines that one row may have. They are also put into `taken`."""
+        while line := ahead.popleft() if ahead else next(lines, ""):
+            taken.append(line)
+            yield line
+            if separator == "\t":
+                return
+
+    while True:
+        taken = []
+        try:
+            fields = next(csv.reader(take(taken), delimiter=separator, strict=True))
+        except StopIteration:
+            return
         except csv.Error as error:
-            raise BadInput(
-                f"{path} after line {rows.line_num}: not a readable csv file ({error}); a field "
-                "that begins with a quote must end with one, and quotes inside are doubled"
-            ) from None
-        if not count:
-            raise BadInput(f"{path}: a header without rows")
-
-
-def csv_records(
-    path: Path, separator: str, image: str, caption: str, unusable: Unusable
-) -> Iterator[Record]:
-    """The rows of a table whose columns are known."""
-    for line, row in table_rows(path, separator):
-        name = (row[image] or "").strip()
-        captions = clean_captions(row[caption])
-        if None in row:
-            reason = "more fields than columns; a caption that holds the separator must be quoted"
-        elif not name:
-            reason = f"no {image}"
-        elif not captions:
-            reason = f"no {caption}"
-        else:
-            yield Record(name, captions)
-            continue
-        unusable.append((f"{path} line {line}", reason))
+            # The first line is to blame. The others are read again.
+            ahead.extendleft(reversed(taken[1:]))
+            line = taken[0].rstrip("\r\n")
+            taken = [line]
+            if separator == "\t":
+                fields = line.split(separator)
+            else:
+                fields = (
+                    f"not readable ({error}); a field that begins with a quote must end with one, "
+                    "and quotes inside are doubled"
+                )
+        number += len(taken)
+        if fields:
+            yield number, fields
 
 
 def read_objects(
     description: str,
     objects: Iterable[tuple[str, object]],
     path: Path,
+    split: str,
     columns: Columns,
     unusable: Unusable,
 ) -> Source:
@@ -281,33 +329,31 @@ def read_objects(
         [{"image": "dogs/1.jpg", "caption": "a dog on a sofa"},
          {"image": "dogs/2.jpg", "caption": ["a dog on grass", "a brown dog runs"]}]
 
-    Other fields are ignored. Paths are relative to the file's folder, or to --image-root.
+    A field `split` is followed: see keyed_records. Other fields are ignored. Paths are relative to
+    the file's folder, or to --image-root.
 
     objects  pairs of (where in the file, value)
     """
-    records = object_records(objects, path, columns, unusable)
-    return Source(description, records, Path(columns.image_root or path.parent))
+    wanted = f"{' or '.join(columns.image_keys)} and {' or '.join(columns.caption_keys)}"
+    checked = only_objects(objects, path, wanted)
+    first = next(checked, None)
+    if first is None:
+        return Source(description, iter(()), path.parent)
+    # The first object says what the fields are called.
+    where, fields = first
+    found = f" in {where}; its fields are {', '.join(fields)}"
+    keys = choose_keys(path, "field", list(fields), columns, found)
+    return keyed_source(description, chain([first], checked), path, keys, split, columns, unusable)
 
 
-def object_records(
-    objects: Iterable[tuple[str, object]], path: Path, columns: Columns, unusable: Unusable
-) -> Iterator[Record]:
-    """The records of read_objects."""
-    image = caption = None
-    for where, value in objects:
+def only_objects(
+    values: Iterable[tuple[str, object]], path: Path, wanted: str
+) -> Iterator[tuple[str, dict]]:
+    """The same pairs. BadInput for a value that is no object."""
+    for where, value in values:
         if not isinstance(value, dict):
-            wanted = f"{' or '.join(columns.image_keys)} and {' or '.join(columns.caption_keys)}"
             raise BadInput(f"{path}: {where} is no object with {wanted}")
-        # The first object says what the fields are called.
-        if image is None:
-            fields = f" in {where}; its fields are {', '.join(value)}"
-            image, caption = choose_keys(path, "field", list(value), columns, fields)
-        name = value.get(image)
-        captions = clean_captions(value.get(caption))
-        if isinstance(name, str) and name.strip() and captions:
-            yield Record(name.strip(), captions)
-        else:
-            unusable.append((f"{path} {where}", f"no {image} or no {caption}"))
+        yield where, value
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, object]]:
@@ -323,21 +369,27 @@ def json_lines(path: Path) -> Iterator[tuple[str, object]]:
             yield f"line {number}", value
 
 
-def choose_keys(
-    path: Path, kind: str, found: list[str], columns: Columns, where: str
-) -> tuple[str, str]:
-    """Which of the columns or fields of a file hold the image and the caption.
+class Keys(NamedTuple):
+    """Which columns or fields of a file are used."""
+
+    image: str
+    caption: str
+    split: str  # "": the file has no splits
+
+
+def choose_keys(path: Path, kind: str, found: list[str], columns: Columns, where: str) -> Keys:
+    """Which of the columns or fields of a file hold the image, the caption and the split.
 
     kind   "column" or "field"
     where  for the message: which were found where
     """
+    found_as = {key.strip().lower(): key for key in reversed(found)}
     chosen = []
     for wanted, flag in (
         (columns.image_keys, "--csv-img-key"),
         (columns.caption_keys, "--csv-caption-key"),
     ):
-        in_small_letters = [key.lower() for key in wanted]
-        fitting = [key for key in found if key.strip().lower() in in_small_letters]
+        fitting = [found_as[key.lower()] for key in wanted if key.lower() in found_as]
         if not fitting:
             hint = ""
             if any(Path(key).suffix.lower() in SUFFIXES for key in found):
@@ -346,8 +398,78 @@ def choose_keys(
                 f"{path}: no {kind} {' or '.join(wanted)}{where}; name yours with {flag}{hint}"
             )
         chosen.append(fitting[0])
-    image, caption = chosen
-    return image, caption
+    return Keys(*chosen, split=found_as.get(SPLIT_KEY, ""))
+
+
+def keyed_source(
+    description: str,
+    entries: Iterable[tuple[str, dict]],
+    path: Path,
+    keys: Keys,
+    split: str,
+    columns: Columns,
+    unusable: Unusable,
+) -> Source:
+    """The source of a table's rows, or of JSON objects, whose keys are known."""
+    if keys.split:
+        description = f"split {split} of {description}"
+    return Source(
+        description,
+        keyed_records(entries, path, keys, split, unusable),
+        Path(columns.image_root or path.parent),
+        has_splits=bool(keys.split),
+    )
+
+
+def keyed_records(
+    entries: Iterable[tuple[str, dict]], path: Path, keys: Keys, split: str, unusable: Unusable
+) -> Iterator[Record]:
+    """The records of one split of a table or of JSON objects. Without splits, all records.
+
+    entries  pairs of (where in the file, {column or field: value}); see table_rows for None
+
+    An entry whose split is not known is of no use, and counts as one of training. BadInput for an
+    image that is in two splits.
+    """
+    split_of = {}  # name -> the split that its first entry has
+    for where, entry in entries:
+        name = entry.get(keys.image)
+        name = name.strip() if isinstance(name, str) else ""
+        captions = clean_captions(entry.get(keys.caption))
+        own_split = split
+        if keys.split:
+            own_split = SPLITS.get(str(entry.get(keys.split)).strip().lower())
+
+        if None in entry:
+            reason = entry[None]
+        elif not name:
+            reason = f"no {keys.image}"
+        elif not captions:
+            reason = f"no {keys.caption}"
+        elif not own_split:
+            reason = (
+                f"{keys.split} {entry.get(keys.split)!r} is none of {', '.join(SPLITS)} (to have "
+                f"splits ignored, rename {keys.split})"
+            )
+        else:
+            if keys.split and split_of.setdefault(name, own_split) != own_split:
+                raise BadInput(
+                    f"{path}: {name} is in two splits, {split_of[name]} and, in {where}, "
+                    f"{own_split}; an image must be in one"
+                )
+            if own_split == split:
+                yield Record(name, captions)
+            continue
+        if (own_split or "train") == split:
+            unusable.append((f"{path} {where}", reason))
+
+    # Without validation images a run is not watched. That is no mistake.
+    if split_of and split not in (*split_of.values(), "val"):
+        found = ", ".join(sorted(set(split_of.values())))
+        raise BadInput(
+            f"{path}: no image of the split {split}, only of {found} (to have splits ignored, "
+            f"rename {keys.split})"
+        )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -363,7 +485,7 @@ def read_json(path: Path, split: str, columns: Columns, unusable: Unusable) -> S
         content = load_json(path)
         if isinstance(content, list):
             objects = ((f"object {number}", value) for number, value in enumerate(content, 1))
-            return read_objects("a json list", objects, path, columns, unusable)
+            return read_objects("a json list", objects, path, split, columns, unusable)
 
         # COCO's files and Karpathy's both have a list of images. COCO's have annotations beside it,
         # and in Karpathy's each image has its sentences.
@@ -375,9 +497,8 @@ def read_json(path: Path, split: str, columns: Columns, unusable: Unusable) -> S
                 records = read_coco(content)
             elif images and "sentences" in images[0]:
                 schema = "Karpathy's split"
-                splits = ("train", "restval") if split == "train" else ("test",)
-                description = f"{schema}, {' and '.join(splits)}"
-                records = read_karpathy(content, splits)
+                description = f"{schema}, {split}"
+                records = read_karpathy(content, split)
             else:
                 raise BadInput(
                     "no schema that is known: COCO's (images, annotations), Karpathy's (images "
@@ -388,7 +509,7 @@ def read_json(path: Path, split: str, columns: Columns, unusable: Unusable) -> S
             raise BadInput(f"an entry without {error}, which {schema} must have") from None
         except (AttributeError, TypeError) as error:
             raise BadInput(f"an entry is not as in {schema} ({error})") from None
-        if not records:
+        if not records and split != "val":
             raise BadInput(f"no image of the split {split}")
 
     unusable += [(record.name, "no caption") for record in records if not record.captions]
@@ -396,7 +517,7 @@ def read_json(path: Path, split: str, columns: Columns, unusable: Unusable) -> S
     return Source(
         description,
         (Record(name, captions[:last]) for name, captions, _ in records if captions),
-        find_root(path, records[0].name, columns.image_root),
+        find_root(path, records[0].name if records else "", columns.image_root),
         has_splits="sentences" in images[0],
     )
 
@@ -432,20 +553,19 @@ def read_coco(content: dict) -> list[Record]:
     ]
 
 
-def read_karpathy(content: dict, splits: tuple[str, ...]) -> list[Record]:
+def read_karpathy(content: dict, split: str) -> list[Record]:
     """Karpathy's splits of Flickr8k, Flickr30k and COCO: each image says which split it is in.
 
         {"images": [{"filename": "9.jpg", "filepath": "val2014", "split": "restval",
                      "sentences": [{"raw": "a dog on a sofa"}, {"raw": "a dog, asleep"}]},
                     ...]}
 
-    Only COCO's images have a filepath. Training takes train and restval: these are the images of
-    COCO's validation set that Karpathy took neither for val nor for test. The images are looked for
+    Only COCO's images have a filepath. Training takes train and restval. The images are looked for
     as COCO's are.
     """
     records = []
     for image in content["images"]:
-        if image["split"] in splits:
+        if SPLITS.get(image["split"]) == split:
             name = str(Path(image.get("filepath", "")) / image["filename"])
             captions = clean_captions([sentence["raw"] for sentence in image["sentences"]])
             records.append(Record(name, captions))

@@ -10,10 +10,12 @@ OUT holds, for M records of which N have an image that can be used, at S pixels 
     index            (M,) of INDEX, 16 bytes each: digest, width and height; digest 0: no image
     skipped.jsonl    one line per record without an image: ["dogs/2.jpg", "no such file"]
     unusable.jsonl   one line per entry that is no record: ["a.csv line 7", "no caption"]
-    pack.json        sizes and counts. It is written last: with it, the folder is whole
-    unfinished       there until then: the fingerprint of what is being packed
+    pack.json        sizes, counts, and the fingerprint of what is packed. It is written last: with
+                     it, the folder is whole
+    unfinished       there until then: the fingerprint
 
-Packing that was killed goes on where it stopped. Packing done twice writes the same bytes.
+Packing that was killed goes on where it stopped. Packing done twice writes the same bytes, and a
+folder that is whole stays as it is.
 
 read.read_images makes such a folder too, without the captions, in the cache: so every image is
 decoded once, packed or not.
@@ -35,9 +37,18 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from data.common import BadInput, interpreting, locked, printable, progress, run, select
+from data.common import (
+    BadInput,
+    check_regular,
+    interpreting,
+    locked,
+    printable,
+    progress,
+    run,
+    select,
+)
 from data.images.formats import Columns, Record, add_column_flags, join_by_name, open_spec
-from data.images.pixels import image_digest, open_image, to_square
+from data.images.pixels import MAX_BYTES, image_digest, open_image, to_square
 
 FORMAT = 2  # of the folder, in pack.json. Format 1 had pictures.jsonl
 
@@ -75,14 +86,21 @@ def decode(record: Record, root: Path, size: int) -> Decoded | str:
     An error of the machine is raised: the next attempt may succeed.
     """
     # Read the file's bytes, or the part of a shard.
+    path, first, length = record.inside or (root / record.name, 0, None)
     try:
+        check_regular(path)
+        if length is None:
+            length = os.stat(path).st_size
+        if length > MAX_BYTES:
+            return f"has {length:,} bytes, more than {MAX_BYTES:,}"
         if record.inside:
-            shard, first, length = record.inside
-            with open(shard, "rb") as file:
+            with open(path, "rb") as file:
                 file.seek(first)
                 content = file.read(length)
         else:
-            content = (root / record.name).read_bytes()
+            content = path.read_bytes()
+    except BadInput:
+        return "no regular file"
     except FileNotFoundError:
         return "no such file"
     except (OSError, ValueError) as error:  # ValueError: the name holds a zero byte
@@ -151,9 +169,8 @@ def decode_all(records: Sequence[Record], root: Path, size: int, folder: Path, j
         # Whole. A kill between the last two steps leaves the mark.
         begun.unlink(missing_ok=True)
         return
-    check_job(folder, job)
+    mark(folder, job)
     check_space(len(records), size, folder)
-    begun.write_text(job)
 
     # Mode "a+" keeps what is there, and writes behind it.
     with (
@@ -169,20 +186,25 @@ def decode_all(records: Sequence[Record], root: Path, size: int, folder: Path, j
         n_images = os.fstat(images.fileno()).st_size // (size * size * 3)
 
     content = {"format": FORMAT, "size": size, "images": n_images, "records": len(records)}
+    content["job"] = job
     (folder / "pack.json.new").write_text(json.dumps(content))
     os.replace(folder / "pack.json.new", folder / "pack.json")
     begun.unlink()
 
 
-def check_job(folder: Path, job: str) -> None:
-    """BadInput if a folder was begun with other images."""
+def mark(folder: Path, job: str) -> None:
+    """Mark a folder as begun. BadInput if it was begun with other images."""
     begun = folder / "unfinished"
-    # A kill may have cut the mark off: its beginning is enough.
-    if begun.is_file() and not job.encode().startswith(begun.read_bytes()):
+    found = begun.read_bytes() if begun.is_file() else b""
+    # A kill may have cut the mark off, before there were any images: its beginning is enough.
+    if not job.encode().startswith(found):
         raise BadInput(
             f"{folder}: an unfinished pack of other images, or of another size; remove it, or name "
             "another folder"
         )
+    # A whole mark stays. Written again and cut off, it would let other images in.
+    if found != job.encode():
+        begun.write_text(job)
 
 
 def check_space(count: int, size: int, folder: Path) -> None:
@@ -282,6 +304,7 @@ class Packed(NamedTuple):
     images: np.ndarray  # (N, S, S, 3) uint8, memory-mapped
     index: np.ndarray  # (M,) of INDEX
     skipped: list[list[str]]  # [name, reason] of the records without an image
+    job: str  # fingerprint of what was packed; "": older folders do not say
 
 
 def open_folder(folder: Path) -> Packed:
@@ -290,9 +313,11 @@ def open_folder(folder: Path) -> Packed:
         content = json.loads((folder / "pack.json").read_text())
         if content["format"] != FORMAT:
             raise BadInput(
-                "packed by another version of this project; pack again (python -m data.images.pack)"
+                "packed by another version of this project; remove the folder and pack again "
+                "(python -m data.images.pack)"
             )
         size, n_images, n_records = content["size"], content["images"], content["records"]
+        job = content.get("job", "")
     with interpreting(folder):
         for name, wanted in (
             ("images.u8", n_images * size * size * 3),
@@ -319,7 +344,7 @@ def open_folder(folder: Path) -> Packed:
         for line in (folder / "skipped.jsonl").read_bytes().splitlines():
             name, reason = json.loads(line)
             skipped.append([name, reason])
-    return Packed(images.reshape(n_images, size, size, 3), index, skipped)
+    return Packed(images.reshape(n_images, size, size, 3), index, skipped, job)
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -344,8 +369,8 @@ def pack(
 ) -> tuple[Packed, list[tuple[str, str]]]:
     """Pack one split of a specification into the folder `out`, or go on with it.
 
-    Returns what is in it, and (name, reason) of each entry that is no record. BadInput if nothing
-    can be used, or if the folder holds something else.
+    A folder that is whole stays as it is. Returns what is in it, and (name, reason) of each entry
+    that is no record. BadInput if nothing can be used, or if the folder holds something else.
     """
     out = Path(out)
     unusable = []
@@ -363,16 +388,41 @@ def pack(
         raise BadInput(f"{out} is a file; name a folder to make")
 
     job = fingerprint(records, source.root, size)
-    begun = out / "unfinished"
     with locked(out):
-        if not begun.is_file() and any(out.iterdir()):
-            raise BadInput(f"{out} is not empty; remove it, or name another folder")
-        check_job(out, job)
-        begun.write_text(job)
-        write_lines(out / "unusable.jsonl", unusable)
-        write_lines(out / "records.jsonl", [record[:2] for record in records])
+        if (out / "pack.json").is_file():
+            difference = difference_of(out, records, size, job)
+            if difference:
+                raise BadInput(
+                    f"{out}: a finished pack of other images: {difference}; remove it, or name "
+                    "another folder"
+                )
+        else:
+            if any(out.iterdir()) and not (out / "unfinished").is_file():
+                raise BadInput(f"{out} is not empty; remove it, or name another folder")
+            mark(out, job)
+            write_lines(out / "unusable.jsonl", unusable)
+            write_lines(out / "records.jsonl", [record[:2] for record in records])
         decode_all(records, source.root, size, out, job)
     return open_folder(out), unusable
+
+
+def difference_of(folder: Path, records: Sequence[Record], size: int, job: str) -> str:
+    """What a finished pack has that is not asked for, in words. "": nothing."""
+    packed = open_folder(folder)
+    found = read_records(folder)
+    # A pack without images does not know their size. Its fingerprint does.
+    if len(packed.images) and packed.images.shape[1] != size:
+        return f"they have {packed.images.shape[1]} pixels, not {size}"
+    if len(found) != len(records):
+        return f"there are {len(found)}, not {len(records)}"
+    for number, (old, new) in enumerate(zip(found, records, strict=True), 1):
+        if old.name != new.name:
+            return f"number {number} is {printable(old.name)}, not {printable(new.name)}"
+        if old.captions != new.captions:
+            return f"the captions of {printable(old.name)} have changed"
+    if packed.job not in ("", job):
+        return "their files have changed, or lie in another folder"
+    return ""
 
 
 def write_lines(path: Path, values: Iterable) -> None:
@@ -398,7 +448,7 @@ def main() -> None:
         "--split",
         default="train",
         choices=["train", "test"],
-        help="of a file that has splits (Karpathy's)",
+        help="of a file that has splits",
     )
     add_column_flags(parser)
     args = parser.parse_args()
@@ -406,6 +456,7 @@ def main() -> None:
         raise BadInput(f"--size {args.size} is out of range; it is at least 1")
 
     columns = select(Columns, vars(args))
+    was_finished = (Path(args.out) / "pack.json").is_file()
     packed, unusable = pack(args.data, args.out, args.size, args.split, columns)
     n_images, n_skipped = len(packed.images), len(packed.skipped)
     for name, reason in (unusable + packed.skipped)[:5]:
@@ -416,11 +467,12 @@ def main() -> None:
             f"{args.data}: none of its {n_skipped} images can be used; the first: "
             f"{printable(name)}: {printable(reason)}; remove {args.out}"
         )
+    packed_when = "were packed before, and are the same" if was_finished else "packed"
     list_of_skipped = f", the images listed in {args.out}/skipped.jsonl" if n_skipped else ""
     print(
-        f"{args.out}: {n_images} images of {args.size} pixels packed; {len(unusable)} entries and "
-        f"{n_skipped} images skipped{list_of_skipped}; next: python train.py --data {args.out} "
-        f"--image-size {args.size}"
+        f"{args.out}: {n_images} images of {args.size} pixels {packed_when}; {len(unusable)} "
+        f"entries and {n_skipped} images skipped{list_of_skipped}; next: python train.py --data "
+        f"{args.out} --image-size {args.size}"
     )
 
 

@@ -33,22 +33,29 @@ PIXEL_NORMS = {
 
 # What Pillow may open. EPS is left out: Pillow would start another program to read it.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Larger files are a mistake: the largest photos have some tens of megabytes.
+MAX_BYTES = 500_000_000
 # More pixels are a mistake or an attack: a file of a few bytes can claim any size. Pillow warns of
 # images that are smaller than that, which would only be noise here.
 MAX_PIXELS = 100_000_000
+# A side of more pixels takes long to decode, however few pixels there are. JPEG allows no more.
+MAX_SIDE = 65_535
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def open_image(file: str | Path | BinaryIO) -> Image.Image:
     """Open an image of one of the FORMATS. Its pixels are read later, when they are asked for.
 
-    BadInput for too many pixels; Pillow's own errors, of a dozen types, for what is no image.
+    BadInput for too many pixels or too long a side; Pillow's own errors, of a dozen types, for what
+    is no image.
     """
     image = Image.open(file, formats=FORMATS)
     width, height = image.size
     if width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 10**6} million"
         raise BadInput(f"has {width} x {height} pixels, more than {limit}")
+    if max(width, height) > MAX_SIDE:
+        raise BadInput(f"has {width} x {height} pixels, more than {MAX_SIDE} on a side")
     return image
 
 
@@ -59,17 +66,24 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
     same on both ends. ValueError for an image of floating-point or 32-bit numbers, whose range is
     not known.
     """
+    # A camera that was held on its side says so in the EXIF data (exchangeable image file format).
+    image = ImageOps.exif_transpose(image)
+    # Some formats name one number or colour that is transparent.
+    transparent = image.info.get("transparency")
     # 16 bits per pixel: keep the upper 8. convert() would turn all that is not dark into white.
     if image.mode.startswith("I"):
         numbers = np.asarray(image)
         if numbers.min() < 0 or numbers.max() > 65535:
             raise ValueError("an image of 32-bit numbers has no known range")
         image = Image.fromarray((numbers >> 8).astype(np.uint8))
+        if transparent is not None:
+            image.putalpha(Image.fromarray(numbers != transparent))
+    elif isinstance(transparent, tuple) and max(transparent) > 255:
+        # Pillow has kept the upper 8 bits of each pixel, but all 16 of this colour.
+        image.info["transparency"] = tuple(number >> 8 for number in transparent)
     if image.mode == "F":
         raise ValueError("an image of floating-point numbers has no known range")
 
-    # A camera that was held on its side says so in the EXIF data (exchangeable image file format).
-    image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -51,7 +51,8 @@ from data.world import shapes
 from data.world.drawing import draw
 
 MAX_UNUSABLE = 0.05  # a share of the entries; more stop the run
-HELD_OUT = 10  # of users' data, one image in so many is for testing
+HELD_OUT = 10  # of users' data, one image in so many is for testing, and one for validation
+MIN_VAL = 10  # fewer validation images would say nothing, and are trained on
 SMALL = 8  # pixels per side where only names or captions are wanted: decoding is fastest then
 
 # Training sees two drawings of each scene, so that it must learn what they have in common. More
@@ -104,14 +105,19 @@ def read_images(
     columns: Columns = Columns(),  # noqa: B008  (it is frozen)
     num_samples: int = 0,
     whole: bool = False,
+    train_on_val: bool = False,
 ) -> CaptionedImages:
-    """Read one split, "train" or "test", of a data specification. See the head of this file.
+    """Read one split, "train", "val" or "test", of a data specification. See the head of this file.
 
     columns      how to read a user's file. For a built-in world, csv_caption_key names a kind of
                  captions: see scene_captions
     num_samples  at most so many images. 0: all; of a built-in world 20,000 or 800
-    whole        take all of a user's data. Otherwise a tenth of it, chosen by what is in the files,
-                 is the test split. Files that have splits of their own (Karpathy's) keep them
+    whole        hold nothing of a user's data out for testing: all of it is the test split. Without
+                 this a tenth is, chosen by what is in the files. Files that have splits of their
+                 own keep them
+    train_on_val hold nothing of it out for validation. Without this another tenth is
+
+    The validation split may be empty: see choose_split.
 
     BadInput if nothing can be read, or more than 5 % of the entries cannot be used.
     """
@@ -119,12 +125,16 @@ def read_images(
         return draw_world(spec, split, image_size, num_samples, columns.csv_caption_key)
 
     opened = open_images(spec, split, image_size, columns)
-    report_unusable(spec, opened)
+    # A validation split of the file's own may be empty. Otherwise it is a part of what is told when
+    # the training images are read.
+    if split != "val" or (opened.has_splits and opened.total):
+        report_unusable(spec, opened)
     images = usable_images(opened)
-    report_images(spec, opened, images)
+    if split != "val":
+        report_images(spec, opened, images)
 
-    if not (whole or opened.has_splits):
-        images = choose_split(spec, split, images)
+    if not opened.has_splits:
+        images = choose_split(spec, split, images, whole, train_on_val)
     if 0 < num_samples < len(images):
         images = images.take(np.arange(num_samples))
     return images
@@ -286,25 +296,41 @@ def from_to(first: object, last: object) -> str:
     return f"{first}" if first == last else f"{first} to {last}"
 
 
-def choose_split(spec: str, split: str, images: CaptionedImages) -> CaptionedImages:
-    """Those images of a user's data that are for training, or those that are held out for testing.
+def choose_split(
+    spec: str, split: str, images: CaptionedImages, whole: bool, train_on_val: bool
+) -> CaptionedImages:
+    """Those images of a user's data that are for training, validation or testing.
 
     The digest of an image's file decides. So a copy stays with its original, and the same images
-    are held out whatever their order, their names, or the others beside them.
+    are held out whatever their order, their names, or the others beside them. Test images make the
+    scores of eval.py. Validation images make the curve that is drawn while a run trains, and
+    settings are chosen by them. Where they would be fewer than MIN_VAL there are none.
+
+    whole, train_on_val  as in read_images
     """
-    held_out = images.digests % HELD_OUT == 0
-    rows = np.flatnonzero(held_out if split == "test" else ~held_out)
+    remainder = images.digests % HELD_OUT
+    is_test = remainder == 0
+    is_val = remainder == 1
+    if whole:
+        is_test[:] = False
+    if train_on_val or is_val.sum() < MIN_VAL:
+        is_val[:] = False
+
     if split == "train":
-        print(
-            f"{spec}: {held_out.sum() or 'none'} of them held out for eval.py (a tenth, by a hash "
-            "of the image); others: --val-data",
-            file=sys.stderr,
-        )
-    if not len(rows):
+        words = []
+        for is_out, what in ((is_test, "for eval.py"), (is_val, "for validation")):
+            if is_out.any():
+                words.append(f"{is_out.sum()} of them {what} (a tenth, by a hash of the image)")
+        if words:
+            print(f"{spec}: held out: {', '.join(words)}", file=sys.stderr)
+    chosen = {"train": ~is_test & ~is_val, "val": is_val, "test": is_test}[split]
+    if whole and split == "test":
+        chosen[:] = True
+    if split != "val" and not chosen.any():
         raise BadInput(
             f"{spec}: {len(images)} images are too few to hold a tenth out; train with --val-data"
         )
-    return images.take(rows)
+    return images.take(np.flatnonzero(chosen))
 
 
 def without_copies(images: CaptionedImages) -> CaptionedImages:
@@ -460,7 +486,7 @@ def names_and_texts(
     is_built_in = spec in shapes.WORLDS
     size = smallest_size(spec)
 
-    images = read_images(spec, "train", size, columns, num_samples)
+    images = read_images(spec, "train", size, columns, num_samples, train_on_val=True)
     names |= dict.fromkeys(images.names)
     for captions in images.captions:
         texts |= dict.fromkeys(captions)

@@ -19,6 +19,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+# Longer captions of one image are a mistake.
+MAX_TEXT_BYTES = 10_000_000
+
 # What tarfile raises for a file that is cut off or damaged: not all of it is a TarError.
 DAMAGED = (tarfile.TarError, EOFError, ArithmeticError, LookupError, ValueError)
 
@@ -32,8 +35,11 @@ class Sample(NamedTuple):
     tar: tarfile.TarFile
 
     def text(self, suffix: str) -> str:
-        """The content of a file. ValueError if it is not UTF-8."""
-        return self.tar.extractfile(self.files[suffix]).read().decode("utf-8-sig")
+        """The content of a file. ValueError if it is too long or not UTF-8."""
+        member = self.files[suffix]
+        if member.size > MAX_TEXT_BYTES:
+            raise ValueError(f"{member.name} has {member.size} bytes")
+        return self.tar.extractfile(member).read().decode("utf-8-sig")
 
     def place(self, suffix: str) -> tuple[int, int]:
         """Where in the shard a file's content lies: (its first byte, the number of bytes)."""

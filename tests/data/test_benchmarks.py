@@ -153,11 +153,12 @@ def test_sugarcrepe_from_the_command_line(trained, command, monkeypatch):
     assert status == 0, err
     assert "| compositional swap_att | 50.0 |" in out
     assert "2 images, 11 false captions" in out
-    result = json.loads(Path(trained, "eval-sugarcrepe-sc.json").read_text())
+    [path] = Path(trained).glob("eval-sugarcrepe-sc-*.json")
+    result = json.loads(path.read_text())
     assert set(result["compositional"]) == {*CATEGORIES, "mean"}
     assert not Path(trained, "eval.json").exists()
     assert sum(n_embedded) == 2  # another one lies in the folder
-    looks_sane(Path(trained, "report-sugarcrepe-sc.png"))
+    looks_sane(path.with_name(path.name.replace("eval", "report")).with_suffix(".png"))
 
     # Without --images, the current folder does not take its place.
     fails(command(trained, "--sugarcrepe", "sc"), "--images", "val2017")
@@ -247,7 +248,8 @@ def test_winoground_from_the_command_line(trained, command):
     assert status == 0, err
     assert "| winoground group | 16.7 |" in out
     assert "6 images, 3 examples" in out
-    result = json.loads(Path(trained, "eval-winoground-wino.json").read_text())
+    [path] = Path(trained).glob("eval-winoground-wino-*.json")
+    result = json.loads(path.read_text())
     assert set(result["winoground"]) == {"text", "image", "group"}
     looks_sane("w.png")
     Path("wino/data/images/ex_2_img_1.png").unlink()
@@ -384,12 +386,17 @@ def test_zeroshot_from_the_command_line(trained, command):
     assert status == 0, err
     assert "| zeroshot mean_per_class | 33.3 |" in out
     assert "5 classified, 3 classes" in out and "so few" in out
-    result = json.loads(Path(trained, "eval-zeroshot-z.json").read_text())
-    assert set(result["zeroshot"]) == {"top1", "top5", "mean_per_class"}
-    looks_sane(Path(trained, "report-zeroshot-z.png"))
+    [path] = Path(trained).glob("eval-zeroshot-z-*.json")
+    result = json.loads(path.read_text())
+    # Of three classes, five guesses hold the right one: no top-5.
+    assert set(result["zeroshot"]) == {"top1", "mean_per_class"}
+    looks_sane(path.with_name(path.name.replace("eval", "report")).with_suffix(".png"))
     os.chdir("z")
-    assert command(trained, "--zeroshot", ".")[0] == 0  # the current folder has a name, too
-    assert [path.name for path in Path(trained).glob("eval*.json")] == ["eval-zeroshot-z.json"]
+    # The current folder has a name, too. Two spellings of one question have one file.
+    for folder in (".", "../z"):
+        assert command(trained, "--zeroshot", folder)[0] == 0
+    assert len(list(Path(trained).glob("eval-zeroshot-z-*.json"))) == 2
+    assert len(list(Path(trained).glob("eval*.json"))) == 2
     os.chdir("..")
     for flag, file, words in (
         ("--templates", "n.txt", "{}"),
@@ -535,13 +542,19 @@ def test_several_captions_from_the_command_line(small, command):
     assert "| one_caption t2i R@10 | 100.0 |" in out
     assert "4 images, 11 captions" in out
     for folder in runs:
-        result = json.loads(Path(folder, "eval-a.json").read_text())
-        assert {"retrieval", "one_caption", "counts"} < set(result)
-    looks_sane(Path("long" * 20, "report-a.png"), 200 + 450 * 3)
+        [path] = Path(folder).glob("eval-a-*.json")
+        assert {"retrieval", "one_caption", "counts"} < set(json.loads(path.read_text()))
+    report = path.name.replace("eval", "report").replace(".json", ".png")
+    looks_sane(Path("long" * 20, report), 200 + 450 * 3)
     # A single image.
     one = captions_csv({1: [("one thing",)]})
     assert command(runs[0], "--data", one, "--report", "r.webp")[0] == 0
-    assert "one_caption" not in json.loads(Path(runs[0], "eval-a.json").read_text())
+    assert "one_caption" not in json.loads(Path(runs[0], path.name).read_text())
+    # Another file of the same name has a file of its own.
+    Path("elsewhere").mkdir()
+    Path("elsewhere/a.csv").write_text("filepath,title\n../1.png,one thing\n")
+    assert command(runs[0], "--data", "elsewhere/a.csv")[0] == 0
+    assert len(list(Path(runs[0]).glob("eval-a-*.json"))) == 2
 
 
 # --------------------------------------------------------------------------------------------------
@@ -637,7 +650,7 @@ def test_split_val_asks_the_same_of_validation_scenes(monkeypatch):
         assert list(task.further) == ["zeroshot", "unseen_words", "unseen_compounds"]
         keys = [scene.key for one in tasks for scene in one.images.scenes]
         assert len(keys) == 20 + 1056 + 20 + 20 and all(f"/{split}/" in key for key in keys)
-    with pytest.raises(BadInput, match="a.csv has no validation scenes"):
+    with pytest.raises(BadInput, match="a.csv is not what the run was trained on"):
         benchmarks.held_out(config, "a.csv", split="val")
     with pytest.raises(BadInput, match="list no validation scenes"):
         benchmarks.held_out(config | {"text_features": "a.npy"}, split="val")

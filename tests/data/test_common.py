@@ -5,10 +5,69 @@ python -m pytest tests/data/test_common.py
 
 import os
 import signal
+from dataclasses import dataclass
 
+import pytest
 import torch
 
-from data.common import pick_dtype, stop_signals
+from data.common import (
+    BadInput,
+    check_regular,
+    interpreting,
+    pick_dtype,
+    select,
+    stop_signals,
+)
+
+
+def test_what_is_wrong_in_a_file_becomes_one_line_and_other_errors_pass():
+    for error in (EOFError("no data"), SyntaxError("invalid"), KeyError("x"), ValueError("a\nb")):
+        with (
+            pytest.raises(BadInput, match="^x.npy: truncated, corrupt") as caught,
+            interpreting("x.npy"),
+        ):
+            raise error
+        assert "\n" not in str(caught.value)
+    # A full memory, torch's own too, unfinished code, a file that may not be read.
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        NotImplementedError(),
+        PermissionError("x.npy"),
+    ):
+        with pytest.raises(type(error)) as caught, interpreting("x.npy"):
+            raise error
+        assert caught.value is error
+
+
+def test_only_a_regular_file_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(BadInput, match=f"{path}: no regular file"):
+            check_regular(path)
+    (tmp_path / "file").touch()
+    check_regular(tmp_path / "file")
+    check_regular(tmp_path / "nowhere")  # whoever opens it says so
+
+
+@dataclass
+class Lengths:
+    count: int = 1
+    name: str = ""
+
+
+def test_settings_of_another_type_are_refused():
+    settings = {"count": 3, "name": "x", "more": None}
+    assert select(Lengths, settings) == Lengths(3, "x")
+    for change, says in (
+        ({"count": True}, "the setting count is True, not of type int"),
+        ({"count": 3.0}, "the setting count is 3.0"),
+        ({"name": None}, "the setting name is None, not of type str"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            select(Lengths, settings | change)
+    with pytest.raises(BadInput, match="the setting name is missing"):
+        select(Lengths, {"count": 3})
 
 
 def test_the_first_signal_is_collected_and_the_second_gets_through():

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data import page
-from data.report import confusion_lines, curves, flat, report, table, tree
+from data.report import confusion_lines, curves, flat, read_losses, report, table, tree
 from tests.conftest import evaluated
 from tests.data.conftest import captions_csv, looks_sane
 
@@ -30,12 +30,15 @@ def test_a_table_by_hand():
     one = {"run": "one", "a": {"b": 0.25}, "ci95": {"a": {"b": [0.1, 0.5]}}}
     two = {"run": "two", "a": {"b": 1.0}, "ci95": {"a": {"b": None}}}
     for scores in (one, two):
-        scores["chance"] = {"a": {"b": 0.125}}
+        scores |= {"chance": {"a": {"b": 0.125}}, "counts": {"images": 4}, "trained_on": 0}
     assert table([one, two]).split("\n") == [
         "| score, in % [95 % interval] | chance | one | two |",
         "|---|---|---|---|",
         "| a b | 12.5 | 25.0 [10.0, 50.0] | 100.0 |",
     ]
+    two["trained_on"] = 3
+    header = "| chance | one | two (TRAINED ON 3 OR MORE OF THESE 4 IMAGES) |"
+    assert table([one, two]).split("\n")[0].endswith(header)
 
 
 def test_confusions_by_hand():
@@ -63,6 +66,10 @@ def test_curves_of_a_log_that_was_stopped_by_nan_resumed_and_killed():
         curves(sheet, [SimpleNamespace(run="a run", folder=Path("."))])
         drawn.append(sheet.image.tobytes())
     assert drawn[0] == drawn[1] and len(set(drawn[0])) > 10
+    # A line of the validation curve is another line, and no loss of training.
+    watched = '{"step": 2, "val": {"loss": 2.75}, "train": {"loss": 2.0}}\n'
+    Path("log.jsonl").write_text(begun + watched)
+    assert read_losses(Path("log.jsonl")) == ([(1, 3.0), (2, 2.5)], [(2, 2.75)])
 
 
 def test_a_model_of_nan_is_drawn_and_scores_nothing(trained, known):

@@ -7,6 +7,7 @@ import os
 from math import exp
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 import eval as ev
 import train
 from data import page, search
+from data.images.pixels import image_digest
 from tests.data.conftest import fails, looks_sane, paint
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -81,6 +83,32 @@ def test_search_finds_and_reads_only_what_is_new(trained, known, capsys):
     assert sorted(seen) == [4, 5]
     paint("p/broken.jpg", 1)
     assert found(run)["east"][0] == ("broken.jpg", 1.0)
+
+
+def test_search_says_what_was_trained_on_when_nothing_fits_and_how_to_ask(trained, known, capsys):
+    known(IMAGES, QUERIES | {"west": [-1.0, 0.0]})
+    content = paint("p/a.png", 1).read_bytes()
+    paint("p/b.png", 3)
+    run = ev.Run(trained)
+    search.search(
+        "p",
+        ["east", "west"],
+        run.encode_images,
+        run.encode_texts,
+        run.config["image_size"],
+        run.model_path,
+        seen_digests=torch.from_numpy(np.array([image_digest(content)], np.uint64).view(np.int64)),
+        captions=["a red circle"],
+        best_wrong=0.5,
+        drawing=Path("drawn.png"),
+    )
+    out = capsys.readouterr().out
+    east, west = out.split("\nwest\n")
+    assert "  1.000  p/a.png  (trained on)\n  0.000  p/b.png\n" in east and "fits" not in east
+    assert west.startswith("  probably nothing fits: captions of other images come as near (0.500)")
+    assert "word a query as they are:\n  a red circle\n" in west
+    # What the run itself knows: its captions, and how near its validation captions come.
+    assert len(run.for_search["captions"]) == 3 and run.for_search["best_wrong"] < 1
 
 
 @pytest.mark.slow

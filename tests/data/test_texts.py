@@ -116,7 +116,7 @@ def test_the_table_may_be_a_tsv_with_other_columns_in_another_order(tmp_path):
         ([HEADER, " ,b"], "x.csv line 2: no first text"),
         ([HEADER, "a b,a  b"], "x.csv line 2: both texts are the same"),
         ([HEADER, "a,b,c,d,e"], "x.csv line 2: more fields than columns"),
-        ([HEADER, "a,b", 'c,"d'], "x.csv after line .*: not a readable csv file"),
+        ([HEADER, "a,b", 'c,"d', "e,f"], "x.csv line 3: not readable .*; a field that begins with"),
         ([HEADER, "a,b", "b,c"], r"x.csv: tuning needs two groups .* here are 1, of which \d are"),
         (["image,caption", "nowhere.png,b"], "x.csv: none of its 1 entries can be used"),
         (["a,b", "c,d"], "x.csv: no column filepath"),

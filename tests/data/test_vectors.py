@@ -3,7 +3,6 @@
 python -m pytest tests/data/test_vectors.py
 """
 
-import functools
 import json
 import os
 import random
@@ -164,37 +163,35 @@ def llm(folder):
 
 
 def count(llm, monkeypatch, fail_after=None):
-    """Make batches small; return a list that collects how many captions go through at once."""
-    seen, forward = [], type(llm).forward
+    """Return a list that collects how many captions are read at once."""
+    seen, batches = [], type(llm).batches
 
-    def counting(ids, mask, layer=None):
-        if len(seen) == fail_after:
-            raise RuntimeError("pulled the plug")
-        seen.append(len(ids))
-        return forward(llm, ids, mask, layer)
+    def counting(*args):
+        for batch in batches(llm, *args):
+            if len(seen) == fail_after:
+                raise RuntimeError("pulled the plug")
+            seen.append(len(batch[0]))
+            yield batch
 
-    monkeypatch.setattr(llm, "forward", counting)
-    small = functools.partial(type(llm).batches, llm, tokens_per_batch=400)
-    monkeypatch.setattr(llm, "batches", small)
+    monkeypatch.setattr(llm, "batches", counting)
     return seen
 
 
-def close(cached, live):
-    """Equal up to float16's rounding. The batch may differ, too."""
-    same = torch.allclose(cached.float(), live, rtol=2e-3, atol=1e-4)
-    return cached.dtype == torch.float16 and same
+def is_half(cached, live):
+    """Equal but for float16's rounding."""
+    return torch.equal(cached, live.half())
 
 
 def test_the_cache_embeds_each_caption_once(llm, tmp_path, monkeypatch):
     seen, texts = count(llm, monkeypatch), captions(0, 30)
     asked = texts[3:9] + texts + texts[::-1] + ["\ud800 x"]
     first = CaptionVectors(llm, folder=tmp_path)(asked)
-    assert sum(seen) == 31 and close(first, llm.encode(asked))
+    assert sum(seen) == 31 and is_half(first, llm.encode(asked))
     seen.clear()
     again = CaptionVectors(llm, folder=tmp_path)
     assert torch.equal(again(asked), first) and sum(seen) == 0
     more = again(texts[:2] + captions(50, 52))
-    assert sum(seen) == 2 and close(more, llm.encode(texts[:2] + captions(50, 52)))
+    assert sum(seen) == 2 and is_half(more, llm.encode(texts[:2] + captions(50, 52)))
     assert again([]).shape == CaptionVectors(llm, folder=tmp_path / "new")([]).shape == (0, 32)
     llm.model.layers[0].mlp.down_proj.weight.data.fill_(1e9)
     with pytest.raises(BadInput, match="finite"):
@@ -205,7 +202,7 @@ def test_the_cache_reads_the_distinct_captions_of_images(llm, tmp_path):
     distinct = DistinctCaptions([captions(0, 3), captions(1, 5)])
     rows, cut_share = CaptionVectors(llm, folder=tmp_path).read(distinct)
     assert len(rows) == 5 and cut_share == 0
-    assert close(rows[torch.tensor([4, 0])], llm.encode([captions(4, 5)[0], captions(0, 1)[0]]))
+    assert is_half(rows[torch.tensor([4, 0])], llm.encode([captions(4, 5)[0], captions(0, 1)[0]]))
 
 
 def test_the_cache_in_its_default_place_and_the_share_that_was_cut(llm, tmp_path, monkeypatch):
@@ -213,7 +210,7 @@ def test_the_cache_in_its_default_place_and_the_share_that_was_cut(llm, tmp_path
     texts = ["a", "a", "a dog", *captions(0, 9)]
     for _ in range(2):  # embedded, then read
         cache = CaptionVectors(llm, context_length=9)
-        assert close(cache(texts), llm.encode(texts, max_length=9))
+        assert is_half(cache(texts), llm.encode(texts, max_length=9))
         assert cache.store.path.parent == tmp_path / "captions"
         _, cut_share = cache.read(texts)
         longer = np.mean([len(llm.tokenizer.encode(text)) > 9 for text in texts])
@@ -264,7 +261,7 @@ def test_the_fingerprint_covers_all_that_decides_a_vector(folder, llm, tmp_path)
     caches += [CaptionVectors(other, "last", folder=place) for other in others]
     for cache in caches * 2:  # written, then read beside all the others
         live = cache.llm.encode(texts, cache.pool, cache.layer, cache.context_length)
-        assert close(cache(texts), live)
+        assert is_half(cache(texts), live)
     assert len({cache.fingerprint for cache in caches}) == len(caches)
     assert len({cache.store.path for cache in caches}) == len(caches)
     assert CaptionVectors(load_llm(folder), folder=place).fingerprint == caches[0].fingerprint
@@ -283,18 +280,18 @@ def test_the_cache_after_a_cut_at_any_byte(llm, tmp_path, monkeypatch):
     for cut in cuts + [r.randint(0, 40 * size) for _ in range(40)]:
         path.write_bytes(whole[:cut])
         seen.clear()
-        assert close(cache(texts[::-1]).flip(0), want), cut
+        assert is_half(cache(texts[::-1]).flip(0), want), cut
         assert sum(seen) == 40 - cut // size and path.stat().st_size == 40 * size, cut
 
 
 def test_the_cache_keeps_what_was_done_before_an_exception(llm, tmp_path, monkeypatch):
     texts, cache = captions(0, 60), CaptionVectors(llm, folder=tmp_path)
-    done = count(llm, monkeypatch, fail_after=4)
+    done = count(llm, monkeypatch, fail_after=2)
     with pytest.raises(RuntimeError, match="plug"):
         cache(texts)
     rest = count(llm, monkeypatch)
     vectors = cache(texts)
-    assert sum(rest) == 60 - sum(done) < 60 and close(vectors, llm.encode(texts))
+    assert sum(rest) == 60 - sum(done) < 60 and is_half(vectors, llm.encode(texts))
 
 
 def test_the_cache_reads_while_another_process_is_writing(llm, tmp_path, monkeypatch):
@@ -311,19 +308,18 @@ def test_the_cache_reads_while_another_process_is_writing(llm, tmp_path, monkeyp
 
     with monkeypatch.context() as m:
         m.setattr(cache.store, "records", then_half_a_record)
-        assert close(cache(texts), llm.encode(texts))
-    assert close(cache(captions(0, 6)), llm.encode(captions(0, 6)))
+        assert is_half(cache(texts), llm.encode(texts))
+    assert is_half(cache(captions(0, 6)), llm.encode(captions(0, 6)))
 
 
 WRITER = f"""
-import functools, itertools, sys, time
+import itertools, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import llm_text
 from data.vectors import CaptionVectors
 llm_text.torch.set_num_threads(1)
 folder, cache, first, last, stop = sys.argv[1:]
 llm = llm_text.load_llm(folder)
-llm.batches = functools.partial(llm.batches, tokens_per_batch=200)
 forward, batch = llm.forward, itertools.count()
 
 # Slow enough to be caught in the middle. However busy the machine is, `stop` batches are the end.
@@ -361,7 +357,7 @@ def test_killed_and_concurrent_writers(folder, llm, tmp_path, monkeypatch):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        for part in (("0", "300", "20"), ("0", "200", "999"), ("100", "300", "999"))
+        for part in (("0", "300", "6"), ("0", "200", "999"), ("100", "300", "999"))
     ]
     for w in writers:
         assert w.stdout.readline() == "ready\n", w.stderr.read()
@@ -383,7 +379,7 @@ def test_killed_and_concurrent_writers(folder, llm, tmp_path, monkeypatch):
     assert len(blob) == 300 * size and len(keys) == 300  # each caption was embedded once
     seen = count(llm, monkeypatch)
     vectors = cache(captions(0, 301))
-    assert sum(seen) == 1 and close(vectors, llm.encode(captions(0, 301)))
+    assert sum(seen) == 1 and is_half(vectors, llm.encode(captions(0, 301)))
 
 
 def test_token_features_are_cached_with_zeros_as_padding(llm, tmp_path):
@@ -615,8 +611,14 @@ def test_more_rows_may_be_added_but_no_others_put_in_their_place(tmp_path):
     names, vectors = [str(i) for i in range(300)], np.random.default_rng(0).normal(size=(300, 4))
     path = tmp_path / "v.npy"
     before = OutsideVectors(named(path, names[:200], vectors[:200])).fingerprint
-    assert OutsideVectors(named(path, names, vectors)).fingerprint == before
-    assert OutsideVectors(named(path, names, vectors + 1)).fingerprint != before
+    assert OutsideVectors(named(path, names, vectors)).had(before)
+    # Every row counts, the last one, too, and its name.
+    changed = vectors.copy()
+    changed[199] += 1
+    assert not OutsideVectors(named(path, names, changed)).had(before)
+    other_names = [*names[:199], "another", *names[200:]]
+    assert not OutsideVectors(named(path, other_names, vectors)).had(before)
+    assert not OutsideVectors(named(path, names[:150], vectors[:150])).had(before)
 
 
 def test_outside_vectors_without_their_files(tmp_path):
@@ -625,6 +627,33 @@ def test_outside_vectors_without_their_files(tmp_path):
     np.save(tmp_path / "v.npy", np.zeros((1, 2)))
     with pytest.raises(BadInput, match="v.txt: no such file"):
         OutsideVectors(tmp_path / "v.npy")
+
+
+def test_outside_vectors_with_a_damaged_header_are_refused_in_one_line(tmp_path):
+    path = named(tmp_path / "v.npy", ["a", "b"], np.ones((2, 3), np.float32))
+    good = path.read_bytes()
+    for content in (
+        b"",
+        good[:7],
+        good[:60],
+        good.replace(b"False", b"[alse"),  # numpy: tokenize.TokenError
+        good.replace(b"<f4", b"<,4"),  # numpy: SyntaxError
+        good.replace(b"(2, 3)", b"(2,-3)"),
+        good.replace(b"(2, 3)", b"(2,99)"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match="v.npy: truncated, corrupt") as refused:
+            OutsideVectors(path)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".txt"])
+def test_outside_vectors_from_a_pipe_are_refused(tmp_path, suffix):
+    path = named(tmp_path / "v.npy", ["a"], np.ones((1, 3)))
+    path.with_suffix(suffix).unlink()
+    os.mkfifo(path.with_suffix(suffix))
+    with within(10), pytest.raises(BadInput, match=f"v{suffix}: no regular file"):
+        OutsideVectors(path)
 
 
 def test_outside_views_are_one_or_several_of_each_image(tmp_path):

@@ -59,7 +59,7 @@ from data.images.read import read_images
 """
 
 READ = """
-images = read_images(sys.argv[1], "train", 8, whole=True)
+images = read_images(sys.argv[1], "train", 8, whole=True, train_on_val=True)
 assert sum(len(captions) for captions in images.captions) == int(sys.argv[2])
 """
 
@@ -211,7 +211,7 @@ def speed(folder: Path, count: int) -> None:
         per_second = count / (time.time() - begun)
         print(f"| {what}, {os.cpu_count()} threads | {per_second:.0f} |", flush=True)
 
-    images = read_images(str(folder / "packed-csv"), "train", 224, whole=True)
+    images = read_images(str(folder / "packed-csv"), "train", 224, whole=True, train_on_val=True)
     rng = np.random.default_rng(0)
     begun = time.time()
     steps = 20

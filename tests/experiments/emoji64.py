@@ -147,7 +147,9 @@ def score(folder: Path, data: Path, is_trial: bool = False) -> dict:
     from eval import Run, rank_of_best
 
     seen_words = set()
-    for captions in read_images(str(data / "train.tar"), "train", 64, whole=True).captions:
+    for captions in read_images(
+        str(data / "train.tar"), "train", 64, whole=True, train_on_val=True
+    ).captions:
         seen_words |= words_of(captions)
 
     trained = Run(folder)
@@ -192,7 +194,8 @@ def summary(ranks: torch.Tensor) -> list[float]:
 def train(folder: Path, data: Path, flags: str, seed: int) -> None:
     """Train one run on one thread, in place of what an interrupted run may have left."""
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "train.py"]
+    # The list of runs is older than validation images that are held out of train.tar.
+    command = [sys.executable, "train.py", "--val-frequency", "0"]
     command += ["--data", str(data / "train.tar"), "--val-data", str(data / "val.tar")]
     command += [*flags.split(), "--seed", str(seed), "--device", "cpu", "--out", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -27,7 +27,7 @@ from data.common import BadInput
 from data.files.llm import FAMILIES, GGUF_IN_WHEEL, GGUF_NAMES, llama3_divisors, llama_config
 from data.files.tensors import StoredTensor, read_safetensors, write_safetensors
 from llm_text import load_llm
-from tests.data.files.examples import refused, within
+from tests.data.files.examples import LLAMA3_ROPE, refused, within
 from tests.tiny_llm import write_tiny_llm
 
 ROOT = Path(llm_text.__file__).parent
@@ -330,6 +330,25 @@ def test_hf_files_that_cannot_be_used_are_refused(tiny_folder, tmp_path, file, c
         (CONFIG, {"num_hidden_layers": 10**9}, ""),
         (CONFIG, {"num_key_value_heads": 3}, ""),
         (CONFIG, {"hidden_size": "32"}, ""),
+        (CONFIG, {"num_hidden_layers": True}, "no model has such sizes"),
+        (CONFIG, {"num_key_value_heads": True}, "no model has such sizes"),
+        (CONFIG, {"num_attention_heads": 4.0}, "no model has such sizes"),
+        (CONFIG, {"intermediate_size": -64}, "no model has such sizes"),
+        (CONFIG, {"rms_norm_eps": -1.0}, "rms_norm_eps -1.0"),
+        (CONFIG, {"rms_norm_eps": float("nan")}, "rms_norm_eps nan"),
+        (CONFIG, rope(rope_type="default", rope_theta=-5.0), "rope_theta -5.0"),
+        (CONFIG, rope(**LLAMA3_ROPE | {"factor": -8.0}), "divided by 0 or less"),
+        (TOKENS, lambda t: t["model"]["vocab"].update({"a": 1.5}), "1.5 is no id of a token"),
+        (
+            WEIGHTS,
+            lambda w: w["model.norm.weight"].fill_(float("nan")),
+            "model.norm.weight holds numbers that are not finite",
+        ),
+        (
+            WEIGHTS,
+            lambda w: w["model.layers.2.mlp.up_proj.weight"][3, 3].fill_(float("inf")),
+            "layers.2.mlp.up_proj.weight holds numbers that are not finite",
+        ),
         (CONFIG, rope(rope_type="llama3", rope_theta=1.0), ""),
         # An id without a row in the embedding, which has 256.
         (TOKENS, lambda t: t["model"]["vocab"].update({"a": 256}), ""),

@@ -14,6 +14,7 @@ import torch
 from data.common import BadInput, interpreting
 from data.files.tensors import (
     BLOCKS,
+    DECODERS,
     StoredTensor,
     mismatch,
     read_gguf,
@@ -34,7 +35,7 @@ def test_decoding_is_bit_equal(models, kind):
     rng = np.random.default_rng(6)
     raw = rng.integers(0, 256, (64, 6 * block_bytes), dtype=np.uint8)
     with np.errstate(all="ignore"):  # random bytes make infinities and NaN
-        ours = StoredTensor(raw.ravel(), kind, (64, 6 * block_elements)).decode().numpy()
+        ours = DECODERS[kind](raw.reshape(-1, block_bytes)).reshape(64, 6 * block_elements)
         theirs = models.from_gguf(raw, kind)
     assert ours.dtype == np.float32 and ours.shape == theirs.shape
     # NaN are compared as such, everything else by its bits.
@@ -84,6 +85,16 @@ def test_a_block_of_256_by_hand():
     assert x[128 + 64 + 5] == (0x17 - 32) * 12 * 0.5
     assert x[128 + 96 + 5] == (0x32 - 32) * 14 * 0.5
     assert x[:16] == [0] * 16 and x[16:32] == [-16] * 16 and x[255] == 48
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    file = tmp_path / "x.safetensors"
+    for number in (float("nan"), float("-inf")):
+        write_safetensors(file, {"a": torch.ones(3), "b": torch.tensor([1, number])}, {})
+        _, tensors = read_safetensors(file)
+        assert tensors["a"].decode().tolist() == [1, 1, 1]
+        with refused(file, "tensor b holds numbers that are not finite"):
+            tensors["b"].decode()
 
 
 def test_rows_of_heads_are_put_back_in_order():

@@ -86,6 +86,14 @@ def test_a_byte_that_the_vocabulary_lacks_is_dropped():
     assert tokenizer_by_hand([]).encode("aéb") == [ord("a"), ord("b")]
 
 
+def test_ids_are_whole_numbers():
+    for i in (1.5, True, -1, "1", None):
+        with pytest.raises(ValueError, match="no id of a token"):
+            Tokenizer({"a": 0, "b": i}, [], "gpt-2")
+        with pytest.raises(ValueError, match="no id of a token"):
+            Tokenizer({"a": 0}, [], "gpt-2", suffix=[i])
+
+
 def test_a_merge_that_the_vocabulary_lacks_is_an_error():
     with pytest.raises(KeyError):
         Tokenizer({"a": 0, "b": 1}, [("a", "b")], "gpt-2")

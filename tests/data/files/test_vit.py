@@ -3,6 +3,8 @@
 python -m pytest tests/data/files/test_vit.py
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -176,6 +178,11 @@ def test_a_runs_tower_goes_on_in_another(small, tmp_path):
         ({"pos_embed": torch.ones(1, 18, 48)}, "make no square"),
         ({"pos_embed": torch.ones(1, 1, 48)}, "make no square"),
         ({"norm.weight": torch.full((48,), float("nan"))}, "not finite"),
+        ({"norm.weight": torch.ones(48, dtype=torch.int64)}, "no floating-point numbers"),
+        ({"norm.weight": torch.ones(48).to_sparse()}, "no plain table of numbers"),
+        ({"pos_embed": torch.ones(1, 26, 0)}, "pos_embed is empty"),
+        # SigLIP's head makes one vector of the patches: it is a part of the tower.
+        ({"head.probe": torch.ones(1, 1, 48)}, "head.probe has shape"),
         ({"head_dist.weight": torch.ones(5, 48)}, ""),
     ],
 )
@@ -198,6 +205,28 @@ def test_queries_keys_and_values_of_different_shapes_are_refused(hf, tmp_path):
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(BadInput, match="different shapes|has shape none"):
         load_vit(vit.ViT("test/8", 40, "tok"), tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    "config, says",
+    [
+        ({"hidden_act": "gelu", "num_attention_heads": 4}, ""),
+        ({"architecture": "vit_base_patch16_224"}, ""),
+        # OpenAI's CLIP: --model wants the ending -quickgelu.
+        ({"vision_config": {"hidden_act": "quick_gelu"}}, "'quick_gelu', and --model has 'gelu'"),
+        ({"num_attention_heads": 3}, "num_attention_heads is 3, and --model has 4"),
+        ([1], "corrupt"),
+    ],
+)
+def test_a_config_that_asks_for_another_computation_is_refused(tmp_path, config, says):
+    """The weights of such a tower have the same names and shapes."""
+    timm_file(tmp_path / "model.safetensors", vit.ViT("test/8", 40, "tok"))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tower = vit.ViT("test/8", 40, "tok")
+    if not says:
+        return load_vit(tower, tmp_path)
+    with pytest.raises(BadInput, match=f"config.json: .*{says}"):
+        load_vit(tower, tmp_path)
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path):

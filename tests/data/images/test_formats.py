@@ -4,12 +4,23 @@ python -m pytest tests/data/images/test_formats.py
 """
 
 import csv
+import json
+import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from data.common import BadInput
-from data.images.formats import Columns, Record, join_by_name, open_spec
+from data.images.formats import (
+    CAPTION_KEYS,
+    IMAGE_KEYS,
+    Columns,
+    Record,
+    join_by_name,
+    open_spec,
+    split_rows,
+)
 from data.images.pack import pack
 from data.images.read import captions_of, read_images
 from tests.data.images.example_data import (
@@ -124,7 +135,11 @@ def test_several_rows_are_several_captions(photos, tmp_path):
         (b"\x89PNG\r\n\x1a\n\0\0\0\0\0\0", "not UTF-8"),
         (b"filepath,title\na\0b,c\n", "none of its"),
         ("filepath,title\nx.png,a dog, a cat\n", "line 2: more fields than columns"),
-        ('filepath,title\nx.png,"a lone quote\ny.png,b\n', "after line 1: not a readable csv"),
+        (
+            'filepath,title\nx.png,"a lone quote\n',
+            "none of its 1 entries .* line 2: not readable .unexpected end of data.; a field that",
+        ),
+        ('filepath,"title\nx.png,b\n', "its first line is not readable as the names of columns"),
     ],
     ids=str,
 )
@@ -133,6 +148,189 @@ def test_bad_csv(tmp_path, text, says):
     with pytest.raises(BadInput, match=says) as error:
         read_images(str(file), "train", 16)
     assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "separator, lines, rows",
+    [
+        # CC3M's: a quote that is never closed, or closed in another row.
+        (
+            "\t",
+            ['"a dog\t1.png\n', "\r\n", 'a 24" dog\t2.png\r\n', '"so" it is\t3.png'],
+            [(1, ['"a dog', "1.png"]), (3, ['a 24" dog', "2.png"]), (4, ['"so" it is', "3.png"])],
+        ),
+        # Quoted as csv.writer and pandas do it.
+        ("\t", ['"a ""dog"",\there"\t1.png\n'], [(1, ['a "dog",\there', "1.png"])]),
+        ("\t", ['1.png\t"two\n', 'lines"\n'], [(1, ["1.png", '"two']), (2, ['lines"'])]),
+        # The example of the docstring.
+        (
+            ",",
+            ['1.png,"a dog,\n', 'asleep"\n', "2.png,a cat\n"],
+            [(2, ["1.png", "a dog,\nasleep"]), (3, ["2.png", "a cat"])],
+        ),
+        # What an open quote took is read again, and may be quoted rightly.
+        (
+            ";",
+            ['1;"a\n', "2;b\n", '3;"c;\n', 'd"\n', '4;"e" f\n', '5;"g'],
+            [
+                (1, "not readable (';' expected after '\"'"),
+                (2, ["2", "b"]),
+                (4, ["3", "c;\nd"]),
+                (5, "not readable (';' expected after '\"'"),
+                (6, "not readable (unexpected end of data"),
+            ],
+        ),
+        (",", [], []),
+    ],
+)
+def test_rows_by_hand(separator, lines, rows):
+    found = [
+        (number, fields.split(")")[0] if isinstance(fields, str) else fields)
+        for number, fields in split_rows(lines, separator)
+    ]
+    assert found == rows
+
+
+def test_an_open_quote_in_a_tsv_is_a_part_of_the_caption(tmp_path):
+    """Each caption begins with one, and the first is longer than the csv module allows."""
+    words = ["x" * 200_000] + [f"caption {i}" for i in range(20_000)]
+    lines = [f'"{word}\t{i}.png\n' for i, word in enumerate(words)]
+    file = put(tmp_path / "a.tsv", "title\tfilepath\n" + "".join(lines))
+    unusable = []
+    records = list(open_spec(str(file), "train", unusable).records)
+    assert records == [Record(f"{i}.png", [f'"{word}']) for i, word in enumerate(words)]
+    assert unusable == []
+
+
+def test_an_open_quote_in_a_csv_costs_its_own_row(tmp_path):
+    lines = [f"{i}.png,number {i}\n" for i in range(1000)]
+    lines[7] = '7.png,"number 7\n'
+    lines[900] = '900.png,"number 900, says "me"\n'
+    file = put(tmp_path / "a.csv", "image,caption\n" + "".join(lines))
+    unusable = []
+    records = list(open_spec(str(file), "train", unusable).records)
+    assert records == [
+        Record(f"{i}.png", [f"number {i}"]) for i in range(1000) if i not in (7, 900)
+    ]
+    reason = (
+        "not readable (',' expected after '\"'); a field that begins with a quote must end with "
+        "one, and quotes inside are doubled"
+    )
+    assert unusable == [(f"{file} line 9", reason), (f"{file} line 902", reason)]
+
+
+def test_the_names_of_columns_are_those_of_the_docs(photos, tmp_path):
+    page = " ".join((Path(__file__).parents[3] / "docs/data.md").read_text().split())
+    for part, names in (("image", IMAGE_KEYS), ("caption", CAPTION_KEYS)):
+        listed = re.search(rf"The column of the {part} may be called (.*?)\.", page)[1]
+        assert tuple(re.findall(r"`(\w+)`", listed)) == names
+
+    # Each of them is understood, and the first one is taken.
+    for i, image_key in enumerate(IMAGE_KEYS):
+        for j, caption_key in enumerate(CAPTION_KEYS):
+            header = [*IMAGE_KEYS[:i:-1], image_key, *CAPTION_KEYS[:j:-1], caption_key]
+            row = ["not this"] * len(header)
+            row[header.index(image_key)], row[-1] = "photos/1.png", "this"
+            for spec in (
+                write_csv(tmp_path / "a.csv", [header, row]),
+                put(tmp_path / "a.json", [dict(zip(header, row, strict=True))]),
+            ):
+                images = read_images(str(spec), "train", 8, whole=True)
+                assert images.names == ["photos/1.png"] and images.captions == [["this"]]
+
+    file = write_csv(tmp_path / "a.csv", [("a", "b"), ("c", "d")])
+    with pytest.raises(BadInput, match=f"no column {' or '.join(IMAGE_KEYS)};"):
+        read_images(file, "train", 8)
+
+
+# --------------------------------------------------------------------------------------------------
+# A column of splits.
+
+
+def write_splits(kind, folder, rows):
+    """Rows (name, caption, split) as a file of this kind, and an image of each name."""
+    for i in range(12):
+        put(folder / f"{i}.png", image_file(i))
+    keys = ("image", "caption", "split")
+    objects = [dict(zip(keys, row, strict=True)) for row in rows]
+    if kind == "json":
+        return put(folder / "a.json", objects)
+    if kind == "jsonl":
+        return put(folder / "a.jsonl", "\n".join(map(json.dumps, objects)))
+    return write_csv(folder / f"a.{kind}", [keys, *rows], "," if kind == "csv" else "\t")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json"])
+def test_a_column_of_splits_is_followed(kind, tmp_path, capsys):
+    words = ["train", "val", "test", "Train ", "valid", "TEST"]
+    words += ["restval", "validation", "train", "dev", "train", "train"]
+    rows = [(f"{i}.png", f"it is {i}", word) for i, word in enumerate(words)]
+    rows += [("3.png", "again", "train"), ("2.png", "again", "test")]
+    # What cannot be used counts in its own split.
+    rows += [("", "no image", "test"), ("7.png", "", "val")]
+    spec = str(write_splits(kind, tmp_path, rows))
+    for split, numbers, unusable in (("train", (0, 3, 6, 8, 10, 11), 0), ("test", (2, 5), 1)):
+        wanted = {f"{i}.png": [f"it is {i}"] for i in numbers}
+        wanted["3.png" if split == "train" else "2.png"].append("again")
+        lacking = []
+        source = open_spec(spec, split, lacking)
+        assert source.has_splits and join_by_name(source.records) == [
+            Record(name, captions) for name, captions in wanted.items()
+        ]
+        assert len(lacking) == unusable
+    # Nothing else is held out of the training rows.
+    for whole in (False, True):
+        images = read_images(spec, "train", 8, whole=whole)
+        assert pairs(images) == {
+            "0.png": ["it is 0"],
+            "3.png": ["it is 3", "again"],
+            **{f"{i}.png": [f"it is {i}"] for i in (6, 8, 10, 11)},
+        }
+    said = capsys.readouterr().err
+    assert f"{spec}: split train of a" in said and "held out" not in said
+
+
+def test_a_row_without_a_known_split_is_skipped_and_counts_in_training(tmp_path, capsys):
+    rows = [(f"{i % 6}.png", f"caption {i}", "train") for i in range(40)]
+    rows += [("9.png", "a typing error", "tset"), ("10.png", "cut off"), ("11.png", "held", "test")]
+    # Its captions hold the separator, so nobody knows where its split is.
+    rows += [("10.png", "one", "two", "test")]
+    spec = str(write_splits("csv", tmp_path, rows[:40]))
+    write_csv(tmp_path / "a.csv", [("image", "caption", "split"), *rows])
+    with pytest.raises(BadInput, match="3 of 9 entries .* line 42: split 'tset' is none of train"):
+        read_images(spec, "train", 8)
+    said = capsys.readouterr().err
+    assert "line 43: split None is none of" in said and "line 45: more fields than colu" in said
+    assert pairs(read_images(spec, "test", 8)) == {"11.png": ["held"]}
+
+
+@pytest.mark.parametrize(
+    "words, split, says",
+    [
+        (
+            ["fold1", "fold2"],
+            "train",
+            "none of its 2 entries.*line 2: split 'fold1' is none of train, restval, .*, test .to "
+            "have splits ignored, rename split.",
+        ),
+        (["fold1", "fold2"], "test", "split test of a table .*, but empty"),
+        (["", ""], "train", "none of its 2 entries.*line 2: split '' is none of train"),
+        (["val", "val"], "test", "a.csv: no image of the split test, only of val .to have splits"),
+        (["train", "dev"], "test", "no image of the split test, only of train, val .to have"),
+        (["test", "test"], "train", "no image of the split train, only of test .to have"),
+        (
+            ["train", "test", "test"],
+            "train",
+            "a.csv: 0.png is in two splits, train and, in line 4, test; an image must be in one",
+        ),
+    ],
+)
+def test_splits_that_cannot_be_followed(tmp_path, words, split, says):
+    rows = [(f"{i % 2}.png", "a caption", word) for i, word in enumerate(words)]
+    spec = write_splits("csv", tmp_path, rows)
+    with pytest.raises(BadInput, match=says) as error:
+        read_images(str(spec), split, 8)
+    assert str(error.value).startswith(str(tmp_path / "a.csv"))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -160,7 +358,7 @@ def test_a_long_json_list(tmp_path):
     records = list(open_spec(str(tmp_path / "a.json"), "train", unusable).records)
     assert records == [Record(r["image"], [r["caption"]]) for r in rows if r["caption"]]
     without = [f"{tmp_path / 'a.json'} object {i + 1}" for i in range(0, 40_000, 97)]
-    assert unusable == [(name, "no image or no caption") for name in without]
+    assert unusable == [(name, "no caption") for name in without]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -206,18 +404,18 @@ COCO_IMAGE = {"id": 1, "file_name": "1.png"}
         ("a.jsonl", IMAGE_1 + '\n{"image": "1.', {}, "a.jsonl: line 2 is no JSON"),
         ("a.jsonl", '["image"]', {}, "line 1 is no object"),
         ("a.jsonl", '{"image": "1.png"}', {}, "no field title.* in line 1; its fields are image"),
-        ("a.jsonl", '{"image": null, "caption": "x"}', {}, "line 1: no image or no caption"),
+        ("a.jsonl", '{"image": null, "caption": "x"}', {}, "line 1: no image$"),
         (
             "a.jsonl",
             '{"image": "1.png", "caption": {"en": "x"}}',
             {},
-            "line 1: no image or no caption",
+            "line 1: no caption$",
         ),
         (
             "a.jsonl",
             '{"image": "1.png", "caption": [[], 3, null, ""]}',
             {},
-            "line 1: no image or no caption",
+            "line 1: no caption$",
         ),
         ("a.jsonl", "", {}, "a jsonl file, but empty"),
         ("a.jsonl", "[" * 100_000, {}, "RecursionError"),

@@ -3,6 +3,7 @@
 python -m pytest tests/data/images/test_pack.py
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -43,6 +44,7 @@ def test_what_a_pack_holds(tmp_path):
         "unusable.jsonl",
     ]
     content = json.loads((tmp_path / "out/pack.json").read_text())
+    assert re.fullmatch("[0-9a-f]{24}", content.pop("job"))
     assert content == {"format": 2, "size": 8, "images": 6, "records": 6}
     records = read_records(tmp_path / "out")
     assert {record.name: record.captions for record in records} == made.train
@@ -118,6 +120,72 @@ def test_killed_between_the_last_two_steps(stopped):
     assert contents(folder) == whole
 
 
+def test_a_kill_never_lets_other_images_in(stopped, tmp_path, monkeypatch):
+    """If the mark were written again, a kill in between could leave an empty one."""
+    spec, folder, whole = stopped
+
+    def stop(path, text):
+        open(path, "w").close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, "write_text", stop)
+        pack(spec, folder, 8)
+    other = str(put(tmp_path / "in/b.csv", "image,caption\n0.png,zero\n2.png,two\n"))
+    with pytest.raises(BadInput, match="an unfinished pack of other images"):
+        pack(other, folder, 8)
+    pack(spec, folder, 8)
+    assert contents(folder) == whole
+
+
+def test_packed_again_it_stays_as_it_is(many, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert command(monkeypatch, many, out, "--size", "8") == 0
+    whole = contents(out)
+    first = capsys.readouterr().out
+    # Nothing is decoded again, also where a kill left the mark of an unfinished pack.
+    monkeypatch.setattr(pack_module, "decode", None)
+    for mark in ("", "unfinished"):
+        if mark:
+            put(out / mark, json.loads(whole["pack.json"])["job"])
+        assert command(monkeypatch, many, out, "--size", "8") == 0
+        again = capsys.readouterr().out
+        assert again == first.replace(" packed;", " were packed before, and are the same;")
+        assert contents(out) == whole
+    # An older pack has no fingerprint.
+    old = {k: v for k, v in json.loads(whole["pack.json"]).items() if k != "job"}
+    put(out / "pack.json", old)
+    pack(many, out, 8)
+    assert json.loads((out / "pack.json").read_text()) == old
+
+
+@pytest.mark.parametrize(
+    "change, difference",
+    [
+        (lambda rows, folder: rows.pop(), "there are 11, not 10"),
+        (lambda rows, folder: rows.append("5.png,again\n"), "the captions of 5.png have changed"),
+        (lambda rows, folder: rows.insert(1, rows.pop()), "number 1 is 0.png, not 11.png"),
+        (
+            lambda rows, folder: put(folder / "2.png", image_file(3)),
+            "their files have changed, or lie in another folder",
+        ),
+        (None, "they have 8 pixels, not 16"),
+    ],
+)
+def test_a_finished_pack_of_other_images_is_refused(many, tmp_path, change, difference):
+    out = tmp_path / "out"
+    pack(many, out, 8)
+    whole = contents(out)
+    if change:
+        rows = Path(many).read_text().splitlines(True)
+        change(rows, Path(many).parent)
+        Path(many).write_text("".join(rows))
+    message = f"out: a finished pack of other images: {difference}; remove it, or name another"
+    with pytest.raises(BadInput, match=message):
+        pack(many, out, 8 if change else 16)
+    assert contents(out) == whole
+
+
 @pytest.mark.slow
 def test_a_killed_child_is_gone_on_with(tmp_path):
     """python -m data.images.pack, and a real SIGKILL when the first images are on disk."""
@@ -167,9 +235,10 @@ def test_two_at_once(many, tmp_path):
             out = tmp_path / f"out{i}"
             outs = [out] * 4
             answers = pool.map(attempt, [many, other, many, other], outs)
-            first, *rest = sorted(answers, key=lambda text: "not empty" in text)
-            assert contents(out) == alone[first]
-            assert all("is not empty; remove it" in text for text in rest)
+            # One of the two is packed, and is there for the other one who wants it.
+            *same, third, fourth = sorted(answers, key=lambda text: "a finished pack" in text)
+            assert same[0] == same[1] and contents(out) == alone[same[0]]
+            assert third == fourth and "a finished pack of other images: there are" in third
         for images in pool.map(lambda _: read_images(good, "train", 8, whole=True), range(4)):
             assert pairs(images) == {f"{i}.png": [str(i)] for i in readable}
 
@@ -186,8 +255,16 @@ FORMAT_1 = {"format": 1, "size": 8, "pictures": 6, "records": 6}
     [
         ("pack.json", "", "pack.json: truncated, corrupt"),
         ("pack.json", "[1]", "pack.json: truncated, corrupt"),
-        ("pack.json", WHOLE | {"format": 3}, "another version of this project; pack again"),
-        ("pack.json", FORMAT_1, "another version of this project; pack again"),
+        (
+            "pack.json",
+            WHOLE | {"format": 3},
+            "another version of this project; remove the folder and pack again",
+        ),
+        (
+            "pack.json",
+            FORMAT_1,
+            "another version of this project; remove the folder and pack again",
+        ),
         ("pack.json", WHOLE | {"size": "8"}, "corrupt"),
         (
             "pack.json",
@@ -233,11 +310,12 @@ def test_a_pack_of_the_first_format_is_refused_whole_and_unfinished(tmp_path):
     pack(spec, out, 8)
     (out / "records.jsonl").rename(out / "pictures.jsonl")
     put(out / "pack.json", FORMAT_1)
-    with pytest.raises(BadInput, match="pack.json: packed by another version .*; pack again"):
+    message = "pack.json: packed by another version .*; remove the folder and pack again"
+    with pytest.raises(BadInput, match=message):
         read_images(str(out), "train", 8)
-    with pytest.raises(BadInput, match="packed by another version"):
+    with pytest.raises(BadInput, match=message):
         open_folder(out)
-    with pytest.raises(BadInput, match="out is not empty; remove it"):
+    with pytest.raises(BadInput, match=message):
         pack(spec, out, 8)
     (out / "pack.json").unlink()
     put(out / "unfinished", "0123456789abcdef01234567")

@@ -3,20 +3,26 @@
 python -m pytest tests/data/images/test_pixels.py
 """
 
+import io
 import math
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from data.common import BadInput
 from data.images.pixels import (
     PIXEL_NORMS,
     image_digest,
     normalize_pixels,
+    open_image,
     random_crops,
     to_square,
 )
+from tests.data.images.example_data import png, png_chunk
 
 
 def test_to_square_turns_crops_and_flattens():
@@ -46,6 +52,62 @@ def test_to_square_turns_crops_and_flattens():
             to_square(Image.new("I", (9, 9), number), 8)
     for mode in ("L", "P", "CMYK", "1", "LA", "I;16", "I"):
         assert to_square(Image.new(mode, (9, 9)), 8).shape == (8, 8, 3)
+
+
+def png_of_16_bits(pixels, *chunks):
+    """(H, W, 1 or 3) uint16 -> the bytes of a PNG file. Pillow cannot write three colours so."""
+    height, width, colours = pixels.shape
+    size = struct.pack(">IIBBBBB", width, height, 16, 0 if colours == 1 else 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    content = [png_chunk(b"IHDR", size), *chunks, png_chunk(b"IDAT", zlib.compress(rows))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(content) + png_chunk(b"IEND", b"")
+
+
+def square_of(content, size=8):
+    with open_image(io.BytesIO(content)) as image:
+        return to_square(image, size)
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_16_bits_are_turned_and_flattened_as_8_bits_are(colours):
+    rng = np.random.default_rng(0)
+    upper = rng.integers(0, 200, (8, 8, colours), dtype=np.uint16)
+    pixels = upper << 8 | rng.integers(0, 256, (8, 8, colours), dtype=np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    turned = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    # One number, or one colour, is transparent: here that of the first pixel.
+    clear = png_chunk(b"tRNS", pixels[0, 0].astype(">u2").tobytes())
+
+    in_8_bits = Image.fromarray(np.broadcast_to(upper, (8, 8, 3)).astype(np.uint8))
+    in_8_bits = in_8_bits.transpose(Image.Transpose.ROTATE_270)
+    assert (square_of(png_of_16_bits(pixels, turned)) == np.asarray(in_8_bits)).all()
+    in_8_bits.putpixel((7, 0), (255, 255, 255))  # the first pixel is at the right now, and white
+    assert (square_of(png_of_16_bits(pixels, turned, clear)) == np.asarray(in_8_bits)).all()
+    # The image itself keeps what it says.
+    with open_image(io.BytesIO(png_of_16_bits(pixels, turned, clear))) as image:
+        before = dict(image.info)
+        to_square(image, 8)
+        assert image.info == before
+
+
+# pytest undoes the filter in data/images/pixels.py.
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_long_side_is_refused_before_it_is_decoded():
+    empty = png_chunk(b"IDAT", b"")
+    for width, height in ((1, 99_000_000), (65_536, 1)):
+        with pytest.raises(BadInput, match=f"{width} x {height} pixels, more than 65535 on a side"):
+            open_image(io.BytesIO(png(width, height, empty)))
+    assert open_image(io.BytesIO(png(1, 65_535, empty))).size == (1, 65_535)
+
+
+def test_eps_is_refused():
+    """Pillow would start another program to read it."""
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, "EPS")
+    assert Image.open(file).format == "EPS"
+    with pytest.raises(UnidentifiedImageError):
+        open_image(file)
 
 
 def test_normalized_pixels_by_hand():

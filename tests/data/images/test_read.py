@@ -4,6 +4,7 @@ python -m pytest tests/data/images/test_read.py
 """
 
 import csv
+import os
 import shutil
 import sys
 import zlib
@@ -26,6 +27,7 @@ from data.images.read import (
 )
 from data.vectors import OutsideVectors
 from data.world.shapes import WORLDS
+from tests.data.files.examples import refused, within
 from tests.data.images.example_data import (
     animation,
     image_file,
@@ -67,12 +69,14 @@ def test_held_out_tenth_is_by_content(photos, tmp_path):
         Image.new("RGB", (8, 8), (i, 255 - i, 7)).save(photos / f"copy{i}.png")
     names = [f"{kind}{i}.png" for i in range(200) for kind in ("n", "copy")]
     file = write_csv(tmp_path / "a.csv", [(f"photos/{name}", name) for name in names])
-    train, test = (read_images(file, split, 8) for split in ("train", "test"))
-    assert len(train) + len(test) == 400 and 10 < len(test) < 80
+    splits = ("train", "val", "test")
+    train, val, test = (read_images(file, split, 8) for split in splits)
+    assert len(train) + len(val) + len(test) == 400 and 10 < len(test) < 80 and 10 < len(val) < 80
     # A copy stays with its original.
-    assert not set(train.digests.tolist()) & set(test.digests.tolist())
+    digests = [set(images.digests.tolist()) for images in (train, val, test)]
+    assert len(set.union(*digests)) == sum(map(len, digests))
     # After the split every image still has its own caption.
-    for side in (train, test):
+    for side in (train, val, test):
         for i, name in enumerate(side.names):
             name = name.split("/")[-1]
             number = int(name.strip("copyn.g"))
@@ -229,6 +233,31 @@ def test_images_that_cannot(tmp_path, content, says):
     ):
         with pytest.raises(BadInput, match=f"none of its 1 entries.*{says}"):
             read_images(str(spec), "train", 8)
+
+
+def test_only_regular_files_of_a_sensible_size_are_read(tmp_path):
+    """A pipe would never end, and a device would fill the memory."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("/dev/zero")
+    put(tmp_path / "huge.png", image_file(0))
+    os.truncate(tmp_path / "huge.png", 500_000_001)  # a hole: it takes no room on the disk
+    put(tmp_path / "good.png", image_file(3))
+    names = ["pipe.png", "folder.png", "link.png", "/dev/zero", "huge.png", "good.png"]
+    with within(10):
+        images, skipped = decode_files(names, tmp_path, 8)
+    assert images.names == ["good.png"]
+    reasons = ["no regular file"] * 4 + ["has 500,000,001 bytes, more than 500,000,000"]
+    assert [reason for _, reason in skipped] == reasons
+
+
+def test_a_specification_that_is_a_pipe_or_a_device_is_refused(tmp_path):
+    for name in ("a.csv", "a.jsonl", "a.json", "a.tar"):
+        os.mkfifo(tmp_path / name)
+        with refused(tmp_path / name, "no such file"):
+            read_images(str(tmp_path / name), "train", 8)
+    with refused("/dev/zero", "no such file"):
+        read_images("/dev/zero", "train", 8)
 
 
 # --------------------------------------------------------------------------------------------------

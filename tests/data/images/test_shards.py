@@ -8,9 +8,11 @@ import tarfile
 import numpy as np
 import pytest
 
+import data.images.pack
+import data.images.shards
 from data.common import BadInput
 from data.images.formats import open_spec
-from data.images.pack import pack
+from data.images.pack import decode, pack
 from data.images.read import read_images
 from data.images.shards import expand_braces
 from tests.data.images.example_data import image_file, pairs, put, tar
@@ -144,6 +146,19 @@ def test_a_key_that_comes_twice_is_counted_not_mixed(tmp_path):
         records = open_spec(str(tar(tmp_path / "a.tar", members)), "train", unusable).records
         assert {record.name: record.captions for record in records} == wanted
         assert unusable == [("a.tar/k1", "this key comes twice")]
+
+
+def test_a_text_or_an_image_that_is_too_long_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(data.images.shards, "MAX_TEXT_BYTES", 9)
+    monkeypatch.setattr(data.images.pack, "MAX_BYTES", len(image_file(0)))
+    members = {"0.png": image_file(0), "0.txt": "nine char", "1.png": image_file(1)}
+    members |= {"1.txt": "ten charac", "2.png": image_file(0) + b"more", "2.txt": "two"}
+    unusable = []
+    source = open_spec(str(tar(tmp_path / "a.tar", members)), "train", unusable)
+    first, third = source.records
+    assert first.captions == ["nine char"] and unusable == [("a.tar/1", "no caption")]
+    assert decode(first, source.root, 8).width == 12
+    assert "bytes, more than" in decode(third, source.root, 8)
 
 
 @pytest.mark.parametrize("size", [-1536, 1 << 80], ids=["negative", "huge"])
