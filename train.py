@@ -48,7 +48,7 @@ from data.common import (
 from data.files.runs import SEEN, read_run, save_tensors
 from data.files.tensors import mismatch
 from data.files.vit import load_vit
-from data.images.formats import Columns
+from data.images.formats import CAPTION_KEYS, IMAGE_KEYS, Columns
 from data.images.pixels import PIXEL_NORMS
 from data.images.read import CaptionedImages, read_images
 from data.vectors import ImageViews, OutsideVectors, outside_views, read_views
@@ -113,11 +113,11 @@ class Config:
     )
     csv_separator: str = flag("", "column separator (default: found in the header)")
     csv_img_key: str = flag(
-        "", "column or field of image paths (default: filepath, image or file_name)"
+        "", f"column or field of image paths (default: {', '.join(IMAGE_KEYS)})"
     )
     csv_caption_key: str = flag(
         "",
-        "column or field of captions (default: title, caption or text; built-in worlds: short, "
+        f"column or field of captions (default: {', '.join(CAPTION_KEYS)}; built-in worlds: short, "
         "paraphrase, long, mixed)",
     )
     image_root: str = flag(
