@@ -261,6 +261,11 @@ class Config:
         for f in fields(self):
             value, choices = getattr(self, f.name), f.metadata["choices"]
             low, high = f.metadata["low"], f.metadata["high"]
+            # A damaged run may hold anything. A whole number stands for a float, too.
+            types = (int, float) if f.type is float else (f.type,)
+            is_default = value is None and f.default is None
+            if type(value) not in types and not is_default:
+                raise BadInput(f"{name_of(f)} {value!r} is not of type {f.type.__name__}")
             if choices and value not in choices:
                 raise BadInput(
                     f"{name_of(f)} {value!r} is unknown; choose one of {', '.join(choices)}"

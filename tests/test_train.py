@@ -340,6 +340,13 @@ def test_values_out_of_range_are_refused(name, value):
         train.Config(**{"resume": "runs/x" if name == "out" else "", name: value})
 
 
+@pytest.mark.parametrize("name, value", [("seed", []), ("lr", "x"), ("steps", True), ("out", 5)])
+def test_values_of_another_type_are_refused(name, value):
+    """The configuration of a damaged run may hold them."""
+    with pytest.raises(BadInput, match=f"--{name} .* is not of type"):
+        train.Config(**{name: value})
+
+
 def test_the_loop_passes_duplicates_steps_the_rate_and_clamps(small, monkeypatch):
     seen = []
 
