@@ -248,7 +248,9 @@ class Config:
     out: str = flag("", "run folder (default: runs/METHOD)")
     resume: str = flag("", "run folder to go on with; flags that are not given come from it")
     init_from: str = flag(
-        "", "run whose weights a new run begins with; flags that are not given come from it"
+        "",
+        "run whose weights a new run begins with; flags of data and model that are not given come "
+        "from it",
     )
 
     def __post_init__(self):
@@ -392,6 +394,11 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
                 f"{run_folder} was made by another version of this project (it has the flag "
                 f"{min(unknown)}); train again"
             )
+        if "init_from" in given:
+            # The same data and model, but another training: --epochs and the like are not taken.
+            names = [f.name for f in fields(Config)]
+            names = names[: names.index("batch_size")]
+            inherited = {name: value for name, value in inherited.items() if name in names}
     cfg = Config(**inherited | given)
 
     idle = flags_without_effect(cfg)
