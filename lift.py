@@ -1136,10 +1136,13 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         config, state = saved["config"], saved["model"]
         method = METHODS[config["method"]]
         sizes, source = select(Sizes, config), select(TextSource, config)
-        numbers = [value for value in vars(sizes).values() if isinstance(value, int)]
-        # A few damaged bytes may ask for a million blocks.
-        is_possible = min(numbers) > 0 and sizes.text_depth <= len(state)
-        if not is_possible or sizes.text_width % sizes.text_heads:
+        is_possible = all(value > 0 for value in vars(sizes).values() if isinstance(value, int))
+        if method.text is TextTransformer:
+            # A few damaged bytes may ask for a million blocks.
+            width = state["text.token_embedding.weight"].shape[-1]
+            is_possible &= width == sizes.text_width and sizes.text_depth <= len(state)
+            is_possible = is_possible and sizes.text_width % sizes.text_heads == 0
+        if not is_possible:
             raise BadInput(f"damaged: no model has such sizes: {sizes}")
         tokenize = text_inputs(method.text.inputs, source, device)
         if source.text_features:
@@ -1170,12 +1173,14 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         if method.labels:
             label_fitted = [state[f"labels.{name}"] for name in WordLabels.fitted]
         llama = live_llama(source) if method.text.needs_llama else None
-        model = TwoTower(
-            config["method"], sizes, fitted, config["unlock"], image_width, llama, label_fitted
-        )
-        problem = mismatch(state, model, "its configuration wants")
+        parts = (fitted, config["unlock"], image_width, llama, label_fitted)
+        # First the shapes alone: parameters on this device take no memory, whatever their size.
+        with torch.device("meta"):
+            shapes = TwoTower(config["method"], sizes, *parts)
+        problem = mismatch(state, shapes, "its configuration wants")
         if problem:
             raise BadInput(problem)
+        model = TwoTower(config["method"], sizes, *parts)
         model.load_state_dict(state)
 
     def transform(image):

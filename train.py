@@ -48,7 +48,7 @@ from data.common import (
 from data.files.runs import SEEN, read_run, save_tensors
 from data.files.tensors import mismatch
 from data.files.vit import load_vit
-from data.images.formats import Columns
+from data.images.formats import CAPTION_KEYS, IMAGE_KEYS, Columns
 from data.images.pixels import PIXEL_NORMS
 from data.images.read import CaptionedImages, read_images
 from data.vectors import ImageViews, OutsideVectors, outside_views, read_views
@@ -113,11 +113,11 @@ class Config:
     )
     csv_separator: str = flag("", "column separator (default: found in the header)")
     csv_img_key: str = flag(
-        "", "column or field of image paths (default: filepath, image or file_name)"
+        "", f"column or field of image paths (default: {', '.join(IMAGE_KEYS)})"
     )
     csv_caption_key: str = flag(
         "",
-        "column or field of captions (default: title, caption or text; built-in worlds: short, "
+        f"column or field of captions (default: {', '.join(CAPTION_KEYS)}; built-in worlds: short, "
         "paraphrase, long, mixed)",
     )
     image_root: str = flag(
@@ -251,7 +251,9 @@ class Config:
     out: str = flag("", "run folder (default: runs/METHOD)")
     resume: str = flag("", "run folder to go on with; flags that are not given come from it")
     init_from: str = flag(
-        "", "run whose weights a new run begins with; flags that are not given come from it"
+        "",
+        "run whose weights a new run begins with; flags of data and model that are not given come "
+        "from it",
     )
 
     def __post_init__(self):
@@ -264,6 +266,11 @@ class Config:
         for f in fields(self):
             value, choices = getattr(self, f.name), f.metadata["choices"]
             low, high = f.metadata["low"], f.metadata["high"]
+            # A damaged run may hold anything. A whole number stands for a float, too.
+            types = (int, float) if f.type is float else (f.type,)
+            is_default = value is None and f.default is None
+            if type(value) not in types and not is_default:
+                raise BadInput(f"{name_of(f)} {value!r} is not of type {f.type.__name__}")
             if choices and value not in choices:
                 raise BadInput(
                     f"{name_of(f)} {value!r} is unknown; choose one of {', '.join(choices)}"
@@ -390,6 +397,11 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
                 f"{run_folder} was made by another version of this project (it has the flag "
                 f"{min(unknown)}); train again"
             )
+        if "init_from" in given:
+            # The same data and model, but another training: --epochs and the like are not taken.
+            names = [f.name for f in fields(Config)]
+            names = names[: names.index("batch_size")]
+            inherited = {name: value for name, value in inherited.items() if name in names}
     cfg = Config(**inherited | given)
 
     idle = flags_without_effect(cfg)

@@ -307,8 +307,11 @@ def read_views(
     store = VectorStore(path, (n_views, tower.width), np.float32)
     keys = [key_of(str(i)) for i in range(N)]
     store.fill(keys, make, description="reading images", unit="image")
-    # Nobody else writes this file, and it is filled in order: record i is image i.
-    vectors, _, _ = store.read(keys)
+    # Nobody else writes this file, and it is filled in order: record i is image i, unless the file
+    # was damaged.
+    vectors, rows, _ = store.read(keys)
+    if not np.array_equal(rows, np.arange(len(vectors))):
+        vectors = vectors[rows]
     return ImageViews(vectors, fingerprint, seed, device)
 
 

@@ -929,6 +929,9 @@ def test_damaged_runs_are_told_in_one_line(damaged):
         (setting("text_width", -32), "no model has such sizes"),
         (setting("text_heads", 3), "no model has such sizes"),
         (setting("text_depth", 10**9), "no model has such sizes"),
+        (setting("text_width", 1 << 31), "no model has such sizes"),
+        (setting("embed_dim", 1 << 31), "image_head.weight has shape"),
+        (setting("image_size", 1 << 20), "visual.pos_embed has shape"),
         (lambda c: c.update(config=[1]), "damaged: config is of type list, not dict"),
         (lambda c: c.update(step="6"), "damaged: step is of type str, not int"),
         (lambda c: c.update(seen=[1]), "damaged: seen is of type list, not Tensor"),
@@ -944,6 +947,11 @@ def test_damaged_runs_are_told_in_one_line(damaged):
         (weight(torch.ones(192, device="meta")), "no plain table of numbers"),
     ):
         assert says in damaged(change), says
+
+
+def test_a_size_that_a_run_does_not_use_may_be_any(small):
+    train.train(train.Config(method="lift", **small | {"text_depth": 500, "embed_dim": 1 << 31}))
+    assert lift.load(small["out"])[0].image_head[2].out_features == 8
 
 
 def test_an_exported_run_whose_configuration_is_damaged_is_refused(small, tmp_path):

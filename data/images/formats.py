@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.common import BadInput, interpreting
-from data.images.shards import DAMAGED, Sample, expand_braces, read_samples
+from data.images.shards import DAMAGED, MAX_TEXT_BYTES, Sample, expand_braces, read_samples
 from data.world import shapes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -635,6 +635,9 @@ def folder_records(
         text_file = texts.get(image.with_suffix(""))
         if text_file is None:
             unusable.append((name, "no .txt file of the same name beside it"))
+            continue
+        if not text_file.is_file() or text_file.stat().st_size > MAX_TEXT_BYTES:
+            unusable.append((name, "its .txt file is no regular file, or too long"))
             continue
         try:
             captions = clean_captions(text_file.read_text("utf-8-sig").splitlines())

@@ -318,6 +318,8 @@ def open_folder(folder: Path) -> Packed:
             )
         size, n_images, n_records = content["size"], content["images"], content["records"]
         job = content.get("job", "")
+        if not all(type(number) is int for number in (size, n_images, n_records)):
+            raise ValueError("its size and counts are no whole numbers")
     with interpreting(folder):
         for name, wanted in (
             ("images.u8", n_images * size * size * 3),
@@ -347,6 +349,12 @@ def open_folder(folder: Path) -> Packed:
     return Packed(images.reshape(n_images, size, size, 3), index, skipped, job)
 
 
+def are_texts(captions: object) -> bool:
+    """Is it a list of one text or more?"""
+    is_list = isinstance(captions, list) and len(captions) > 0
+    return is_list and all(isinstance(caption, str) for caption in captions)
+
+
 def read_records(folder: Path) -> list[Record]:
     """The records of a pack. BadInput if they are damaged."""
     records = []
@@ -354,7 +362,7 @@ def read_records(folder: Path) -> list[Record]:
     with interpreting(path), open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             name, captions = json.loads(line)
-            if not isinstance(name, str) or not isinstance(captions, list):
+            if not isinstance(name, str) or not are_texts(captions):
                 raise BadInput(f"line {number} is no name with a list of captions; pack again")
             records.append(Record(name, captions))
     return records

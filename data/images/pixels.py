@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from data.common import BadInput
+from data.common import BadInput, check_regular
 
 # Mean and standard deviation of red, green and blue, as the image towers of other projects expect
 # them. The towers here take CLIP's (contrastive language-image pre-training), as in open_clip.
@@ -46,9 +46,11 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def open_image(file: str | Path | BinaryIO) -> Image.Image:
     """Open an image of one of the FORMATS. Its pixels are read later, when they are asked for.
 
-    BadInput for too many pixels or too long a side; Pillow's own errors, of a dozen types, for what
-    is no image.
+    BadInput for a pipe or a device, and for too many pixels or too long a side; Pillow's own
+    errors, of a dozen types, for what is no image.
     """
+    if isinstance(file, (str, Path)):
+        check_regular(file)
     image = Image.open(file, formats=FORMATS)
     width, height = image.size
     if width * height > MAX_PIXELS:

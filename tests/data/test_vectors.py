@@ -489,6 +489,16 @@ def test_views_are_completed_after_a_kill_with_the_same_vectors(monkeypatch, tmp
         assert file.read_bytes() == blob
 
 
+def test_views_of_a_damaged_file_are_not_those_of_other_images(monkeypatch, tmp_path, tower):
+    monkeypatch.setenv("LIFT_CACHE", str(tmp_path))
+    images = read_images("shapes", "train", 32, num_samples=10)
+    whole = views_of(images, tower, crop_scale=0.5, n_views=2).vectors.clone()
+    (file,) = (tmp_path / "views").iterdir()
+    size = 16 + 4 * 2 * 192
+    file.write_bytes(file.read_bytes()[3 * size :])  # the first three images are lost
+    assert torch.equal(views_of(images, tower, crop_scale=0.5, n_views=2).vectors, whole)
+
+
 # --------------------------------------------------------------------------------------------------
 # A folder of images, for search.
 

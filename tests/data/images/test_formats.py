@@ -5,12 +5,14 @@ python -m pytest tests/data/images/test_formats.py
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import data.images.formats
 from data.common import BadInput
 from data.images.formats import (
     CAPTION_KEYS,
@@ -348,6 +350,22 @@ def test_folder(photos):
     i = images.names.index("7.png")
     assert images.captions[i] == ["image 7", "or number 7"]
     assert (images.pixels([i])[0] == (70, 0, 200)).all()
+
+
+def test_a_text_that_is_a_pipe_or_too_long_is_left_out(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(data.images.formats, "MAX_TEXT_BYTES", 9)
+    put(tmp_path / "f" / "0.png", image_file(0))
+    put(tmp_path / "f" / "0.txt", "nine char")
+    put(tmp_path / "f" / "1.png", image_file(1))
+    put(tmp_path / "f" / "1.txt", "ten charac")
+    put(tmp_path / "f" / "2.png", image_file(2))
+    os.mkfifo(tmp_path / "f" / "2.txt")
+    unusable = []
+    records = open_spec(str(tmp_path / "f"), "train", unusable).records
+    assert [record.name for record in records] == ["0.png"]
+    assert unusable == [
+        (f"{i}.png", "its .txt file is no regular file, or too long") for i in (1, 2)
+    ]
 
 
 def test_a_long_json_list(tmp_path):

@@ -266,6 +266,8 @@ FORMAT_1 = {"format": 1, "size": 8, "pictures": 6, "records": 6}
             "another version of this project; remove the folder and pack again",
         ),
         ("pack.json", WHOLE | {"size": "8"}, "corrupt"),
+        ("pack.json", WHOLE | {"size": 8.0}, "no whole numbers"),
+        ("pack.json", WHOLE | {"images": ["x"]}, "no whole numbers"),
         (
             "pack.json",
             WHOLE | {"images": 5},
@@ -284,6 +286,8 @@ FORMAT_1 = {"format": 1, "size": 8, "pictures": 6, "records": 6}
         ("records.jsonl", b"\xff\n" * 6, "corrupt"),
         ("records.jsonl", b"[]\n" * 6, "corrupt"),
         ("records.jsonl", b'["0.png", 7]\n' * 6, "line 1 is no name with a list of captions"),
+        ("records.jsonl", b'["0.png", [true]]\n' * 6, "line 1 is no name with a list of captions"),
+        ("records.jsonl", b'["0.png", []]\n' * 6, "line 1 is no name with a list of captions"),
         ("records.jsonl", None, "records.jsonl: no such file"),
     ],
 )

@@ -5,6 +5,7 @@ python -m pytest tests/data/images/test_pixels.py
 
 import io
 import math
+import os
 import struct
 import zlib
 
@@ -22,6 +23,7 @@ from data.images.pixels import (
     random_crops,
     to_square,
 )
+from tests.data.files.examples import refused
 from tests.data.images.example_data import png, png_chunk
 
 
@@ -99,6 +101,12 @@ def test_a_long_side_is_refused_before_it_is_decoded():
         with pytest.raises(BadInput, match=f"{width} x {height} pixels, more than 65535 on a side"):
             open_image(io.BytesIO(png(width, height, empty)))
     assert open_image(io.BytesIO(png(1, 65_535, empty))).size == (1, 65_535)
+
+
+def test_an_image_from_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with refused(tmp_path / "pipe.png", "no regular file"):
+        open_image(tmp_path / "pipe.png")
 
 
 def test_eps_is_refused():
