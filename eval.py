@@ -43,7 +43,7 @@ from torch import Tensor
 import lift
 from data import benchmarks, search
 from data.benchmarks import Result, Task
-from data.common import BadInput, parse_flags, pick_device, select
+from data.common import BadInput, parse_flags, pick_device, replacing, select
 from data.common import run as run_command
 from data.files.runs import SEEN, read_run
 from data.images.formats import Columns, add_column_flags
@@ -378,7 +378,8 @@ class Run:
         self.step = checkpoint["step"]
         self.cost = checkpoint["cost"]
         self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
-        self.for_search = checkpoint["search"]
+        self.captions = checkpoint["captions"]  # some that it was trained on
+        self.curve = checkpoint["curve"]  # entries of the validation curve; see train.score_batch
         self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
 
@@ -650,8 +651,10 @@ def name_of_files(args: argparse.Namespace) -> str:
         for flag, value in asked.items():
             if Path(value).exists():  # a path; two spellings of it are one
                 asked[flag] = str(Path(value).resolve())
+        # The path of the test, if one is named.
+        first = next(iter(asked.values())) if parts or "data" in asked else "columns"
         digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=3).hexdigest()
-        name = "-".join(["", *parts, Path(next(iter(asked.values()))).stem, digest])
+        name = "-".join(["", *parts, Path(first).stem, digest])
     return name + ("-split-val" if args.split == "val" else "")
 
 
@@ -663,8 +666,8 @@ def check_same_images(runs: Sequence[Run], tasks: Sequence[Task]) -> None:
         if not same_images or task.captions != first.captions:
             sets = [f"{run.folder}: {task.data}" for run, task in zip(runs, tasks, strict=True)]
             raise BadInput(
-                f"the runs hold out different images ({', '.join(sets)}); name one set for all "
-                "with --data"
+                f"the runs hold out different images ({', '.join(sets)}); name one set with --data "
+                "that none of them was trained on"
             )
 
 
@@ -680,8 +683,8 @@ def search_or_classify(run: Run, args: argparse.Namespace) -> None:
             image_size=run.config["image_size"],
             model_path=run.model_path,
             seen_digests=run.seen_digests,
-            captions=run.for_search["captions"],
-            best_wrong=run.for_search["best_wrong"],
+            captions=run.captions,
+            scores=run.curve[-1]["val"] if run.curve else None,
             drawing=Path(args.report or run.folder / "search.png"),
         )
     else:
@@ -700,7 +703,7 @@ def main() -> None:
     args = parse_flags(build_parser())
     others = ("zeroshot", "sugarcrepe", "winoground", "search", "classify")
     if args.split == "val" and any(getattr(args, name) for name in others):
-        raise BadInput("--split val goes with images that have captions only")
+        raise BadInput(f"--split val cannot be given with --{', --'.join(others)}")
     check_report_path(args)
     device = pick_device(args.device)
     if args.search or args.classify:
@@ -716,7 +719,8 @@ def main() -> None:
     name = name_of_files(args)
     for result in results:
         result.folder.mkdir(exist_ok=True)
-        (result.folder / f"eval{name}.json").write_text(json.dumps(result.scores, indent=1))
+        with replacing(result.folder / f"eval{name}.json") as file:
+            file.write(json.dumps(result.scores, indent=1).encode())
 
     scores = results[0].scores
     counts = [f"{n} {what}" for what, n in scores["counts"].items()]

@@ -1114,6 +1114,15 @@ def live_llama(source: TextSource) -> Llama:
     return llm.model
 
 
+def fitted_of(method: Method, state: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """What the text tower and the labels were fitted to, from a run's weights."""
+    # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not.
+    # Sums in another order differ in their last bit, and both files are the same model.
+    fitted = [state[f"text.{name}"].contiguous() for name in method.text.fitted]
+    names = WordLabels.fitted if method.labels else ()
+    return fitted, [state[f"labels.{name}"] for name in names]
+
+
 def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
     """Load a trained run -> (model, transform, tokenize). The three names are open_clip's.
 
@@ -1166,12 +1175,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
                 )
             image_width = outside.vectors.shape[-1]
 
-        # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not.
-        # Sums in another order differ in their last bit, and both files are the same model.
-        fitted = [state[f"text.{name}"].contiguous() for name in method.text.fitted]
-        label_fitted = ()
-        if method.labels:
-            label_fitted = [state[f"labels.{name}"] for name in WordLabels.fitted]
+        fitted, label_fitted = fitted_of(method, state)
         llama = live_llama(source) if method.text.needs_llama else None
         parts = (fitted, config["unlock"], image_width, llama, label_fitted)
         # First the shapes alone: parameters on this device take no memory, whatever their size.

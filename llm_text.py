@@ -579,7 +579,7 @@ def llm_path(path: str | Path | None) -> Path:
     if not path:
         return fetch_default()
     if not Path(path).exists():
-        advice = ""
+        advice = "; name a GGUF file or a Hugging Face folder, or leave --llm out"
         if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
             advice = (
                 "; names of the Hugging Face hub are not downloaded. Fetch the folder yourself: "

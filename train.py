@@ -50,7 +50,7 @@ from data.files.tensors import mismatch
 from data.files.vit import load_vit
 from data.images.formats import CAPTION_KEYS, IMAGE_KEYS, Columns
 from data.images.pixels import PIXEL_NORMS
-from data.images.read import CaptionedImages, read_images
+from data.images.read import MIN_VAL, CaptionedImages, read_images
 from data.vectors import ImageViews, OutsideVectors, outside_views, read_views
 from data.world import shapes
 from llm_text import POOLS, TextInputs, TextSource, text_inputs
@@ -60,10 +60,10 @@ from vit import KINDS, SIZES, ViT
 # The flags. Names are open_clip's where it has them.
 
 # Defaults that follow the size of the data; see `sized`.
-FEW_STEPS = 50  # fewer are warned of
-MIN_STEPS = 300  # fewer teach little, however few images there are
-FEW_IMAGES = 5_000  # a run that sees fewer images of a user's learns them by heart
-FEW_CROP_SCALE = 0.6
+MIN_STEPS = 300  # by default there are at least so many
+FEW_IMAGES = 5_000  # with fewer images of your own, crops are the default
+FEW_CROP_SCALE = 0.6  # the smallest part that these crops keep
+WARN_STEPS = 50  # fewer steps get a warning
 
 
 def flag(
@@ -104,7 +104,7 @@ class Config:
         section="data",
     )
     val_data: str = flag(
-        "", "images to evaluate on (default: the built-in test scenes, or a tenth of --data)"
+        "", "test images (default: the built-in test scenes, or a tenth of --data)"
     )
     train_num_samples: int = flag(
         0,
@@ -252,8 +252,8 @@ class Config:
     resume: str = flag("", "run folder to go on with; flags that are not given come from it")
     init_from: str = flag(
         "",
-        "run whose weights a new run begins with; flags of data and model that are not given come "
-        "from it",
+        "run whose weights a new run begins with; flags of the model and of the text vectors that "
+        "are not given come from it",
     )
 
     def __post_init__(self):
@@ -397,11 +397,10 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
                 f"{run_folder} was made by another version of this project (it has the flag "
                 f"{min(unknown)}); train again"
             )
-        if "init_from" in given:
-            # The same data and model, but another training: --epochs and the like are not taken.
-            names = [f.name for f in fields(Config)]
-            names = names[: names.index("batch_size")]
-            inherited = {name: value for name, value in inherited.items() if name in names}
+        if given.get("init_from"):
+            if "data" not in given:
+                raise BadInput("--init-from begins another training; name its images with --data")
+            inherited = {name: inherited[name] for name in names_of_model()}
     cfg = Config(**inherited | given)
 
     idle = flags_without_effect(cfg)
@@ -409,6 +408,16 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
         if name in idle:
             print(f"note: --{name.replace('_', '-')} has no effect: {idle[name]}", file=sys.stderr)
     return cfg
+
+
+def names_of_model() -> list[str]:
+    """The fields of Config that decide the model and the captions' vectors."""
+    names, section = [], ""
+    for f in fields(Config):
+        section = f.metadata["section"] or section
+        if section in ("method", "image tower", "text tower"):
+            names.append(f.name)
+    return names
 
 
 def flags_without_effect(cfg: Config) -> dict[str, str]:
@@ -446,7 +455,8 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
     if cfg.image_features:
         for name in ("model", "image_pool", "crop_scale"):
             idle[name] = "--image-features stand for the image tower"
-    if trains_image_tower or cfg.crop_scale == 1 or cfg.image_features:
+    no_crops = cfg.crop_scale == 1 or (cfg.crop_scale is None and cfg.data in shapes.WORLDS)
+    if trains_image_tower or no_crops or cfg.image_features:
         idle["image_views"] = "it needs a frozen image tower and --crop-scale below 1"
     if not method.trains:
         for name in ("lr", "beta1", "beta2", "eps", "wd", "warmup", "grad_clip_norm", "precision"):
@@ -526,7 +536,8 @@ def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
             if name in ("epochs", "steps"):
                 advice = (
                     "the schedule of the learning rate depends on it. Leave the flag out to go on. "
-                    f"To train longer, begin a new run with these weights: --init-from {folder}"
+                    f"To train longer, begin a new run with these weights: --init-from {folder} "
+                    f"--data {cfg.data} --lr 2e-4 --out ANOTHER"
                 )
             raise BadInput(
                 f"{folder} was made with --{name.replace('_', '-')} {value}, not "
@@ -545,8 +556,6 @@ def check_files(cfg: Config) -> None:
         load_image_weights(cfg, ViT(cfg.model, cfg.image_size, cfg.image_pool))
     if cfg.image_features:
         OutsideVectors(cfg.image_features)
-    if cfg.init_from and not cfg.resume:
-        read_run(cfg.init_from)
 
 
 def load_image_weights(cfg: Config, tower: nn.Module) -> None:
@@ -569,32 +578,50 @@ def read_training_images(cfg: Config) -> CaptionedImages:
     )
 
 
-# Validation images that are scored while a run trains, at most, and as many training images.
-WATCHED = 256
+# Validation images of the validation curve, at most, and as many training images.
+MAX_CURVE = 256
 
 
-def read_val_images(cfg: Config) -> CaptionedImages | None:
-    """Some validation images, to watch the run by. None where there are none."""
+def read_val_images(cfg: Config, seen_digests: np.ndarray) -> CaptionedImages | None:
+    """The images of the validation curve. None where there are too few to say anything.
+
+    seen_digests  of training images; none of these is taken. A file's own splits may overlap, and a
+                  run that began with another's weights has learned from that one's images, too
+    """
     is_built_in = cfg.data in shapes.WORLDS
     # Files of outside vectors list no validation scenes of a built-in world.
     if cfg.val_frequency == 0 or (is_built_in and (cfg.image_features or cfg.text_features)):
         return None
-    images = read_images(
-        cfg.data,
-        "val",
-        cfg.image_size,
-        select(Columns, asdict(cfg)),
-        num_samples=WATCHED,
-        whole=bool(cfg.val_data),
-    )
-    return images if len(images) else None
+    columns = select(Columns, asdict(cfg))
+    count = MAX_CURVE if is_built_in else 0
+    try:
+        images = read_images(cfg.data, "val", cfg.image_size, columns, count, bool(cfg.val_data))
+    except BadInput as error:
+        print(f"note: no validation curve: {error}", file=sys.stderr)
+        return None
+    is_new = ~np.isin(images.digests, seen_digests)
+    if not is_new.all():
+        print(
+            f"note: {(~is_new).sum()} validation images were trained on and are left out",
+            file=sys.stderr,
+        )
+    # In the order of their digests: a file may be sorted by classes, and its first images alike.
+    order = np.argsort(images.digests)
+    images = images.take(order[is_new[order]][:MAX_CURVE])
+    if len(images) < MIN_VAL:
+        print(
+            f"note: no validation curve: only {len(images)} images for it, fewer than {MIN_VAL}",
+            file=sys.stderr,
+        )
+        return None
+    return images
 
 
-def sized(cfg: Config, n_images: int, n_watched: int) -> Config:
-    """The same with the defaults that follow the size of the data put in place.
+def sized(cfg: Config, n_images: int, n_curve: int) -> Config:
+    """A copy in which the defaults that follow the size of the data are numbers.
 
-    n_images   for training
-    n_watched  validation images that are scored while the run trains
+    n_images  for training
+    n_curve   of the validation curve
     """
     steps_per_epoch = max(1, n_images // cfg.batch_size)
     epochs = cfg.epochs
@@ -611,7 +638,7 @@ def sized(cfg: Config, n_images: int, n_watched: int) -> Config:
     # To score an image takes about a third of the time that it takes to train on one.
     val_frequency = cfg.val_frequency
     if val_frequency is None:
-        val_frequency = math.ceil(2 * n_watched / 3 / 0.02 / cfg.batch_size)
+        val_frequency = max(1, math.ceil(2 * n_curve / 3 / 0.02 / cfg.batch_size))
     return replace(cfg, epochs=epochs, crop_scale=crop_scale, val_frequency=val_frequency)
 
 
@@ -644,12 +671,6 @@ def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextInputs]) 
     a file of the cache.
     """
     captions = DistinctCaptions(images.captions)
-    # Known now, and not after the language model has read everything.
-    if wants_lda(cfg) and (np.diff(captions.starts) < 2).all():
-        raise BadInput(
-            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
-            "two (built-in worlds: --csv-caption-key paraphrase)"
-        )
     begun = time.time()
     reader, *label_readers = readers
     inputs, cut_share = reader.read(captions)
@@ -694,8 +715,35 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     return directions
 
 
-def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift.TwoTower:
-    """The model of a method, with what its text tower makes of the captions, and its weights."""
+def read_parent(cfg: Config) -> dict | None:
+    """The run whose weights this one begins with (--init-from). None where there is none.
+
+    A resumed run has its own weights, whatever it began with.
+    """
+    return read_run(cfg.init_from) if cfg.init_from and not cfg.resume else None
+
+
+def check_same_texts(cfg: Config, reader: TextInputs, parent: dict) -> None:
+    """BadInput if the weights to begin with are made for other vectors of captions."""
+    fingerprint = parent["text_fingerprint"]
+    if cfg.text_features:
+        is_same = reader.had(fingerprint)
+    else:
+        is_same = reader.fingerprint == fingerprint
+    if not is_same:
+        raise BadInput(
+            f"--init-from {cfg.init_from} was trained on other vectors of captions; leave --llm, "
+            "--pool and the other flags of the text tower out"
+        )
+
+
+def build_model(
+    cfg: Config, texts: TrainingTexts, device: torch.device, parent: dict | None = None
+) -> lift.TwoTower:
+    """The model of a method, with what its text tower makes of the captions, and its weights.
+
+    parent  the run whose weights it begins with. Its text tower also knows what it was fitted to
+    """
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
     power = cfg.whiten_power
@@ -703,10 +751,13 @@ def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift
         power = 0.0 if wants_lda(cfg) else 0.5
     captions = texts.captions if wants_lda(cfg) else None
     directions = cfg.whiten or 0
-    fitted = method.text.fit(texts.inputs, directions, power, captions)
     label_fitted = ()
-    if method.labels:
-        label_fitted = lift.WordLabels.fit(texts.label_ids, directions)
+    if parent:
+        fitted, label_fitted = lift.fitted_of(method, parent["model"])
+    else:
+        fitted = method.text.fit(texts.inputs, directions, power, captions)
+        if method.labels:
+            label_fitted = lift.WordLabels.fit(texts.label_ids, directions)
     image_width = None
     if cfg.image_features:
         image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]
@@ -717,15 +768,13 @@ def build_model(cfg: Config, texts: TrainingTexts, device: torch.device) -> lift
     model = lift.TwoTower(cfg.method, sizes, fitted, cfg.unlock, image_width, llama, label_fitted)
     if cfg.image_weights:
         load_image_weights(cfg, model.visual)
-    if cfg.init_from and not cfg.resume:
-        weights = read_run(cfg.init_from)["model"]
-        problem = mismatch(weights, model, "this run wants")
+    if parent:
+        problem = mismatch(parent["model"], model, "this run wants")
         if problem:
             raise BadInput(
-                f"--init-from {cfg.init_from}: {problem}; give the flags --method, --model and "
-                "--whiten of that run"
+                f"--init-from {cfg.init_from}: {problem}; leave the flags of the model out"
             )
-        model.load_state_dict(weights)
+        model.load_state_dict(parent["model"])
     return model.to(device).train()
 
 
@@ -863,7 +912,8 @@ def score_batch(
     """The loss of a batch, and R@1 both ways among its pairs. Nothing is learned.
 
     i2t  is from image to text, t2i from text to image; see batch_accuracy
-    best_wrong  the cosine of a caption and the nearest image that is not its own, the median
+    best_wrong  a caption's cosine with the nearest image that is not its own: the median over the
+                captions; best_wrong_of_half looks at the first half of the images only
     """
     images, texts, duplicates, label_ids = batch
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
@@ -878,10 +928,11 @@ def score_batch(
         "i2t": batch_accuracy(image, text, duplicates),
         "t2i": batch_accuracy(text, image, duplicates.T),
         "best_wrong": wrong.amax(1).median().item(),
+        "best_wrong_of_half": wrong[:, : math.ceil(len(image) / 2)].amax(1).median().item(),
     }
 
 
-def watch_line(entry: dict, total: int) -> str:
+def curve_line(entry: dict, total: int) -> str:
     """An entry of the validation curve as a person reads it."""
     words = [f"step {entry['step']}/{total}"]
     for name, what in (("val", "validation"), ("train", "training")):
@@ -892,22 +943,22 @@ def watch_line(entry: dict, total: int) -> str:
     return " | ".join(words) + f" ({entry['val']['pairs']} pairs each)"
 
 
-def learned_by_heart(history: list[dict]) -> str:
-    """What to say of a run whose validation loss went up again. Empty if there is nothing to say.
+def learned_by_heart(curve: list[dict]) -> str:
+    """What to say of a run whose validation loss rose by more than 5 %. Empty if it did not.
 
-    history  entries of the validation curve, in order
+    curve  entries of the validation curve, in order
     """
-    if not history:
+    if not curve:
         return ""
-    best = min(history, key=lambda entry: entry["val"]["loss"])
-    last = history[-1]
-    if last["val"]["loss"] < 1.05 * best["val"]["loss"]:
+    best = min(curve, key=lambda entry: entry["val"]["loss"])
+    last = curve[-1]
+    if last["val"]["loss"] <= 1.05 * best["val"]["loss"]:
         return ""
     return (
         f"note: the validation loss was lowest at step {best['step']} ({best['val']['loss']:.2f}) "
         f"and is {last['val']['loss']:.2f} now, while R@1 of training images is "
-        f"{last['train']['i2t']:.0%}: the run learns its images by heart. More images help most; "
-        f"then --crop-scale 0.6, --steps {best['step']}, or a pretrained image tower (docs/data.md)"
+        f"{last['train']['i2t']:.0%}: the run learns its images by heart. More images help, "
+        f"or fewer steps (--steps {best['step']}), or weights to begin with (docs/data.md)"
     )
 
 
@@ -952,35 +1003,47 @@ def train(cfg: Config) -> dict:
     compiles = on_gpu if cfg.torchcompile is None else cfg.torchcompile
     if compiles:
         check_compiler(device)
+    parent = read_parent(cfg)
     readers = open_texts(cfg, device)
+    if parent:
+        check_same_texts(cfg, readers[0], parent)
     torch.manual_seed(cfg.seed)
 
     images = read_training_images(cfg)
-    val_images = read_val_images(cfg)
-    n_watched = min(WATCHED, len(images), len(val_images or ()))
-    cfg = sized(cfg, len(images), n_watched)
+    # By these eval.py and the search know images that were trained on.
+    seen = images.digests
+    if parent:
+        seen = np.union1d(seen, parent[SEEN].numpy().view(np.uint64))
+    val_images = read_val_images(cfg, seen)
+    n_curve = min(MAX_CURVE, len(images), len(val_images or ()))
+    cfg = sized(cfg, len(images), n_curve)
+    if wants_lda(cfg) and all(len(captions) < 2 for captions in images.captions):
+        raise BadInput(
+            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
+            "two (built-in worlds: --csv-caption-key paraphrase)"
+        )
     texts = read_texts(cfg, images, readers)
     val_texts = read_texts(cfg, val_images, readers) if val_images else None
     del readers  # and with them the frozen language model
-    if method.text is lift.LLMVectors:
+    if method.text is lift.LLMVectors and not parent:
         width = texts.inputs[:1].shape[-1]
         cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
-    model = build_model(cfg, texts, device)
+    model = build_model(cfg, texts, device, parent)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
     batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
-    # What the run is watched by: a batch of validation images, whole ones, and one of training.
-    watched = {}
+    # The validation curve: a batch of validation images, which are not cropped, and one of training.
+    curve_batches = {}
     if val_images:
         val_inputs = open_image_inputs(
             replace(cfg, crop_scale=1.0), val_images, model.visual, device
         )
-        watched = {
-            "val": make_batches(cfg, val_images, val_texts, val_inputs, n_watched, device)(0),
-            "train": make_batches(cfg, images, texts, image_inputs, n_watched, device)(0),
+        curve_batches = {
+            "val": make_batches(cfg, val_images, val_texts, val_inputs, n_curve, device)(0),
+            "train": make_batches(cfg, images, texts, image_inputs, n_curve, device)(0),
         }
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
     # A sample of the training images, by which eval.py knows them again.
-    seen_digests = torch.from_numpy(np.sort(images.digests)[:10_000].view(np.int64))
+    seen_digests = torch.from_numpy(np.sort(seen)[:10_000].view(np.int64))
     # TF32 on GPUs that have it. Not earlier: it would change the captions' vectors.
     torch.set_float32_matmul_precision("high")
     # Where nothing is trained there is still one group, an empty one: AdamW wants it.
@@ -1013,7 +1076,7 @@ def train(cfg: Config) -> dict:
         f"trained parameters: {by_part}",
         file=sys.stderr,
     )
-    if 0 < total < FEW_STEPS:
+    if 0 < total < WARN_STEPS:
         print(
             f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "
             "--batch-size",
@@ -1037,7 +1100,7 @@ def train(cfg: Config) -> dict:
         cost |= checkpoint["cost"]
         cost["caption_seconds"] += texts.seconds
 
-    history = []  # scores of what the run is watched by
+    curve = checkpoint["curve"] if checkpoint else []  # entries of the validation curve
 
     def save(step):
         state = {
@@ -1048,10 +1111,8 @@ def train(cfg: Config) -> dict:
             "image_fingerprint": image_inputs.fingerprint,
             SEEN: seen_digests,
             "cost": cost,
-            "search": {
-                "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
-                "best_wrong": history[-1]["val"]["best_wrong"] if history else None,
-            },
+            "curve": curve,
+            "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
@@ -1096,14 +1157,14 @@ def train(cfg: Config) -> dict:
             n_images += len(text)
             waited += seconds
             bar.update()
-            if watched and (done % cfg.val_frequency == 0 or done == total):
+            if curve_batches and (done % cfg.val_frequency == 0 or done == total):
                 scores = {
                     name: score_batch(model, method.loss, batch, bf16)
-                    for name, batch in watched.items()
+                    for name, batch in curve_batches.items()
                 }
-                history.append({"step": done, **scores})
-                bar.write(watch_line(history[-1], total), file=sys.stderr)
-                log.write(json.dumps(history[-1]) + "\n")
+                curve.append({"step": done, **scores})
+                bar.write(curve_line(curve[-1], total), file=sys.stderr)
+                log.write(json.dumps(curve[-1]) + "\n")
             saves = done % cfg.save_frequency == 0 or done == total or bool(stop)
             if saves or done % cfg.log_every_n_steps == 0 or done == start + 1:
                 accuracy = batch_accuracy(
@@ -1148,7 +1209,7 @@ def train(cfg: Config) -> dict:
                 )
                 raise SystemExit(128 + stop[0])
     log.close()
-    note = learned_by_heart(history)
+    note = learned_by_heart(curve)
     if note:
         print(note, file=sys.stderr)
     print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
@@ -1176,7 +1237,7 @@ def go_on(
     if start >= total:
         raise BadInput(
             f"{cfg.out} is finished ({start} of {total} steps); to train longer, begin a new run "
-            f"with its weights: --init-from {cfg.out} --out ANOTHER"
+            f"with its weights: --init-from {cfg.out} --data {cfg.data} --lr 2e-4 --out ANOTHER"
         )
     problem = mismatch(checkpoint["model"], model, "its configuration wants")
     if problem:

@@ -144,7 +144,8 @@ def held_out(
     split    "test", or "val": validation images, to choose settings by
     """
     data = data or (split == "test" and config["val_data"]) or config["data"]
-    if split == "val" and (config["image_features"] or config["text_features"]):
+    has_outside = config["image_features"] or config["text_features"]
+    if split == "val" and data in shapes.WORLDS and has_outside:
         raise BadInput("--split val: files of outside vectors list no validation scenes")
     is_training_data = Path(data).resolve() == Path(config["data"]).resolve()
     if split == "val" and data not in shapes.WORLDS:
@@ -153,12 +154,14 @@ def held_out(
                 f"--split val: {data} is not what the run was trained on, which is {config['data']}"
             )
         if config["val_frequency"] == 0:
-            raise BadInput("--split val: the run was trained on its validation images, too")
+            raise BadInput(
+                "--split val: with --val-frequency 0 the run may have been trained on them"
+            )
     is_known = is_training_data or data == config["val_data"]
     if is_known and columns == Columns() and data not in shapes.WORLDS:
         columns = select(Columns, config)
     # Of the data that the run was trained on, only the held-out tenth is scored. With --val-data
-    # nothing of --data was held out, so all of it is scored.
+    # no test images were taken from --data, so all of it is scored.
     whole = not is_training_data or bool(config["val_data"])
     images = read_images(data, split, config["image_size"], columns, whole=whole)
     if not len(images):

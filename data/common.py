@@ -104,7 +104,12 @@ def run(main: Callable[[], int | None]) -> int:
 def parse_flags(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """parser.parse_args(argv), which also says what a misspelt flag was meant to be."""
+    """parser.parse_args(argv). BadInput for wrong flags; it says what a misspelt one should be."""
+
+    def refuse(message: str):
+        raise BadInput(f"{message} (--help lists the flags)")
+
+    parser.error = refuse
     args, unknown = parser.parse_known_args(argv)
     for word in unknown:
         flag = word.split("=")[0]

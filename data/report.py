@@ -7,7 +7,7 @@ on the map.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -488,8 +488,15 @@ def draw_map(page: Page, results: Sequence[Result], shown: int = 70) -> None:
 # search.png.
 
 
-def contact_sheet(found: list[tuple[str, list[tuple[Path, float]]]], path: str | Path) -> None:
-    """Draw what a search found: [(query, [(path of an image, cosine)])]."""
+def contact_sheet(
+    found: list[tuple[str, list[tuple[Path, float]]]],
+    path: str | Path,
+    trained_on: Set[Path] = frozenset(),
+) -> None:
+    """Draw what a search found: [(query, [(path of an image, cosine)])].
+
+    trained_on  images that are marked: the run was trained on them
+    """
     in_row = 8
     page = Page(2 * MARGIN + in_row * (THUMBNAIL + 14), 2 * MARGIN + 320 * len(found))
     for query, hits in found:
@@ -504,7 +511,7 @@ def contact_sheet(found: list[tuple[str, list[tuple[Path, float]]]], path: str |
             y = page.y + i // in_row * (THUMBNAIL + 50)
             with open_image(file) as image:
                 page.thumbnail(x, y, to_square(image, THUMBNAIL))
-            words = f"{cosine:.3f} {file.name}"
+            words = f"{cosine:.3f} {'(trained on) ' if file in trained_on else ''}{file.name}"
             y = page.text(x, y + THUMBNAIL + 2, words, FAINT, 12, THUMBNAIL, lines=3)
             bottom = max(bottom, y)
         page.y = bottom

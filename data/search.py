@@ -6,6 +6,7 @@ features of unit length (eval.Run has them).
 Letters of shapes: Q queries, N images, C names, D the length of a feature.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,8 +27,10 @@ def nearest(
     image_size: int,
     model_path: Path,
     k: int = 8,
-) -> list[tuple[str, list[tuple[Path, float]]]]:
+) -> tuple[list[tuple[str, list[tuple[Path, float]]]], int]:
     """The k images under a folder that are nearest to each query: [(query, [(path, cosine)])].
+
+    Also returns how many images there are.
 
     encode_images  CaptionedImages -> (N, D)
     encode_texts   list of texts -> (Q, D)
@@ -45,7 +48,19 @@ def nearest(
     ):
         hits = [(paths[i], value) for i, value in zip(indices, values, strict=True)]
         found.append((query, hits))
-    return found
+    return found, len(paths)
+
+
+def nearest_by_chance(scores: dict, n_images: int) -> float:
+    """A cosine that half of all captions reach with one of n images, none of which is theirs.
+
+    scores  of validation images; see train.score_batch
+
+    It is known for the validation images, and for half of them. The best of twice as many images is
+    nearer by about the same amount each time, so it is known for any number.
+    """
+    growth = scores["best_wrong"] - scores["best_wrong_of_half"]
+    return scores["best_wrong"] + growth * math.log2(n_images / scores["pairs"])
 
 
 def search(
@@ -57,35 +72,37 @@ def search(
     model_path: Path,
     seen_digests: Tensor,
     captions: Sequence[str],
-    best_wrong: float | None,
+    scores: dict | None,
     drawing: Path,
 ) -> None:
     """Print what `nearest` finds, and draw it to the file `drawing`.
 
     seen_digests  of images that the run was trained on; a hit that is one of them is marked
     captions      some that it was trained on: a query should be worded like them
-    best_wrong    how near half of the validation captions come to an image that is not theirs. If a
-                  query comes no nearer to any image, none is said to fit. None: it is not known
+    scores        of its validation images, the last ones (train.score_batch), or None. If a query
+                  comes no nearer to any image than chance does, no image is said to fit
     """
     if not queries or not all(query.strip() for query in queries):
         quoted = " ".join(repr(query) for query in queries)
         raise BadInput(f"--search {folder} {quoted or '...'}: say what to look for, in quotes")
-    found = nearest(folder, queries, encode_images, encode_texts, image_size, model_path)
+    found, n_images = nearest(folder, queries, encode_images, encode_texts, image_size, model_path)
+    limit = nearest_by_chance(scores, n_images) if scores else -1.0
     seen = set(seen_digests.numpy().view(np.uint64).tolist())
+    trained_on = set()
     for query, hits in found:
         print(f"\n{printable(query)}")
-        if best_wrong is not None and hits[0][1] <= best_wrong:
-            print(
-                f"  probably nothing fits: captions of other images come as near ({best_wrong:.3f})"
-            )
+        if hits[0][1] <= limit:
+            print(f"  probably nothing fits: captions of other images come as near ({limit:.3f})")
         for path, cosine in hits:
-            mark = "  (trained on)" if image_digest(path.read_bytes()) in seen else ""
+            if image_digest(path.read_bytes()) in seen:
+                trained_on.add(path)
+            mark = "  (trained on)" if path in trained_on else ""
             print(f"  {cosine:.3f}  {printable(path)}{mark}")
     print("\nThe run was trained on captions like these; word a query as they are:")
     for caption in captions:
         print(f"  {printable(caption)[:100]}")
     drawing.parent.mkdir(exist_ok=True)
-    contact_sheet(found, drawing)
+    contact_sheet(found, drawing, trained_on)
     print(f"\nwrote {drawing}")
 
 

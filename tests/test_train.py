@@ -29,8 +29,9 @@ from data.benchmarks import held_out
 from data.captions import DistinctCaptions
 from data.common import BadInput, run
 from data.files.runs import read_run
+from data.images.formats import Columns
 from data.images.pixels import PIXEL_NORMS
-from data.images.read import CaptionedImages, read_images, scene_captions
+from data.images.read import CaptionedImages, names_and_texts, read_images, scene_captions
 from data.world import shapes
 from data.world.drawing import draw
 from eval import Run, retrieval_ranks
@@ -253,9 +254,9 @@ def test_log_has_config_versions_and_what_a_person_reads(small, capsys):
     first, *entries = map(json.loads, (Path(small["out"]) / "log.jsonl").read_text().splitlines())
     assert first["config"]["llm"] == small["llm"] and first["torch"] == torch.__version__
     assert first["skipped"] == []
-    watched = entries.pop(-2)  # the validation curve; the last line is of the last step
+    curve = entries.pop(-2)  # of the validation curve; the last line is of the last step
     assert [e["step"] for e in entries] == [1, 2, 4, 6] and entries[-1] == metrics
-    assert watched["step"] == 6 and {"val", "train"} < watched.keys()
+    assert curve["step"] == 6 and {"val", "train"} < curve.keys()
     assert {
         "loss",
         "ln_batch",
@@ -869,8 +870,8 @@ def test_a_new_flag_stands_in_a_section_of_the_help(capsys):
 
 
 def test_defaults_follow_the_size_of_the_data():
-    def decided(n_images, n_watched=256, **flags):
-        cfg = train.sized(train.Config(**flags), n_images, n_watched)
+    def decided(n_images, n_curve=256, **flags):
+        cfg = train.sized(train.Config(**flags), n_images, n_curve)
         return cfg.epochs, cfg.crop_scale, cfg.val_frequency
 
     # 1,024 images are scored in the time of 256 trained ones: 2 % are 50 times as many.
@@ -887,6 +888,8 @@ def test_defaults_follow_the_size_of_the_data():
     # What is given stays. --steps alone means so many.
     assert decided(560, data="a.csv", epochs=7, crop_scale=0.9, val_frequency=5) == (7, 0.9, 5)
     assert decided(560, steps=1000)[0] == 250
+    # Without a curve it is not 0: that would mean to train on validation images.
+    assert decided(560, 0)[2] == 1
 
 
 @pytest.fixture
@@ -926,7 +929,7 @@ def test_training_validation_and_test_images_are_apart(own, capsys):
     assert set(task.images.names) == parts[1]
     train.train(train.Config(**{**own, "val_frequency": 0, "out": "all"}))
     assert len(read_run("all")["seen"]) == len(parts[0] | parts[1])
-    with pytest.raises(BadInput, match="trained on its validation images"):
+    with pytest.raises(BadInput, match="may have been trained on them"):
         held_out(read_run("all")["config"], split="val")
 
 
@@ -961,6 +964,7 @@ def test_learning_by_heart_is_said():
     assert train.learned_by_heart([]) == ""
     assert train.learned_by_heart([entry(10, 3.0), entry(20, 2.0)]) == ""
     assert train.learned_by_heart([entry(10, 2.0), entry(20, 2.09)]) == ""
+    assert train.learned_by_heart([entry(10, 0.0), entry(20, 0.0)]) == ""
     said = train.learned_by_heart([entry(10, 3.0), entry(20, 2.0), entry(30, 2.5)])
     assert "lowest at step 20 (2.00) and is 2.50 now" in said and "images is 100%" in said
 
@@ -970,28 +974,99 @@ def test_few_steps_are_warned_of(small, capsys):
     assert "warning: 6 steps teach little" in capsys.readouterr().err
 
 
-def test_a_new_run_begins_with_the_weights_of_another(small, tmp_path, capsys):
-    train.train(train.Config(**small))
-    old = read_run(small["out"])["model"]
-    cfg = train.from_cli(
-        ["--init-from", small["out"], "--out", str(tmp_path / "new"), "--lr", "1e-12"]
-        + ["--batch-size", "16", "--steps", "6"]
-    )
-    # Data and model are the other run's, the length of training is not.
-    assert (cfg.model, cfg.train_num_samples, cfg.epochs) == ("micro/16", 64, None)
+@pytest.mark.parametrize("method", ["lift", "clip", "superlift"])
+def test_a_new_run_begins_with_the_weights_of_another(own, method, tmp_path, capsys):
+    """On other images and captions, with what the first run made of its captions."""
+    shapes_run = {**own, "data": "shapes", "train_num_samples": 64, "method": method}
+    train.train(train.Config(**shapes_run))
+    old = read_run(own["out"])["model"]
+    argv = ["--init-from", own["out"], "--out", "new", "--lr", "1e-12", "--steps", "2"]
+    cfg = train.from_cli([*argv, "--data", "a.csv", "--device", "cpu"])
+    # The model is the other run's, the length of training and the images are not.
+    assert (cfg.method, cfg.model, cfg.image_size) == (method, "micro/16", 32)
+    assert (cfg.epochs, cfg.batch_size, cfg.train_num_samples) == (None, 128, 0)
     train.train(cfg)
-    new = read_run(tmp_path / "new")["model"]
+    new = read_run("new")["model"]
     assert all(torch.allclose(new[name], old[name], atol=1e-6) for name in old)
-    assert read_run(tmp_path / "new")["step"] == 6
-    # What does not fit is told.
-    with pytest.raises(BadInput, match="--init-from .* this run wants"):
-        train.train(replace(cfg, model="nano/16", out=str(tmp_path / "wider")))
-    with pytest.raises(BadInput, match="choose one"):
-        train.from_cli(["--init-from", small["out"], "--resume", small["out"]])
+    # It knows the images of both.
+    seen = set(read_run("new")["seen"].tolist())
+    assert set(read_run(own["out"])["seen"].tolist()) < seen
+    assert evaluated("new", "shapes").scores["trained_on"] == 0
     # A run that began so goes on without the other run's folder.
-    shutil.rmtree(small["out"])
+    shutil.rmtree(own["out"])
     with pytest.raises(BadInput, match="is finished"):
-        train.train(train.from_cli(["--resume", str(tmp_path / "new")]))
+        train.train(train.from_cli(["--resume", "new"]))
+
+
+def test_weights_to_begin_with_must_fit(small, tmp_path):
+    train.train(train.Config(**small))
+    argv = ["--init-from", small["out"], "--data", "shapes", "--train-num-samples", "64"]
+    argv += ["--out", str(tmp_path / "new"), "--device", "cpu", "--steps", "1"]
+    for flags, says in (
+        (["--model", "nano/16"], "--init-from .* this run wants"),
+        (["--pool", "last"], "trained on other vectors of captions"),
+        (["--layer", "2"], "trained on other vectors of captions"),
+        (["--resume", small["out"]], "choose one"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            train.train(train.from_cli([*argv, *flags]))
+    with pytest.raises(BadInput, match="name its images with --data"):
+        train.from_cli(argv[:2])
+
+
+def test_validation_images_that_were_trained_on_are_left_out(own, capsys):
+    """Copies in a file's own splits, and images of the run whose weights were taken."""
+    rows = Path("a.csv").read_text().splitlines()
+    splits = ["split", *["train"] * 100, *["val"] * 50]
+    for i in (100, 101, 102):  # a copy of a validation image among those for training
+        shutil.copy(f"{i}.png", f"{i - 100}.png")
+    lines = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
+    Path("a.csv").write_text("\n".join(lines) + "\n")
+    train.train(train.Config(**own))
+    said = capsys.readouterr().err
+    assert "3 validation images were trained on and are left out" in said
+    assert "(47 pairs each)" in said
+
+    # With few validation images there is no curve, and none with images that are not there.
+    for split_of_last, says in (
+        ("test", "only 9 images for it"),
+        ("val", "none of its 50 entries"),
+    ):
+        lines[113:] = [f"{row},{split_of_last}" for row in rows[113:]]
+        if says.startswith("none"):
+            lines[101:] = [f"gone{row},val" for row in rows[101:]]
+        Path("a.csv").write_text("\n".join(lines) + "\n")
+        train.train(train.Config(**{**own, "out": says[:4]}))
+        said = capsys.readouterr().err
+        assert "note: no validation curve" in said and says in said and "pairs each" not in said
+        # Nobody asked for that: it is no --val-frequency 0.
+        assert read_run(says[:4])["config"]["val_frequency"] > 0
+
+
+def test_the_curve_is_of_images_from_everywhere_in_the_file(own, monkeypatch):
+    monkeypatch.setattr(train, "MAX_CURVE", 10)
+    images = train.read_val_images(train.Config(**own), np.empty(0, np.uint64))
+    everything = read_images("a.csv", "val", 32)
+    assert len(images) == 10 < len(everything)
+    assert set(images.names) != set(everything.names[:10])
+
+
+def test_a_resumed_run_keeps_its_curve(own):
+    train.train(train.Config(**{**own, "steps": 4, "val_frequency": 1}))
+    checkpoint = read_run(own["out"])
+    assert [entry["step"] for entry in checkpoint["curve"]] == [1, 2, 3, 4]
+    checkpoint["step"], checkpoint["curve"] = 3, checkpoint["curve"][:3]
+    torch.save(checkpoint, Path(own["out"], "checkpoint.pt"))
+    train.train(train.from_cli(["--resume", own["out"]]))
+    assert [entry["step"] for entry in read_run(own["out"])["curve"]] == [1, 2, 3, 4]
+
+
+def test_the_list_for_outside_vectors_has_validation_images(own):
+    names, texts = names_and_texts("a.csv", Columns(), 50)
+    for split in ("val", "test"):
+        images = read_images("a.csv", split, 32)
+        assert set(images.names) <= names.keys()
+        assert {caption for captions in images.captions for caption in captions} <= texts.keys()
 
 
 def test_a_longer_schedule_says_how_to_go_on(small):

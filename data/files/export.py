@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data.common import BadInput, run
+from data.common import BadInput, parse_flags, run
 from data.files.runs import RUN_KEYS, SEEN, read_run
 from data.files.tensors import write_safetensors
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument(
         "--tower", action="store_true", help="the image tower alone, by timm's names"
     )
-    args = parser.parse_args()
+    args = parse_flags(parser)
     if not args.out.endswith(".safetensors"):
         raise BadInput(f"{args.out}: name a .safetensors file")
     export(args.run, args.out, args.tower)

@@ -17,7 +17,8 @@ RUN_KEYS = {
     "text_fingerprint": str,
     "image_fingerprint": str,
     "cost": dict,
-    "search": dict,
+    "curve": list,
+    "captions": list,
 }
 COST_KEYS = ("trained_parameters", "parameters", "caption_seconds", "training_seconds", "images")
 # What a checkpoint.pt holds beside these: by it, training goes on.
@@ -80,6 +81,10 @@ def read_run(folder: str | Path) -> dict:
         if path.suffix == ".safetensors":
             metadata, tensors = read_safetensors(path)
             with interpreting(path):
+                if "lift" not in metadata:
+                    raise BadInput(
+                        "holds no run; if it is an image tower, give it to --image-weights"
+                    )
                 checkpoint = json.loads(metadata["lift"])
                 checkpoint["model"] = {name: stored.decode() for name, stored in tensors.items()}
                 if SEEN in tensors:

@@ -122,7 +122,7 @@ def open_spec(
 ) -> Source:
     """Find out what a specification is, and open it. BadInput if it is nothing that is known.
 
-    split     "train" or "test": of a file that has splits
+    split     "train", "val" or "test": of a file that has splits
     unusable  takes what cannot be used, partly while the records are gone through
     """
     path = Path(spec)
@@ -252,10 +252,21 @@ def table_rows(path: Path, separator: str) -> Iterator[tuple[int, dict[str | Non
                 yield number, row
         except UnicodeDecodeError as error:
             raise BadInput(
-                f"{path}: not UTF-8 ({error.reason} after line {number}); save it as UTF-8"
+                f"{path} line {line_not_utf8(path)}: not UTF-8 ({error.reason}); save it as UTF-8"
             ) from None
     if number == 1:
         raise BadInput(f"{path}: a header without rows")
+
+
+def line_not_utf8(path: Path) -> int:
+    """The number of the first line that is not UTF-8. A text file is decoded many lines at once."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    raise ValueError(f"{path}: all of it is UTF-8")
 
 
 def split_rows(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str] | str]]:
@@ -389,7 +400,9 @@ def choose_keys(path: Path, kind: str, found: list[str], columns: Columns, where
         (columns.image_keys, "--csv-img-key"),
         (columns.caption_keys, "--csv-caption-key"),
     ):
-        fitting = [found_as[key.lower()] for key in wanted if key.lower() in found_as]
+        # A name as it is written comes before one in other letters.
+        fitting = [key for key in wanted if key in found]
+        fitting += [found_as[key.lower()] for key in wanted if key.lower() in found_as]
         if not fitting:
             hint = ""
             if any(Path(key).suffix.lower() in SUFFIXES for key in found):
@@ -432,6 +445,7 @@ def keyed_records(
     image that is in two splits.
     """
     split_of = {}  # name -> the split that its first entry has
+    unknown = set()  # words of splits that are not known
     for where, entry in entries:
         name = entry.get(keys.image)
         name = name.strip() if isinstance(name, str) else ""
@@ -440,6 +454,8 @@ def keyed_records(
         if keys.split:
             own_split = SPLITS.get(str(entry.get(keys.split)).strip().lower())
 
+            if not own_split:
+                unknown.add(str(entry.get(keys.split)))
         if None in entry:
             reason = entry[None]
         elif not name:
@@ -465,10 +481,10 @@ def keyed_records(
 
     # Without validation images a run is not watched. That is no mistake.
     if split_of and split not in (*split_of.values(), "val"):
-        found = ", ".join(sorted(set(split_of.values())))
+        found = ", ".join(sorted({*split_of.values(), *unknown}))
         raise BadInput(
-            f"{path}: no image of the split {split}, only of {found} (to have splits ignored, "
-            f"rename {keys.split})"
+            f"{path}: no image of the split {split}; {keys.split} has {found}, and {', '.join(SPLITS)} "
+            f"are known (to have splits ignored, rename {keys.split})"
         )
 
 

@@ -42,6 +42,7 @@ from data.common import (
     check_regular,
     interpreting,
     locked,
+    parse_flags,
     printable,
     progress,
     run,
@@ -459,7 +460,7 @@ def main() -> None:
         help="of a file that has splits",
     )
     add_column_flags(parser)
-    args = parser.parse_args()
+    args = parse_flags(parser)
     if args.size < 1:
         raise BadInput(f"--size {args.size} is out of range; it is at least 1")
 

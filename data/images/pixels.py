@@ -51,6 +51,8 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
     """
     if isinstance(file, (str, Path)):
         check_regular(file)
+        if Path(file).exists() and Path(file).stat().st_size > MAX_BYTES:
+            raise BadInput(f"has more than {MAX_BYTES:,} bytes")
     image = Image.open(file, formats=FORMATS)
     width, height = image.size
     if width * height > MAX_PIXELS:

@@ -31,6 +31,7 @@ from data.common import (
     BadInput,
     cache_dir,
     locked,
+    parse_flags,
     printable,
     progress,
     run,
@@ -125,8 +126,8 @@ def read_images(
         return draw_world(spec, split, image_size, num_samples, columns.csv_caption_key)
 
     opened = open_images(spec, split, image_size, columns)
-    # A validation split of the file's own may be empty. Otherwise it is a part of what is told when
-    # the training images are read.
+    # A validation split of the file's own may be empty. Otherwise these messages came already,
+    # with the training images.
     if split != "val" or (opened.has_splits and opened.total):
         report_unusable(spec, opened)
     images = usable_images(opened)
@@ -320,9 +321,13 @@ def choose_split(
         words = []
         for is_out, what in ((is_test, "for eval.py"), (is_val, "for validation")):
             if is_out.any():
-                words.append(f"{is_out.sum()} of them {what} (a tenth, by a hash of the image)")
+                words.append(f"{is_out.sum()} {what}")
         if words:
-            print(f"{spec}: held out: {', '.join(words)}", file=sys.stderr)
+            print(
+                f"{spec}: held out by a hash of the image: {', '.join(words)} (a tenth each; other "
+                "test images: --val-data)",
+                file=sys.stderr,
+            )
     chosen = {"train": ~is_test & ~is_val, "val": is_val, "test": is_test}[split]
     if whole and split == "test":
         chosen[:] = True
@@ -486,10 +491,12 @@ def names_and_texts(
     is_built_in = spec in shapes.WORLDS
     size = smallest_size(spec)
 
-    images = read_images(spec, "train", size, columns, num_samples, train_on_val=True)
-    names |= dict.fromkeys(images.names)
-    for captions in images.captions:
-        texts |= dict.fromkeys(captions)
+    # Of a built-in world the curve of validation images is left out where vectors are outside ones.
+    for split in ("train",) if is_built_in else ("train", "val"):
+        images = read_images(spec, split, size, columns, num_samples if split == "train" else 0)
+        names |= dict.fromkeys(images.names)
+        for captions in images.captions:
+            texts |= dict.fromkeys(captions)
 
     # Evaluation asks for short captions of a built-in world, whatever training had.
     if is_built_in:
@@ -518,7 +525,7 @@ def main() -> None:
     parser.add_argument("--texts", action="store_true", help="list texts (default: images)")
     add_column_flags(parser)
     parser.add_argument("--train-num-samples", type=int, default=0, help="as in train.py")
-    args = parser.parse_args()
+    args = parse_flags(parser)
 
     columns = select(Columns, vars(args))
     names, texts = names_and_texts(args.data, columns, args.train_num_samples)
