@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ RUN_KEYS = {
     "curve": list,
     "captions": list,
 }
+CURVE_KEYS = ("pairs", "loss", "i2t", "t2i", "best_wrong", "best_wrong_of_half")
 COST_KEYS = ("trained_parameters", "parameters", "caption_seconds", "training_seconds", "images")
 # What a checkpoint.pt holds beside these: by it, training goes on.
 MORE_KEYS = {"data_fingerprint": str, "optimizer": dict}
@@ -119,6 +121,12 @@ def damage_in(checkpoint: dict) -> str | None:
     for key in COST_KEYS:
         if type(checkpoint["cost"].get(key)) not in (int, float):
             return f"its cost has no number for {key}"
+    for entry in checkpoint["curve"]:
+        with suppress(LookupError, TypeError):
+            numbers = [entry[part][key] for part in ("val", "train") for key in CURVE_KEYS]
+            if {type(number) for number in numbers} <= {int, float} and entry["val"]["pairs"] > 0:
+                continue
+        return "an entry of its validation curve lacks a number"
     for name, tensor in checkpoint["model"].items():
         is_tensor = isinstance(tensor, Tensor) and tensor.dtype in WRITTEN_KINDS
         if not isinstance(name, str) or not is_tensor or not tensor.isfinite().all():
