@@ -1,6 +1,6 @@
 """Wrong edits, and the test that catches each of them.
 
-    python -m tests.experiments.mutants                  # all of them: 15 to 20 minutes
+    python -m tests.experiments.mutants                  # all of them: about 20 minutes
     python -m tests.experiments.mutants --only lift.py   # those whose file or words hold this text
 
 A test is worth something if it fails when the code is wrong. Each entry of MUTANTS is an edit that a
