@@ -332,10 +332,12 @@ class Config:
 
 
 def has_frozen_image_tower(method: lift.Method) -> bool:
+    """Does it take a pretrained image tower as it is?"""
     return method.image == "pretrained" and "visual" not in method.trains and not method.adapters
 
 
 def reads_frozen_llm(method: lift.Method) -> bool:
+    """Are its captions read once, by a language model that is not trained?"""
     return method.text.inputs in ("vectors", "tokens")
 
 
@@ -559,6 +561,7 @@ def check_files(cfg: Config) -> None:
 
 
 def load_image_weights(cfg: Config, tower: nn.Module) -> None:
+    """Put the weights of --image-weights into an image tower."""
     load_vit(tower, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
 
 
@@ -803,6 +806,7 @@ def make_batches(
     batch_size: int,
     device: torch.device,
 ) -> Batches:
+    """Batches of some images and what was made of them and of their captions."""
     return Batches(
         images,
         texts.captions,

@@ -72,7 +72,7 @@ def interpreting(path: str | Path) -> Iterator[None]:
 
 
 def check_regular(path: str | Path) -> None:
-    """BadInput for what is there but no regular file.
+    """BadInput where the path names a folder, a pipe or a device.
 
     To read a pipe could take for ever, and a device such as /dev/zero would fill the memory.
     """
@@ -257,10 +257,9 @@ def select(cls: type, settings: Mapping):
     for field in fields(cls):
         if field.name not in settings:
             raise BadInput(f"the setting {field.name} is missing")
-        values[field.name] = settings[field.name]
-        if type(settings[field.name]) is not field.type:
+        value = values[field.name] = settings[field.name]
+        if type(value) is not field.type:
             raise BadInput(
-                f"the setting {field.name} is {settings[field.name]!r}, not of type "
-                f"{field.type.__name__}"
+                f"the setting {field.name} is {value!r}, not of type {field.type.__name__}"
             )
     return cls(**values)

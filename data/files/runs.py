@@ -23,7 +23,7 @@ RUN_KEYS = {
 }
 CURVE_KEYS = ("pairs", "loss", "i2t", "t2i", "best_wrong", "best_wrong_of_half")
 COST_KEYS = ("trained_parameters", "parameters", "caption_seconds", "training_seconds", "images")
-# What a checkpoint.pt holds beside these: by it, training goes on.
+# A checkpoint.pt also holds these. Training goes on with them.
 MORE_KEYS = {"data_fingerprint": str, "optimizer": dict}
 
 # A tensor that every run keeps beside its weights: digests of the images it was trained on, the

@@ -483,8 +483,8 @@ def keyed_records(
     if split_of and split not in (*split_of.values(), "val"):
         found = ", ".join(sorted({*split_of.values(), *unknown}))
         raise BadInput(
-            f"{path}: no image of the split {split}; {keys.split} has {found}, and {', '.join(SPLITS)} "
-            f"are known (to have splits ignored, rename {keys.split})"
+            f"{path}: no image of the split {split}; {keys.split} has {found}, and "
+            f"{', '.join(SPLITS)} are known (to have splits ignored, rename {keys.split})"
         )
 
 

@@ -4,13 +4,14 @@
     python -m data.world.emoji emoji
     python -m tests.experiments.few emoji few
     python train.py --data few/captions.csv --out runs/few/lift-0      # and other seeds and flags
-    python -m tests.experiments.spread ...                             # means over seeds
+    python eval.py runs/few/lift-0
+    python -m tests.experiments.spread runs/few/lift-0 runs/few/lift-1 runs/few/lift-2
 
 The second line fetches the emoji of data/world/emoji.py. The third writes into the folder `few`:
 
     captions.csv   600 images of the style noto for training, 70 for validation and 160 for testing,
                    with a column `split`; no concept is in two splits
-    others.csv     the concepts of emoji/train.tar in two other styles: images to begin with
+    others.csv     the concepts of emoji/train.tar in two other styles: for a run whose weights --init-from takes
 
 A caption is the emoji's name, such as "woman farmer". Which concepts are taken is drawn with seed 0.
 """

@@ -585,6 +585,20 @@ MUTANTS = [
         T_LIFT + "test_load_refuses_another_language_model_and_keeps_the_pooling",
         "a run loads with another language model",
     ),
+    Mutant(
+        "lift.py",
+        "gradient[start:end] if output.ndim",
+        "gradient[: end - start] if output.ndim",
+        T_LIFT + "test_a_batch_in_pieces_has_the_gradient_of_the_whole[clip-2]",
+        "every piece gets the gradients of the first one",
+    ),
+    Mutant(
+        "lift.py",
+        "(output.ndim or start == 0)",
+        "(output.ndim or True)",
+        T_LIFT + "test_a_batch_in_pieces_has_the_gradient_of_the_whole[clip-2]",
+        "each piece adds the gradient of the scale",
+    ),
     # ---- Training.
     Mutant(
         "train.py",
