@@ -80,13 +80,16 @@ def search(
     seen_digests  of images that the run was trained on; a hit that is one of them is marked
     captions      some that it was trained on: a query should be worded like them
     scores        of its validation images, the last ones (train.score_batch), or None. If a query
-                  comes no nearer to any image than chance does, no image is said to fit
+                  comes no nearer to any image than chance does, none is said to fit. A run that does not
+                  find half of its validation images says nothing of this
     """
     if not queries or not all(query.strip() for query in queries):
         quoted = " ".join(repr(query) for query in queries)
         raise BadInput(f"--search {folder} {quoted or '...'}: say what to look for, in quotes")
     found, n_images = nearest(folder, queries, encode_images, encode_texts, image_size, model_path)
-    limit = nearest_by_chance(scores, n_images) if scores else -1.0
+    # A run that finds few of its validation images cannot tell a near image from a right one.
+    can_tell = scores is not None and scores["t2i"] >= 0.5
+    limit = nearest_by_chance(scores, n_images) if can_tell else -1.0
     seen = set(seen_digests.numpy().view(np.uint64).tolist())
     trained_on = set()
     for query, hits in found:
@@ -98,6 +101,8 @@ def search(
                 trained_on.add(path)
             mark = "  (trained on)" if path in trained_on else ""
             print(f"  {cosine:.3f}  {printable(path)}{mark}")
+    if not can_tell:
+        print("\nThe run is not known to be good enough to say when nothing fits.")
     print("\nThe run was trained on captions like these; word a query as they are:")
     for caption in captions:
         print(f"  {printable(caption)[:100]}")

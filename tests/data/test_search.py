@@ -6,6 +6,7 @@ python -m pytest tests/data/test_search.py
 import os
 from math import exp
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,26 +92,28 @@ def test_search_says_what_was_trained_on_when_nothing_fits_and_how_to_ask(traine
     content = paint("p/a.png", 1).read_bytes()
     paint("p/b.png", 3)
     run = ev.Run(trained)
-    search.search(
-        "p",
-        ["east", "west"],
-        run.encode_images,
-        run.encode_texts,
-        run.config["image_size"],
-        run.model_path,
-        seen_digests=torch.from_numpy(np.array([image_digest(content)], np.uint64).view(np.int64)),
-        captions=["a red circle"],
-        # With 8 images 0.7, with 4 images 0.6. So with two images it is 0.5.
-        scores={"pairs": 8, "best_wrong": 0.7, "best_wrong_of_half": 0.6},
-        drawing=Path("drawn.png"),
-    )
+    # What the run itself knows: its captions, and how near its validation captions come.
+    assert len(run.captions) == 3 and run.curve[-1]["val"]["best_wrong"] < 1
+
+    digest = np.array([image_digest(content)], np.uint64)
+    run.seen_digests = torch.from_numpy(digest.view(np.int64))
+    run.captions = ["a red circle"]
+    # With 8 images 0.7, with 4 images 0.6. So with two images it is 0.5.
+    scores = {"pairs": 8, "best_wrong": 0.7, "best_wrong_of_half": 0.6, "t2i": 0.5}
+    run.curve = [{"val": scores}]
+    args = SimpleNamespace(search=["p", "east", "west"], report="drawn.png")
+    ev.search_or_classify(run, args)
     out = capsys.readouterr().out
     east, west = out.split("\nwest\n")
     assert "  1.000  p/a.png  (trained on)\n  0.000  p/b.png\n" in east and "fits" not in east
     assert west.startswith("  probably nothing fits: captions of other images come as near (0.500)")
-    assert "word a query as they are:\n  a red circle\n" in west
-    # What the run itself knows: its captions, and how near its validation captions come.
-    assert len(run.captions) == 3 and run.curve[-1]["val"]["best_wrong"] < 1
+    assert "word a query as they are:\n  a red circle\n" in west and "good enough" not in out
+
+    # A run that finds few of its validation images, or has none, does not say what fits.
+    for run.curve in ([{"val": scores | {"t2i": 0.49}}], []):
+        ev.search_or_classify(run, args)
+        out = capsys.readouterr().out
+        assert "nothing fits:" not in out and "not known to be good enough" in out
 
 
 @pytest.mark.slow
