@@ -379,7 +379,9 @@ class Run:
         self.cost = checkpoint["cost"]
         self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
         self.captions = checkpoint["captions"]  # some that it was trained on
-        self.curve = checkpoint["curve"]  # entries of the validation curve; see train.score_batch
+        self.curve = checkpoint[
+            "curve"
+        ]  # entries of the validation curve; see data.train_log.score_batch
         self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
 

@@ -54,7 +54,7 @@ def nearest(
 def nearest_by_chance(scores: dict, n_images: int) -> float:
     """A cosine that half of all captions reach with one of n images, none of which is theirs.
 
-    scores  of validation images; see train.score_batch
+    scores  of validation images; see train_log.score_batch
 
     It is known for the validation images, and for half of them. The best of twice as many images is
     nearer by about the same amount each time, so it is known for any number.
@@ -79,9 +79,9 @@ def search(
 
     seen_digests  of images that the run was trained on; a hit that is one of them is marked
     captions      some that it was trained on: a query should be worded like them
-    scores        of its validation images, the last ones (train.score_batch), or None. If a query
-                  comes no nearer to any image than chance does, none is said to fit. A run that does not
-                  find half of its validation images says nothing of this
+    scores        of its validation images, the last ones (train_log.score_batch), or None. If a
+                  query comes no nearer to any image than chance does, none is said to fit. A run
+                  that does not find half of its validation images says nothing of this
     """
     if not queries or not all(query.strip() for query in queries):
         quoted = " ".join(repr(query) for query in queries)

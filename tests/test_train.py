@@ -24,7 +24,7 @@ from PIL import Image
 import lift
 import train
 import vit
-from data import benchmarks
+from data import benchmarks, train_log
 from data.benchmarks import held_out
 from data.captions import DistinctCaptions
 from data.common import BadInput, run
@@ -522,9 +522,9 @@ def test_the_accuracy_of_the_log_takes_duplicates_for_right():
     image = torch.eye(3)
     text = torch.eye(3)[[0, 2, 0]]  # the nearest captions are 0 (or 2), none but 0, and 1
     duplicates = torch.eye(3, dtype=torch.bool)
-    assert train.batch_accuracy(image, text, duplicates) == pytest.approx(1 / 3)
+    assert train_log.batch_accuracy(image, text, duplicates) == pytest.approx(1 / 3)
     duplicates[1, 2] = duplicates[2, 1] = True
-    assert train.batch_accuracy(image, text, duplicates) == pytest.approx(2 / 3)
+    assert train_log.batch_accuracy(image, text, duplicates) == pytest.approx(2 / 3)
 
 
 def test_other_views_of_a_frozen_tower_are_kept_apart(small):
@@ -961,11 +961,11 @@ def test_learning_by_heart_is_said():
     def entry(step, loss):
         return {"step": step, "val": {"loss": loss}, "train": {"i2t": 1.0}}
 
-    assert train.learned_by_heart([]) == ""
-    assert train.learned_by_heart([entry(10, 3.0), entry(20, 2.0)]) == ""
-    assert train.learned_by_heart([entry(10, 2.0), entry(20, 2.09)]) == ""
-    assert train.learned_by_heart([entry(10, 0.0), entry(20, 0.0)]) == ""
-    said = train.learned_by_heart([entry(10, 3.0), entry(20, 2.0), entry(30, 2.5)])
+    assert train_log.learned_by_heart([]) == ""
+    assert train_log.learned_by_heart([entry(10, 3.0), entry(20, 2.0)]) == ""
+    assert train_log.learned_by_heart([entry(10, 2.0), entry(20, 2.09)]) == ""
+    assert train_log.learned_by_heart([entry(10, 0.0), entry(20, 0.0)]) == ""
+    said = train_log.learned_by_heart([entry(10, 3.0), entry(20, 2.0), entry(30, 2.5)])
     assert "lowest at step 20 (2.00) and is 2.50 now" in said and "images is 100%" in said
 
 

@@ -783,7 +783,7 @@ MUTANTS = [
         "LDA with the power of whitening",
     ),
     Mutant(
-        "train.py",
+        "data/train_log.py",
         "return duplicates.gather(1, nearest)",
         "return torch.eye(len(duplicates)).gather(1, nearest)",
         T_TRAIN + "test_the_accuracy_of_the_log_takes_duplicates_for_right",

@@ -1,0 +1,138 @@
+"""What a run says of itself while it trains: its size, its machine, its log, its validation curve.
+
+train.py writes one line of log.jsonl after some steps (log_line is the same for a person), and one
+for each entry of the validation curve. On a first reading skip this file.
+
+Letters of shapes: B pairs of a batch.
+"""
+
+import math
+import platform
+import resource
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.batches import Batch
+
+
+def count_parameters(model: nn.Module, frozen_parameters: int) -> tuple[str, int, int]:
+    """(trained parameters by part, in words; how many are trained; how many there are).
+
+    frozen_parameters are those of the language model behind the cached captions.
+    """
+    words, all_trained, everything = [], 0, 0
+    counts = []
+    for name, part in model.named_children():
+        sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
+        trained = sum(size for size, is_trained in sizes if is_trained)
+        counts.append((name, trained, sum(size for size, _ in sizes)))
+    for name, parameter in model.named_parameters(recurse=False):  # logit_scale, logit_bias
+        counts.append((name, int(parameter.requires_grad), 1))
+    counts.append(("the LLM behind the cached captions", 0, frozen_parameters))
+    for name, trained, size in counts:
+        if size:
+            words.append(f"{name} {trained:,} of {size:,}")
+        all_trained += trained
+        everything += size
+    total = f"in all {all_trained:,} of {everything:,} ({all_trained / everything:.2%})"
+    return f"{', '.join(words)}; {total}", all_trained, everything
+
+
+def machine(device: torch.device) -> dict:
+    """What a run is computed with, for its log."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        name = platform.processor() or platform.machine()
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "device": name,
+    }
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory in GB: of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def score_batch(model: nn.Module, loss_of: Callable, batch: Batch, bf16: bool) -> dict[str, float]:
+    """The loss of a batch, and R@1 both ways among its pairs. Nothing is learned.
+
+    i2t  is from image to text, t2i from text to image; see batch_accuracy
+    best_wrong  a caption's cosine with the nearest image that is not its own: the median over the
+                captions; best_wrong_of_half looks at the first half of the images only
+    """
+    images, texts, duplicates, label_ids = batch
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        # Not model(...): that would compile it once more, for a batch of this size.
+        features = model.forward(images, texts, label_ids)
+        loss = loss_of(**features, duplicates=duplicates)
+    image, text = features["image_features"], features["text_features"]
+    wrong = (text.float() @ image.float().T).masked_fill(duplicates.T, -1)  # (B, B)
+    return {
+        "pairs": len(image),
+        "loss": loss.item(),
+        "i2t": batch_accuracy(image, text, duplicates),
+        "t2i": batch_accuracy(text, image, duplicates.T),
+        "best_wrong": wrong.amax(1).median().item(),
+        "best_wrong_of_half": wrong[:, : math.ceil(len(image) / 2)].amax(1).median().item(),
+    }
+
+
+def curve_line(entry: dict, total: int) -> str:
+    """An entry of the validation curve as a person reads it."""
+    words = [f"step {entry['step']}/{total}"]
+    for name, what in (("val", "validation"), ("train", "training")):
+        one = entry[name]
+        words.append(
+            f"{what}: loss {one['loss']:.3f}, R@1 {one['i2t']:.1%} i2t, {one['t2i']:.1%} t2i"
+        )
+    return " | ".join(words) + f" ({entry['val']['pairs']} pairs each)"
+
+
+def learned_by_heart(curve: list[dict]) -> str:
+    """What to say of a run whose validation loss rose by more than 5 %. Empty if it did not.
+
+    curve  entries of the validation curve, in order
+    """
+    if not curve:
+        return ""
+    best = min(curve, key=lambda entry: entry["val"]["loss"])
+    last = curve[-1]
+    if last["val"]["loss"] <= 1.05 * best["val"]["loss"]:
+        return ""
+    return (
+        f"note: the validation loss was lowest at step {best['step']} ({best['val']['loss']:.2f}) "
+        f"and is {last['val']['loss']:.2f} now, while R@1 of training images is "
+        f"{last['train']['i2t']:.0%}: the run learns its images by heart. More images help, "
+        f"or fewer steps (--steps {best['step']}), or weights to begin with (docs/data.md)"
+    )
+
+
+def batch_accuracy(image_features: Tensor, text_features: Tensor, duplicates: Tensor) -> float:
+    """Share of images whose nearest caption of the batch is right. A duplicate is right, too.
+
+    For the log only: unlike the scores of eval.py, it does not count a tie as wrong.
+    """
+    cosines = image_features.float() @ text_features.float().T  # (B, B)
+    nearest = cosines.argmax(1, keepdim=True)  # (B, 1)
+    return duplicates.gather(1, nearest).float().mean().item()
+
+
+def log_line(entry: dict, total: int) -> str:
+    """An entry of the log as a person reads it."""
+    return (
+        "step {step}/{total} | loss {loss:.3f} (ln B {ln_batch:.2f}) | acc {accuracy:.1%} | "
+        "scale {scale:.1f} | lr {lr:.1e} | grad {grad_norm:.2f} | {images_per_second:.0f} img/s | "
+        "wait {data_wait:.0%} | {memory_gb:.1f} GB | eta {eta_seconds:.0f} s"
+    ).format(total=total, **entry)
