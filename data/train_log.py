@@ -114,8 +114,8 @@ def learned_by_heart(curve: list[dict]) -> str:
     return (
         f"note: the validation loss was lowest at step {best['step']} ({best['val']['loss']:.2f}) "
         f"and is {last['val']['loss']:.2f} now, while R@1 of training images is "
-        f"{last['train']['i2t']:.0%}: the run learns its images by heart. More images help, "
-        f"or fewer steps (--steps {best['step']}), or weights to begin with (docs/data.md)"
+        f"{last['train']['i2t']:.0%}: the run learns its images by heart. Try more images "
+        f"or fewer steps (--steps {best['step']}); docs/data.md has what was measured"
     )
 
 
