@@ -10,8 +10,8 @@
 
 The scores are printed as a table, written to eval.json in each run, and drawn with examples in
 report.png. Another test or other data have files of their own: eval[-TEST]-NAME-HASH.json and
-report[-TEST]-NAME-HASH.png. Scores in the json files are fractions in [0, 1]. The trees under "ci95"
-(95 % confidence intervals) and "chance" (what a blind guess scores) have the same branches.
+report[-TEST]-NAME-HASH.png. Scores in the json files are fractions in [0, 1]. The trees under
+"ci95" (95 % confidence intervals) and "chance" (what a blind guess scores) have the same branches.
 docs/evaluation.md lists all keys.
 
 Every score is a function of features. A tie counts as wrong, and so does NaN ("not a number").
@@ -95,8 +95,8 @@ def retrieval_ranks(
     image_features    (N, D)
     text_features     (T, D)
     image_of_caption  (T,) int64: the image that each caption was given to
-    caption_ids       (T,) int64: one number per distinct text. Equal captions have equal numbers and
-                      are right for the same images. Default: all captions differ.
+    caption_ids       (T,) int64: one number per distinct text. Equal captions have equal numbers
+                      and are right for the same images. Default: all captions differ.
     chunk             questions at a time: there are never more than chunk * max(N, T) scores
 
     Returns the ranks from image to text (N,) and from text to image (T,), int64; 0 is the best.
@@ -185,7 +185,7 @@ def winoground(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, T
     An example has two images and two captions made of the same words, as "a dog looks at a cat" and
     "a cat looks at a dog" are.
 
-    image_features, text_features  (2 E, D); image 2 e belongs to caption 2 e, and 2 e + 1 to 2 e + 1
+    image_features, text_features  (2 E, D); image i belongs to caption i
 
     With s_ij the cosine of image i and caption j of one example:
 
@@ -379,9 +379,7 @@ class Run:
         self.cost = checkpoint["cost"]
         self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
         self.captions = checkpoint["captions"]  # some that it was trained on
-        self.curve = checkpoint[
-            "curve"
-        ]  # entries of the validation curve; see data.train_log.score_batch
+        self.curve = checkpoint["curve"]  # of validation images; see train_log.score_batch
         self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
 

@@ -86,9 +86,9 @@ def info_nce(
     caption j among the B images. z_i is image_features[i], t_j is text_features[j].
 
     logit_scale  one over the temperature, already exponentiated
-    duplicates   bool, symmetric: image i and caption j also match, although i != j. They may be true
-                 pairs by accident, so pushing them apart would be wrong. They are left out of both
-                 softmaxes: exp(-inf) = 0. The diagonal is ignored. See data/batches.py.
+    duplicates   bool, symmetric: image i and caption j also match, although i != j. They may be
+                 true pairs by accident, so pushing them apart would be wrong. They are left out of
+                 both softmaxes: exp(-inf) = 0. The diagonal is ignored. See data/batches.py.
 
     Guessing costs ln B, a little less where pairs are masked. A model that has learned something
     is below that. Random features in D dimensions cost about ln B + s^2 / (2 D), as long as s^2 is
@@ -671,8 +671,8 @@ class WordLabels(TextTower):
 
 
 # --------------------------------------------------------------------------------------------------
-# The table of methods. A new paper is one entry here, a new tower, head or loss above where it needs
-# one, and one test. See CONTRIBUTING.md.
+# The table of methods. A new paper is one entry here, a new tower, head or loss above where it
+# needs one, and one test. See CONTRIBUTING.md.
 
 
 @dataclass(frozen=True)
@@ -1057,9 +1057,9 @@ def backward_in_pieces(
         3. each piece again, now with activations: dz / dparameters times the dloss / dz of step 2
 
     By the chain rule the sum over all pieces is the gradient of the whole batch. It takes one more
-    pass forward, about a third more time. For LIFT that pass is the image side's alone: its captions
-    are vectors already. The cosine loss of `lift_cos` has no negatives. It would not need step 1,
-    and takes it all the same: one way for all methods is easier to read.
+    pass forward, about a third more time. For LIFT that pass is the image side's alone: its
+    captions are vectors already. The cosine loss of `lift_cos` has no negatives. It would not need
+    step 1, and takes it all the same: one way for all methods is easier to read.
 
     inputs      images (B, ...), texts (B, ...), label ids (B, ...) or None, as `forward` takes them
     duplicates  (B, B) bool
@@ -1154,11 +1154,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         if not is_possible:
             raise BadInput(f"damaged: no model has such sizes: {sizes}")
         tokenize = text_inputs(method.text.inputs, source, device)
-        if source.text_features:
-            is_same = tokenize.had(saved["text_fingerprint"])
-        else:
-            is_same = tokenize.fingerprint == saved["text_fingerprint"]
-        if not is_same:
+        if not tokenize.had(saved["text_fingerprint"]):
             trained_with = source.text_features or source.llm or "the default one"
             with_adapter = f" with {source.llm_adapter}" if source.llm_adapter else ""
             raise BadInput(

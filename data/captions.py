@@ -123,6 +123,10 @@ class TokenIds:
         self.start = start  # what stands before every text; see llm_text.start_of
         self.fingerprint = fingerprint
 
+    def had(self, fingerprint: str) -> bool:
+        """Are the ids those that had this fingerprint?"""
+        return self.fingerprint == fingerprint
+
     def read(self, texts: Sequence[str]) -> tuple[PaddedIds, float]:
         """N texts -> their ids as N rows, and the share of texts that were cut."""
         values = array("i")

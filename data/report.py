@@ -491,7 +491,7 @@ def draw_map(page: Page, results: Sequence[Result], shown: int = 70) -> None:
 def contact_sheet(
     found: list[tuple[str, list[tuple[Path, float]]]],
     path: str | Path,
-    trained_on: Set[Path] = frozenset(),
+    trained_on: Set[Path],
 ) -> None:
     """Draw what a search found: [(query, [(path of an image, cosine)])].
 

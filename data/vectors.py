@@ -219,6 +219,10 @@ class CaptionVectors:
         cut_share = float(was_cut.mean()) if len(texts) else 0.0
         return StoredRows(vectors, torch.from_numpy(rows), self.pool == "tokens"), cut_share
 
+    def had(self, fingerprint: str) -> bool:
+        """Are the vectors those that had this fingerprint?"""
+        return self.fingerprint == fingerprint
+
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """N texts -> vectors (N, D), or (N, L, D) with pool "tokens"; float16, on the CPU."""
         rows, _ = self.read(texts)
@@ -429,7 +433,8 @@ class OutsideVectors:
 
     def had(self, fingerprint: str) -> bool:
         """Did the file have this fingerprint? More rows may have been added since."""
-        return self.fingerprint_of(int(fingerprint.split()[0])) == fingerprint
+        n_rows, *_ = fingerprint.split() or [""]
+        return n_rows.isdecimal() and self.fingerprint_of(int(n_rows)) == fingerprint
 
     def __call__(self, names: Sequence[str]) -> Tensor:
         """N names -> their rows, (N, ...) float32. BadInput for a name without a usable row."""

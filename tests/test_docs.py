@@ -2,8 +2,8 @@
 
     python -m pytest tests/test_docs.py
 
-A page may say only what is there. Links lead somewhere. Commands name programs and flags that exist.
-Examples print what the page says. Numbers in tables are those of the logs in docs/results.
+A page may say only what is there. Links lead somewhere. Commands name programs and flags that
+exist. Examples print what the page says. Numbers in tables are those of the logs in docs/results.
 """
 
 import contextlib
@@ -468,8 +468,8 @@ def test_the_table_of_three_seeds_is_the_log_s():
 def test_the_demo_s_table_is_the_log_s(name, rows):
     """Each row of a table with the columns LIFT and CLIP has the numbers of one row of the log.
 
-    A row may be named in other words. But where it has words of the log ("i2t", "R@1"), they must be
-    those of the row with its numbers. Intervals may be left out.
+    A row may be named in other words. But where it has words of the log ("i2t", "R@1"), they must
+    be those of the row with its numbers. Intervals may be left out.
     """
     log = []  # (words, chance, LIFT, CLIP) of each row
     for table in tables_of((RESULTS / "demo.log").read_text().splitlines()):

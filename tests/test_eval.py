@@ -1,4 +1,4 @@
-"""eval.py: every metric against cases by hand or a direct O(N^2) definition. Ties and NaN never help.
+"""eval.py: every metric against cases by hand or a direct definition. Ties and NaN never help.
 
     python -m pytest tests/test_eval.py
 

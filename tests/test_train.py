@@ -1,4 +1,5 @@
-"""train.py: order, schedule and crops as pure functions; stop and resume; bad input; and that learning is learning.
+"""train.py: order, schedule and crops as pure functions; stop and resume; bad input; and that it
+learns.
 
 python -m pytest tests/test_train.py
 """
@@ -1002,10 +1003,14 @@ def test_weights_to_begin_with_must_fit(small, tmp_path):
     train.train(train.Config(**small))
     argv = ["--init-from", small["out"], "--data", "shapes", "--train-num-samples", "64"]
     argv += ["--out", str(tmp_path / "new"), "--device", "cpu", "--steps", "1"]
+    outside = str(tmp_path / "x.npy")
+    np.save(outside, np.ones((1, 32), np.float32))
+    (tmp_path / "x.txt").write_text("a red star\n")
     for flags, says in (
         (["--model", "nano/16"], "--init-from .* this run wants"),
         (["--pool", "last"], "trained on other vectors of captions"),
         (["--layer", "2"], "trained on other vectors of captions"),
+        (["--text-features", outside, "--llm", ""], "trained on other vectors of captions"),
         (["--resume", small["out"]], "choose one"),
     ):
         with pytest.raises(BadInput, match=says):

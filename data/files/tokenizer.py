@@ -94,9 +94,9 @@ class Tokenizer:
         character_of = {byte: character for character, byte in byte_of.items()}
 
         # tiktoken merges the pair of lowest rank first, and returns ranks. Here the ranks 0 to 255
-        # are the bytes themselves, and the merges follow in order. ids[rank] is the file's id. A byte
-        # that the vocabulary lacks has the id -1, and `encode` drops it: so does `tokenizers`, and
-        # without a rank for it tiktoken would crash.
+        # are the bytes themselves, and the merges follow in order. ids[rank] is the file's id. A
+        # byte that the vocabulary lacks has the id -1, and `encode` drops it: so does `tokenizers`,
+        # and without a rank for it tiktoken would crash.
         ranks = {}
         ids = []
         for byte in range(256):

@@ -56,8 +56,8 @@ HF_QKV = (
     re.compile(r"(.*)self_attn\.([qkv])_proj\.(weight|bias)"),
 )
 # What a tower has no use for: heads made for labels, CLIP's projection and text side, and the
-# numbers 0, 1, 2, ... of the positions. A head with other parts is not left out. SigLIP's head makes
-# one vector of the patches. Without it the vectors would be wrong.
+# numbers 0, 1, 2, ... of the positions. A head with other parts is not left out. SigLIP's head
+# makes one vector of the patches. Without it the vectors would be wrong.
 UNUSED = re.compile(
     r"(head|head_dist|fc_norm|classifier|visual_projection|text_projection)\.(weight|bias)$"
     r"|(pooler|pre_logits|text_model|logit_scale)\b|.*position_ids$"

@@ -40,8 +40,8 @@ from data.world import shapes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
-# Columns or fields with one of these names are taken, the first of them that the file has. Small and
-# capital letters are alike. Another name: --csv-img-key, --csv-caption-key.
+# Columns or fields with one of these names are taken, the first of them that the file has. Small
+# and capital letters are alike. Another name: --csv-img-key, --csv-caption-key.
 IMAGE_KEYS = ("filepath", "image", "file_name", "path", "image_path")
 CAPTION_KEYS = ("title", "caption", "text")
 
@@ -276,8 +276,8 @@ def split_rows(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list
     may hold the separator and, where that is no tab, the ends of lines.
 
     A line whose quotes are not like this does no harm to the lines behind it. If the separator is a
-    tab, it is read as it is: most tsv files, such as CC3M's, do not quote, and a quote is a character
-    like any other. Otherwise it has a reason in place of fields.
+    tab, it is read as it is: most tsv files, such as CC3M's, do not quote, and a quote is a
+    character like any other. Otherwise it has a reason in place of fields.
 
     >>> list(split_rows(['"a dog\\t1.png\\n', '"a ""cat"" sat"\\t2.png\\n'], "\\t"))
     [(1, ['"a dog', '1.png']), (2, ['a "cat" sat', '2.png'])]

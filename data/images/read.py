@@ -14,7 +14,7 @@ tokens (docs/results/data.md).
 An image that cannot be read is skipped, counted and named. More than 5 % of them stop the run.
 
     python -m data.images.read SPEC             # list the names of all images
-    python -m data.images.read SPEC --texts     # list all texts that the text tower will be asked for
+    python -m data.images.read SPEC --texts     # list all texts that the text tower is asked for
 """
 
 import argparse

@@ -37,7 +37,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.common import BadInput, interpreting, run
+from data.common import BadInput, interpreting, parse_flags, run
 from data.world.icon_shards import (
     TARS,
     Concept,
@@ -325,7 +325,7 @@ def main() -> None:
         help="folder with the packages' .tgz files (default: npm fetches them)",
     )
     add("--seed", type=int, default=0, help="of the splits (default 0)")
-    args = parser.parse_args()
+    args = parse_flags(parser)
     lines = build(args.out, args.size, args.styles, args.held_out, args.packages, args.seed)
     print(*lines, sep="\n")
     print(

@@ -49,7 +49,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.common import BadInput, interpreting, run
+from data.common import BadInput, interpreting, parse_flags, run
 from data.world.icon_shards import (
     TARS,
     Concept,
@@ -578,7 +578,7 @@ def main() -> None:
         help="folder with the packages' .tgz files (default: npm fetches them)",
     )
     add("--seed", type=int, default=0, help="of the splits (default 0)")
-    args = parser.parse_args()
+    args = parse_flags(parser)
     lines = build(args.out, args.size, args.held_out, args.packages, args.seed)
     print(*lines, sep="\n")
     print(

@@ -36,7 +36,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.common import BadInput, interpreting, replacing, run
+from data.common import BadInput, interpreting, parse_flags, replacing, run
 from data.world.npm import Package, find_package, read_package
 
 # fmt: off
@@ -314,7 +314,7 @@ def main() -> None:
         default="",
         help="folder with the package's .tgz file (default: npm fetches it)",
     )
-    args = parser.parse_args()
+    args = parse_flags(parser)
     lines = build(args.out, args.pos.split(","), args.limit, args.packages)
     print(*lines, sep="\n")
     print(f"wrote {args.out}; next: python llm_text.py --tune {args.out}")

@@ -1,4 +1,4 @@
-"""data/benchmarks.py: official layouts made on the spot, scores by hand, and what a user gets wrong.
+"""data/benchmarks.py: official layouts made here, scores by hand, and what a user gets wrong.
 
     python -m pytest tests/data/test_benchmarks.py
 

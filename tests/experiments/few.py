@@ -11,9 +11,10 @@ The second line fetches the emoji of data/world/emoji.py. The third writes into 
 
     captions.csv   600 images of the style noto for training, 70 for validation and 160 for testing,
                    with a column `split`; no concept is in two splits
-    others.csv     the concepts of emoji/train.tar in two other styles: for a run whose weights --init-from takes
+    others.csv     the concepts of emoji/train.tar in two other styles, for another run: --init-from
+                   takes its weights
 
-A caption is the emoji's name, such as "woman farmer". Which concepts are taken is drawn with seed 0.
+A caption is the emoji's name, such as "woman farmer". Seed 0 draws which concepts are taken.
 """
 
 import csv

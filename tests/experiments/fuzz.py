@@ -2,10 +2,11 @@
 
     python -m tests.experiments.fuzz --cases 20000 --seed 0
 
-A reader must refuse a damaged file with one line (BadInput), or read it. Every other exception, more
-than 5 seconds and more than 1 GB of memory are failures. The table on stdout counts them, and the
-exit status is 1 if there is one. Each failure is kept in a folder, with the command that repeats
-it. The last result is docs/results/fuzz.md. It needs Linux, for its limits of time and memory.
+A reader must refuse a damaged file with one line (BadInput), or read it. Every other exception,
+more than 5 seconds and more than 1 GB of memory are failures. The table on stdout counts them, and
+the exit status is 1 if there is one. Each failure is kept in a folder, with the command that
+repeats it. The last result is docs/results/fuzz.md. It needs Linux, for its limits of time and
+memory.
 
 A new kind of file is one line of KINDS in tests/experiments/fuzz_kinds.py.
 """

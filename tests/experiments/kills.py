@@ -3,9 +3,9 @@
     python -m tests.experiments.kills --rounds 20 --seed 0               # docs/results/kills.md
     python -m tests.experiments.kills --rounds 20 --kinds training,pack
 
-Each round begins with an empty folder. Its processes are started and killed (SIGKILL) once or twice,
-each at a random moment. Then they are started once more and come to their end. What the folder then
-holds must be what one process leaves that nobody kills, bit for bit.
+Each round begins with an empty folder. Its processes are started and killed (SIGKILL) once or
+twice, each at a random moment. Then they are started once more and come to their end. What the
+folder then holds must be what one process leaves that nobody kills, bit for bit.
 
     kind           its processes
     training       train.py on 64 images, with a checkpoint after every step

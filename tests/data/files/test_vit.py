@@ -1,4 +1,4 @@
-"""data/files/vit.py: weights of timm's and Hugging Face's towers give the outputs that they gave there.
+"""data/files/vit.py: weights of timm's and Hugging Face's towers give the same outputs.
 
 python -m pytest tests/data/files/test_vit.py
 """
