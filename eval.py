@@ -43,9 +43,9 @@ from torch import Tensor
 import lift
 from data import benchmarks, search
 from data.benchmarks import Result, Task
-from data.common import BadInput, parse_flags, pick_device, replacing, select
+from data.common import DEVICES, BadInput, parse_flags, pick_device, replacing, select
 from data.common import run as run_command
-from data.files.runs import SEEN, read_run
+from data.files.runs import SEEN, read_run, run_file
 from data.images.formats import Columns, add_column_flags
 from data.images.pixels import normalize_pixels, open_image
 from data.images.read import CaptionedImages
@@ -361,23 +361,28 @@ def winoground_scores(image_features: Tensor, text_features: Tensor) -> dict[str
 class Run:
     """A trained run that turns images and texts into features of unit length, on the CPU.
 
-    folder  a run folder, or a file that data/files/export.py wrote
+    folder  a run folder, or a file, as data.files.runs.run_file says
     """
 
     def __init__(self, folder: str | Path, device: str | torch.device = "cpu"):
         path = Path(folder)
         if path.is_file():
-            # What is written about an exported run goes into a folder of its own beside the file.
+            # What is written about a file goes into a folder of its own beside the file.
             self.folder = path.with_name(f"{path.name}-scores")
-            self.model_path = path
         else:
             self.folder = path
-            self.model_path = path / "checkpoint.pt"
+        self.model_path = run_file(path)
         checkpoint = read_run(folder)
         self.config = checkpoint["config"]
         self.step = checkpoint["step"]
         self.cost = checkpoint["cost"]
         self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
+        if self.model_path.name == "best.pt":
+            print(
+                f"{self.folder}: reading best.pt, of step {self.step}, where the validation loss "
+                f"was lowest (the last step: {path / 'checkpoint.pt'})",
+                file=sys.stderr,
+            )
         self.captions = checkpoint["captions"]  # some that it was trained on
         self.curve = checkpoint["curve"]  # of validation images; see train_log.score_batch
         self.device = device
@@ -528,6 +533,7 @@ def evaluate(run: Run, task: Task) -> Result:
         "method": run.config["method"],
         "data": task.data,
         "step": run.step,
+        "weights": run.model_path.name,
         "counts": task.counts(),
         "trained_on": int(seen.sum()),
         "cost": run.cost,
@@ -598,7 +604,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report", help="where the drawing goes (default: report.png in the run, or above several)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--device", default="auto", help=DEVICES)
     return parser
 
 

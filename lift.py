@@ -56,6 +56,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data import processes
 from data.captions import END, DistinctCaptions
 from data.common import BadInput, chunks, interpreting, select
 from data.files.runs import read_run
@@ -236,7 +237,8 @@ class Ridge(nn.Linear):
         # Sums over all pairs, in float64: only these are kept, however many pairs there are.
         XX = XT = 0
         for image_vectors, text_features in pairs:
-            X, T = image_vectors.double(), text_features.double()
+            # On the CPU: Apple's GPUs have no float64.
+            X, T = image_vectors.cpu().double(), text_features.cpu().double()
             XX = XX + X.T @ X  # (d_in, d_in)
             XT = XT + X.T @ T  # (d_in, d_out)
         ridge = 0.001 * XX.trace() / len(XX)
@@ -1035,7 +1037,8 @@ class TwoTower(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------
-# A batch that is larger than the memory. On a first reading, skip this.
+# A batch that is larger than the memory, or shared by several processes. On a first reading, skip
+# this.
 
 
 def backward_in_pieces(
@@ -1045,7 +1048,7 @@ def backward_in_pieces(
     duplicates: Tensor,
     n_pieces: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """One backward pass of a whole batch, in the memory of a piece. Returns features and loss.
+    """One backward pass of a whole batch, cut into pieces. Returns its features and its loss.
 
     This is GradCache. (Gao et al. 2021, arXiv 2101.06983) A contrastive loss needs the features of
     the whole batch, since every caption is a negative of every other image. But the features are
@@ -1059,11 +1062,17 @@ def backward_in_pieces(
     By the chain rule the sum over all pieces is the gradient of the whole batch. It takes one more
     pass forward, about a third more time. For LIFT that pass is the image side's alone: its
     captions are vectors already. The cosine loss of `lift_cos` has no negatives. It would not need
-    step 1, and takes it all the same: one way for all methods is easier to read.
+    step 1, and takes it all the same: one way for all methods is easier to read. A batch of one
+    piece keeps the activations of step 1, and step 3 has nothing to compute again.
 
-    inputs      images (B, ...), texts (B, ...), label ids (B, ...) or None, as `forward` takes them
+    The batch may be shared by P processes, too. (data/processes.py) Then each one has B / P of the
+    rows, cuts these into pieces, and sees the features of the others between steps 1 and 2. Every
+    process computes the whole loss, and sends back the gradients of its own rows.
+
+    inputs      images (B / P, ...), texts (B / P, ...), label ids (B / P, ...) or None, as
+                `forward` takes them
     duplicates  (B, B) bool
-    n_pieces    into which the batch is cut
+    n_pieces    into which each process cuts its rows
 
     The gradients are added to those of the parameters, as by loss.backward().
     """
@@ -1072,30 +1081,34 @@ def backward_in_pieces(
     )
     pieces = list(zip(images, texts, label_ids, strict=False))
 
-    with torch.no_grad():
+    with torch.set_grad_enabled(len(pieces) == 1):
         outputs = [model(*piece) for piece in pieces]
     features = {}
     for name, first in outputs[0].items():
         # What has no dimensions, such as the scale, is the same in all pieces.
-        whole = torch.cat([output[name] for output in outputs]) if first.ndim else first
-        features[name] = whole.detach().requires_grad_()
+        own = torch.cat([output[name] for output in outputs]) if first.ndim else first
+        whole = processes.gather(own.detach()) if first.ndim else own.detach()
+        features[name] = whole.requires_grad_()
 
     loss = loss_of(**features, duplicates=duplicates)
     loss.backward()  # as far as the features
 
-    start = 0
+    n_all = len(pieces) * processes.count()
+    start = processes.rank() * len(inputs[0])
     for piece in pieces:
         end = start + len(piece[0])
+        output = outputs[0] if len(pieces) == 1 else model(*piece)
         made, gradients = [], []
-        for name, output in model(*piece).items():
+        for name, part in output.items():
             gradient = features[name].grad
             # No gradient: the loss does not use it. A frozen text side wants none. The scale's
-            # gradient is already that of the whole batch, so only the first piece takes it.
-            if gradient is not None and output.requires_grad and (output.ndim or start == 0):
-                made.append(output)
-                gradients.append(gradient[start:end] if output.ndim else gradient)
+            # gradient is already that of the whole batch, so the pieces share it out.
+            if gradient is not None and part.requires_grad:
+                made.append(part)
+                gradients.append(gradient[start:end] if part.ndim else gradient / n_all)
         torch.autograd.backward(made, gradients)
         start = end
+    processes.add_gradients(model)
     return features, loss
 
 
@@ -1131,7 +1144,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         text = model.encode_text(tokenize(["a dog", "a cat"]), normalize=True)
         print(image @ text.T)   # cosines
 
-    run        a run folder, or a file that data/files/export.py wrote
+    run        a run folder, or a file, as data.files.runs.run_file says
     transform  PIL image -> (3, S, S) float32
     tokenize   list of texts -> tensor for model.encode_text. For LIFT these are the vectors of the
                frozen language model: they are computed, or taken from the cache.

@@ -43,6 +43,7 @@ from torch import Tensor, nn
 
 from data.captions import DistinctCaptions, Related, TokenIds
 from data.common import (
+    DEVICES,
     BadInput,
     chunks,
     interpreting,
@@ -969,7 +970,7 @@ def command_line() -> argparse.Namespace:
     add("--llm-adapter", help="adapter that --tune wrote, to compare captions with")
     add("--pool", choices=pools, help="only this pooling (default: all)")
     add("--layer", type=int, help="read, or tune, up to this block (default: the pooling's own)")
-    add("--device", default="auto", help="auto, cpu, cuda")
+    add("--device", default="auto", help=DEVICES)
 
     group = parser.add_argument_group("tuning (with the default of each)")
     add = group.add_argument

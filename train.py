@@ -5,19 +5,22 @@
     python train.py --data captions.csv              # your own images
     python train.py --resume runs/lift               # go on where a run stopped
     python train.py --init-from runs/lift --data captions.csv --out runs/more   # with its weights
+    torchrun --nproc-per-node 2 train.py             # two processes, each with half of every batch
 
 Read vit.py, llm_text.py and lift.py before this file. `train` at the end is the whole story: set
 up, loop, save. On a first reading, start there and skip the flags.
 
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
-object per line). Everything random is a pure function of (seed, epoch) or (seed, step). So a run
-that was stopped and resumed equals one that was not, bit for bit on a CPU.
+object per line), with --save-best also best.pt. Everything random is a pure function of (seed,
+epoch) or (seed, step). So a run that was stopped and resumed equals one that was not, bit for bit
+on a CPU.
 """
 
 import argparse
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from collections import defaultdict
@@ -30,9 +33,11 @@ import torch
 from torch import Tensor, nn
 
 import lift
+from data import processes
 from data.batches import Batches, Crops
 from data.captions import DistinctCaptions
 from data.common import (
+    DEVICES,
     BadInput,
     interpreting,
     parse_flags,
@@ -43,7 +48,7 @@ from data.common import (
     select,
     stop_signals,
 )
-from data.files.runs import SEEN, read_run, save_tensors
+from data.files.runs import SEEN, read_run, run_file, save_tensors
 from data.files.tensors import mismatch
 from data.files.vit import load_vit
 from data.images.formats import CAPTION_KEYS, IMAGE_KEYS, Columns
@@ -51,12 +56,15 @@ from data.images.pixels import PIXEL_NORMS
 from data.images.read import MIN_VAL, CaptionedImages, read_images
 from data.train_log import (
     batch_accuracy,
+    check_reports,
     count_parameters,
     curve_line,
     learned_by_heart,
     log_line,
     machine,
     memory_gb,
+    numbers_in,
+    open_reports,
     score_batch,
 )
 from data.vectors import ImageViews, OutsideVectors, outside_views, read_views
@@ -219,7 +227,9 @@ class Config:
     text_heads: int = flag(2, "attention heads of that text transformer", low=1)
     context_length: int = flag(77, "tokens of a caption at most", low=2)
 
-    batch_size: int = flag(128, "images per step", section="optimisation", low=1)
+    batch_size: int = flag(
+        128, "images per step, of all processes together", section="optimisation", low=1
+    )
     epochs: int = flag(
         None,
         "passes over the images; each pass shows one caption per image (default: 4, but as many as "
@@ -245,7 +255,7 @@ class Config:
         "auto", "auto: bf16 autocast on CUDA, else fp32", choices=["auto", "amp_bf16", "fp32"]
     )
 
-    device: str = flag("auto", "auto, cpu, cuda", section="run")
+    device: str = flag("auto", DEVICES, section="run")
     torchcompile: bool = flag(None, "compile the model (default: on CUDA only)")
     seed: int = flag(0, "initial weights, batch order, captions, crops", low=0, high=2**32 - 1)
     log_every_n_steps: int = flag(50, "interval of the log, in steps", low=1)
@@ -256,6 +266,10 @@ class Config:
         low=0,
     )
     save_frequency: int = flag(200, "interval of checkpoints, in steps", low=1)
+    save_best: bool = flag(
+        False, "also keep the weights with the lowest validation loss, as best.pt; eval.py reads it"
+    )
+    report_to: str = flag("", "send the log to tensorboard, to wandb, or to tensorboard,wandb")
     out: str = flag("", "run folder (default: runs/METHOD)")
     resume: str = flag("", "run folder to go on with; flags that are not given come from it")
     init_from: str = flag(
@@ -297,6 +311,8 @@ class Config:
                 f"--image-size {self.image_size} is not a multiple of the patch side {patch} of "
                 f"{self.model}"
             )
+        if self.save_best and self.val_frequency == 0:
+            raise BadInput("--save-best chooses by validation images; leave --val-frequency 0 out")
         if self.text_width % self.text_heads:
             raise BadInput(
                 f"--text-width {self.text_width} cannot be shared by --text-heads {self.text_heads}"
@@ -367,6 +383,8 @@ FREE_ON_RESUME = (
     "init_from",
     "log_every_n_steps",
     "save_frequency",
+    "save_best",
+    "report_to",
     "out",
     "resume",
 )
@@ -526,13 +544,13 @@ def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
     """
     folder = Path(cfg.out)
     if not cfg.resume:
-        if (folder / "checkpoint.pt").exists():
+        if run_file(folder).exists():
             raise BadInput(
                 f"{folder} already holds a run; go on with it (--resume {folder}), remove it, or "
                 "choose another --out"
             )
         return cfg, None
-    checkpoint = read_run(folder)
+    checkpoint = read_run(folder if folder.is_file() else folder / "checkpoint.pt")
     if "optimizer" not in checkpoint:
         raise BadInput(
             f"{folder} is an exported run, which has no optimizer; --resume the run's own folder"
@@ -558,6 +576,7 @@ def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
 
 def check_files(cfg: Config) -> None:
     """Find what is wrong with a file of weights or vectors before the images are read."""
+    check_reports(cfg.report_to)
     for name in ("image_weights", "image_features", "text_features", "llm_adapter"):
         path = getattr(cfg, name)
         if path and not Path(path).exists():
@@ -852,6 +871,17 @@ def hash_of_data(
     return h.hexdigest()
 
 
+def part_of(batch_size: int) -> slice:
+    """The rows of every batch that are for this process. BadInput where they cannot be shared."""
+    n_rows, left_over = divmod(batch_size, processes.count())
+    if left_over:
+        raise BadInput(
+            f"{processes.count()} processes cannot share a batch of {batch_size} images alike; "
+            f"give --batch-size {batch_size - left_over}"
+        )
+    return slice(processes.rank() * n_rows, (processes.rank() + 1) * n_rows)
+
+
 def check_compiler(device: torch.device) -> None:
     """BadInput where torch.compile cannot work, as without a C++ compiler."""
     try:
@@ -889,6 +919,8 @@ def train(cfg: Config) -> dict:
     readers = open_texts(cfg, device)
     if parent:
         check_same_texts(cfg, readers[0], parent)
+    if device.type == "mps" and processes.count() > 1:
+        raise BadInput("--device mps works in one process only; start train.py by python")
     torch.manual_seed(cfg.seed)
 
     images = read_training_images(cfg)
@@ -906,6 +938,8 @@ def train(cfg: Config) -> dict:
         )
     texts = read_texts(cfg, images, readers)
     val_texts = read_texts(cfg, val_images, readers) if val_images else None
+    if cfg.save_best and not val_images:
+        raise BadInput("--save-best: there are no validation images to choose by; leave it out")
     del readers  # and with them the frozen language model
     if method.text is lift.LLMVectors and not parent:
         width = texts.inputs[:1].shape[-1]
@@ -927,8 +961,9 @@ def train(cfg: Config) -> dict:
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
     # A sample of the training images, by which eval.py knows them again.
     seen_digests = torch.from_numpy(np.sort(seen)[:10_000].view(np.int64))
-    # TF32 on GPUs that have it. Not earlier: it would change the captions' vectors.
-    torch.set_float32_matmul_precision("high")
+    # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
     # Where nothing is trained there is still one group, an empty one: AdamW wants it.
     optimizer = torch.optim.AdamW(
         parameter_groups(model, cfg.wd, method.image_lr_share) or [{"params": []}],
@@ -939,6 +974,10 @@ def train(cfg: Config) -> dict:
     )
     total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
     start = 0
+    # With several processes each has an equal part of every batch.
+    part = part_of(batches.size)
+    in_pieces = cfg.accum_freq > 1 or processes.count() > 1
+    is_first = processes.rank() == 0
     by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
     # A head that is solved for reads what so many steps would read. If nothing is trained beside
     # it, no step is left.
@@ -948,14 +987,17 @@ def train(cfg: Config) -> dict:
         total = 0
     if checkpoint:
         start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
+    processes.copy_from_first(model)
     if compiles:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
     crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
+    several = f" in {processes.count()} processes" if processes.count() > 1 else ""
     print(
         f"{cfg.method}: {len(images)} training images, {len(texts.captions)} distinct captions "
         f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
-        f"{batches.size} in {cfg.epochs} epochs{crops} on {device}{' in bf16' if bf16 else ''}\n"
+        f"{batches.size} in {cfg.epochs} epochs{crops} on {device}{' in bf16' if bf16 else ''}"
+        f"{several}\n"
         f"trained parameters: {by_part}",
         file=sys.stderr,
     )
@@ -966,8 +1008,11 @@ def train(cfg: Config) -> dict:
             file=sys.stderr,
         )
     out.mkdir(parents=True, exist_ok=True)
-    log = open(out / "log.jsonl", "a", buffering=1)  # noqa: SIM115  (open for the whole loop)
+    # Only the first process writes. What the others say goes nowhere.
+    log_path = out / "log.jsonl" if is_first else os.devnull
+    log = open(log_path, "a", buffering=1)  # noqa: SIM115  (open for the whole loop)
     first = {"config": asdict(cfg), "step": start, **machine(device)}
+    first["processes"] = processes.count()
     first |= {"trained": trained, "parameters": parameters, "skipped": images.skipped}
     log.write(json.dumps(first) + "\n")
 
@@ -985,7 +1030,9 @@ def train(cfg: Config) -> dict:
 
     curve = checkpoint["curve"] if checkpoint else []  # entries of the validation curve
 
-    def save(step):
+    def save(step, name="checkpoint.pt"):
+        if not is_first:
+            return
         state = {
             "config": asdict(cfg),
             "step": step,
@@ -999,7 +1046,14 @@ def train(cfg: Config) -> dict:
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        save_tensors(state, out / "checkpoint.pt")
+        save_tensors(state, out / name)
+
+    reports = open_reports(cfg.report_to, out, asdict(cfg)) if is_first else []
+
+    def write(entry):
+        log.write(json.dumps(entry) + "\n")
+        for report in reports:
+            report(entry["step"], numbers_in(entry))
 
     entry = first
     if total == 0:
@@ -1012,19 +1066,20 @@ def train(cfg: Config) -> dict:
         stop_signals() as stop,
         progress(description="training", total=total, initial=start, unit="step") as bar,
     ):
-        for step, (image, text, duplicates, label_ids), seconds in batches.ahead(start, total):
+        for step, batch, seconds in batches.ahead(start, total, part):
+            image, text, duplicates, label_ids = batch
             # ---- the training step ---------------------------------------------------------------
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, total, cfg) * group["lr_share"]
             # The towers may run in bfloat16. Unit length, loss and whitening stay in float32.
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                if cfg.accum_freq == 1:
+                if not in_pieces:
                     # Image and text (B, D) of unit length, and the scale.
                     features = model(image, text, label_ids)
                     loss = method.loss(**features, duplicates=duplicates)
                     loss.backward()
                 else:
-                    # The same gradients in less memory.
+                    # The same gradients in less memory, or by several processes.
                     features, loss = lift.backward_in_pieces(
                         model, method.loss, (image, text, label_ids), duplicates, cfg.accum_freq
                     )
@@ -1037,19 +1092,24 @@ def train(cfg: Config) -> dict:
             # ---- below: diagnostics --------------------------------------------------------------
 
             done = step + 1
-            n_images += len(text)
+            n_images += batches.size
             waited += seconds
             bar.update()
-            if curve_batches and (done % cfg.val_frequency == 0 or done == total):
+            # Was there a signal, in any process? All of them stop after the same step.
+            signal_number = processes.largest(stop[0] if stop else 0)
+            is_best = False
+            if is_first and curve_batches and (done % cfg.val_frequency == 0 or done == total):
                 scores = {
                     name: score_batch(model, method.loss, batch, bf16)
                     for name, batch in curve_batches.items()
                 }
                 curve.append({"step": done, **scores})
                 bar.write(curve_line(curve[-1], total), file=sys.stderr)
-                log.write(json.dumps(curve[-1]) + "\n")
-            saves = done % cfg.save_frequency == 0 or done == total or bool(stop)
-            if saves or done % cfg.log_every_n_steps == 0 or done == start + 1:
+                write(curve[-1])
+                losses = [entry["val"]["loss"] for entry in curve]
+                is_best = cfg.save_best and losses[-1] == min(losses)
+            saves = done % cfg.save_frequency == 0 or done == total or signal_number > 0
+            if saves or is_best or done % cfg.log_every_n_steps == 0 or done == start + 1:
                 accuracy = batch_accuracy(
                     features["image_features"], features["text_features"], duplicates
                 )
@@ -1058,7 +1118,7 @@ def train(cfg: Config) -> dict:
                 entry = {
                     "step": done,
                     "loss": loss.item(),
-                    "ln_batch": math.log(len(text)),
+                    "ln_batch": math.log(batches.size),
                     "accuracy": accuracy,
                     "scale": model.logit_scale.exp().item(),
                     "lr": lr_at(step, total, cfg),
@@ -1066,13 +1126,13 @@ def train(cfg: Config) -> dict:
                     "images_per_second": speed,
                     "data_wait": waited / (now - since),
                     "memory_gb": memory_gb(device),
-                    "eta_seconds": (total - done) * len(text) / speed,
+                    "eta_seconds": (total - done) * batches.size / speed,
                     "seconds": now - begun,
                 }
                 cost["training_seconds"] += now - since
                 cost["images"] += n_images
                 bar.write(log_line(entry, total), file=sys.stderr)
-                log.write(json.dumps(entry) + "\n")
+                write(entry)
                 since, n_images, waited = time.time(), 0, 0.0
                 # A loss that is not finite has spoilt the parameters. They are not saved.
                 if not math.isfinite(entry["loss"] + entry["grad_norm"]):
@@ -1083,14 +1143,16 @@ def train(cfg: Config) -> dict:
                     )
             if saves:
                 save(done)
-            if stop:
+            if is_best:
+                save(done, "best.pt")
+            if signal_number:
                 bar.close()
                 print(
                     f"stopped after step {done} of {total}, saved; go on with: "
                     f"python train.py --resume {out}",
                     file=sys.stderr,
                 )
-                raise SystemExit(128 + stop[0])
+                raise SystemExit(128 + signal_number)
     log.close()
     note = learned_by_heart(curve)
     if note:
@@ -1142,7 +1204,8 @@ def go_on(
 
 
 def main() -> None:
-    train(from_cli())
+    with processes.joined():
+        train(from_cli())
 
 
 if __name__ == "__main__":

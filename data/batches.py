@@ -22,6 +22,7 @@ from data.images.pixels import normalize_pixels, random_crops
 from data.images.read import CaptionedImages
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
+WHOLE = slice(None)  # all rows of a batch
 
 
 class Batches:
@@ -30,7 +31,7 @@ class Batches:
     images        the training images
     captions      their distinct captions
     inputs        inputs[i] is what the text tower takes for captions[i]
-    image_inputs  (indices of images (B,), step) -> what the image tower takes: `Crops`, or
+    image_inputs  (indices of images (B,), step, part) -> what the image tower takes: `Crops`, or
                   vectors.ImageViews for a frozen tower
     long_share    draw an image's longest caption this often; None: all its captions alike
     label_ids     label_ids[i] are the token ids of captions[i], for a method with labels
@@ -41,7 +42,7 @@ class Batches:
         images: CaptionedImages,
         captions: DistinctCaptions,
         inputs,
-        image_inputs: Callable[[np.ndarray, int], Tensor],
+        image_inputs: Callable[[np.ndarray, int, slice], Tensor],
         *,
         batch_size: int,
         seed: int,
@@ -91,13 +92,16 @@ class Batches:
         # What is left of [0, 1) is divided among the other captions.
         return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int, part: slice = WHOLE) -> Batch:
         """The batch of a step: images (B, ...), texts (B, ...), duplicates (B, B) bool, label_ids.
 
         Images and texts are as the two towers take them, on the device. label_ids (B, L) are the
         token ids of the same captions; without labels they are None. duplicates[i, j] is true
         where image i and caption j match. On the diagonal they always do. Off the diagonal they
         match by accident, and a contrastive loss must not push them apart.
+
+        part  of images, texts and label_ids only these rows, where other processes have the rest.
+              They are the same as in the whole batch
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         order, draws = self.epoch(epoch)
@@ -110,26 +114,29 @@ class Batches:
 
         digests = torch.from_numpy(self.images.digests[indices].view(np.int64))  # (B,)
         duplicates = find_duplicates(captions_of_image, caption, digests)
+        label_ids = self.label_ids
         return (
-            self.image_inputs(indices, step),
-            to_device(self.inputs[caption], self.device),
+            self.image_inputs(indices, step, part),
+            to_device(self.inputs[caption[part]], self.device),
             to_device(duplicates, self.device),
-            None if self.label_ids is None else to_device(self.label_ids[caption], self.device),
+            None if label_ids is None else to_device(label_ids[caption[part]], self.device),
         )
 
-    def ahead(self, start: int, end: int) -> Iterator[tuple[int, Batch, float]]:
+    def ahead(
+        self, start: int, end: int, part: slice = WHOLE
+    ) -> Iterator[tuple[int, Batch, float]]:
         """(step, its batch, seconds waited for it) of each step from `start` to `end` - 1.
 
         A thread makes the next batch while a step computes.
         """
         with ThreadPoolExecutor(1) as thread:
-            coming = thread.submit(self, start)
+            coming = thread.submit(self, start, part)
             for step in range(start, end):
                 begun = time.time()
                 batch = coming.result()
                 waited = time.time() - begun
                 if step + 1 < end:
-                    coming = thread.submit(self, step + 1)
+                    coming = thread.submit(self, step + 1, part)
                 yield step, batch, waited
 
 
@@ -171,6 +178,7 @@ class Crops:
     """Images for an image tower that is trained: (indices (B,), step) -> (B, 3, S, S) float32.
 
     With crop_scale below 1 they are cropped anew in every step. They are normalised as CLIP's are.
+    With `part` only these rows of the batch are made.
     """
 
     fingerprint = ""
@@ -181,11 +189,13 @@ class Crops:
         self.seed = seed
         self.device = device
 
-    def __call__(self, indices: np.ndarray, step: int) -> Tensor:
-        pixels = torch.from_numpy(self.images.pixels(indices))  # (B, S, S, 3) uint8
+    def __call__(self, indices: np.ndarray, step: int, part: slice = WHOLE) -> Tensor:
+        pixels = torch.from_numpy(self.images.pixels(indices[part]))  # (B, S, S, 3) uint8
         images = normalize_pixels(to_device(pixels, self.device))  # (B, 3, S, S)
         if self.crop_scale == 1:
             return images
-        # A prime factor keeps the streams of neighbouring seeds apart.
+        # A prime factor keeps the streams of neighbouring seeds apart. Numbers for the whole batch
+        # are drawn, and on the CPU: a part of it, and a GPU, get the same crops.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        return random_crops(images, self.crop_scale, generator)
+        draws = torch.rand(4, len(indices), generator=generator)
+        return random_crops(images, self.crop_scale, draws[:, part])

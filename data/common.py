@@ -96,6 +96,16 @@ def run(main: Callable[[], int | None]) -> int:
             )
         print(f"error: {message}", file=sys.stderr)
         return 2
+    except NotImplementedError as error:
+        # torch names the operation in its first sentence.
+        reason = str(error).split(". ")[0]
+        if "MPS" not in reason:
+            raise
+        print(
+            f"error: {reason}; set PYTORCH_ENABLE_MPS_FALLBACK=1, or try --device cpu",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -152,11 +162,16 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LIFT_CACHE") or Path.home() / ".cache" / "lift")
 
 
+DEVICES = "cpu, cuda, mps (Apple's GPUs), or auto: a GPU if there is one"
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """A device's name, or "auto" -> torch.device. BadInput for one that is not there."""
     try:
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "auto" and torch.cuda.is_available():
+            name = "cuda"
+        elif name == "auto":
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
         device = torch.device(name)
         # Try it once. Some devices exist by name only, and the one called "meta" has no numbers.
         torch.zeros(1, device=device).item()

@@ -6,17 +6,21 @@ for each entry of the validation curve. On a first reading skip this file.
 Letters of shapes: B pairs of a batch.
 """
 
+import hashlib
+import importlib.util
 import math
 import platform
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data.batches import Batch
+from data.common import BadInput
 
 
 def count_parameters(model: nn.Module, frozen_parameters: int) -> tuple[str, int, int]:
@@ -46,6 +50,8 @@ def machine(device: torch.device) -> dict:
     """What a run is computed with, for its log."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name()
+    elif device.type == "mps":
+        name = "Apple GPU"
     else:
         name = platform.processor() or platform.machine()
     return {
@@ -61,6 +67,8 @@ def memory_gb(device: torch.device) -> float:
     """Peak memory in GB: of the GPU's allocator, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
+    if device.type == "mps":  # what the driver holds: it seldom gives memory back
+        return torch.mps.driver_allocated_memory() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
@@ -114,9 +122,58 @@ def learned_by_heart(curve: list[dict]) -> str:
     return (
         f"note: the validation loss was lowest at step {best['step']} ({best['val']['loss']:.2f}) "
         f"and is {last['val']['loss']:.2f} now, while R@1 of training images is "
-        f"{last['train']['i2t']:.0%}: the run learns its images by heart. Try more images "
-        f"or fewer steps (--steps {best['step']}); docs/data.md has what was measured"
+        f"{last['train']['i2t']:.0%}: the run learns its images by heart. Try more images, "
+        f"fewer steps (--steps {best['step']}), or --save-best; docs/data.md has what was measured"
     )
+
+
+def check_reports(report_to: str) -> None:
+    """BadInput where --report-to names what is unknown, or what is not installed."""
+    for name in filter(None, report_to.split(",")):
+        if name not in ("tensorboard", "wandb"):
+            raise BadInput(f"--report-to {name} is unknown; choose tensorboard, wandb or both")
+        if importlib.util.find_spec(name) is None:
+            raise BadInput(f"--report-to {name}: not installed; pip install {name}")
+
+
+def open_reports(report_to: str, out: Path, config: dict) -> list[Callable[[int, dict], None]]:
+    """A function (step, {name: number}) for each program that --report-to names.
+
+    TensorBoard's files lie in the run's folder. Weights & Biases shows the run in its project
+    "lift".
+    """
+    reports = []
+    if "tensorboard" in report_to.split(","):
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(out / "tensorboard")
+
+        def write(step, numbers):
+            for name, number in numbers.items():
+                writer.add_scalar(name, number, step)
+            writer.flush()
+
+        reports.append(write)
+    if "wandb" in report_to.split(","):
+        import wandb
+
+        # A run that was stopped goes on in the same chart: the folder's path is its name.
+        name = hashlib.blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()
+        run = wandb.init(
+            project="lift", name=out.name, id=name, resume="allow", dir=out, config=config
+        )
+        reports.append(lambda step, numbers: run.log(numbers, step=step))
+    return reports
+
+
+def numbers_in(entry: dict) -> dict[str, float]:
+    """An entry of log.jsonl as one table: {"val": {"loss": 3}} becomes {"val/loss": 3}."""
+    numbers = {}
+    for name, value in entry.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        numbers |= {f"{name}/{key}".rstrip("/"): number for key, number in inner.items()}
+    del numbers["step"]
+    return numbers
 
 
 def batch_accuracy(image_features: Tensor, text_features: Tensor, duplicates: Tensor) -> float:

@@ -36,12 +36,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data import processes
 from data.common import (
     BadInput,
     cache_dir,
@@ -67,8 +69,9 @@ class VectorStore:
     shape, dtype  of one vector
 
     A process that is killed leaves at worst a part of a record. The next one cuts it off and goes
-    on from there. Two processes may share a file: one writes, the other waits, then finds the work
-    done.
+    on from there. Two runs may share a file: one writes, the other waits, then finds the work done.
+    The processes of one run share the work. Each writes a file of its own, and process 0 joins
+    these at the end (data/processes.py).
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.floating]):
@@ -97,12 +100,13 @@ class VectorStore:
               yields (places, vectors, flags) of some of them at a time, as soon as they are made.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab") as file:
-            # Closing the file opens the lock. The size is asked for after the lock: another process
-            # may have written until now.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = os.fstat(file.fileno()).st_size
-            file.truncate(size - size % self.record.itemsize)
+        rank = processes.rank()
+        with open(self.path, "ab") as whole:
+            # Process 0 keeps other runs out. Closing the file opens the lock.
+            if rank == 0:
+                fcntl.flock(whole, fcntl.LOCK_EX)
+                self._join(whole)  # what a killed run has left
+            processes.largest()  # wait for process 0
 
             known = set(self.records()["key"].tolist())
             missing = []
@@ -110,20 +114,48 @@ class VectorStore:
                 if key not in known:
                     known.add(key)
                     missing.append(place)
-
+            processes.largest()  # wait until all have looked: now they may write
             if not missing:
                 return 0
 
-            with progress(description=description, unit=unit, total=len(missing)) as bar:
-                for places, vectors, flags in make(np.array(missing, np.int64)):
+            mine = np.array_split(np.array(missing, np.int64), processes.count())[rank]
+            own_path = self.path if rank == 0 else self._part(rank)
+            with (
+                open(own_path, "ab") as own,
+                progress(description=description, unit=unit, total=len(mine)) as bar,
+            ):
+                for places, vectors, flags in make(mine) if len(mine) else ():
                     records = np.zeros(len(places), self.record)
                     records["key"] = np.array([keys[place] for place in places], "V15")
                     records["flag"] = flags
                     records["vector"] = vectors
-                    file.write(records.tobytes())
-                    file.flush()
+                    own.write(records.tobytes())
+                    own.flush()
                     bar.update(len(places))
+
+            processes.largest()  # wait until all have written
+            if rank == 0:
+                self._join(whole)
+            processes.largest()  # wait until all records are in one file
         return len(missing)
+
+    def _part(self, rank: int | str) -> Path:
+        """The file that a process other than 0 writes to."""
+        return self.path.with_suffix(f".{rank}.part")
+
+    def _join(self, whole: BinaryIO) -> None:
+        """Cut off what is no whole record, and add the other processes' files at the end."""
+        size = os.fstat(whole.fileno()).st_size
+        whole.truncate(size - size % self.record.itemsize)
+        for path in sorted(self.path.parent.glob(self._part("*").name)):
+            with open(path, "rb") as part:
+                left = path.stat().st_size // self.record.itemsize  # whole records
+                while left:
+                    count = min(left, 10_000)
+                    whole.write(part.read(count * self.record.itemsize))
+                    left -= count
+            whole.flush()
+            path.unlink()
 
     def read(self, keys: Sequence[bytes]) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """N keys, all of which have a record -> vectors, rows, flags.
@@ -249,6 +281,8 @@ class CaptionVectors:
 class ImageViews:
     """Image inputs of a frozen image tower: (indices (B,), step) -> vectors (B, D).
 
+    With `part` only these rows of the batch are taken.
+
     vectors      (N, V, D): V views of each image. In every step one of them is drawn anew.
     fingerprint  of what made them
     """
@@ -259,10 +293,10 @@ class ImageViews:
         self.seed = seed
         self.device = device
 
-    def __call__(self, indices: np.ndarray, step: int) -> Tensor:
+    def __call__(self, indices: np.ndarray, step: int, part: slice = slice(None)) -> Tensor:
         rng = np.random.default_rng((self.seed, step, 1))
         view = rng.integers(self.vectors.shape[1], size=len(indices))  # (B,)
-        return self.vectors[indices, view].to(self.device)
+        return self.vectors[indices[part], view[part]].to(self.device)
 
 
 def read_views(

@@ -44,6 +44,7 @@ def test_imports_follow_the_layout():
         "llm_text",
         "data.common",
         "data.captions",
+        "data.processes",
         "data.vectors",
         "data.files.runs",
         "data.files.tensors",
@@ -79,3 +80,11 @@ def test_the_whole_configuration_stays_in_train_and_the_command_line_in_eval():
             if isinstance(node, ast.FunctionDef):
                 names = {a.arg for a in node.args.args + node.args.kwonlyargs}
                 assert not names & {"cfg", "args"}, f"{file.name}: {node.name}"
+
+
+def test_processes_are_joined_in_one_place():
+    """All of torch.distributed, in few lines: what a reader of the rest need not know."""
+    using = {
+        file.relative_to(ROOT).as_posix() for file in FILES if "distributed" in file.read_text()
+    }
+    assert using == {"data/processes.py"}

@@ -221,23 +221,24 @@ def text_tower(tower):
     return tower(SIZES, *tower.fit(inputs, 8)), inputs
 
 
+def make_model(name, llm, unlock=""):
+    """(the method's model around tiny towers, text inputs of two captions)"""
+    torch.manual_seed(0)
+    tower = lift.METHODS[name].text
+    inputs = some_inputs(tower)
+    llama = None
+    if tower.needs_llama:
+        llama = lift.live_llama(llm_text.TextSource(llm=str(llm)))
+    fitted = tower.fit(inputs, 8)
+    labels = lift.WordLabels.fit(IDS, 8) if lift.METHODS[name].labels else ()
+    m = lift.TwoTower(name, SIZES, fitted, unlock, llama=llama, label_fitted=labels)
+    return m, inputs[:2]
+
+
 @pytest.fixture
 def model(tiny_llm_folder):
-    """make(method) -> (the method's model around tiny towers, text inputs of two captions)"""
-
-    def make(name, unlock=""):
-        torch.manual_seed(0)
-        tower = lift.METHODS[name].text
-        inputs = some_inputs(tower)
-        llama = None
-        if tower.needs_llama:
-            llama = lift.live_llama(llm_text.TextSource(llm=str(tiny_llm_folder)))
-        fitted = tower.fit(inputs, 8)
-        labels = lift.WordLabels.fit(IDS, 8) if lift.METHODS[name].labels else ()
-        m = lift.TwoTower(name, SIZES, fitted, unlock, llama=llama, label_fitted=labels)
-        return m, inputs[:2]
-
-    return make
+    """make_model with a tiny language model"""
+    return lambda name, unlock="": make_model(name, tiny_llm_folder, unlock)
 
 
 CLIPS, LIFTS = lift.TextTransformer, lift.LLMVectors  # text towers
@@ -296,7 +297,7 @@ def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
     assert not torch.allclose(raw.norm(dim=1), torch.ones(2), atol=1e-2)
 
 
-@pytest.mark.parametrize("n_pieces", [2, 3, 7])
+@pytest.mark.parametrize("n_pieces", [1, 2, 3, 7])
 @pytest.mark.parametrize("method", [name for name in ROWS if name != "ridge"])
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole(model, method, n_pieces):
     """Also of the scale, the bias and the labels, and with pairs of two pieces that match."""

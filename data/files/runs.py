@@ -72,13 +72,26 @@ def save_tensors(contents, path: Path) -> None:
         file.write(buffer.getbuffer())
 
 
-def read_run(folder: str | Path) -> dict:
-    """The checkpoint of a run folder, or of a file that data/files/export.py made of one.
+def run_file(run: str | Path) -> Path:
+    """The file that a run is read from.
+
+    run  a run folder, which stands for its best.pt (train.py --save-best) or else its
+         checkpoint.pt; or one such file, or a file that data/files/export.py made
+    """
+    path = Path(run)
+    if path.suffix in (".pt", ".safetensors"):
+        return path
+    best = path / "best.pt"
+    return best if best.is_file() else path / "checkpoint.pt"
+
+
+def read_run(run: str | Path) -> dict:
+    """What a run is: its weights, and what must be known to use them. run: as in run_file.
 
     A dict of plain tensors, numbers and strings: "model" holds the weights, and RUN_KEYS and SEEN
     are the rest. BadInput for what is no run.
     """
-    path = Path(folder)
+    path = run_file(run)
     try:
         if path.suffix == ".safetensors":
             metadata, tensors = read_safetensors(path)
@@ -92,12 +105,9 @@ def read_run(folder: str | Path) -> dict:
                 if SEEN in tensors:
                     checkpoint[SEEN] = checkpoint["model"].pop(SEEN)
         else:
-            path /= "checkpoint.pt"
             checkpoint = load_tensors(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(
-            f"{path}: no such file; {folder} is not the folder of a trained run"
-        ) from None
+        raise BadInput(f"{path}: no such file; {run} is not the folder of a trained run") from None
     if not isinstance(checkpoint, dict) or not {*RUN_KEYS, SEEN, "model"} <= set(checkpoint):
         raise BadInput(
             f"{path}: a checkpoint of another program, or of an older version of this one; train "

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.common import BadInput, interpreting
-from data.files.runs import load_tensors
+from data.files.runs import load_tensors, run_file
 from data.files.tensors import mismatch, read_safetensors
 
 PixelNorm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each colour
@@ -125,9 +125,8 @@ def read_vit(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.is_dir():
-        is_run = (path / "checkpoint.pt").is_file()
-        has_weights = (path / "model.safetensors").is_file()
-        path /= "model.safetensors" if has_weights and not is_run else "checkpoint.pt"
+        of_run, weights = run_file(path), path / "model.safetensors"
+        path = weights if weights.is_file() and not of_run.is_file() else of_run
     with interpreting(path):
         if path.suffix == ".safetensors":
             _, tensors = read_safetensors(path)

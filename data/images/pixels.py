@@ -116,17 +116,17 @@ def image_digest(content: bytes | np.ndarray) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def random_crops(images: Tensor, smallest: float, generator: torch.Generator) -> Tensor:
+def random_crops(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
     """A random rectangle of each image, scaled to the whole square: (B, 3, S, S) -> the same shape.
 
-    smallest   the smallest share of the area that is kept: it is drawn from [smallest, 1]
-    generator  of random numbers, on the CPU: a GPU gives the same crops
+    smallest  the smallest share of the area that is kept: it is drawn from [smallest, 1]
+    draws     (4, B) random numbers in [0, 1): they decide the area, the shape and the place
 
     The rectangle's width divided by its height is drawn from [3/4, 4/3], as in the papers. The
     images are never flipped: a caption may say left or right.
     """
     device = images.device
-    area, ratio, x, y = torch.rand(4, len(images), generator=generator).to(device)  # (B,) each
+    area, ratio, x, y = draws.to(device)  # (B,) each
     area = smallest + (1 - smallest) * area
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
 

@@ -28,7 +28,7 @@ def batches_of(images, batch_size, seed=0, long_share=None, label_ids=None):
         images,
         captions,
         torch.arange(len(captions)),
-        lambda indices, step: torch.from_numpy(images.pixels(indices)),
+        lambda indices, step, part: torch.from_numpy(images.pixels(indices[part])),
         batch_size=batch_size,
         seed=seed,
         long_share=long_share,
@@ -154,11 +154,27 @@ def test_ahead_gives_the_batches_of_its_steps_and_no_more():
     batches = batches_of(images, 16)
     asked = []
     make = batches.image_inputs
-    batches.image_inputs = lambda indices, step: (asked.append(step), make(indices, step))[1]
+    batches.image_inputs = lambda indices, step, part: (
+        asked.append(step),
+        make(indices, step, part),
+    )[1]
     for expected, (step, batch, waited) in zip(range(2, 7), batches.ahead(2, 7), strict=True):
         assert step == expected and waited >= 0
         assert torch.equal(batch[1], batches(step)[1])
     assert sorted(set(asked)) == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("crop_scale", (1, 0.5))
+def test_a_part_of_a_batch_is_those_rows_of_the_whole(crop_scale):
+    images = paraphrased(50)
+    batches = batches_of(images, 16, label_ids=torch.arange(1000))
+    batches.image_inputs = Crops(images, crop_scale, 0, CPU)
+    whole = batches(4)
+    for part in (slice(0, 8), slice(8, 16)):
+        image, text, duplicates, label_ids = batches(4, part)
+        assert torch.allclose(image, whole[0][part], atol=1e-6)
+        assert torch.equal(text, whole[1][part]) and torch.equal(label_ids, whole[3][part])
+        assert torch.equal(duplicates, whole[2])
 
 
 def test_crops_are_a_function_of_seed_and_step():
@@ -167,5 +183,6 @@ def test_crops_are_a_function_of_seed_and_step():
     assert torch.equal(Crops(images, 1.0, 0, CPU)(indices, 9), whole)
     crops = Crops(images, 0.5, 2, CPU)
     generator = torch.Generator().manual_seed(2 * 1_000_003 + 9)
-    assert torch.equal(crops(indices, 9), random_crops(whole, 0.5, generator))
+    draws = torch.rand(4, 3, generator=generator)
+    assert torch.equal(crops(indices, 9), random_crops(whole, 0.5, draws))
     assert not torch.equal(crops(indices, 9), crops(indices, 10))

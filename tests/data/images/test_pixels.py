@@ -145,19 +145,21 @@ def test_the_digest_of_an_image_is_what_it_has_always_been():
     assert image_digest(b"abc") != image_digest(b"abd") and image_digest(b"abc") < 2**64
 
 
+def draws(count):
+    return torch.rand(4, count, generator=torch.Generator().manual_seed(0))
+
+
 def test_crops_keep_what_they_say():
     gradient = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(400, 3, 64, 64)
-    out = random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
+    out = random_crops(gradient, 0.25, draws(400))
     width = out[:, 0, 0, -1] - out[:, 0, 0, 0]  # share of the width that is kept
-    turned = random_crops(gradient.transpose(2, 3), 0.25, torch.Generator().manual_seed(0))
+    turned = random_crops(gradient.transpose(2, 3), 0.25, draws(400))
     height = turned[:, 0, -1, 0] - turned[:, 0, 0, 0]
     area = width * height
     assert 0.2 < area.min() < 0.35 and area.max() > 0.8
     assert width.min() > 0.4 and (width / height).max() < 4 / 3 + 0.1
     assert (out[:, 0, 0] - out[:, 0, 40]).abs().max() < 1e-5  # upright
     assert (width > 0).all()  # no flips
-    same = random_crops(gradient, 0.25, torch.Generator().manual_seed(0))
-    assert torch.equal(out, same)
 
 
 @pytest.mark.parametrize("smallest", (0.6, 0.9, 0.99))
@@ -166,7 +168,7 @@ def test_no_crop_is_smaller_than_was_asked_for(smallest):
     # A gradient from left to right, then one from top to bottom.
     for shape in ((1, 1, 1, 64), (1, 1, 64, 1)):
         gradient = torch.linspace(0, 1, 64).view(shape).expand(400, 3, 64, 64)
-        out = random_crops(gradient, smallest, torch.Generator().manual_seed(0))
+        out = random_crops(gradient, smallest, draws(400))
         sides.append(out[:, 0, -1, -1] - out[:, 0, 0, 0])
     area = sides[0] * sides[1]
     assert smallest - 1e-3 < area.min() < smallest + 0.03
@@ -183,7 +185,7 @@ def rectangles():
     """
     line = (2 * torch.arange(64) + 1) / 64 - 1
     image = torch.stack([line.expand(64, 64), line[:, None].expand(64, 64), torch.zeros(64, 64)])
-    crops = random_crops(image.expand(2000, -1, -1, -1), 0.25, torch.Generator().manual_seed(0))
+    crops = random_crops(image.expand(2000, -1, -1, -1), 0.25, draws(2000))
     along = torch.stack([crops[:, 0, 32], crops[:, 1, :, 32]])  # (2, 2000, 64)
     # The pixels at the edge of a crop may be those of the image's edge, so look further inside.
     side = (along[..., 47] - along[..., 16]) / (line[47] - line[16])

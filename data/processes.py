@@ -1,0 +1,95 @@
+"""Several processes that train one model: everything of torch.distributed. Else skip this file.
+
+    torchrun --nproc-per-node 2 train.py ...
+
+torchrun starts train.py so many times. Each process has a rank, from 0, and computes its piece of
+every batch: on a GPU of its own, or on its share of the CPU's cores. All of them hold the same
+model and take the same steps. Process 0 alone writes and speaks. Started by `python`, there is one
+process, of rank 0, and none of these functions does anything.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from data.common import BadInput
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that torchrun started, for the length of the `with` block.
+
+    BadInput where another process ends before its time. With plain `python` nothing happens.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # By default tensors on GPUs go by NCCL, others by Gloo. To wait for long is no error: a process
+    # may read captions for hours. A process that has ended is noticed at once.
+    dist.init_process_group(timeout=timedelta(days=7))
+    speaker = sys.stderr
+    if rank() > 0:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (open for the whole run)
+    try:
+        yield
+    except (BadInput, OSError, RuntimeError) as error:
+        # Often all processes fail alike. Then process 0 speaks first, and torchrun ends the others.
+        time.sleep(rank() > 0)
+        if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
+            raise BadInput(
+                "another process has ended; go on from the last checkpoint with --resume"
+            ) from error
+        raise
+    finally:
+        sys.stderr = speaker
+
+
+def gather(mine: Tensor) -> Tensor:
+    """The rows (b, ...) of each process -> the rows (B, ...) of all, in the order of their ranks."""
+    if count() == 1:
+        return mine
+    rows = mine.new_empty(count() * len(mine), *mine.shape[1:])
+    dist.all_gather_into_tensor(rows, mine.contiguous())
+    return rows
+
+
+def add_gradients(model: nn.Module) -> None:
+    """Give each parameter the sum of its gradients in all processes."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if count() > 1 and gradients:
+        together = nn.utils.parameters_to_vector(gradients)  # sent all at once
+        dist.all_reduce(together)
+        nn.utils.vector_to_parameters(together, gradients)
+
+
+def copy_from_first(model: nn.Module) -> None:
+    """Give every process the weights of process 0."""
+    if count() > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+def largest(number: int = 0) -> int:
+    """The largest of the numbers of all processes. Each waits here for the others."""
+    if count() == 1:
+        return number
+    numbers = torch.tensor(number)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers)

@@ -1,0 +1,237 @@
+"""data/processes.py: several processes compute what one computes.
+
+python -m pytest tests/data/test_processes.py
+
+torchrun starts this very file, too: then it is the program of each process.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lift
+import train
+from data import processes
+from data.common import BadInput
+from data.vectors import VectorStore
+from tests.test_lift import IDS, make_model
+from tests.test_train import arguments, assert_same, state
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+B = 8  # images of a batch
+
+
+def start(n_processes, program, *argv):
+    """Start a program in several processes; a subprocess.Popen."""
+    return subprocess.Popen(
+        [*TORCHRUN, str(n_processes), str(program), *map(str, argv)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(n_processes, program, *argv):
+    """Run it to its end; what it said."""
+    process = start(n_processes, program, *argv)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def test_one_process_is_rank_0_and_sends_nothing():
+    rows = torch.randn(3, 2)
+    assert (processes.rank(), processes.count(), processes.largest(7)) == (0, 1, 7)
+    assert processes.gather(rows) is rows
+    assert train.part_of(5) == slice(0, 5)
+
+
+def test_a_batch_that_cannot_be_shared_is_told(monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    assert train.part_of(6) == slice(2, 4)
+    with pytest.raises(BadInput, match="cannot share a batch of 7 images alike.*--batch-size 6"):
+        train.part_of(7)
+
+
+# --------------------------------------------------------------------------------------------------
+# Gradients.
+
+
+def gradients_of(m, inputs, duplicates, loss_of, n_pieces):
+    """A dict of gradients, and the loss. n_pieces 0: plainly, by loss.backward()."""
+    m.zero_grad()
+    if n_pieces:
+        _, loss = lift.backward_in_pieces(m, loss_of, inputs, duplicates, n_pieces)
+    else:
+        loss = loss_of(**m(*inputs), duplicates=duplicates)
+        loss.backward()
+    found = {name: p.grad.clone() for name, p in m.named_parameters() if p.grad is not None}
+    return found, loss.item()
+
+
+def program(folder, llm):
+    """In each process: compare the gradients of its share, joined, with those of the whole batch."""
+    with processes.joined():
+        worst = {}
+        for name, method in lift.METHODS.items():
+            if not method.trains:
+                continue
+            m, texts = make_model(name, llm)
+            which = torch.arange(B) % 2
+            whole = torch.randn(B, 3, 32, 32), texts[which], IDS[which]
+            # Image 1 and caption 6 match: one is in the first process, the other in the second.
+            duplicates = torch.eye(B, dtype=torch.bool)
+            duplicates[1, 6] = duplicates[6, 1] = True
+            part = train.part_of(B)
+            own = tuple(tensor[part] for tensor in whole)
+            wanted, wanted_loss = gradients_of(m, whole, duplicates, method.loss, 0)
+            without_mask, _ = gradients_of(m, whole, torch.eye(B).bool(), method.loss, 0)
+            for n_pieces in (1, 2):
+                found, loss = gradients_of(m, own, duplicates, method.loss, n_pieces)
+                assert found.keys() == wanted.keys()
+                worst[f"{name} {n_pieces}"] = (
+                    abs(loss - wanted_loss) / wanted_loss,
+                    distance(found, wanted),
+                    distance(without_mask, wanted),
+                )
+        state = torch.cat([parameter.detach().flatten() for parameter in m.parameters()])
+        torch.manual_seed(processes.rank())
+        other = torch.nn.Linear(3, 2)
+        processes.copy_from_first(other)
+        result = {
+            "worst": worst,
+            "same_weights": other.weight.tolist(),
+            "same_model": float(state.sum()),
+            "largest": processes.largest(5 * processes.rank()),
+            "read": read_together(folder),
+        }
+    Path(folder, f"{processes.rank()}.json").write_text(json.dumps(result))
+
+
+def distance(one, other):
+    """The largest difference, as a part of the largest number of its tensor."""
+    return max(
+        ((one[name] - other[name]).abs().max() / other[name].abs().max().clamp_min(1e-12)).item()
+        for name in other
+    )
+
+
+def read_together(folder):
+    """Fill a store by all processes; how many records this one made, and whether all are right."""
+    store = VectorStore(Path(folder, "x.records"), (2,), np.float32)
+    keys = [bytes([i]) * 15 for i in range(41)]
+    made = []
+
+    def make(missing):
+        for place in missing:
+            made.append(int(place))
+            yield np.array([place]), np.array([[place, -place]], np.float32), [place % 3 == 0]
+
+    n_missing = store.fill(keys, make, "reading", "row")
+    vectors, rows, flags = store.read(keys)
+    right = torch.tensor([[i, -i] for i in range(41)], dtype=torch.float32)
+    assert torch.equal(vectors[torch.from_numpy(rows)], right)
+    assert flags.tolist() == [i % 3 == 0 for i in range(41)]
+    return n_missing, made
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path, tiny_llm_folder):
+    """For every method, with one piece for each process and with two. And they share the reading."""
+    # A run that was killed has left records: one in its own file, two and a half in another's.
+    store = VectorStore(tmp_path / "x.records", (2,), np.float32)
+    records = np.zeros(3, store.record)
+    records["key"] = np.array([bytes([i]) * 15 for i in (40, 0, 7)], "V15")
+    records["vector"] = [(40, -40), (0, 0), (7, -7)]
+    records["flag"] = [False, True, False]
+    store.path.write_bytes(records[:1].tobytes())
+    (tmp_path / "x.1.part").write_bytes(records[1:].tobytes() + b"half")
+
+    finish(2, __file__, tmp_path, tiny_llm_folder)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    for name, (loss, gradient, without_mask) in first["worst"].items():
+        assert loss < 1e-6 and gradient < 3e-6, name
+        if not name.startswith(("lift_cos", "supervised")):
+            assert without_mask > 1e-4, name  # the pair that matches is seen
+    assert len(first["worst"]) == 2 * sum(bool(m.trains) for m in lift.METHODS.values())
+    assert first["same_weights"] == second["same_weights"]
+    assert first["largest"] == second["largest"] == 5
+    # Nothing twice, and nothing that was there.
+    assert first["read"][0] == second["read"][0] == 38
+    assert sorted(first["read"][1] + second["read"][1]) == [
+        i for i in range(41) if i not in (0, 7, 40)
+    ]
+    assert len(first["read"][1]) == 19 and not list(tmp_path.glob("*.part"))
+
+
+# --------------------------------------------------------------------------------------------------
+# Runs.
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_stopped_and_goes_on(small):
+    """It equals one that was not stopped, bit for bit, and a run of one process to 1e-3."""
+    flags = arguments(small | {"steps": 40, "accum_freq": 2, "crop_scale": 0.5, "val_frequency": 0})
+    finish(2, "train.py", *flags)
+    whole = state(small["out"])
+    losses = losses_of(small["out"])
+
+    folder = Path(small["out"])
+    folder.rename(folder.with_name("whole"))
+    process = start(2, "train.py", *flags)
+    while not (folder / "checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    stopped = torch.load(folder / "checkpoint.pt")["step"]
+    assert f"stopped after step {stopped} of 40, saved" in said and 0 < stopped < 40
+    finish(2, "train.py", "--resume", folder)
+    assert_same(whole, state(folder))
+
+    # One process, and the batch as a whole. It starts at the same weights.
+    folder.rename(folder.with_name("resumed"))
+    train.train(train.Config(**small | {"steps": 40, "crop_scale": 0.5, "val_frequency": 0}))
+    for one, other in zip(losses_of(folder)[:3], losses[:3], strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+    assert json.loads((folder / "log.jsonl").open().readline())["processes"] == 1
+
+
+def losses_of(folder):
+    entries = [json.loads(line) for line in (Path(folder) / "log.jsonl").open()]
+    return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_and_what_was_saved_is_whole(small):
+    flags = arguments(small | {"steps": 2000})
+    process = start(2, "train.py", *flags)
+    folder = Path(small["out"])
+    while not (folder / "checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    own = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert process.returncode != 0
+    assert own == ["error: another process has ended; go on from the last checkpoint with --resume"]
+    step = torch.load(folder / "checkpoint.pt")["step"]
+    assert 0 < step < 2000 and step % 2 == 0
+    assert state(folder)
+
+
+if __name__ == "__main__":
+    program(*sys.argv[1:])
