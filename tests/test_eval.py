@@ -232,6 +232,7 @@ def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     result = evaluated(small["out"], "b.csv", columns)
     assert len(result.task.images) == 120
     assert result.scores["trained_on"] == small["train_num_samples"]
+    assert result.scores["weights"] == "checkpoint.pt"
     assert result.scores["counts"]["skipped"] == 1
     words = f"TRAINED ON {small['train_num_samples']} OR MORE OF THESE 120 IMAGES"
     assert words in report.table([result.scores]).split("\n")[0]

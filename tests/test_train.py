@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -968,6 +969,92 @@ def test_learning_by_heart_is_said():
     assert train_log.learned_by_heart([entry(10, 0.0), entry(20, 0.0)]) == ""
     said = train_log.learned_by_heart([entry(10, 3.0), entry(20, 2.0), entry(30, 2.5)])
     assert "lowest at step 20 (2.00) and is 2.50 now" in said and "images is 100%" in said
+
+
+def test_the_best_weights_are_kept_and_read(small, monkeypatch, capsys):
+    """By the loss of validation images. The run goes on from its last step, not from its best."""
+    losses = iter((3.0, 2.0, 2.5, 2.4, 1.0, 2.0))
+    scored = train.score_batch
+
+    def score(model, loss_of, batch, bf16):
+        # The validation images are scored first, then as many training images.
+        score.calls += 1
+        loss = next(losses) if score.calls % 2 else 9.0
+        return scored(model, loss_of, batch, bf16) | {"loss": loss}
+
+    score.calls = 0
+    monkeypatch.setattr(train, "score_batch", score)
+    cfg = train.Config(**small | {"method": "clip", "val_frequency": 2, "save_best": True})
+    train.train(cfg)
+    out = Path(small["out"])
+    assert read_run(out)["step"] == read_run(out / "best.pt")["step"] == 4
+    assert read_run(out / "checkpoint.pt")["step"] == 6
+    assert not (out / "best.part").exists()
+
+    capsys.readouterr()
+    best = Run(out)
+    assert (best.step, best.model_path) == (4, out / "best.pt")
+    said = capsys.readouterr().err
+    assert f"{out}: reading best.pt, of step 4, where the validation loss was lowest" in said
+    assert Run(out / "checkpoint.pt").step == 6
+    assert "best.pt" not in capsys.readouterr().err
+
+    # A run that was stopped before its last step remembers the lowest loss. 2.4 and 1.0 follow.
+    checkpoint = torch.load(out / "best.pt")
+    torch.save(checkpoint, out / "checkpoint.pt")
+    with pytest.raises(BadInput, match="already holds a run"):
+        train.train(cfg)
+    score.calls = 0
+    train.train(replace(cfg, resume=str(out), out=""))
+    assert read_run(out / "best.pt")["step"] == 4  # 2.4 is more than 2.0
+    assert read_run(out / "checkpoint.pt")["step"] == 6
+
+
+def test_best_weights_need_validation_images(small):
+    with pytest.raises(BadInput, match="--save-best chooses by validation images"):
+        train.Config(save_best=True, val_frequency=0)
+
+
+def test_the_log_goes_to_other_programs_too(small, monkeypatch):
+    """Every number of log.jsonl, with its step. Neither program is needed for anything else."""
+    sent = {"wandb": [], "tensorboard": []}
+    board = ModuleType("torch.utils.tensorboard")
+    board.SummaryWriter = lambda folder: SimpleNamespace(
+        add_scalar=lambda name, number, step: sent["tensorboard"].append((name, number, step)),
+        flush=lambda: None,
+    )
+    wandb = ModuleType("wandb")
+    wandb.init = lambda **settings: SimpleNamespace(
+        log=lambda numbers, step: sent["wandb"].extend((k, n, step) for k, n in numbers.items())
+    )
+    for name, module in (("wandb", wandb), ("tensorboard", board)):
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    more = {"val_frequency": 3, "report_to": "tensorboard,wandb"}
+    train.train(train.Config(**small | more))
+
+    lines = Path(small["out"], "log.jsonl").read_text().splitlines()
+    wanted = []
+    for entry in map(json.loads, lines[1:]):
+        for name, value in entry.items():
+            if isinstance(value, dict):
+                wanted += [(f"{name}/{key}", n, entry["step"]) for key, n in value.items()]
+            elif name != "step":
+                wanted.append((name, value, entry["step"]))
+    assert sent["wandb"] == sent["tensorboard"] == wanted
+    assert len({step for _, _, step in wanted}) == 5  # 1, 2, 3, 4 and 6
+
+
+def test_a_program_for_the_log_that_is_not_there_is_told(small, monkeypatch):
+    monkeypatch.setattr(train_log.importlib.util, "find_spec", lambda name: None)
+    for names, says in (
+        ("wandb", "--report-to wandb: not installed; pip install wandb"),
+        ("tensorbord", "--report-to tensorbord is unknown"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            train.train(train.Config(**small | {"report_to": names}))
+    assert not Path(small["out"]).exists()
 
 
 def test_few_steps_are_warned_of(small, capsys):

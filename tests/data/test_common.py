@@ -14,7 +14,9 @@ from data.common import (
     BadInput,
     check_regular,
     interpreting,
+    pick_device,
     pick_dtype,
+    run,
     select,
     stop_signals,
 )
@@ -38,6 +40,34 @@ def test_what_is_wrong_in_a_file_becomes_one_line_and_other_errors_pass():
         with pytest.raises(type(error)) as caught, interpreting("x.npy"):
             raise error
         assert caught.value is error
+
+
+def test_the_device_is_the_first_that_is_there(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "zeros", lambda n, device: asked.append(device) or torch.ones(n))
+    for cuda, mps, wanted in ((1, 1, "cuda"), (0, 1, "mps"), (0, 0, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: bool(cuda))
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: bool(mps))
+        assert pick_device().type == wanted == asked[-1].type
+        assert pick_device("cpu").type == "cpu"
+
+
+def test_what_an_apple_gpu_cannot_compute_is_one_line(capsys):
+    def missing():
+        raise NotImplementedError(
+            "The operator 'aten::x' is not currently implemented for the MPS device. If you want "
+            "this op to be added, please comment. As a temporary fix, set PYTORCH_..."
+        )
+
+    assert run(missing) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "'aten::x'" in said and "PYTORCH_ENABLE_MPS_FALLBACK=1" in said
+
+    def unfinished():
+        raise NotImplementedError("task 1.1")
+
+    with pytest.raises(NotImplementedError, match=r"task 1\.1"):
+        run(unfinished)
 
 
 def test_only_a_regular_file_is_read(tmp_path):
