@@ -18,9 +18,7 @@ on a CPU.
 
 import argparse
 import hashlib
-import json
 import math
-import os
 import sys
 import time
 from collections import defaultdict
@@ -55,16 +53,12 @@ from data.images.formats import CAPTION_KEYS, IMAGE_KEYS, Columns
 from data.images.pixels import PIXEL_NORMS
 from data.images.read import MIN_VAL, CaptionedImages, read_images
 from data.train_log import (
+    Record,
     batch_accuracy,
     check_reports,
     count_parameters,
-    curve_line,
     learned_by_heart,
-    log_line,
     machine,
-    memory_gb,
-    numbers_in,
-    open_reports,
     score_batch,
 )
 from data.vectors import ImageViews, OutsideVectors, outside_views, read_views
@@ -608,6 +602,33 @@ def read_training_images(cfg: Config) -> CaptionedImages:
     )
 
 
+# So many digests are kept of the images that a run has seen.
+MAX_SEEN = 10_000
+
+
+def seen_digests(images: CaptionedImages, parent: dict | None) -> np.ndarray:
+    """Digests of the training images, and of those of the run that this one begins with.
+
+    By these eval.py and the search know images that were trained on. In order: the first ones are a
+    fair sample.
+    """
+    digests = np.sort(images.digests)
+    if parent:
+        digests = np.union1d(digests, parent[SEEN].numpy().view(np.uint64))
+    return digests
+
+
+def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImages | None) -> None:
+    """BadInput where flags ask for more than the images have."""
+    if wants_lda(cfg) and all(len(captions) < 2 for captions in images.captions):
+        raise BadInput(
+            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
+            "two (built-in worlds: --csv-caption-key paraphrase)"
+        )
+    if cfg.save_best and not val_images:
+        raise BadInput("--save-best: there are no validation images to choose by; leave it out")
+
+
 # Validation images of the validation curve, at most, and as many training images.
 MAX_CURVE = 256
 
@@ -882,8 +903,25 @@ def part_of(batch_size: int) -> slice:
     return slice(processes.rank() * n_rows, (processes.rank() + 1) * n_rows)
 
 
-def check_compiler(device: torch.device) -> None:
-    """BadInput where torch.compile cannot work, as without a C++ compiler."""
+def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW. (Loshchilov & Hutter 2019, arXiv 1711.05101)"""
+    groups = parameter_groups(model, cfg.wd, lift.METHODS[cfg.method].image_lr_share)
+    return torch.optim.AdamW(
+        # Where nothing is trained there is still one group, an empty one: AdamW wants it.
+        groups or [{"params": []}],
+        lr=cfg.lr,
+        betas=(cfg.beta1, cfg.beta2),
+        eps=cfg.eps,
+        fused=model.logit_scale.is_cuda,
+    )
+
+
+def check_machine(device: torch.device, compiles: bool) -> None:
+    """BadInput where torch.compile cannot work, as without a C++ compiler, and on some devices."""
+    if device.type == "mps" and processes.count() > 1:
+        raise BadInput("--device mps works in one process only; start train.py by python")
+    if not compiles:
+        return
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
     except Exception as error:  # a dozen types, by what is missing
@@ -902,95 +940,76 @@ def train(cfg: Config) -> dict:
 
     Raises BadInput for what cannot go on. A signal ends it with SystemExit, after saving.
     """
-    # ---- Set up: the data, the model, the optimizer.
+    # ---- Set up: what is asked for.
     device = pick_device(cfg.device)
     cfg, checkpoint = open_checkpoint(cfg)
     # The run keeps what "auto" was, not the word.
     cfg = replace(cfg, llm_dtype=pick_dtype(cfg.llm_dtype, device))
-    on_gpu = device.type == "cuda"
-    bf16 = cfg.precision == "amp_bf16" or (cfg.precision == "auto" and on_gpu)
-    out = Path(cfg.out)
     method = lift.METHODS[cfg.method]
+    out = Path(cfg.out)
+    on_cuda = device.type == "cuda"
+    bf16 = cfg.precision == "amp_bf16" or (cfg.precision == "auto" and on_cuda)
+    compiles = on_cuda if cfg.torchcompile is None else cfg.torchcompile
     check_files(cfg)
-    compiles = on_gpu if cfg.torchcompile is None else cfg.torchcompile
-    if compiles:
-        check_compiler(device)
+    check_machine(device, compiles)
     parent = read_parent(cfg)
     readers = open_texts(cfg, device)
     if parent:
         check_same_texts(cfg, readers[0], parent)
-    if device.type == "mps" and processes.count() > 1:
-        raise BadInput("--device mps works in one process only; start train.py by python")
     torch.manual_seed(cfg.seed)
 
+    # ---- Set up: the data. Captions and, for a frozen tower, images are read here, once.
     images = read_training_images(cfg)
-    # By these eval.py and the search know images that were trained on.
-    seen = images.digests
-    if parent:
-        seen = np.union1d(seen, parent[SEEN].numpy().view(np.uint64))
+    seen = seen_digests(images, parent)
     val_images = read_val_images(cfg, seen)
     n_curve = min(MAX_CURVE, len(images), len(val_images or ()))
     cfg = sized(cfg, len(images), n_curve)
-    if wants_lda(cfg) and all(len(captions) < 2 for captions in images.captions):
-        raise BadInput(
-            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
-            "two (built-in worlds: --csv-caption-key paraphrase)"
-        )
+    check_images(cfg, images, val_images)
     texts = read_texts(cfg, images, readers)
     val_texts = read_texts(cfg, val_images, readers) if val_images else None
-    if cfg.save_best and not val_images:
-        raise BadInput("--save-best: there are no validation images to choose by; leave it out")
     del readers  # and with them the frozen language model
     if method.text is lift.LLMVectors and not parent:
         width = texts.inputs[:1].shape[-1]
         cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
+
+    # ---- Set up: the model, its batches, the optimizer.
     model = build_model(cfg, texts, device, parent)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
     batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
+    # With several processes each has an equal part of every batch.
+    part = part_of(batches.size)
+    in_pieces = cfg.accum_freq > 1 or processes.count() > 1
     # The validation curve: a batch of validation images, which are not cropped, and a batch of
     # training images.
     curve_batches = {}
     if val_images:
-        val_inputs = open_image_inputs(
-            replace(cfg, crop_scale=1.0), val_images, model.visual, device
-        )
+        whole = replace(cfg, crop_scale=1.0)
+        val_inputs = open_image_inputs(whole, val_images, model.visual, device)
         curve_batches = {
             "val": make_batches(cfg, val_images, val_texts, val_inputs, n_curve, device)(0),
             "train": make_batches(cfg, images, texts, image_inputs, n_curve, device)(0),
         }
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
-    # A sample of the training images, by which eval.py knows them again.
-    seen_digests = torch.from_numpy(np.sort(seen)[:10_000].view(np.int64))
     # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
-    if on_gpu:
+    if on_cuda:
         torch.set_float32_matmul_precision("high")
-    # Where nothing is trained there is still one group, an empty one: AdamW wants it.
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, cfg.wd, method.image_lr_share) or [{"params": []}],
-        lr=cfg.lr,
-        betas=(cfg.beta1, cfg.beta2),
-        eps=cfg.eps,
-        fused=on_gpu,
-    )
-    total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
-    start = 0
-    # With several processes each has an equal part of every batch.
-    part = part_of(batches.size)
-    in_pieces = cfg.accum_freq > 1 or processes.count() > 1
-    is_first = processes.rank() == 0
+    optimizer = make_optimizer(cfg, model)
     by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
+    total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
     # A head that is solved for reads what so many steps would read. If nothing is trained beside
     # it, no step is left.
     if hasattr(model.image_head, "fit") and not checkpoint:
         model.image_head.fit(pairs_of(model, batches, total))
     if not trained:
         total = 0
+    start = 0
     if checkpoint:
         start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
     processes.copy_from_first(model)
     if compiles:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
+    # ---- Set up: what the run says and keeps.
     crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
     several = f" in {processes.count()} processes" if processes.count() > 1 else ""
     print(
@@ -1008,65 +1027,46 @@ def train(cfg: Config) -> dict:
             file=sys.stderr,
         )
     out.mkdir(parents=True, exist_ok=True)
-    # Only the first process writes. What the others say goes nowhere.
-    log_path = out / "log.jsonl" if is_first else os.devnull
-    log = open(log_path, "a", buffering=1)  # noqa: SIM115  (open for the whole loop)
     first = {"config": asdict(cfg), "step": start, **machine(device)}
-    first["processes"] = processes.count()
-    first |= {"trained": trained, "parameters": parameters, "skipped": images.skipped}
-    log.write(json.dumps(first) + "\n")
-
-    # What the run has cost so far. A resumed run adds to what it cost before.
-    cost = {
-        "trained_parameters": trained,
-        "parameters": parameters,
-        "caption_seconds": texts.seconds,
-        "training_seconds": 0.0,
-        "images": 0,
-    }
+    first |= {"processes": processes.count(), "trained": trained, "parameters": parameters}
+    first |= {"skipped": images.skipped}
+    # A resumed run adds to what it cost before.
+    cost = {"trained_parameters": trained, "parameters": parameters}
+    cost |= {"caption_seconds": 0.0, "training_seconds": 0.0, "images": 0}
     if checkpoint:
         cost |= checkpoint["cost"]
-        cost["caption_seconds"] += texts.seconds
-
-    curve = checkpoint["curve"] if checkpoint else []  # entries of the validation curve
+    cost["caption_seconds"] += texts.seconds
+    curve = checkpoint["curve"] if checkpoint else []
+    record = Record(out, first, total, batches.size, cost, curve, cfg.report_to)
 
     def save(step, name="checkpoint.pt"):
-        if not is_first:
-            return
+        if processes.rank() > 0:
+            return  # process 0 writes
         state = {
             "config": asdict(cfg),
             "step": step,
             "data_fingerprint": data_fingerprint,
             "text_fingerprint": texts.fingerprint,
             "image_fingerprint": image_inputs.fingerprint,
-            SEEN: seen_digests,
-            "cost": cost,
-            "curve": curve,
+            SEEN: torch.from_numpy(seen[:MAX_SEEN].view(np.int64)),
+            "cost": record.cost,
+            "curve": record.curve,
             "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
         save_tensors(state, out / name)
 
-    reports = open_reports(cfg.report_to, out, asdict(cfg)) if is_first else []
-
-    def write(entry):
-        log.write(json.dumps(entry) + "\n")
-        for report in reports:
-            report(entry["step"], numbers_in(entry))
-
     entry = first
     if total == 0:
         save(0)  # the loop saves after steps only
 
-    # ---- Loop. `since`, `n_images` and `waited` count from the last line of the log.
-    begun = since = time.time()
-    n_images, waited = 0, 0.0
+    # ---- Loop.
     with (
         stop_signals() as stop,
         progress(description="training", total=total, initial=start, unit="step") as bar,
     ):
-        for step, batch, seconds in batches.ahead(start, total, part):
+        for step, batch, waited in batches.ahead(start, total, part):
             image, text, duplicates, label_ids = batch
             # ---- the training step ---------------------------------------------------------------
             for group in optimizer.param_groups:
@@ -1092,48 +1092,31 @@ def train(cfg: Config) -> dict:
             # ---- below: diagnostics --------------------------------------------------------------
 
             done = step + 1
-            n_images += batches.size
-            waited += seconds
+            is_last = done == total
             bar.update()
+            record.count(waited)
             # Was there a signal, in any process? All of them stop after the same step.
             signal_number = processes.largest(stop[0] if stop else 0)
+            saves = is_last or done % cfg.save_frequency == 0 or signal_number > 0
             is_best = False
-            if is_first and curve_batches and (done % cfg.val_frequency == 0 or done == total):
+            # Only the process that writes looks at validation images.
+            scores_now = curve_batches and (is_last or done % cfg.val_frequency == 0)
+            if scores_now and processes.rank() == 0:
                 scores = {
                     name: score_batch(model, method.loss, batch, bf16)
                     for name, batch in curve_batches.items()
                 }
-                curve.append({"step": done, **scores})
-                bar.write(curve_line(curve[-1], total), file=sys.stderr)
-                write(curve[-1])
-                losses = [entry["val"]["loss"] for entry in curve]
-                is_best = cfg.save_best and losses[-1] == min(losses)
-            saves = done % cfg.save_frequency == 0 or done == total or signal_number > 0
-            if saves or is_best or done % cfg.log_every_n_steps == 0 or done == start + 1:
-                accuracy = batch_accuracy(
-                    features["image_features"], features["text_features"], duplicates
-                )
-                now = time.time()
-                speed = n_images / (now - since)
-                entry = {
-                    "step": done,
+                is_best = record.add_scores(scores, done, bar) and cfg.save_best
+            if saves or is_best or done == start + 1 or done % cfg.log_every_n_steps == 0:
+                found = features["image_features"], features["text_features"], duplicates
+                numbers = {
                     "loss": loss.item(),
-                    "ln_batch": math.log(batches.size),
-                    "accuracy": accuracy,
+                    "accuracy": batch_accuracy(*found),
                     "scale": model.logit_scale.exp().item(),
                     "lr": lr_at(step, total, cfg),
                     "grad_norm": grad_norm.item(),
-                    "images_per_second": speed,
-                    "data_wait": waited / (now - since),
-                    "memory_gb": memory_gb(device),
-                    "eta_seconds": (total - done) * batches.size / speed,
-                    "seconds": now - begun,
                 }
-                cost["training_seconds"] += now - since
-                cost["images"] += n_images
-                bar.write(log_line(entry, total), file=sys.stderr)
-                write(entry)
-                since, n_images, waited = time.time(), 0, 0.0
+                entry = record.add_step(numbers, done, device, bar)
                 # A loss that is not finite has spoilt the parameters. They are not saved.
                 if not math.isfinite(entry["loss"] + entry["grad_norm"]):
                     raise BadInput(
@@ -1153,8 +1136,7 @@ def train(cfg: Config) -> dict:
                     file=sys.stderr,
                 )
                 raise SystemExit(128 + signal_number)
-    log.close()
-    note = learned_by_heart(curve)
+    note = learned_by_heart(record.curve)
     if note:
         print(note, file=sys.stderr)
     print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)

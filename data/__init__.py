@@ -5,6 +5,7 @@
     captions.py     the distinct captions of a data set, and captions as token ids
     vectors.py      vectors that a frozen tower made once: of captions, of images, of others
     benchmarks.py   what is asked of a trained run: held-out images, SugarCrepe, Winoground, ...
+    processes.py    several processes that train one model (torchrun)
     train_log.py    what a run says of itself while it trains: its log, its validation curve
     report.py       the table of scores and report.png; page.py draws
     search.py       search a folder by words, name one image

@@ -1,6 +1,6 @@
 """What a run says of itself while it trains: its size, its machine, its log, its validation curve.
 
-train.py writes one line of log.jsonl after some steps (log_line is the same for a person), and one
+`Record` writes one line of log.jsonl after some steps (log_line is the same for a person), and one
 for each entry of the validation curve. On a first reading skip this file.
 
 Letters of shapes: B pairs of a batch.
@@ -8,17 +8,22 @@ Letters of shapes: B pairs of a batch.
 
 import hashlib
 import importlib.util
+import json
 import math
+import os
 import platform
 import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from data import processes
 from data.batches import Batch
 from data.common import BadInput
 
@@ -125,6 +130,87 @@ def learned_by_heart(curve: list[dict]) -> str:
         f"{last['train']['i2t']:.0%}: the run learns its images by heart. Try more images, "
         f"fewer steps (--steps {best['step']}), or --save-best; docs/data.md has what was measured"
     )
+
+
+class Record:
+    """The log of a run, what it has cost so far, and its validation curve.
+
+    folder      of the run
+    first       the first line of the log
+    total       steps of the run
+    batch_size  images of a step
+    cost        {key: number} of all that was spent before
+    curve       entries of the validation curve before, in order
+    report_to   as train.py's flag
+
+    Only the first process writes. (data/processes.py) What the others say goes nowhere.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        first: dict,
+        total: int,
+        batch_size: int,
+        cost: dict,
+        curve: list[dict],
+        report_to: str,
+    ):
+        is_writer = processes.rank() == 0
+        log_path = folder / "log.jsonl" if is_writer else os.devnull
+        self.log = open(log_path, "a", buffering=1)  # noqa: SIM115  (open for the whole run)
+        self.log.write(json.dumps(first) + "\n")
+        self.reports = open_reports(report_to, folder, first["config"]) if is_writer else []
+        self.total = total
+        self.batch_size = batch_size
+        self.cost = cost
+        self.curve = curve
+        # `since`, `n_images` and `waited` count from the last entry of a step.
+        self.begun = self.since = time.time()
+        self.n_images, self.waited = 0, 0.0
+
+    def count(self, waited: float) -> None:
+        """One more step is done. waited: seconds that it waited for its batch."""
+        self.n_images += self.batch_size
+        self.waited += waited
+
+    def add_scores(self, scores: dict[str, dict], step: int, bar: tqdm) -> bool:
+        """Add an entry of the validation curve. Is its loss the lowest so far?"""
+        entry = {"step": step, **scores}
+        self.curve.append(entry)
+        bar.write(curve_line(entry, self.total), file=sys.stderr)
+        self._write(entry)
+        losses = [entry["val"]["loss"] for entry in self.curve]
+        return losses[-1] == min(losses)
+
+    def add_step(
+        self, numbers: dict[str, float], step: int, device: torch.device, bar: tqdm
+    ) -> dict:
+        """Add an entry of a step, and what the steps since the last one have cost."""
+        now = time.time()
+        seconds = now - self.since
+        speed = self.n_images / seconds
+        entry = {
+            "step": step,
+            **numbers,
+            "ln_batch": math.log(self.batch_size),
+            "images_per_second": speed,
+            "data_wait": self.waited / seconds,
+            "memory_gb": memory_gb(device),
+            "eta_seconds": (self.total - step) * self.batch_size / speed,
+            "seconds": now - self.begun,
+        }
+        self.cost["training_seconds"] += seconds
+        self.cost["images"] += self.n_images
+        bar.write(log_line(entry, self.total), file=sys.stderr)
+        self._write(entry)
+        self.since, self.n_images, self.waited = time.time(), 0, 0.0
+        return entry
+
+    def _write(self, entry: dict) -> None:
+        self.log.write(json.dumps(entry) + "\n")
+        for report in self.reports:
+            report(entry["step"], numbers_in(entry))
 
 
 def check_reports(report_to: str) -> None:

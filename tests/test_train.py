@@ -973,7 +973,7 @@ def test_learning_by_heart_is_said():
 
 def test_the_best_weights_are_kept_and_read(small, monkeypatch, capsys):
     """By the loss of validation images. The run goes on from its last step, not from its best."""
-    losses = iter((3.0, 2.0, 2.5, 2.4, 1.0, 2.0))
+    losses = iter((3.0, 2.0, 2.5, 2.4, 2.6, 2.2, 2.3, 2.2, 2.4, 2.1))
     scored = train.score_batch
 
     def score(model, loss_of, batch, bf16):
@@ -984,29 +984,31 @@ def test_the_best_weights_are_kept_and_read(small, monkeypatch, capsys):
 
     score.calls = 0
     monkeypatch.setattr(train, "score_batch", score)
-    cfg = train.Config(**small | {"method": "clip", "val_frequency": 2, "save_best": True})
+    cfg = train.Config(**small | {"method": "clip", "val_frequency": 1, "save_best": True})
     train.train(cfg)
     out = Path(small["out"])
-    assert read_run(out)["step"] == read_run(out / "best.pt")["step"] == 4
+    assert read_run(out)["step"] == read_run(out / "best.pt")["step"] == 2
     assert read_run(out / "checkpoint.pt")["step"] == 6
     assert not (out / "best.part").exists()
 
     capsys.readouterr()
     best = Run(out)
-    assert (best.step, best.model_path) == (4, out / "best.pt")
+    assert (best.step, best.model_path) == (2, out / "best.pt")
     said = capsys.readouterr().err
-    assert f"{out}: reading best.pt, of step 4, where the validation loss was lowest" in said
+    assert f"{out}: reading best.pt, of step 2, where the validation loss was lowest" in said
     assert Run(out / "checkpoint.pt").step == 6
     assert "best.pt" not in capsys.readouterr().err
 
-    # A run that was stopped before its last step remembers the lowest loss. 2.4 and 1.0 follow.
+    # To go on means from the last step.
+    with pytest.raises(BadInput, match=r"is finished \(6 of 6 steps\)"):
+        train.train(replace(cfg, resume=str(out), out=""))
+    # A run that was stopped before its last step remembers the lowest loss.
     checkpoint = torch.load(out / "best.pt")
     torch.save(checkpoint, out / "checkpoint.pt")
     with pytest.raises(BadInput, match="already holds a run"):
         train.train(cfg)
-    score.calls = 0
     train.train(replace(cfg, resume=str(out), out=""))
-    assert read_run(out / "best.pt")["step"] == 4  # 2.4 is more than 2.0
+    assert read_run(out / "best.pt")["step"] == 2
     assert read_run(out / "checkpoint.pt")["step"] == 6
 
 
@@ -1079,7 +1081,6 @@ def test_a_new_run_begins_with_the_weights_of_another(own, method, tmp_path, cap
     # It knows the images of both.
     seen = set(read_run("new")["seen"].tolist())
     assert set(read_run(own["out"])["seen"].tolist()) < seen
-    assert evaluated("new", "shapes").scores["trained_on"] == 0
     # A run that began so goes on without the other run's folder.
     shutil.rmtree(own["out"])
     with pytest.raises(BadInput, match="is finished"):

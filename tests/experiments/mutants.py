@@ -52,6 +52,7 @@ T_EVAL = "tests/test_eval.py::"
 T_BENCHMARKS = "tests/data/test_benchmarks.py::"
 T_BATCHES = "tests/data/test_batches.py::"
 T_CAPTIONS = "tests/data/test_captions.py::"
+T_PROCESSES = "tests/data/test_processes.py::"
 T_VECTORS = "tests/data/test_vectors.py::"
 T_PIXELS = "tests/data/images/test_pixels.py::"
 T_READ = "tests/data/images/test_read.py::"
@@ -588,15 +589,15 @@ MUTANTS = [
     ),
     Mutant(
         "lift.py",
-        "gradient[start:end] if output.ndim",
-        "gradient[: end - start] if output.ndim",
+        "gradient[start:end] if part.ndim",
+        "gradient[: end - start] if part.ndim",
         T_LIFT + "test_a_batch_in_pieces_has_the_gradient_of_the_whole[clip-2]",
         "every piece gets the gradients of the first one",
     ),
     Mutant(
         "lift.py",
-        "(output.ndim or start == 0)",
-        "(output.ndim or True)",
+        "else gradient / n_all",
+        "else gradient",
         T_LIFT + "test_a_batch_in_pieces_has_the_gradient_of_the_whole[clip-2]",
         "each piece adds the gradient of the scale",
     ),
@@ -990,8 +991,8 @@ MUTANTS = [
     ),
     Mutant(
         "data/batches.py",
-        "to_device(self.label_ids[caption], self.device)",
-        "to_device(self.label_ids[torch.from_numpy(indices)], self.device)",
+        "to_device(label_ids[caption[part]], self.device)",
+        "to_device(label_ids[torch.from_numpy(indices)[part]], self.device)",
         T_BATCHES + "test_label_ids_are_those_of_the_captions_that_were_drawn",
         "labels of other captions",
     ),
@@ -1004,8 +1005,8 @@ MUTANTS = [
     ),
     Mutant(
         "data/batches.py",
-        "coming = thread.submit(self, step + 1)",
-        "coming = thread.submit(self, step)",
+        "coming = thread.submit(self, step + 1, part)",
+        "coming = thread.submit(self, step, part)",
         T_BATCHES + "test_ahead_gives_the_batches_of_its_steps_and_no_more",
         "each batch comes a step late",
     ),
@@ -1055,7 +1056,7 @@ MUTANTS = [
     ),
     Mutant(
         "data/vectors.py",
-        "file.truncate(size - size % self.record.itemsize)",
+        "whole.truncate(size - size % self.record.itemsize)",
         "pass",
         T_VECTORS + "test_a_file_that_was_cut_at_any_byte_is_completed",
         "half a record stays in the file",
@@ -1422,6 +1423,78 @@ MUTANTS = [
         "relations = tuple(reversed(scene.relations))",
         T_SHAPES + "test_paraphrases_are_true_and_different",
         "a scene told from its other end with the same relations",
+    ),
+    # ---- Several processes.
+    Mutant(
+        "data/processes.py",
+        "        dist.all_reduce(together)\n",
+        "",
+        T_PROCESSES + "test_two_processes_have_the_gradients_of_one",
+        "each process keeps its own gradients",
+    ),
+    Mutant(
+        "data/processes.py",
+        "            dist.broadcast(tensor, 0)",
+        "            pass",
+        T_PROCESSES + "test_two_processes_have_the_gradients_of_one",
+        "processes begin with weights of their own",
+    ),
+    Mutant(
+        "lift.py",
+        "start = processes.rank() * len(inputs[0])",
+        "start = 0",
+        T_PROCESSES + "test_two_processes_have_the_gradients_of_one",
+        "every process takes the gradients of the first one's rows",
+    ),
+    Mutant(
+        "data/vectors.py",
+        "processes.count())[rank]",
+        "processes.count())[0]",
+        T_PROCESSES + "test_two_processes_have_the_gradients_of_one",
+        "all processes read the same share",
+    ),
+    Mutant(
+        "data/vectors.py",
+        "            path.unlink()",
+        "            pass",
+        T_PROCESSES + "test_two_processes_have_the_gradients_of_one",
+        "what was joined is joined again",
+    ),
+    Mutant(
+        "train.py",
+        "signal_number = processes.largest(stop[0] if stop else 0)",
+        "signal_number = 0",
+        T_PROCESSES + "test_a_run_of_two_processes_is_stopped_and_goes_on",
+        "a signal stops nothing",
+    ),
+    Mutant(
+        "data/batches.py",
+        "draws[:, part]",
+        "draws[:, : len(images)]",
+        T_BATCHES + "test_a_part_of_a_batch_is_those_rows_of_the_whole[0.5]",
+        "the second half of a batch is cropped like the first",
+    ),
+    # ---- The best weights.
+    Mutant(
+        "data/train_log.py",
+        "return losses[-1] == min(losses)",
+        "return losses[-1] <= losses[-2:][0]",
+        T_TRAIN + "test_the_best_weights_are_kept_and_read",
+        "a loss that fell counts as the lowest",
+    ),
+    Mutant(
+        "data/files/runs.py",
+        "return best if best.is_file() else",
+        "return best if not best.is_file() else",
+        T_TRAIN + "test_the_best_weights_are_kept_and_read",
+        "the best weights are not read",
+    ),
+    Mutant(
+        "train.py",
+        'read_run(folder if folder.is_file() else folder / "checkpoint.pt")',
+        "read_run(folder)",
+        T_TRAIN + "test_the_best_weights_are_kept_and_read",
+        "a run goes on from its best weights, not from its last ones",
     ),
 ]
 
