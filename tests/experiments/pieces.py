@@ -38,6 +38,7 @@ class Row(NamedTuple):
     pieces: int  # for each process
     processes: int = 1
     threads: int = 1  # of each process
+    precision: str = "fp32"
 
 
 class Measured(NamedTuple):
@@ -47,11 +48,16 @@ class Measured(NamedTuple):
 
 # Larger and larger batches in pieces of 256 images, then one batch in more and more pieces.
 MEMORY = [Row("clip", 256 * k, k) for k in (1, 2, 4, 8)] + [Row("clip", 2048, k) for k in (1, 2, 4)]
-TIME = [Row(method, 512, k) for method in ("clip", "lift") for k in (1, 2, 4)]
+TIME = [Row(method, 256, k) for method in ("clip", "lift") for k in (1, 2, 4)]
 PROCESSES = [
-    Row(method, 512, 1, processes, threads)
+    Row(method, 256, 1, processes, threads)
     for method in ("clip", "lift")
     for processes, threads in ((1, 1), (1, 2), (2, 1))
+]
+PRECISION = [
+    Row(method, 256, 1, 1, 1, precision)
+    for method in ("clip", "lift")
+    for precision in ("fp32", "amp_bf16")
 ]
 
 
@@ -62,7 +68,14 @@ def measure(row: Row, model: str = "Ti/16", image_size: int = 64) -> Measured:
         command = ["train.py", "--method", row.method, "--batch-size", str(row.batch)]
         command += ["--accum-freq", str(row.pieces), "--steps", str(STEPS), "--out", str(out)]
         command += ["--model", model, "--image-size", str(image_size), "--val-frequency", "0"]
-        command += ["--train-num-samples", "2048", "--log-every-n-steps", "1"]
+        command += [
+            "--precision",
+            row.precision,
+            "--train-num-samples",
+            "2048",
+            "--log-every-n-steps",
+            "1",
+        ]
         if row.processes > 1:
             start = ["-m", "torch.distributed.run", "--standalone"]
             command = [*start, "--nproc-per-node", str(row.processes), *command]
@@ -103,7 +116,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def report(found: dict[Row, Measured]) -> str:
-    """The three tables."""
+    """The four tables."""
     memory = table(
         ["method", "batch", "pieces", "peak memory, GB"],
         [[r.method, str(r.batch), str(r.pieces), f"{found[r].gigabytes:.1f}"] for r in MEMORY],
@@ -119,6 +132,11 @@ def report(found: dict[Row, Measured]) -> str:
         speed = found[row].images_per_second
         cells = [row.method, str(row.processes), str(row.threads), f"{speed:.0f}"]
         processes.append([*cells, f"{speed / one:.2f}"])
+    precision = []
+    for row in PRECISION:
+        full = found[row._replace(precision="fp32")].images_per_second
+        speed = found[row].images_per_second
+        precision.append([row.method, row.precision, f"{speed:.0f}", f"{speed / full:.2f}"])
     return "\n\n".join(
         (
             memory,
@@ -127,6 +145,7 @@ def report(found: dict[Row, Measured]) -> str:
                 ["method", "processes", "threads of each", "images per second", "speed, first = 1"],
                 processes,
             ),
+            table(["method", "precision", "images per second", "speed, fp32 = 1"], precision),
         )
     )
 
@@ -136,7 +155,7 @@ HEAD = """# A step in pieces: memory, time, processes
 Written by `python -m tests.experiments.pieces`. Image tower Ti/16 at 64 pixels, `--steps {steps}`, seed 0,
 {rounds} rounds, torch {torch}, {cores} cores of {machine}. The first table says how much memory a step takes:
 pieces of 256 images, then one batch in more pieces. The second says what the second pass costs, with
-a batch of 512. The third shares such a batch among processes.
+a batch of 256. The third shares such a batch among processes. The last trains in bfloat16 on this CPU.
 
 """
 
@@ -147,7 +166,9 @@ def main() -> None:
     args = parse_flags(parser)
     if args.rounds < 1:
         raise BadInput(f"--rounds {args.rounds}: give 1 or more")
-    found = measure_all(MEMORY, 1) | measure_all([*TIME, *PROCESSES], args.rounds)
+    found = measure_all(MEMORY, 1) | measure_all(
+        list(dict.fromkeys([*TIME, *PROCESSES, *PRECISION])), args.rounds
+    )
     head = HEAD.format(
         steps=STEPS,
         rounds=args.rounds,

@@ -4,22 +4,24 @@ python -m pytest tests/experiments/test_pieces.py
 """
 
 from tests.experiments import pieces
-from tests.experiments.pieces import MEMORY, PROCESSES, TIME, Measured, Row
+from tests.experiments.pieces import MEMORY, PRECISION, PROCESSES, TIME, Measured, Row
 
 
 def test_the_tables_compare_with_the_row_of_one_piece_and_one_process():
     found = {}
-    for row in (*MEMORY, *TIME, *PROCESSES):
+    for row in (*MEMORY, *TIME, *PROCESSES, *PRECISION):
         # In two pieces a step takes twice as long. Two processes or threads are 1.5 times as fast.
         speed = 100 / row.pieces * (1.5 if row.processes * row.threads > 1 else 1)
+        speed *= 0.8 if row.precision == "amp_bf16" else 1
         found[row] = Measured(speed, row.batch / row.pieces / 256)
-    memory, time, processes = pieces.report(found).split("\n\n")
+    memory, time, processes, precision = pieces.report(found).split("\n\n")
     assert "| clip | 2048 | 8 | 1.0 |" in memory and "| clip | 2048 | 2 | 4.0 |" in memory
     assert "| lift | 4 | 25 | 4.00 |" in time and "| clip | 1 | 100 | 1.00 |" in time
     assert (
         "| lift | 2 | 1 | 150 | 1.50 |" in processes
         and "| lift | 1 | 2 | 150 | 1.50 |" in processes
     )
+    assert "| lift | amp_bf16 | 80 | 0.80 |" in precision
 
 
 def test_rows_take_turns_and_the_median_counts(monkeypatch):
