@@ -379,8 +379,8 @@ class Run:
         self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
         if self.model_path.name == "best.pt":
             print(
-                f"{self.folder}: reading best.pt, of step {self.step}, where the validation loss "
-                f"was lowest (the last step: {path / 'checkpoint.pt'})",
+                f"{self.folder}: reading best.pt, of step {self.step}, where R@1 of validation "
+                f"images was best (the last step: {path / 'checkpoint.pt'})",
                 file=sys.stderr,
             )
         self.captions = checkpoint["captions"]  # some that it was trained on

@@ -261,7 +261,7 @@ class Config:
     )
     save_frequency: int = flag(200, "interval of checkpoints, in steps", low=1)
     save_best: bool = flag(
-        False, "also keep the weights with the lowest validation loss, as best.pt; eval.py reads it"
+        False, "also keep the weights with the best R@1 of validation images, as best.pt"
     )
     report_to: str = flag("", "send the log to tensorboard, to wandb, or to tensorboard,wandb")
     out: str = flag("", "run folder (default: runs/METHOD)")

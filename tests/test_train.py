@@ -960,27 +960,35 @@ def test_the_validation_curve_is_what_evaluation_says_and_changes_nothing(own, m
 
 
 def test_learning_by_heart_is_said():
-    def entry(step, loss):
-        return {"step": step, "val": {"loss": loss}, "train": {"i2t": 1.0}}
+    def entry(step, loss, recall=0.0):
+        val = {"loss": loss, "i2t": recall, "t2i": recall / 2}
+        return {"step": step, "val": val, "train": {"i2t": 1.0}}
 
     assert train_log.learned_by_heart([]) == ""
     assert train_log.learned_by_heart([entry(10, 3.0), entry(20, 2.0)]) == ""
     assert train_log.learned_by_heart([entry(10, 2.0), entry(20, 2.09)]) == ""
     assert train_log.learned_by_heart([entry(10, 0.0), entry(20, 0.0)]) == ""
-    said = train_log.learned_by_heart([entry(10, 3.0), entry(20, 2.0), entry(30, 2.5)])
-    assert "lowest at step 20 (2.00) and is 2.50 now" in said and "images is 100%" in said
+    said = train_log.learned_by_heart(
+        [entry(10, 3.0), entry(20, 2.0, 0.2), entry(30, 2.4, 0.4), entry(40, 2.5, 0.3)]
+    )
+    assert "lowest at step 20 (2.00) and is 2.50 now" in said and "training images is 100%" in said
+    assert "was 15.0% then and is 22.5% now; it was best at step 30 (30.0%)" in said
 
 
 def test_the_best_weights_are_kept_and_read(small, monkeypatch, capsys):
-    """By the loss of validation images. The run goes on from its last step, not from its best."""
-    losses = iter((3.0, 2.0, 2.5, 2.4, 2.6, 2.2, 2.3, 2.2, 2.4, 2.1))
+    """By R@1 of validation images, then by their loss. A run goes on from its last step."""
+    recalls = iter((0.1, 0.4, 0.3, 0.4, 0.2, 0.3, 0.3, 0.4, 0.2, 0.3))
+    losses = iter((1.0, 2.0, 0.5, 2.4, 0.6, 1.2, 0.3, 2.2, 0.4, 0.1))
     scored = train.score_batch
 
     def score(model, loss_of, batch, bf16):
         # The validation images are scored first, then as many training images.
         score.calls += 1
-        loss = next(losses) if score.calls % 2 else 9.0
-        return scored(model, loss_of, batch, bf16) | {"loss": loss}
+        scores = scored(model, loss_of, batch, bf16)
+        if score.calls % 2:
+            recall = next(recalls)
+            scores |= {"loss": next(losses), "i2t": recall - 0.1, "t2i": 0.1}
+        return scores
 
     score.calls = 0
     monkeypatch.setattr(train, "score_batch", score)
@@ -995,14 +1003,14 @@ def test_the_best_weights_are_kept_and_read(small, monkeypatch, capsys):
     best = Run(out)
     assert (best.step, best.model_path) == (2, out / "best.pt")
     said = capsys.readouterr().err
-    assert f"{out}: reading best.pt, of step 2, where the validation loss was lowest" in said
+    assert f"{out}: reading best.pt, of step 2, where R@1 of validation images was best" in said
     assert Run(out / "checkpoint.pt").step == 6
     assert "best.pt" not in capsys.readouterr().err
 
     # To go on means from the last step.
     with pytest.raises(BadInput, match=r"is finished \(6 of 6 steps\)"):
         train.train(replace(cfg, resume=str(out), out=""))
-    # A run that was stopped before its last step remembers the lowest loss.
+    # A run that was stopped before its last step remembers what was best.
     checkpoint = torch.load(out / "best.pt")
     torch.save(checkpoint, out / "checkpoint.pt")
     with pytest.raises(BadInput, match="already holds a run"):

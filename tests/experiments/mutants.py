@@ -1477,10 +1477,10 @@ MUTANTS = [
     # ---- The best weights.
     Mutant(
         "data/train_log.py",
-        "return losses[-1] == min(losses)",
-        "return losses[-1] <= losses[-2:][0]",
+        "max(merit(entry) for entry in self.curve)",
+        "max(merit(entry) for entry in self.curve[-2:])",
         T_TRAIN + "test_the_best_weights_are_kept_and_read",
-        "a loss that fell counts as the lowest",
+        "what is better than the last entry counts as the best",
     ),
     Mutant(
         "data/files/runs.py",
