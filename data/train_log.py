@@ -261,9 +261,12 @@ def open_reports(report_to: str, out: Path, config: dict) -> list[Callable[[int,
 
         # A run that was stopped goes on in the same chart: the folder's path is its name.
         name = hashlib.blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()
-        run = wandb.init(
-            project="lift", name=out.name, id=name, resume="allow", dir=out, config=config
-        )
+        try:
+            run = wandb.init(
+                project="lift", name=out.name, id=name, resume="allow", dir=out, config=config
+            )
+        except wandb.Error as error:
+            raise BadInput(f"--report-to wandb: {error}") from error
         reports.append(lambda step, numbers: run.log(numbers, step=step))
     return reports
 

@@ -1037,6 +1037,7 @@ def test_the_log_goes_to_other_programs_too(small, monkeypatch):
     wandb.init = lambda **settings: SimpleNamespace(
         log=lambda numbers, step: sent["wandb"].extend((k, n, step) for k, n in numbers.items())
     )
+    wandb.Error = OSError
     for name, module in (("wandb", wandb), ("tensorboard", board)):
         module.__spec__ = ModuleSpec(name, None)
         monkeypatch.setitem(sys.modules, name, module)
@@ -1054,6 +1055,14 @@ def test_the_log_goes_to_other_programs_too(small, monkeypatch):
                 wanted.append((name, value, entry["step"]))
     assert sent["wandb"] == sent["tensorboard"] == wanted
     assert len({step for _, _, step in wanted}) == 5  # 1, 2, 3, 4 and 6
+
+    # Somebody who is not logged in gets one line.
+    def refuse(**settings):
+        raise wandb.Error("No API key configured")
+
+    wandb.init = refuse
+    with pytest.raises(BadInput, match="^--report-to wandb: No API key configured"):
+        train.train(train.Config(**small | more | {"out": small["out"] + "2"}))
 
 
 def test_a_program_for_the_log_that_is_not_there_is_told(small, monkeypatch):
