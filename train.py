@@ -989,6 +989,7 @@ def train(cfg: Config) -> dict:
         state = {
             "config": asdict(cfg),
             "step": step,
+            "total": total,
             "data_fingerprint": data_fingerprint,
             "text_fingerprint": texts.fingerprint,
             "image_fingerprint": image_inputs.fingerprint,
