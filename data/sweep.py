@@ -29,6 +29,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -449,11 +450,11 @@ def main() -> int:
             one.test = evaluated(one, "test", children)
 
         try:
-            children.run_all([lambda one=one: make_and_tell(one) for one in runs], jobs)
+            children.run_all([partial(make_and_tell, one) for one in runs], jobs)
             best = best_of(runs)
             if asks_test and best:
                 tested = settings_of(runs)[best]
-                children.run_all([lambda one=one: test(one) for one in tested], jobs)
+                children.run_all([partial(test, one) for one in tested], jobs)
         except SystemExit:
             print(
                 f"stopped; {len(ended)} of {len(runs)} runs are done, and those that had begun go "

@@ -264,7 +264,7 @@ def save(number, frame):
     sys.exit(128 + number)
 signal.signal(signal.SIGTERM, save)
 Path(sys.argv[1]).touch()
-time.sleep(60)
+time.sleep(20)
 """
 
     def interrupt():
