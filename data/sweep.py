@@ -269,7 +269,8 @@ def keep_flags(one: Run) -> None:
     free.add("--no-torchcompile")
     flags = shlex.join(word for word in one.words if word.split("=")[0] not in free) + "\n"
     path = one.folder / "flags.txt"
-    known = path.read_text() if path.exists() else ""
+    with interpreting(path):
+        known = path.read_text() if path.exists() else ""
     if known != flags and (known or (one.folder / "checkpoint.pt").exists()):
         was = f"with {known.strip()}" if known else "by no sweep"
         raise BadInput(f"{one.folder} was made {was}; remove it, or choose another --out")
@@ -285,8 +286,9 @@ def make(one: Run, children: Children) -> None:
         words = [*one.words, f"--out={one.folder}"]
         is_finished = False
         if checkpoint.exists():
-            state = read_run(one.folder)
-            is_finished = state["step"] >= state["total"]
+            with interpreting(checkpoint):
+                state = read_run(one.folder)
+                is_finished = state["step"] >= state["total"]
             # What it began with, it has learned from already.
             words = [word for word in one.words if not word.startswith("--init-from")]
             words += [f"--resume={one.folder}"]

@@ -201,6 +201,10 @@ def test_what_is_finished_is_kept_and_the_rest_goes_on(command, fake, tmp_path):
     for others in (("--steps", "20"), ()):
         status, _, err = command("--seed", "0,1", *others)
         assert status == 2 and "s/seed=0 was made with --steps=10 --seed=0; remove it" in err
+    # A damaged checkpoint is the failure of one run.
+    Path("s/seed=1/checkpoint.pt").write_text("{}")
+    status, out, _ = command("--seed", "0,1,2", "--steps", "10")
+    assert status == 1 and "- seed=1 failed: s/seed=1/checkpoint.pt: truncated, corrupt or" in out
     Path("s/seed=0/flags.txt").unlink()
     status, _, err = command(*words)
     assert status == 2 and "s/seed=0 was made by no sweep" in err
