@@ -453,10 +453,13 @@ def main() -> int:
 
         try:
             children.run_all([partial(make_and_tell, one) for one in runs], jobs)
-            best = best_of(runs)
-            if asks_test and best:
-                tested = settings_of(runs)[best]
-                children.run_all([partial(test, one) for one in tested], jobs)
+            try:
+                best = best_of(runs)
+                if asks_test and best:
+                    tested = settings_of(runs)[best]
+                    children.run_all([partial(test, one) for one in tested], jobs)
+            finally:  # also where eval.py fails on the test images
+                write(runs, command, out)
         except SystemExit:
             print(
                 f"stopped; {len(ended)} of {len(runs)} runs are done, and those that had begun go "
@@ -464,7 +467,6 @@ def main() -> int:
                 file=sys.stderr,
             )
             raise
-        write(runs, command, out)
     return 1 if any(one.error for one in runs) else 0
 
 
