@@ -1045,6 +1045,7 @@ def train(cfg: Config) -> dict:
         state = {
             "config": asdict(cfg),
             "step": step,
+            "total": total,
             "data_fingerprint": data_fingerprint,
             "text_fingerprint": texts.fingerprint,
             "image_fingerprint": image_inputs.fingerprint,

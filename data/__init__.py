@@ -8,6 +8,7 @@
     processes.py    several processes that train one model (torchrun)
     train_log.py    what a run says of itself while it trains: its log, its validation curve
     report.py       the table of scores and report.png; page.py draws
+    sweep.py        many runs, and which setting is best by validation images; above train.py
     search.py       search a folder by words, name one image
     images/         what users bring: csv, json, tar shards, folders -> pixels
     world/          what is drawn here: the built-in scenes, the emoji, the icons

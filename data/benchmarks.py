@@ -144,19 +144,9 @@ def held_out(
     split    "test", or "val": validation images, to choose settings by
     """
     data = data or (split == "test" and config["val_data"]) or config["data"]
-    has_outside = config["image_features"] or config["text_features"]
-    if split == "val" and data in shapes.WORLDS and has_outside:
-        raise BadInput("--split val: files of outside vectors list no validation scenes")
     is_training_data = Path(data).resolve() == Path(config["data"]).resolve()
-    if split == "val" and data not in shapes.WORLDS:
-        if not is_training_data:
-            raise BadInput(
-                f"--split val: {data} is not what the run was trained on, which is {config['data']}"
-            )
-        if config["val_frequency"] == 0:
-            raise BadInput(
-                "--split val: with --val-frequency 0 the run may have been trained on them"
-            )
+    if split == "val":
+        check_validation(config, data)
     is_known = is_training_data or data == config["val_data"]
     if is_known and columns == Columns() and data not in shapes.WORLDS:
         columns = select(Columns, config)
@@ -189,6 +179,24 @@ def held_out(
         folder = first if first.is_dir() else first.parent
         task.negatives = read_false_captions(folder / FALSE_CAPTIONS, images)
     return task
+
+
+def check_validation(config: dict, data: str) -> None:
+    """BadInput where `data` has no validation images of a run, or none that it was not trained on.
+
+    config  the run's configuration, a dict with train.Config's fields
+    """
+    has_outside = config["image_features"] or config["text_features"]
+    if data in shapes.WORLDS:
+        if has_outside:
+            raise BadInput("--split val: files of outside vectors list no validation scenes")
+        return
+    if Path(data).resolve() != Path(config["data"]).resolve():
+        raise BadInput(
+            f"--split val: {data} is not what the run was trained on, which is {config['data']}"
+        )
+    if config["val_frequency"] == 0:
+        raise BadInput("--split val: with --val-frequency 0 the run may have been trained on them")
 
 
 # A file beside the images may say what is false of them, as that of data/world/icons.py does.

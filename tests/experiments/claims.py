@@ -12,20 +12,20 @@ already is not made again. A change of its flags makes it another run.
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from data.common import BadInput, run
+from data.sweep import Children, mean_and_deviation
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results/claims.jsonl"
@@ -165,21 +165,14 @@ class Runner:
         self.lines = read_lines(out)
         self.lock = Lock()  # of the lines and of the next
         self.locks: dict[tuple[str, int], Lock] = {}  # one per run
+        self.children = Children(threads=1, folder=ROOT)
 
     def command(self, *argv: str, given: str | None = None) -> str:
         """Run Python with these arguments on one thread -> its output. BadInput if it fails."""
-        done = subprocess.run(
-            [sys.executable, *argv],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            input=given,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        if done.returncode:
-            message = done.stderr.strip().splitlines() or ["failed"]
-            raise BadInput(f"{' '.join(argv)}: {message[-1]}")
-        return done.stdout
+        try:
+            return self.children.call(*argv, given=given)
+        except BadInput as error:
+            raise BadInput(f"{' '.join(argv)}: {error}") from error
 
     def is_known(self, name: str, seed: int, flags: str) -> bool:
         return any((x["name"], x["seed"], x["flags"]) == (name, seed, flags) for x in self.lines)
@@ -300,11 +293,6 @@ def scores_at(lines: list[dict], path: Iterable[str]) -> list[float]:
     return scores
 
 
-def spread(values: list[float]) -> str:
-    """The standard deviation over seeds, where there are several."""
-    return f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-
-
 def table(lines: list[dict]) -> None:
     """Print mean and standard deviation over seeds, one row per run."""
     print(f"| run | seeds | trained | {' | '.join(COLUMNS)} |")
@@ -316,7 +304,7 @@ def table(lines: list[dict]) -> None:
         cells = []
         for path in COLUMNS.values():
             scores = scores_at(runs, path)
-            cells.append(f"{np.mean(scores):.1f}{spread(scores)}" if scores else "")
+            cells.append(mean_and_deviation(scores) if scores else "")
         trained = f"{runs[0]['trained'] / runs[0]['parameters']:.2%}"
         print(f"| {name} | {len(runs)} | {trained} | {' | '.join(cells)} |")
 
@@ -326,7 +314,7 @@ def table(lines: list[dict]) -> None:
         after = scores_at(adapters, ["cra_after"])
         print(
             f"\nCaption retrieval accuracy, %, pool of {adapters[0]['pool']}, seeds: "
-            f"{len(adapters)}: {np.mean(before):.1f} raw, {np.mean(after):.1f}{spread(after)} after "
+            f"{len(adapters)}: {np.mean(before):.1f} raw, {mean_and_deviation(after)} after "
             f"`llm_text.py {TUNE}`"
         )
 
@@ -350,14 +338,8 @@ def main() -> None:
     if not args.table:
         args.work.mkdir(parents=True, exist_ok=True)
         names = [name for name in (*RUNS, "adapter") if name.startswith(tuple(args.only))]
-        with ThreadPoolExecutor(args.jobs) as pool:
-            jobs = [pool.submit(runner.ensure, name, seed) for name in names for seed in args.seeds]
-            try:
-                for job in jobs:
-                    job.result()
-            finally:
-                # After an error, what has not begun would only fail too.
-                pool.shutdown(cancel_futures=True)
+        jobs = [partial(runner.ensure, name, seed) for name in names for seed in args.seeds]
+        runner.children.run_all(jobs, args.jobs)
     table(runner.lines)
 
 

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from data.common import BadInput, run
+from data.sweep import mean_and_deviation
 from tests.experiments.claims import ROOT, commit, read_lines
 
 HELD_OUT = "openmoji"  # the style that is not trained on
@@ -223,10 +224,7 @@ def table(lines: list[dict]) -> None:
                 continue
             # Recall in per cent, ranks as they are.
             values = np.array([[*s["i2t"], *s["t2i"]] for s in scores]) * ([100, 100, 1] * 2)
-            cells = [f"{mean:.1f}" for mean in values.mean(0)]
-            if len(scores) > 1:
-                deviations = values.std(0, ddof=1)
-                cells = [f"{cell} ± {d:.1f}" for cell, d in zip(cells, deviations, strict=True)]
+            cells = [mean_and_deviation(column) for column in values.T]
             sizes = f"{scores[0]['pictures']}, {scores[0]['names']}"
             print(f"| {set_name}: {sizes} | {run_name} | {len(scores)} | {' | '.join(cells)} |")
 

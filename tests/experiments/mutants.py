@@ -59,6 +59,7 @@ T_READ = "tests/data/images/test_read.py::"
 T_TOKENIZER = "tests/data/files/test_tokenizer.py::"
 T_TENSORS = "tests/data/files/test_tensors.py::"
 T_LLM = "tests/data/files/test_llm.py::"
+T_SWEEP = "tests/data/test_sweep.py::"
 T_SHAPES = "tests/data/world/test_shapes.py::"
 
 MUTANTS = [
@@ -1495,6 +1496,56 @@ MUTANTS = [
         "read_run(folder)",
         T_TRAIN + "test_the_best_weights_are_kept_and_read",
         "a run goes on from its best weights, not from its last ones",
+    ),
+    # ---- sweep.py
+    Mutant(
+        "data/sweep.py",
+        "return max(means",
+        "return min(means",
+        T_SWEEP + "test_the_best_setting_is_that_of_the_validation_images",
+        "the worst setting of a sweep is called the best",
+    ),
+    Mutant(
+        "data/sweep.py",
+        "if not any(one.error for one in seeds)",
+        "if not all(one.error for one in seeds)",
+        T_SWEEP + "test_a_run_that_fails_is_named_and_its_setting_is_not_chosen",
+        "a setting is chosen by the seeds that did not fail",
+    ),
+    Mutant(
+        "data/sweep.py",
+        'evaluated(one, "val", children)',
+        'evaluated(one, "test", children)',
+        T_SWEEP + "test_the_best_setting_is_that_of_the_validation_images",
+        "a setting is chosen on test images",
+    ),
+    Mutant(
+        "data/sweep.py",
+        'state["step"] >= state["total"]',
+        'state["step"] > state["total"]',
+        T_SWEEP + "test_what_is_finished_is_kept_and_the_rest_goes_on",
+        "a finished run is gone on with",
+    ),
+    Mutant(
+        "data/sweep.py",
+        "answer.stat().st_mtime_ns < saved",
+        "answer.stat().st_mtime_ns > saved",
+        T_SWEEP + "test_what_is_finished_is_kept_and_the_rest_goes_on",
+        "old scores are taken for those of a run that has gone on",
+    ),
+    Mutant(
+        "data/sweep.py",
+        "if known != flags and (",
+        "if False and (",
+        T_SWEEP + "test_what_is_finished_is_kept_and_the_rest_goes_on",
+        "a run with other flags is taken for one of the sweep",
+    ),
+    Mutant(
+        "data/sweep.py",
+        "self.each(subprocess.Popen.terminate)",
+        "pass",
+        T_SWEEP + "test_a_signal_ends_what_runs_and_begins_nothing",
+        "a signal does not reach the processes of a sweep",
     ),
 ]
 

@@ -7,6 +7,7 @@ Nothing is trained here: the commands only write what train.py, eval.py and llm_
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,17 @@ def test_starts_come_first_and_nothing_is_run_twice(runner):
     for name in ("a", "b", "supervised", "adapter"):
         another_day.ensure(name, 7)
     assert another_day.ran == [] and another_day.lines == one.lines
+
+
+def test_the_command_makes_each_row_with_every_seed(runner, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(claims, "Runner", FakeRunner)
+    flags = ["--out", str(tmp_path / "claims.jsonl"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(sys, "argv", ["claims", "--only", "a", "--seeds", "3", "4", *flags])
+    claims.main()
+    made = {(line["name"], line["seed"]) for line in runner().lines}
+    names = ("supervised", "a", "adapter")  # "a" begins both
+    assert made == {(name, seed) for name in names for seed in (3, 4)}
+    assert "| a | 2 | 25.00% |" in capsys.readouterr().out
 
 
 def test_a_start_that_is_gone_is_made_again_and_counted_once(runner):
