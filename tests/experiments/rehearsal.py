@@ -9,7 +9,7 @@ things happen, one after the other:
 
     alone   one process reads the first twentieth of the captions
     killed  two processes, by torchrun, read all of them; the second one is killed (SIGKILL) when a
-            third has been read
+            third has been read, and torchrun then ends the first
     again   the same command once more: it goes on, and then trains some steps from the file
     check   does the file hold every caption once, is what was read before the kill still there, and
             is a sample of 1,000 what one process computes in this moment? All to the bit
@@ -76,6 +76,7 @@ class Watched:
     last: float = 0.0  # the last new record
     steps: float = 0.0  # log.jsonl: training begins
     end: float = 0.0
+    cpu: float = 0.0  # seconds that all processes computed between `first` and `last`
     reading: dict[int, Peak] = field(default_factory=dict)  # by rank: until training begins
     training: dict[int, Peak] = field(default_factory=dict)  # by rank: after that
 
@@ -88,6 +89,12 @@ def ranks_of(process: subprocess.Popen) -> dict[int, int]:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         ranks |= {int(entry[5:]): pid for entry in environment if entry.startswith(b"RANK=")}
     return ranks
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds that a process has computed. What others do on the machine does not count."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def count_records(cache: Path) -> int:
@@ -115,6 +122,7 @@ def run_and_watch(
         stderr=log,
     )
     before = most = count_records(cache)
+    cpu = {}  # by rank; what a process that was killed had computed still counts
     while process.poll() is None:
         now = time.time() - begun
         try:
@@ -122,12 +130,15 @@ def run_and_watch(
             peaks = seen.training if seen.steps else seen.reading
             for rank, pid in ranks.items():
                 peaks.setdefault(rank, Peak()).look(pid)
+            cpu |= {rank: cpu_seconds(pid) for rank, pid in ranks.items()}
             records = min(count_records(cache), n_captions)
         except (FileNotFoundError, ProcessLookupError):  # ended, or joined, in this moment
             continue
         if records > most:
             most, seen.last = records, now
-            seen.first = seen.first or now
+            if not seen.first:
+                seen.first, cpu_before = now, sum(cpu.values())
+            seen.cpu = sum(cpu.values()) - cpu_before
         if (out / "log.jsonl").exists():
             seen.steps = seen.steps or now
         when(records, ranks)
@@ -209,25 +220,31 @@ def rehearse(folder: Path, n_captions: int) -> None:
     here.read(sample)
     compare(CaptionVectors(here.llm, folder=cache / "captions"), here, texts, sample)
 
-    # ---- What was measured.
-    runs = {"one": alone, "two, killed": killed, "two, again": again}
     print(
         f"{n_captions:,} captions, {whole.stat().st_size / 1e9:.2f} GB of records. {kept:,} had "
-        "been read at the kill, and none of them was read again.\n\n"
-        "| seconds | one | two, killed | two, again |\n|---|---|---|---|"
+        "been read at the kill, and none of them was read again.\n"
     )
-    for what, values in (
-        ("captions read", [f"{run.read:,}" for run in runs.values()]),
-        (
-            "captions per second",
-            [f"{run.read / (run.last - run.first):,.0f}" for run in runs.values()],
-        ),
-        ("start to first caption", [f"{run.first:.0f}" for run in runs.values()]),
-        ("reading", [f"{run.last - run.first:.0f}" for run in runs.values()]),
-        ("last caption to first step", [between(run.last, run.steps) for run in runs.values()]),
-        (f"{entries[-1]['step']} steps", [between(run.steps, run.end) for run in runs.values()]),
+    report({"one": alone, "two, killed": killed, "two, again": again}, entries[-1]["step"])
+    print(
+        f"\nTraining: loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last, "
+        f"{entries[-1]['images_per_second']:,.0f} images per second."
+    )
+
+
+def report(runs: dict[str, Watched], n_steps: int) -> None:
+    """Print the tables of time and memory. A look every 0.2 seconds sees no shorter time."""
+    print(f"| seconds | {' | '.join(runs)} |\n|---|{'---|' * len(runs)}")
+    for what, of in (
+        ("captions read", lambda run: f"{run.read:,}"),
+        ("captions per second", lambda run: f"{run.read / max(0.2, run.last - run.first):,.0f}"),
+        ("the same, of one core", lambda run: f"{run.read / max(0.2, run.cpu):,.0f}"),
+        ("start to first caption", lambda run: f"{run.first:.0f}"),
+        ("reading", lambda run: f"{run.last - run.first:.0f}"),
+        ("last caption to first step", lambda run: between(run.last, run.steps)),
+        (f"{n_steps} steps", lambda run: between(run.steps, run.end)),
     ):
-        print(f"| {what} | {' | '.join(values)} |")
+        print(f"| {what} | {' | '.join(map(of, runs.values()))} |")
+
     print("\n| memory in GB, and with files | before training | training |\n|---|---|---|")
     for name, run in runs.items():
         for rank in sorted(run.reading):
@@ -236,10 +253,6 @@ def rehearse(folder: Path, n_captions: int) -> None:
                 for peaks in (run.reading, run.training)
             ]
             print(f"| {name}, process {rank} | {' | '.join(cells)} |")
-    print(
-        f"\nTraining: loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last, "
-        f"{entries[-1]['images_per_second']:,.0f} images per second."
-    )
 
 
 def between(begin: float, end: float) -> str:
