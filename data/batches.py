@@ -164,7 +164,8 @@ def find_duplicates(captions_of_image: list[Tensor], caption: Tensor, digests: T
     all_captions = nn.utils.rnn.pad_sequence(captions_of_image, True, -1)  # (B, C), -1: none
     describes = (all_captions[:, :, None] == caption).any(1)  # (B, B): caption j describes image i
     same_image = digests[:, None] == digests  # (B, B)
-    return describes | describes.T | same_image
+    # A copy of the transpose first: a large one is read column by column otherwise, which is slow.
+    return describes | describes.T.contiguous() | same_image
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

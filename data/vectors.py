@@ -96,6 +96,9 @@ class VectorStore:
     ) -> int:
         """See to it that every key has a record, and return how many were missing.
 
+        BadInput where processes of one run do not see the same file, as on machines that share no
+        folder.
+
         make  is called with the missing keys' places in `keys`, each key once and in order. It
               yields (places, vectors, flags) of some of them at a time, as soon as they are made.
         """
@@ -137,6 +140,11 @@ class VectorStore:
             if rank == 0:
                 self._join(whole)
             processes.largest()  # wait until all records are in one file
+        if len(self.records()) < len(known):
+            raise BadInput(
+                f"{self.path} lacks what other processes have written; set LIFT_CACHE to a folder "
+                "that all machines share"
+            )
         return len(missing)
 
     def _part(self, rank: int | str) -> Path:

@@ -16,33 +16,37 @@ def byte_alphabet():
     return sorted(chr(i) for i in [*plain, *range(256, 512 - len(plain))])
 
 
-def write_tiny_llm(folder, depth=2):
-    """Write a Hugging Face folder: `depth` blocks of width 32, 4 heads that share 2 of keys."""
+def write_tiny_llm(folder, depth=2, width=32, merges=()):
+    """Write a Hugging Face folder: `depth` blocks, with 4 heads of width 8 that share 2 of keys.
+
+    merges  pairs of tokens such as ("a", "b"), which the tokenizer makes one; at first bytes only
+    """
     config = {
         "model_type": "llama",
-        "vocab_size": 256,
-        "hidden_size": 32,
+        "vocab_size": 256 + len(merges),
+        "hidden_size": width,
         "intermediate_size": 64,
         "rope_theta": 1e4,
         "num_hidden_layers": depth,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "head_dim": 8,
         "rms_norm_eps": 1e-5,
     }
     (folder / "config.json").write_text(json.dumps(config))
 
     block = {
-        "self_attn.q_proj": (32, 32),
-        "self_attn.k_proj": (16, 32),
-        "self_attn.v_proj": (16, 32),
-        "self_attn.o_proj": (32, 32),
-        "mlp.gate_proj": (64, 32),
-        "mlp.up_proj": (64, 32),
-        "mlp.down_proj": (32, 64),
-        "input_layernorm": (32,),
-        "post_attention_layernorm": (32,),
+        "self_attn.q_proj": (32, width),
+        "self_attn.k_proj": (16, width),
+        "self_attn.v_proj": (16, width),
+        "self_attn.o_proj": (width, 32),
+        "mlp.gate_proj": (64, width),
+        "mlp.up_proj": (64, width),
+        "mlp.down_proj": (width, 64),
+        "input_layernorm": (width,),
+        "post_attention_layernorm": (width,),
     }
-    shapes = {"embed_tokens": (256, 32), "norm": (32,)}
+    shapes = {"embed_tokens": (256 + len(merges), width), "norm": (width,)}
     for i in range(depth):
         shapes |= {f"layers.{i}.{name}": shape for name, shape in block.items()}
     generator = torch.Generator().manual_seed(0)
@@ -53,9 +57,10 @@ def write_tiny_llm(folder, depth=2):
     write_safetensors(folder / "model.safetensors", tensors, {})
 
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    vocab = {character: i for i, character in enumerate(byte_alphabet())}
+    tokens = byte_alphabet() + [left + right for left, right in merges]
+    vocab = {token: i for i, token in enumerate(tokens)}
     tokenizer = {
-        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        "model": {"type": "BPE", "vocab": vocab, "merges": [" ".join(pair) for pair in merges]},
         "pre_tokenizer": byte_level,
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))

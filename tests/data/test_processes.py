@@ -65,6 +65,21 @@ def test_a_batch_that_cannot_be_shared_is_told(monkeypatch):
         train.part_of(7)
 
 
+def test_a_machine_with_a_cache_of_its_own_is_told(tmp_path, monkeypatch):
+    """There, process 0 of another machine cannot join what this process has written."""
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    store = VectorStore(tmp_path / "x.records", (2,), np.float32)
+
+    def make(missing):
+        yield missing, np.zeros((len(missing), 2)), [False] * len(missing)
+
+    # With two processes `largest` would wait for the other one.
+    monkeypatch.setattr(processes, "largest", lambda number=0: number)
+    with pytest.raises(BadInput, match="x.records lacks what other processes.*LIFT_CACHE"):
+        store.fill([bytes([i]) * 15 for i in range(4)], make, "reading", "row")
+
+
 # --------------------------------------------------------------------------------------------------
 # Gradients.
 
