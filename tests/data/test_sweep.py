@@ -42,7 +42,7 @@ def fake(monkeypatch):
     A run of 10 steps saves after 10, or where `ends_at` says so. Those in `fails` end with an
     error.
     """
-    monkeypatch.setattr(sweep, "read_run", lambda f: json.loads((f / "checkpoint.pt").read_text()))
+    monkeypatch.setattr(sweep, "read_run", lambda f: json.loads(f.read_text()))
 
     class Fake:
         asked = []
