@@ -377,7 +377,7 @@ class Run:
         self.step = checkpoint["step"]
         self.cost = checkpoint["cost"]
         self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
-        if self.model_path.name == "best.pt":
+        if self.model_path.name == "best.pt" and not path.is_file():
             print(
                 f"{self.folder}: reading best.pt, of step {self.step}, where R@1 of validation "
                 f"images was best (the last step: {path / 'checkpoint.pt'})",

@@ -1074,7 +1074,8 @@ def backward_in_pieces(
     duplicates  (B, B) bool
     n_pieces    into which each process cuts its rows
 
-    The gradients are added to those of the parameters, as by loss.backward().
+    The gradients are added to those of the parameters, as by loss.backward(). With several
+    processes there must be none before.
     """
     images, texts, label_ids = (
         [None] * n_pieces if whole is None else whole.chunk(n_pieces) for whole in inputs

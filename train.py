@@ -1,4 +1,4 @@
-"""Train one method of lift.METHODS on one GPU or a CPU.
+"""Train one method of lift.METHODS on a GPU or a CPU, in one process or in several.
 
     python train.py                                  # LIFT on the built-in shapes
     python train.py --method clip --out runs/clip    # the baseline: same data, same image tower
@@ -261,7 +261,9 @@ class Config:
     )
     save_frequency: int = flag(200, "interval of checkpoints, in steps", low=1)
     save_best: bool = flag(
-        False, "also keep the weights with the best R@1 of validation images, as best.pt"
+        False,
+        "also keep the weights with the best R@1 of validation images, as best.pt; whatever reads "
+        "the run then reads these",
     )
     report_to: str = flag("", "send the log to tensorboard, to wandb, or to tensorboard,wandb")
     out: str = flag("", "run folder (default: runs/METHOD)")
@@ -377,7 +379,6 @@ FREE_ON_RESUME = (
     "init_from",
     "log_every_n_steps",
     "save_frequency",
-    "save_best",
     "report_to",
     "out",
     "resume",
@@ -412,7 +413,8 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
         raise BadInput("--resume goes on with a run, --init-from begins another; choose one")
     run_folder = given.get("resume") or given.get("init_from")
     if run_folder:
-        inherited = read_run(run_folder)["config"] | {"out": "", "resume": ""}
+        known = last_checkpoint(run_folder) if given.get("resume") else read_run(run_folder)
+        inherited = known["config"] | {"out": "", "resume": ""}
         unknown = inherited.keys() - {f.name for f in fields(Config)}
         if unknown:
             raise BadInput(
@@ -530,6 +532,19 @@ def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -
 # Setting up, one step after the other, in the order in which `train` calls them.
 
 
+def last_checkpoint(folder: str | Path) -> dict:
+    """The checkpoint that training goes on from. It need not be the best one. (--save-best)"""
+    path = Path(folder) / "checkpoint.pt"
+    if Path(folder).is_file():
+        raise BadInput(f"--resume {folder}: that is a file; name the folder of a run")
+    if not path.exists() and (path.parent / "best.pt").exists():
+        raise BadInput(
+            f"{path}: no such file; the run ended too early. Its best weights may begin another "
+            f"run: --init-from {folder} --out ANOTHER"
+        )
+    return read_run(path if path.exists() else folder)
+
+
 def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
     """The checkpoint to go on with; None for a new run. BadInput if the folder is in the way.
 
@@ -544,11 +559,7 @@ def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
                 "choose another --out"
             )
         return cfg, None
-    checkpoint = read_run(folder if folder.is_file() else folder / "checkpoint.pt")
-    if "optimizer" not in checkpoint:
-        raise BadInput(
-            f"{folder} is an exported run, which has no optimizer; --resume the run's own folder"
-        )
+    checkpoint = last_checkpoint(folder)
     decided = {k: v for k, v in checkpoint["config"].items() if k not in FREE_ON_RESUME}
     left_open = {k: v for k, v in decided.items() if getattr(cfg, k) in (None, "auto")}
     cfg = replace(cfg, **left_open)
@@ -619,7 +630,9 @@ def seen_digests(images: CaptionedImages, parent: dict | None) -> np.ndarray:
 
 
 def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImages | None) -> None:
-    """BadInput where flags ask for more than the images have."""
+    """BadInput where flags ask for more than the images have, or processes have read others."""
+    both = [images, *([val_images] if val_images else [])]
+    processes.check_same(b"".join(some.digests.tobytes() for some in both))
     if wants_lda(cfg) and all(len(captions) < 2 for captions in images.captions):
         raise BadInput(
             f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
@@ -894,11 +907,14 @@ def hash_of_data(
 
 def part_of(batch_size: int) -> slice:
     """The rows of every batch that are for this process. BadInput where they cannot be shared."""
-    n_rows, left_over = divmod(batch_size, processes.count())
+    count = processes.count()
+    n_rows, left_over = divmod(batch_size, count)
+    if not n_rows:
+        raise BadInput(f"{count} processes for batches of {batch_size} images; start fewer")
     if left_over:
         raise BadInput(
-            f"{processes.count()} processes cannot share a batch of {batch_size} images alike; "
-            f"give --batch-size {batch_size - left_over}"
+            f"{count} processes cannot share a batch of {batch_size} images alike; give "
+            f"--batch-size {batch_size - left_over}"
         )
     return slice(processes.rank() * n_rows, (processes.rank() + 1) * n_rows)
 
@@ -965,6 +981,9 @@ def train(cfg: Config) -> dict:
     n_curve = min(MAX_CURVE, len(images), len(val_images or ()))
     cfg = sized(cfg, len(images), n_curve)
     check_images(cfg, images, val_images)
+    # With several processes each has an equal part of every batch.
+    part = part_of(min(cfg.batch_size, len(images)))
+    in_pieces = cfg.accum_freq > 1 or processes.count() > 1
     texts = read_texts(cfg, images, readers)
     val_texts = read_texts(cfg, val_images, readers) if val_images else None
     del readers  # and with them the frozen language model
@@ -976,9 +995,6 @@ def train(cfg: Config) -> dict:
     model = build_model(cfg, texts, device, parent)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
     batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
-    # With several processes each has an equal part of every batch.
-    part = part_of(batches.size)
-    in_pieces = cfg.accum_freq > 1 or processes.count() > 1
     # The validation curve: a batch of validation images, which are not cropped, and a batch of
     # training images.
     curve_batches = {}
@@ -1064,7 +1080,7 @@ def train(cfg: Config) -> dict:
 
     # ---- Loop.
     with (
-        stop_signals() as stop,
+        stop_signals(patient=processes.count() > 1) as stop,
         progress(description="training", total=total, initial=start, unit="step") as bar,
     ):
         for step, batch, waited in batches.ahead(start, total, part):
@@ -1125,11 +1141,12 @@ def train(cfg: Config) -> dict:
                         f"{entry['grad_norm']} at step {done}; stopped. The last good checkpoint "
                         "is kept; lower --lr, or look for extreme values in the data"
                     )
-            if saves:
-                save(done)
             if is_best:
                 save(done, "best.pt")
+            if saves or is_best:
+                save(done)
             if signal_number:
+                processes.largest()  # wait for the save: torchrun ends all when one has ended
                 bar.close()
                 print(
                     f"stopped after step {done} of {total}, saved; go on with: "

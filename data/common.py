@@ -133,8 +133,11 @@ def parse_flags(
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
+def stop_signals(patient: bool = False) -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM, so that training ends its step and saves. A second one kills.
+
+    patient  a second one does not kill: torchrun may pass on one that this process has got itself,
+             and it kills by itself what has not ended 30 s later
 
     Yields a list, empty at first, which takes the numbers of the signals that came.
     """
@@ -143,7 +146,8 @@ def stop_signals() -> Iterator[list[int]]:
     def catch(number, frame):
         # The first signal is noted. The old handler comes back for the second one.
         caught.append(number)
-        signal.signal(number, before[number])
+        if not patient:
+            signal.signal(number, before[number])
 
     before = {s: signal.signal(s, catch) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

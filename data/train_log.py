@@ -6,7 +6,6 @@ for each entry of the validation curve. On a first reading skip this file.
 Letters of shapes: B pairs of a batch.
 """
 
-import hashlib
 import importlib.util
 import json
 import math
@@ -259,12 +258,9 @@ def open_reports(report_to: str, out: Path, config: dict) -> list[Callable[[int,
     if "wandb" in report_to.split(","):
         import wandb
 
-        # A run that was stopped goes on in the same chart: the folder's path is its name.
-        name = hashlib.blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()
+        # A run that is resumed is another one there, of the same name.
         try:
-            run = wandb.init(
-                project="lift", name=out.name, id=name, resume="allow", dir=out, config=config
-            )
+            run = wandb.init(project="lift", name=out.name, dir=out, config=config)
         except wandb.Error as error:
             raise BadInput(f"--report-to wandb: {error}") from error
         reports.append(lambda step, numbers: run.log(numbers, step=step))

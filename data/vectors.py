@@ -157,11 +157,9 @@ class VectorStore:
         whole.truncate(size - size % self.record.itemsize)
         for path in sorted(self.path.parent.glob(self._part("*").name)):
             with open(path, "rb") as part:
-                left = path.stat().st_size // self.record.itemsize  # whole records
-                while left:
-                    count = min(left, 10_000)
-                    whole.write(part.read(count * self.record.itemsize))
-                    left -= count
+                # The last record may not be whole.
+                while records := part.read(10_000 * self.record.itemsize):
+                    whole.write(records[: len(records) - len(records) % self.record.itemsize])
             whole.flush()
             path.unlink()
 
@@ -353,8 +351,8 @@ def read_views(
     store = VectorStore(path, (n_views, tower.width), np.float32)
     keys = [key_of(str(i)) for i in range(N)]
     store.fill(keys, make, description="reading images", unit="image")
-    # Nobody else writes this file, and it is filled in order: record i is image i, unless the file
-    # was damaged.
+    # One process alone fills this file in order: record i is image i. Not so where the file was
+    # damaged, or where several processes filled it.
     vectors, rows, _ = store.read(keys)
     if not np.array_equal(rows, np.arange(len(vectors))):
         vectors = vectors[rows]

@@ -983,7 +983,7 @@ def test_an_exported_run_whose_configuration_is_damaged_is_refused(small, tmp_pa
 def test_what_cannot_be_exported_or_resumed_is_told(small, tmp_path):
     train.train(train.Config(**small))
     data.files.export.export(small["out"], tmp_path / "x.safetensors")
-    with pytest.raises(BadInput, match="exported run, which has no optimizer"):
+    with pytest.raises(BadInput, match="that is a file; name the folder of a run"):
         train.train(train.from_cli(["--resume", str(tmp_path / "x.safetensors")]))
     checkpoint = read_run(small["out"])
     state = {name: t for name, t in checkpoint["model"].items() if not name.startswith("visual.")}

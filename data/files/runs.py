@@ -79,7 +79,7 @@ def run_file(run: str | Path) -> Path:
          checkpoint.pt; or one such file, or a file that data/files/export.py made
     """
     path = Path(run)
-    if path.suffix in (".pt", ".safetensors"):
+    if path.suffix in (".pt", ".safetensors") and not path.is_dir():
         return path
     best = path / "best.pt"
     return best if best.is_file() else path / "checkpoint.pt"

@@ -63,6 +63,21 @@ def test_a_batch_that_cannot_be_shared_is_told(monkeypatch):
     assert train.part_of(6) == slice(2, 4)
     with pytest.raises(BadInput, match="cannot share a batch of 7 images alike.*--batch-size 6"):
         train.part_of(7)
+    with pytest.raises(BadInput, match="3 processes for batches of 2 images; start fewer"):
+        train.part_of(2)
+
+
+def test_processes_that_have_read_different_images_are_told(monkeypatch):
+    processes.check_same(b"the same")
+    # Another process has a larger number, or a smaller one.
+    for other in (0, 2**60):
+        monkeypatch.setattr(
+            processes,
+            "largest",
+            lambda number, other=other: max(number, other if number >= 0 else -other),
+        )
+        with pytest.raises(BadInput, match="have read different images"):
+            processes.check_same(b"the same")
 
 
 def test_a_machine_with_a_cache_of_its_own_is_told(tmp_path, monkeypatch):
@@ -132,7 +147,7 @@ def program(folder, llm):
             "largest": processes.largest(5 * processes.rank()),
             "read": read_together(folder),
         }
-    Path(folder, f"{processes.rank()}.json").write_text(json.dumps(result))
+        Path(folder, f"{processes.rank()}.json").write_text(json.dumps(result))
 
 
 def distance(one, other):
@@ -209,7 +224,9 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on(small):
     while not (folder / "checkpoint.pt").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    # As a batch system does it: to torchrun, which passes it on, and to all of its processes.
+    for pid in (process.pid, *children_of(process)):
+        os.kill(pid, signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     stopped = torch.load(folder / "checkpoint.pt")["step"]
     assert f"stopped after step {stopped} of 40, saved" in said and 0 < stopped < 40
@@ -222,6 +239,12 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on(small):
     for one, other in zip(losses_of(folder)[:3], losses[:3], strict=True):
         assert one == pytest.approx(other, abs=1e-3)
     assert json.loads((folder / "log.jsonl").open().readline())["processes"] == 1
+
+
+def children_of(process):
+    """Numbers of the processes that torchrun has started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(child) for child in children.split()]
 
 
 def losses_of(folder):
@@ -237,12 +260,11 @@ def test_a_process_that_dies_ends_the_run_and_what_was_saved_is_whole(small):
     while not (folder / "checkpoint.pt").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    os.kill(children_of(process)[-1], signal.SIGKILL)
     said, _ = process.communicate(timeout=60)
     own = [line for line in said.splitlines() if line.startswith("error: ")]
     assert process.returncode != 0
-    assert own == ["error: another process has ended; go on from the last checkpoint with --resume"]
+    assert own == ["error: another process has ended; --resume goes on from what was saved"]
     step = torch.load(folder / "checkpoint.pt")["step"]
     assert 0 < step < 2000 and step % 2 == 0
     assert state(folder)

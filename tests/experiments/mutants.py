@@ -1492,7 +1492,7 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        'read_run(folder if folder.is_file() else folder / "checkpoint.pt")',
+        "read_run(path if path.exists() else folder)",
         "read_run(folder)",
         T_TRAIN + "test_the_best_weights_are_kept_and_read",
         "a run goes on from its best weights, not from its last ones",
