@@ -20,13 +20,17 @@ Letters of shapes: B images or captions in a batch, L tokens, D the length of a 
 """
 
 import argparse
+import contextlib
+import io
 import multiprocessing
 import os
 import platform
+import re
 import shutil
 import statistics
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -103,7 +107,8 @@ class Tower(NamedTuple):
     image_size: int
     batch: int
     text_depth: int = 12
-    tokens: int = 77
+    tokens: int = 77  # of each caption, the end included
+    context: int = 77  # tokens at most; open_clip pads each caption to so many
     vocab: int = 49408  # of CLIP's tokenizer, the end included
 
     @property
@@ -122,7 +127,7 @@ class Tower(NamedTuple):
             text_width=width,
             text_depth=self.text_depth,
             text_heads=heads,
-            context_length=self.tokens,
+            context_length=self.context,
         )
 
 
@@ -130,6 +135,7 @@ class Scale(NamedTuple):
     """How large all pieces of work are."""
 
     towers: tuple[Tower, ...]
+    short: int  # tokens of short captions
     captions: int
     llm: Path | None  # None: the default one
     photos: int
@@ -142,6 +148,7 @@ class Scale(NamedTuple):
 
 FULL = Scale(
     towers=(Tower("Ti/16", 64, 64), Tower("S/16", 224, 8)),
+    short=30,
     captions=480,
     llm=None,
     photos=600,
@@ -177,22 +184,31 @@ class Measured(NamedTuple):
 
 
 def in_a_process(work: Callable[[], object]) -> object:
-    """The result of work(), from a copy (fork) of this process, which ends then."""
+    """The result of work(), from a copy (fork) of this process, which ends then.
+
+    BadInput that work() raises is raised here, and also where the process dies.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
     def send():
-        sender.send(work())
+        try:
+            sender.send(work())
+        except BadInput as error:
+            sender.send(error)
 
     process = context.Process(target=send)
     process.start()
     sender.close()  # so that recv() ends where the process dies
     try:
-        return receiver.recv()
+        result = receiver.recv()
     except EOFError:
         raise BadInput("a measurement failed; its error stands above") from None
     finally:
         process.join()
+    if isinstance(result, BadInput):
+        raise result
+    return result
 
 
 def take_turns(row: Row, rounds: int, seconds: float) -> tuple[list[float], list[float]]:
@@ -227,14 +243,14 @@ def private_memory() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
     kilobytes = sum(int(status[name].split()[0]) for name in ("RssAnon", "RssShmem"))
-    for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            try:
+    for children in Path("/proc/self/task").glob("*/children"):
+        try:
+            for child in children.read_text().split():
                 rollup = Path(f"/proc/{child}/smaps_rollup").read_text()
-            except OSError:  # it has just ended
-                continue
-            fields = dict(line.split(":", 1) for line in rollup.splitlines()[1:])
-            kilobytes += int(fields["Private_Dirty"].split()[0])
+                found = re.search(r"Private_Dirty: *(\d+)", rollup)
+                kilobytes += int(found[1])
+        except OSError:  # a thread or a worker that has just ended
+            continue
     return 1024 * kilobytes
 
 
@@ -426,7 +442,7 @@ def open_clip_model(tower: Tower) -> nn.Module:
             "patch_size": patch,
         },
         text_cfg={
-            "context_length": tower.tokens,
+            "context_length": tower.context,
             "vocab_size": tower.vocab,
             "width": sizes.text_width,
             "heads": sizes.text_heads,
@@ -456,6 +472,7 @@ def open_clip_step(tower: Tower) -> Work:
     loss_of = open_clip.ClipLoss()
     images, ids = inputs_for("clip", tower)
     ids[:, -1] = tower.vocab - 1  # its END
+    ids = F.pad(ids, (0, tower.context - tower.tokens))
 
     def step():
         optimizer.zero_grad()
@@ -471,19 +488,26 @@ def open_clip_step(tower: Tower) -> Work:
 
 
 def clip_rows(scale: Scale, folder: Path) -> list[Row]:
-    """CLIP's training step beside open_clip's: same weights, images and tokens, AdamW."""
+    """CLIP's training step beside open_clip's: same weights, images and tokens, AdamW.
+
+    The captions have 77 tokens. In the last row they have 30. Then open_clip pads them to 77, and
+    ours to the longest caption of the data. The loss is the same.
+    """
+    towers = [(tower.name, tower) for tower in scale.towers]
+    short = scale.towers[0]._replace(tokens=scale.short)
+    towers.append((f"{short.name}, {short.tokens} tokens", short))
     return [
         Row(
-            f"CLIP step, {tower.name}",
+            f"CLIP step, {name}",
             tower.batch,
             "images",
             "open_clip",
-            lambda tower=tower: our_step("clip", tower),
-            lambda tower=tower: open_clip_step(tower),
+            partial(our_step, "clip", tower),
+            partial(open_clip_step, tower),
             "1.25",
             tolerance=1e-4,
         )
-        for tower in scale.towers
+        for name, tower in towers
     ]
 
 
@@ -508,8 +532,8 @@ def lift_rows(scale: Scale, folder: Path) -> list[Row]:
             tower.batch,
             "images",
             "open_clip's CLIP",
-            lambda tower=tower: our_step("lift", tower),
-            lambda tower=tower: open_clip_step(tower),
+            partial(our_step, "lift", tower),
+            partial(open_clip_step, tower),
             f"{operations('clip', tower) / operations('lift', tower):.2f} (operations)",
         )
         for tower in scale.towers
@@ -594,10 +618,8 @@ def caption_rows(scale: Scale, folder: Path) -> list[Row]:
                     scale.captions,
                     "captions",
                     "transformers",
-                    lambda dtype=dtype: our_reading(scale, dtype),
-                    lambda dtype=dtype, is_sorted=is_sorted: transformers_reading(
-                        scale, dtype, is_sorted
-                    ),
+                    partial(our_reading, scale, dtype),
+                    partial(transformers_reading, scale, dtype, is_sorted),
                     aim,
                     tolerance,
                 )
@@ -639,16 +661,16 @@ def timm_vit(tower: Tower) -> nn.Module:
     return model
 
 
-def vit_forward(model: nn.Module, tower: Tower) -> Work:
+def vit_forward(make: Callable[[Tower], nn.Module], tower: Tower) -> Work:
     images, _ = inputs_for("lift", tower)
-    model.eval()
+    model = make(tower).eval()
     return torch.no_grad()(lambda: model(images))
 
 
-def vit_step(model: nn.Module, tower: Tower) -> Work:
+def vit_step(make: Callable[[Tower], nn.Module], tower: Tower) -> Work:
     """A training step whose loss is the mean square of the vectors."""
     images, _ = inputs_for("lift", tower)
-    model.train()
+    model = make(tower).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step():
@@ -669,8 +691,8 @@ def vit_rows(scale: Scale, folder: Path) -> list[Row]:
             tower.batch,
             "images",
             "timm",
-            lambda tower=tower, do=do: do(our_vit(tower), tower),
-            lambda tower=tower, do=do: do(timm_vit(tower), tower),
+            partial(do, our_vit, tower),
+            partial(do, timm_vit, tower),
             aim,
             tolerance=1e-4,
         )
@@ -745,13 +767,13 @@ def data_rows(scale: Scale, folder: Path) -> list[Row]:
         scale.photos // 2 * 2,
         "images",
         "WebDataset",
-        lambda: our_packing(folder),
-        lambda: webdataset_batches(folder),
+        partial(our_packing, folder),
+        partial(webdataset_batches, folder),
         "1.0",
         tolerance=0.0,
     )
     again = row._replace(
-        work="batches of images, from the pack", ours=lambda: our_batches(folder), aim="10"
+        work="batches of images, from the pack", ours=partial(our_batches, folder), aim="10"
     )
     return [row, again]
 
@@ -802,7 +824,8 @@ def their_retrieval(n_images: int) -> Work:
             yield images[list(rows)], numbers
 
     def work():
-        found = evaluate(Stored, batches(), torch.tensor, "cpu", False, [1, 5, 10])
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            found = evaluate(Stored, batches(), torch.tensor, "cpu", False, [1, 5, 10])
         return list(found.values())
 
     return work
@@ -817,8 +840,8 @@ def retrieval_rows(scale: Scale, folder: Path) -> list[Row]:
             n,
             "images",
             "CLIP_benchmark",
-            lambda: our_retrieval(n),
-            lambda: their_retrieval(n),
+            partial(our_retrieval, n),
+            partial(their_retrieval, n),
             "1.0",
             tolerance=1e-3,
         )
@@ -863,11 +886,9 @@ def growths(scale: Scale) -> list[Growth]:
     llm_text.llm_path(scale.llm)
     tower = scale.towers[0]
     return [
-        Growth("captions, grouped, as tokens", scale.thousands, lambda n: grouping(scale, n)),
+        Growth("captions, grouped, as tokens", scale.thousands, partial(grouping, scale)),
         Growth("captions' vectors, whitening", scale.thousands, whitening),
-        Growth(
-            "captions read, a third of the blocks", scale.texts_read, lambda n: reading(scale, n)
-        ),
+        Growth("captions read, a third of the blocks", scale.texts_read, partial(reading, scale)),
         Growth("gallery of images, 1,000 captions", scale.thousands, gallery),
         Growth(
             f"LIFT step, {tower.model}, pixels per side",
@@ -1081,14 +1102,14 @@ def page(
         f"{today()}, {cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__} with",
         f"{torch.get_num_threads()} threads, made by `python -m tests.experiments.bench`, which says",
         "at its top how time and memory are measured. The peers:",
-        ", ".join(f"{package} {version(package)}" for package in peers) + ".",
+        (", ".join(f"{package} {version(package)}" for package in peers) or "none") + ".",
         "",
         "A ratio is the peer's median time divided by ours: above 1, ours is faster. Beside it stand",
         "the smallest and the largest ratio of two turns that follow each other.",
     ]
     for name, rows in sections.items():
-        sentence = " ".join(ROWS[name].__doc__.split())
-        lines += ["", f"## {SECTIONS[name]}", "", sentence, "", *table_of(rows)]
+        text = textwrap.wrap(" ".join(ROWS[name].__doc__.split()), 100)
+        lines += ["", f"## {SECTIONS[name]}", "", *text, "", *table_of(rows)]
     if sections:
         everything = [measured for rows in sections.values() for measured in rows]
         lines += ["", "## Rounds and aims", "", *table_of_aims(everything)]

@@ -15,7 +15,7 @@ from tests import test_docs
 from tests.experiments import bench
 from tests.experiments.bench import Measured, Row, Tower
 
-TOWER = Tower("Ti/16", 32, batch=4, text_depth=2, tokens=6, vocab=50)
+TOWER = Tower("Ti/16", 32, batch=4, text_depth=2, tokens=6, context=6, vocab=50)
 NANO = TOWER._replace(model="nano/16")
 
 
@@ -23,6 +23,7 @@ NANO = TOWER._replace(model="nano/16")
 def scale(tiny_llm_folder):
     return bench.Scale(
         towers=(TOWER,),
+        short=3,
         captions=14,
         llm=tiny_llm_folder,
         photos=4,
@@ -88,8 +89,11 @@ def test_memory_of_workers_counts_without_what_is_shared():
     assert 145 < megabytes < 230  # 100, 50 and maybe 50 more in the worker
 
 
-def test_a_measurement_that_dies_ends_the_program_with_one_line(capfd):
+def test_what_goes_wrong_in_a_measurement_ends_the_program_with_one_line(capfd):
     assert bench.in_a_process(lambda: 7) == 7
+    with pytest.raises(BadInput, match="--rounds must be at least 1"):
+        bench.in_a_process(lambda: bench.command_line(["--rounds", "0"]))
+    assert not capfd.readouterr().err
     with pytest.raises(BadInput, match="a measurement failed"):
         bench.in_a_process(lambda: 1 / 0)
     assert "ZeroDivisionError" in capfd.readouterr().err
@@ -155,7 +159,9 @@ def test_the_page_has_small_tables(tmp_path, monkeypatch):
     ]
     growth = bench.Growth("a work", (1000, 10_000), None)
     grown = [bench.Grown(growth, [0.1, 1.0], [10_000_000, 10_000_000])]
-    lines = bench.page({"clip": rows, "data": rows}, grown, ["rows vit: no timm: pip install timm"])
+    lines = bench.page(
+        dict.fromkeys(bench.ROWS, rows), grown, ["rows vit: no timm: pip install timm"]
+    )
     assert "| a work | 5 images | 3.33 images | 1.50 (0.50 to 3.00) | 1.50, 0.02 |" in lines
     assert "| a work | a peer | 3 | 1.50 | 1.0 |" in lines
     assert "| a work | 1k, 10k | 0.1, 1 | 0.01, 0.01 | 1.00, 0.00 |" in lines
