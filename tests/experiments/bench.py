@@ -149,7 +149,7 @@ class Scale(NamedTuple):
 FULL = Scale(
     towers=(Tower("Ti/16", 64, 64), Tower("S/16", 224, 8)),
     short=30,
-    captions=480,
+    captions=800,
     llm=None,
     photos=600,
     images=5000,
@@ -272,7 +272,7 @@ def peak_memory(build: Build) -> int:
         work()
     is_over.set()
     watcher.join()
-    return max(peak, private_memory()) - before
+    return max(peak - before, private_memory() - before, 4096)  # a page at least
 
 
 def measure(row: Row, rounds: int, seconds: float) -> Measured:
@@ -545,12 +545,10 @@ def lift_rows(scale: Scale, folder: Path) -> list[Row]:
 
 
 def caption_texts(count: int) -> list[str]:
-    """Captions of the built-in world: of each scene five short ones and a long one."""
-    scenes = max(2, 2 * (count // 6 + 1))
-    short = captions_of("shapes", "train", Columns(csv_caption_key="paraphrase"), scenes)
-    long = captions_of("shapes", "train", Columns(csv_caption_key="long"), scenes)
-    texts = [text for a, b in zip(short[::2], long[::2], strict=True) for text in a + b]
-    return list(dict.fromkeys(texts))[:count]
+    """Captions of the built-in world: of each scene five, in words of five kinds."""
+    kind = Columns(csv_caption_key="paraphrase")
+    captions = captions_of("shapes", "train", kind, num_samples=count)  # more than enough
+    return list(dict.fromkeys(text for texts in captions for text in texts))[:count]
 
 
 def our_reading(scale: Scale, dtype: torch.dtype) -> Work:
@@ -1045,7 +1043,8 @@ def rounded(number: float) -> str:
 
 
 def gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f}"
+    number = count / 1e9
+    return f"{number:.2f}" if number >= 0.1 else f"{number:.2g}"
 
 
 def table_of(rows: Sequence[Measured]) -> list[str]:
