@@ -9,6 +9,7 @@ Everything comes from the sources of this repository, so it is never out of date
     build/course/student/         one folder per unit: the project with the holes of that unit
     build/course/gradescope.zip   setup.sh, run_autograder, the reference, all tests
     build/course/nbgrader/        one notebook per unit, with nbgrader's marks
+    build/course/otter/           one notebook per unit for otter assign
     build/course/classroom/       the student's folder with a workflow of GitHub Classroom
     build/course/handout.html     the texts of all units
     build/course/teacher/         answers, bands, wrong answers
@@ -346,7 +347,8 @@ def make_notebook(course: Course, unit: int, folder: Path) -> None:
     tasks = course.of_unit(unit)
     folder.mkdir(parents=True)
     copy_project(folder / "project")
-    shutil.copy(HERE / f"tests/unit{unit}.py", folder / "course_tests.py")
+    all_tests = (HERE / f"tests/unit{unit}.py").read_text()
+    (folder / "course_tests.py").write_text(visible_tests(all_tests, tasks))
     modules = sorted({task.file.removesuffix(".py").replace("/", ".") for task in tasks})
     cells = [
         cell("markdown", course.text(unit), grade_id=f"text-{unit}"),
@@ -369,7 +371,7 @@ def make_notebook(course: Course, unit: int, folder: Path) -> None:
             cell("code", solution_marked(source), grade_id=name, solution=True, locked=False)
         )
         tests = "\n".join(f"course_tests.{test}()" for test in task.visible)
-        hidden = "\n".join(f"course_tests.{test}()" for test in task.hidden)
+        hidden = "\n".join(hidden_test(all_tests, test) for test in task.hidden)
         text = (
             f"{module}.{task.name} = {last}\n{tests}\n### BEGIN HIDDEN TESTS\n{hidden}\n"
             "### END HIDDEN TESTS"
@@ -399,6 +401,11 @@ def make_notebook(course: Course, unit: int, folder: Path) -> None:
     (folder / f"unit{unit}.ipynb").write_text(json.dumps(notebook, indent=1))
 
 
+def hidden_test(tests: str, name: str) -> str:
+    """Lines that define a test among the visible ones and call it: students' files have it not."""
+    return f"exec({function_in(tests, name)!r}, vars(course_tests))\ncourse_tests.{name}()"
+
+
 def solution_marked(function: str) -> str:
     """A function whose body stands between nbgrader's marks."""
     name = re.search(r"def (\w+)", function)[1]
@@ -407,6 +414,64 @@ def solution_marked(function: str) -> str:
     lines.insert(start, f"{indent}### BEGIN SOLUTION")
     lines.append(f"{indent}### END SOLUTION")
     return "\n".join(lines)
+
+
+def raw(text: str) -> dict:
+    return {"cell_type": "raw", "metadata": {}, "source": text}
+
+
+def plain(kind: str, text: str) -> dict:
+    made = {"cell_type": kind, "metadata": {}, "source": text}
+    return made | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+
+
+def make_otter(course: Course, unit: int, folder: Path) -> None:
+    """A master notebook for `otter assign unitN.ipynb dist`, with tests that raise exceptions."""
+    tasks = course.of_unit(unit)
+    folder.mkdir(parents=True)
+    copy_project(folder / "project")
+    all_tests = (HERE / f"tests/unit{unit}.py").read_text()
+    (folder / "course_tests.py").write_text(visible_tests(all_tests, tasks))
+    modules = sorted({task.file.removesuffix(".py").replace("/", ".") for task in tasks})
+    config = (
+        f"# ASSIGNMENT CONFIG\nname: unit{unit}\nfiles:\n  - project\n  - course_tests.py\n"
+        "tests:\n  ok_format: false\n"
+    )
+    cells = [
+        raw(config),
+        plain("markdown", course.text(unit)),
+        plain("code", NOTEBOOK_SETUP.format(modules=", ".join(modules))),
+    ]
+    for task in tasks:
+        module = task.file.removesuffix(".py").replace("/", ".")
+        last = task.name.split(".")[-1]
+        name = f"task_{task.id.replace('.', '_')}"
+        source = textwrap.dedent(function_in((ROOT / task.file).read_text(), task.name))
+        cells += [
+            plain(
+                "code",
+                f"globals().update({{k: v for k, v in vars({module}).items() if k[:2] != '__'}})",
+            ),
+            raw(f"# BEGIN QUESTION\nname: {name}\npoints: {task.points}"),
+            plain("markdown", f"**Task {task.id}.** Write `{task.name}`."),
+            raw("# BEGIN SOLUTION"),
+            # otter's mark has one sign, nbgrader's has three.
+            plain("code", solution_marked(source).replace("###", "#")),
+            raw("# END SOLUTION"),
+            raw("# BEGIN TESTS"),
+        ]
+        for hidden, tests in ((False, task.visible), (True, task.hidden)):
+            for test in tests:
+                call = hidden_test(all_tests, test) if hidden else f"course_tests.{test}()"
+                code = (
+                    f"def {test}({last}):\n    import course_tests\n    import {module}\n"
+                    f"    {module}.{task.name} = {last}\n" + textwrap.indent(call, "    ") + "\n"
+                )
+                cells.append(plain("code", ("# HIDDEN\n" if hidden else "") + code))
+        cells += [raw("# END TESTS"), raw("# END QUESTION")]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}
+    (folder / f"unit{unit}.ipynb").write_text(json.dumps(notebook, indent=1))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -544,6 +609,7 @@ def main() -> int:
     for unit in course.units:
         if course.of_unit(unit):
             make_notebook(course, unit, args.out / f"nbgrader/source/unit{unit}")
+            make_otter(course, unit, args.out / f"otter/unit{unit}")
     make_handout(course, args.out / "handout.html")
     make_teacher(course, args.out / "teacher")
     print(f"wrote {args.out}")
