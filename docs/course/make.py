@@ -47,8 +47,7 @@ class Course:
 
     def __init__(self, units: Sequence[int] | None, seed: int):
         tasks = read_tasks(HERE / "tasks.toml")
-        texts = {path.stem for path in HERE.glob("unit*.md")}
-        known = sorted({int(stem.removeprefix("unit")) for stem in texts})
+        known = sorted(int(path.stem.removeprefix("unit")) for path in HERE.glob("unit*.md"))
         self.units = list(units or known)
         for unit in self.units:
             if unit not in known:
@@ -65,6 +64,8 @@ class Course:
         """One written question of the unit, and its numbers, by the seed."""
         rng = random.Random(f"{self.seed} {unit}")
         questions = [question for question in self.written if question["unit"] == unit]
+        if not questions:
+            raise SystemExit(f"error: written.toml has no question for unit {unit}")
         chosen = rng.choice(questions)
         numbers = {}
         for name, values in chosen.get("draw", {}).items():
@@ -123,6 +124,14 @@ def copy_project(folder: Path) -> None:
             shutil.copytree(source, folder / name, ignore=ignore)
         else:
             shutil.copy(source, folder / name)
+
+
+def copy_with_holes(folder: Path, tasks: Sequence[Task]) -> None:
+    """The project without the bodies of these functions."""
+    copy_project(folder)
+    for file in sorted({task.file for task in tasks}):
+        path = folder / file
+        path.write_text(punch(path.read_text(), [task for task in tasks if task.file == file]))
 
 
 def visible_tests(source: str, tasks: Sequence[Task]) -> str:
@@ -190,12 +199,11 @@ def make_student(course: Course, folder: Path) -> None:
     digests = {}
     for unit in course.units:
         tasks = course.of_unit(unit)
-        copy_project(folder / f"unit{unit}")
+        copy_with_holes(folder / f"unit{unit}", tasks)
         for file in sorted({task.file for task in tasks}):
-            path = folder / f"unit{unit}" / file
             in_file = [task for task in tasks if task.file == file]
-            path.write_text(punch(path.read_text(), in_file))
-            digests[f"{unit}/{file}"] = outside(path.read_text(), in_file)
+            punched = (folder / f"unit{unit}" / file).read_text()
+            digests[f"{unit}/{file}"] = outside(punched, in_file)
         if tasks:
             source = (HERE / f"tests/unit{unit}.py").read_text()
             (grader / f"tests/unit{unit}.py").write_text(visible_tests(source, tasks))
@@ -333,8 +341,9 @@ def cell(kind: str, text: str, **nbgrader) -> dict:
 
 NOTEBOOK_SETUP = """\
 # The project lies beside this notebook, in the folder `project`.
-import os, sys
+import os, sys, warnings
 sys.path.insert(0, os.path.abspath("project"))
+warnings.simplefilter("ignore")  # nbgrader takes what stands on stderr for an error
 import torch
 import {modules}
 import course_tests
@@ -345,8 +354,7 @@ torch.manual_seed(0)
 def make_notebook(course: Course, unit: int, folder: Path) -> None:
     """One assignment of nbgrader: source/unitN/unitN.ipynb, the project and the tests."""
     tasks = course.of_unit(unit)
-    folder.mkdir(parents=True)
-    copy_project(folder / "project")
+    copy_with_holes(folder / "project", tasks)
     all_tests = (HERE / f"tests/unit{unit}.py").read_text()
     (folder / "course_tests.py").write_text(visible_tests(all_tests, tasks))
     modules = sorted({task.file.removesuffix(".py").replace("/", ".") for task in tasks})
@@ -428,8 +436,7 @@ def plain(kind: str, text: str) -> dict:
 def make_otter(course: Course, unit: int, folder: Path) -> None:
     """A master notebook for `otter assign unitN.ipynb dist`, with tests that raise exceptions."""
     tasks = course.of_unit(unit)
-    folder.mkdir(parents=True)
-    copy_project(folder / "project")
+    copy_with_holes(folder / "project", tasks)
     all_tests = (HERE / f"tests/unit{unit}.py").read_text()
     (folder / "course_tests.py").write_text(visible_tests(all_tests, tasks))
     modules = sorted({task.file.removesuffix(".py").replace("/", ".") for task in tasks})
