@@ -3,6 +3,8 @@
 # make test       the same environment with the test requirements, then the whole suite
 # make test-fast  only the tests that need no other package, no download and no patience
 # make lint       the style of the code: ruff, with the settings in pyproject.toml
+# make course     the course in build/course: what students get, and what grades it
+# make course-check   the reference gets all points there, wrong answers lose theirs
 # make clean      remove the environment and the demo's runs
 #
 # On Linux PyPI's torch is the CUDA build (several GB). Without a GPU, save the download with
@@ -28,8 +30,14 @@ lint: $(VENV)/requirements-test-fast
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+course: $(VENV)/requirements-test-fast
+	$(VENV)/bin/python docs/course/make.py
+
+course-check: $(VENV)/requirements-test-fast
+	$(VENV)/bin/python docs/course/make.py --check
+
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo build
 
 # $(VENV)/NAME is a mark left when NAME.txt has been installed
 $(VENV)/%: %.txt requirements.txt
@@ -40,4 +48,4 @@ $(VENV)/%: %.txt requirements.txt
 # requirements-test.txt begins with those of the fast tests
 $(VENV)/requirements-test: requirements-test-fast.txt
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint course course-check clean
