@@ -27,7 +27,7 @@ def fill(module, seed):
     return module
 
 
-def same(one, other, tolerance=1e-6):
+def same(one, other, tolerance=1e-4):
     return one.shape == other.shape and bool(((one - other).abs() <= tolerance).all())
 
 
@@ -152,7 +152,7 @@ def test_causal_attention_never_looks_ahead():
     assert same(before[:, :3], after[:, :3]), (
         "with `causal`, position 3 was changed, and the output of an earlier position with it"
     )
-    assert not same(before[:, 4:], after[:, 4:], 1e-4), (
+    assert not same(before[:, 4:], after[:, 4:], 1e-3), (
         "with `causal`, position 3 was changed, and later outputs stayed: position i sees all "
         "positions up to i"
     )
@@ -323,7 +323,7 @@ def test_permuting_patches_with_their_positions_leaves_the_mean():
 def test_vit_knows_where_a_patch_is():
     model, images = vit_of("nano/16", 32, "avg", 62), numbers(1, 3, 32, 32, seed=62)
     turned = images.roll(16, dims=3)  # the left and the right patches change places
-    assert not same(model(turned), model(images), 1e-4), (
+    assert not same(model(turned), model(images), 1e-3), (
         "the output stays when patches change places: the position embeddings are missing"
     )
 

@@ -21,7 +21,7 @@ def numbers(*shape, seed, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def same(one, other, tolerance=1e-6):
+def same(one, other, tolerance=1e-4):
     return one.shape == other.shape and bool(
         ((one.double() - other.double()).abs() <= tolerance).all()
     )
