@@ -208,10 +208,13 @@ def make_student(course: Course, folder: Path) -> None:
             source = (HERE / f"tests/unit{unit}.py").read_text()
             (grader / f"tests/unit{unit}.py").write_text(visible_tests(source, tasks))
         text = course.text(unit)
-        for name in re.findall(r"\]\(\.\./figures/([\w.-]+)\)", text):
-            (folder / "figures").mkdir(exist_ok=True)
-            shutil.copy(ROOT / "docs/figures" / name, folder / "figures")
-        (folder / f"unit{unit}.md").write_text(text.replace("](../figures/", "](figures/"))
+        # What the texts link to lies beside them, in `docs`.
+        text = text.replace("](../../", "](").replace("](../", "](docs/")
+        (folder / f"unit{unit}.md").write_text(text)
+    ignore = shutil.ignore_patterns("course", "tour.*")
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=ignore)
+    for name in ("CONTRIBUTING.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
     for name in ("grade.py", "holes.py"):
         shutil.copy(HERE / name, grader)
     (grader / "tasks.toml").write_text(tasks_text(course.tasks, hidden=False))
