@@ -68,7 +68,7 @@ from vit import Block, ViT, init_linears
 # --------------------------------------------------------------------------------------------------
 # Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
 # and give a scalar. The features have unit length. sigmoid_loss takes a bias, too, and
-# info_nce_and_labels what it needs for the labels.
+# info_nce_and_labels what it needs for the labels. The last function, limit_scale, is no loss.
 
 
 def info_nce(
@@ -189,6 +189,18 @@ def info_nce_and_labels(
     """
     one = torch.ones((), device=label_scores.device)
     return info_nce(**contrastive) + label_loss(label_scores, label_weights, logit_scale=one)
+
+
+def limit_scale(logit_scale: Tensor) -> None:
+    """Keep the scale in [1, 100], as CLIP does. train.py calls this after every step.
+
+    logit_scale  (), the logarithm of the scale, as TwoTower holds it; it is changed in place, and
+                 no gradient is involved
+
+    Above 100 a few pairs would rule the loss. Below 1 the softmax could hardly tell the captions of
+    a batch apart.
+    """
+    logit_scale.data.clamp_(0, math.log(100))
 
 
 # --------------------------------------------------------------------------------------------------

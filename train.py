@@ -1031,9 +1031,7 @@ def train(cfg: Config) -> dict:
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            # The scale stays in [1, 100], as CLIP's does. Above that a few pairs rule the loss, and
-            # below it the softmax could hardly tell the captions of a batch apart.
-            model.logit_scale.data.clamp_(0, math.log(100))
+            lift.limit_scale(model.logit_scale)
             # ---- below: diagnostics --------------------------------------------------------------
 
             done = step + 1
