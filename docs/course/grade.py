@@ -147,8 +147,11 @@ class Grader:
         tasks: list[Task],
         submission: Path,
         progress: Callable[[list[Outcome]], None] = lambda outcomes: None,
+        stop_at_first: bool = False,
     ) -> list[Outcome]:
         """Grade some tasks. `progress` is called before the first test and after each one.
+
+        stop_at_first  run no more tests of a task than it takes to fail
 
         CourseError where there are no tasks, or where a test that tasks.toml lists is not there.
         """
@@ -179,7 +182,7 @@ class Grader:
                 else:
                     self.run_test(test, outcome, graded)
                 progress(outcomes)
-                if outcome.note:
+                if outcome.note or (stop_at_first and outcome.failed):
                     break
         return outcomes
     def run_test(self, test: Callable, outcome: Outcome, graded: Path) -> None:
