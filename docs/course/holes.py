@@ -193,7 +193,8 @@ def transplant(reference: str, submission: str, name: str) -> str:
             class_name = name.split(".")[0]
             (our_class,) = (n for n in our_tree.body if getattr(n, "name", None) == class_name)
             their_class = [n for n in their_tree.body if getattr(n, "name", None) == class_name][-1]
-            new += ["\n", *additions(our_class.body, their_class.body, their_lines)]
+            helpers = additions(our_class.body, their_class.body, their_lines)
+            new += ["\n", *helpers] if helpers else []
         our_lines[first_line(ours) - 1 : ours.end_lineno] = new
 
     # Helpers of the module go below the imports.

@@ -79,6 +79,19 @@ def differ(one: object, other: object, why: str, by: float = 1e-3) -> None:
     holds(gap > by, why)
 
 
+def refuses(call: "Name", *args, why: str, error: str = "BadInput") -> None:
+    """Wrong(why) unless the call raises an error of this name."""
+    try:
+        call(*args)
+    except StudentError as problem:
+        kind = str(problem).split(":")[0].split(".")[-1]
+        if kind == "NotImplementedError":
+            raise
+        holds(kind == error, f"{why}\ngot another error: {problem}")
+        return
+    raise Wrong(f"{why}\ngot no error")
+
+
 def short(value: object) -> str:
     """A value in a line. Of a large tensor, its shape and its first numbers."""
     if not isinstance(value, Tensor):
