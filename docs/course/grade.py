@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .holes import HERE, CourseError, Task, read_tasks, transplant
+from .holes import HERE, CourseError, Task, read_tasks, source_of, transplant
 
 REFERENCE = HERE / "reference" if (HERE / "reference").is_dir() else HERE.parent.parent
 TOTAL_SECONDS = 500  # Gradescope stops after 600
@@ -105,7 +105,7 @@ def tested_source(submission: Path, task: Task, n_units: int, reference: Path) -
     path = find_file(submission, task, n_units)
     try:
         text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-        source = transplant((reference / task.file).read_text(), text, task.name)
+        source = transplant(source_of(reference, task.file), text, task.name)
         compile(source, task.file, "exec")
     except UnicodeDecodeError:
         raise CourseError(f"{task.file} is no text in UTF-8") from None

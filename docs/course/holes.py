@@ -42,6 +42,12 @@ class Task:
         return self.file.removesuffix(".py").replace("/", ".")
 
 
+def source_of(reference: Path, file: str) -> str:
+    """The reference's text of a file. What only the course has (own.py) stands beside this one."""
+    path = reference / file
+    return (path if path.is_file() else HERE / file).read_text()
+
+
 def read_tasks(folder: Path = HERE, units: list[int] | None = None) -> list[Task]:
     """The tasks of tasks.toml, or those of some units. CourseError for a unit without tasks."""
     rows = tomllib.loads((folder / "tasks.toml").read_text())["task"]

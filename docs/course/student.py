@@ -59,7 +59,7 @@ def same(found: object, wanted: object, why: str, atol: float = 1e-4) -> None:
 
     For float32 atol is at least 1e-4: another processor adds in another order.
     """
-    if not isinstance(found, (Tensor, int, float, list)):
+    if not isinstance(found, (Tensor, int, float, list, tuple)):
         raise Wrong(f"{why}\ngot {found!r}, not numbers")
     try:
         ours, theirs = torch.as_tensor(wanted).double(), torch.as_tensor(found).double()
@@ -208,6 +208,11 @@ def state(student: Student, kept: Remote) -> dict:
     if not isinstance(kept, Remote):
         raise Wrong(f"got {short(kept)}, where a module was expected")
     return read(student._ask("state", kept)["value"])
+
+
+def keep(student: Student, *objects) -> list[Remote]:
+    """Send objects to the worker and name them in later calls. What is done to them lasts."""
+    return read(student._ask("keep", None, objects)["value"])
 
 
 def get(name: Name) -> object:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from .grade import Grader, tested_source
-from .holes import HERE, CourseError, Task, punch, read_tasks, says_of
+from .holes import HERE, CourseError, Task, punch, read_tasks, says_of, source_of
 from .mutants import MUTANTS, Mutant, mutated
 
 ROOT = HERE.parent.parent
@@ -28,7 +28,7 @@ def write_submission(folder: Path, tasks: list[Task], change=lambda source, task
             here = [task for task in tasks if (task.unit, task.file) == (unit, file)]
             target = folder / f"unit{unit}" / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(change((ROOT / file).read_text(), here))
+            target.write_text(change(source_of(ROOT, file), here))
     return folder
 
 
@@ -39,17 +39,26 @@ def punched(source: str, tasks: list[Task]) -> str:
 def check_mutant(grader: Grader, mutant: Mutant, tasks: list[Task], folder: Path) -> str:
     """What catches a mutant: the title of the first test that fails. "" where nothing does."""
     (task,) = (task for task in tasks if task.id == mutant.task)
-    source = (ROOT / task.file).read_text()
+    source = source_of(ROOT, task.file)
     write_submission(folder, tasks)
     (folder / f"unit{task.unit}" / task.file).write_text(mutated(source, task, mutant))
     for other in tasks:
         if other is not task:
             found = tested_source(folder, other, 2, ROOT)
-            if found != (ROOT / other.file).read_text():
+            if found != source_of(ROOT, other.file):
                 raise CourseError(f"{mutant.wrong!r} of task {task.id} changes task {other.id}")
     (outcome,) = grader.grade([task], folder, stop_at_first=True)
+    if outcome.note.startswith("not tested"):
+        raise CourseError(f"{mutant.wrong!r} of task {task.id}: {outcome.note}")
     failed = [line for line in outcome.lines if line.startswith("NO")]
-    return failed[0].splitlines()[0][4:] if failed else ""
+    if not failed:
+        return ""
+    title, _, problem = failed[0][4:].partition("\n")
+    # An edit that is no Python, or names what is not there, would prove nothing.
+    for error in ("SyntaxError", "NameError", "UnboundLocalError"):
+        if problem.strip().startswith(error):
+            raise CourseError(f"{mutant.wrong!r} of task {task.id}: {problem.strip()}")
+    return title
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -107,6 +107,8 @@ def encode(value: object) -> object:
     """A value of the worker as JSON."""
     if value is None or isinstance(value, (bool, str)):
         return {"v": value}
+    if value is ...:
+        return {"v": "..."}
     if isinstance(value, (int, float)):
         return {"v": value} if math.isfinite(value) else {"f": str(value)}
     if isinstance(value, Tensor):
@@ -190,7 +192,12 @@ def answer(kind: str, target: object, args: tuple, kwargs: dict) -> dict:
     after      the same; and what the arguments are afterwards
     state      of a module: its parameters and buffers, which want gradients, which are in training
     get        the value of a name
+    keep       the arguments, to be named in later calls
     """
+    if kind == "keep":
+        KEPT.extend(args)
+        first = len(KEPT) - len(args)
+        return {"value": {"l": [{"r": [first + i, type(a).__name__]} for i, a in enumerate(args)]}}
     target = resolve(target) if isinstance(target, str) else target
     if kind == "get":
         return {"value": encode(target)}

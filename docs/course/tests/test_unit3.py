@@ -202,5 +202,6 @@ def test_whitening_to_0_directions_centres(student):
 
 
 def test_whitening_refuses_too_many_directions(student):
-    """Four captions cannot be whitened to five directions"""
+    """Four captions cannot be whitened to five directions, nor vectors of width 3"""
     refuses(student.llm_text.whitening, cone(4), 5, why=TOO_MANY)
+    refuses(student.llm_text.whitening, normal(40, 3, seed=18), 5, why=TOO_MANY)
