@@ -29,7 +29,7 @@ SECONDS = 8  # for all calls of one test together
 START_SECONDS = 25  # to import the tested file
 
 
-class Wrong(AssertionError):
+class Wrong(AssertionError):  # noqa: N818  (it is the student's answer that is wrong)
     """A test does not hold. The message is for the student."""
 
 
@@ -37,7 +37,7 @@ class StudentError(RuntimeError):
     """The student's code raised an error, ended its process, or took too long."""
 
 
-class TimeUp(StudentError):
+class TimeUp(StudentError):  # noqa: N818
     """The third of these."""
 
 
@@ -110,9 +110,7 @@ def short(value: object) -> str:
 class Student:
     """One worker with one tested file. Names are attributes: student.vit.Attention.forward(...)."""
 
-    def __init__(
-        self, workers: Workers, job: dict, prints: int, seconds: float | None = None
-    ):
+    def __init__(self, workers: Workers, job: dict, prints: int, seconds: float | None = None):
         self._seconds = seconds or SECONDS
         self._pid, self._connection = workers.start(job, prints)
         self._deadline = time.monotonic() + START_SECONDS

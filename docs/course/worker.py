@@ -226,7 +226,8 @@ def state_of(value: object) -> object:
         }
     if isinstance(value, torch.optim.Optimizer):
         groups = [
-            {key: one for key, one in group.items() if key != "params"} | {"n": len(group["params"])}
+            {key: one for key, one in group.items() if key != "params"}
+            | {"n": len(group["params"])}
             for group in value.param_groups
         ]
         return {"groups": groups, "moments": value.state_dict()["state"]}

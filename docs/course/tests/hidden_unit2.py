@@ -49,8 +49,6 @@ def test_attention_against_loops(student):
         same(found, naive(module, x), f"three heads of width 8, causal = {causal}", atol=5e-4)
 
 
-
-
 @torch.no_grad()
 def test_block_with_everything(student):
     """Norms, attention, MLP and adapters, in their order"""

@@ -55,8 +55,11 @@ def test_epochs_of_a_large_set(student):
         differ(order, other_order, "the same order")
         together = torch.corrcoef(torch.stack([draws, other_draws]))[0, 1]
         holds(abs(together) < 0.2, "the numbers that draw captions are alike")
-    differ(epoch(batches(500), 1)[0], epoch(batches(500, seed=1), 0)[0], "seed 0, epoch 1 is the "
-           "epoch 0 of seed 1: seed and number are mixed up")
+    differ(
+        epoch(batches(500), 1)[0],
+        epoch(batches(500, seed=1), 0)[0],
+        "seed 0, epoch 1 is the epoch 0 of seed 1: seed and number are mixed up",
+    )
     same(draws.mean(), 0.5, "the mean of numbers in [0, 1)", atol=0.06)
 
 
@@ -78,8 +81,12 @@ def test_duplicates_of_many(student):
     wanted = torch.eye(5)
     for i, j in ((0, 4), (2, 3)):
         wanted[i, j] = wanted[j, i] = 1
-    same(found, wanted, "image 0 has the caption drawn for image 4; images 2 and 3 are equal; "
-         "images 0 and 1 share a caption that was drawn for neither")
+    same(
+        found,
+        wanted,
+        "image 0 has the caption drawn for image 4; images 2 and 3 are equal; "
+        "images 0 and 1 share a caption that was drawn for neither",
+    )
 
 
 def test_settings_do_not_come_from_the_checkpoint(student):

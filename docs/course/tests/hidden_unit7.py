@@ -40,7 +40,8 @@ def test_ape_transformer_with_the_same_weights(student):
     ours = lift.ape_transformer(16, 6)
     wanted = sum(parameter.numel() for parameter in ours.parameters())
     same(parameters_of(student, head), wanted, "one block of half the width, a norm, two layers")
-    for parameter, tensor in zip(ours.parameters(), state(student, head)["tensors"].values()):
+    tensors = list(state(student, head)["tensors"].values())
+    for parameter, tensor in zip(ours.parameters(), tensors, strict=True):
         parameter.data = tensor
     found = apply(student, head, tokens)
     same(found, ours(tokens).detach(), "a causal block, a norm, a matrix, then the mean of tokens")

@@ -70,12 +70,14 @@ def test_merging_notes_where_to_read(student):
     }
     llm = frozen()
     (there,) = keep(student, llm)
-    student.llm_text.merge_adapter(there, Adapter(pairs, 2.0, "its hash", 1, False))
+    student.llm_text.merge_adapter(there, Adapter(pairs, 2.0, "its hash", 2, False))
     tensors = state(student, there)["tensors"]
     for name, (A, B) in pairs.items():
         name = f"model.{name}.weight"
         same(tensors[name], llm.state_dict()[name] + 2 * B @ A, f"the weight {name}")
-    same(student.llm_text.FrozenLLM.pool_layer(there, "mean"), 1, "the adapter was tuned for block 1")
+    same(
+        student.llm_text.FrozenLLM.pool_layer(there, "mean"), 2, "the adapter was tuned for block 2"
+    )
 
 
 def test_merging_refuses_what_does_not_fit(student):

@@ -76,7 +76,11 @@ def test_each_head_attends_by_itself(student):
     one = student.vit.Attention.forward(attention, x)
     attention.qkv.weight.data[4:8] += 1.0  # queries of the second head
     two = student.vit.Attention.forward(attention, x)
-    same(two[..., :4], one[..., :4], "queries of head 1 were changed, and head 0 gives another output")
+    same(
+        two[..., :4],
+        one[..., :4],
+        "queries of head 1 were changed, and head 0 gives another output",
+    )
     differ(two[..., 4:], one[..., 4:], "queries of head 1 were changed, and its output stayed")
 
 
@@ -113,7 +117,10 @@ def test_vit_forgets_the_order_of_patches(student):
     one = student.vit.ViT.forward(tower, images)
     # Patches 0 and 5 change places, and so do their position vectors.
     moved = images.clone()
-    moved[:, :, 0:8, 0:8], moved[:, :, 8:16, 8:16] = images[:, :, 8:16, 8:16], images[:, :, 0:8, 0:8]
+    moved[:, :, 0:8, 0:8], moved[:, :, 8:16, 8:16] = (
+        images[:, :, 8:16, 8:16],
+        images[:, :, 0:8, 0:8],
+    )
     alone = student.vit.ViT.forward(tower, moved)
     positions = tower.pos_embed.data.clone()
     tower.pos_embed.data[:, [0, 5]] = positions[:, [5, 0]]
@@ -146,5 +153,7 @@ def test_vit_ends_with_a_norm(student):
     tower, images = filled(ViT("micro/8", 16), seed=19, size=0.05), normal(2, 3, 16, 16, seed=20)
     tower.norm.weight.data, tower.norm.bias.data = torch.zeros(128), torch.full((128,), 3.0)
     found = student.vit.ViT.forward(tower, images)
-    same(found, torch.full((2, 128), 3.0), "the last norm gives 3 everywhere here, so the mean is 3")
+    same(
+        found, torch.full((2, 128), 3.0), "the last norm gives 3 everywhere here, so the mean is 3"
+    )
     holds(tuple(found.shape) == (2, 128), "one vector per image")

@@ -75,7 +75,9 @@ def test_crops_keep_the_smallest_share(student):
     holds(bool((width > 0).all() and (height > 0).all()), "a crop is flipped")
     area = width * height
     holds(area.min() > 0.39, f"a crop keeps {float(area.min()):.2f} of the area, less than 0.4")
-    holds(area.min() < 0.5, f"of 200 crops the smallest keeps {float(area.min()):.2f}, not near 0.4")
+    holds(
+        area.min() < 0.5, f"of 200 crops the smallest keeps {float(area.min()):.2f}, not near 0.4"
+    )
     holds(area.max() > 0.85, f"of 200 crops the largest keeps {float(area.max()):.2f}, not near 1")
     ratio = width / height
     inside = ratio.min() > 0.74 and ratio.max() < 1.34
@@ -90,7 +92,9 @@ def test_crops_lie_inside(student):
         centre = cropped[:, colour, 15:17, 15:17].mean((1, 2))
         reach = (centre.abs() + side).max()
         holds(reach < 1.02, f"a crop reaches {float(reach):.2f} along {name}; the edge is at 1")
-        holds(centre.min() < -0.15 and centre.max() > 0.15, f"all crops lie in the middle of {name}")
+        holds(
+            centre.min() < -0.15 and centre.max() > 0.15, f"all crops lie in the middle of {name}"
+        )
 
 
 # ---- batch order
@@ -114,7 +118,7 @@ def test_an_epoch_holds_each_image_once(student):
     """The order is a permutation, and the numbers that draw captions lie in [0, 1)"""
     order, draws = student.data.batches.Batches.epoch(batches(), 0)
     same(order.sort().values, torch.arange(20), "each image once")
-    holds(len(draws) == 20 and 0 <= draws.min() and draws.max() < 1, "20 numbers in [0, 1)")
+    holds(len(draws) == 20 and draws.min() >= 0 and draws.max() < 1, "20 numbers in [0, 1)")
     holds(len(draws.unique()) == 20, "each image has a number of its own")
 
 
@@ -218,4 +222,6 @@ def test_resume_refuses_other_data(student):
     other = "the data are not those of the run, and it goes on"
     refuses(student.train.go_on, checkpoint_after(3), CFG, model, optimizer, "others", 6, why=other)
     done = "3 of 3 steps are done, and it goes on"
-    refuses(student.train.go_on, checkpoint_after(3), CFG, model, optimizer, "the same", 3, why=done)
+    refuses(
+        student.train.go_on, checkpoint_after(3), CFG, model, optimizer, "the same", 3, why=done
+    )

@@ -24,7 +24,9 @@ def test_rank_of_ties(student):
     scores = torch.tensor([[0.5, 0.5, 0.1], [0.3, 0.3, 0.3]])
     right = torch.tensor([[True, False, False], [False, True, False]])
     found = student.eval.rank_of_best(scores, right)
-    same(found, [1, 2], "with > in place of >= a model that gives one score to all would be perfect")
+    same(
+        found, [1, 2], "with > in place of >= a model that gives one score to all would be perfect"
+    )
 
 
 def test_rank_of_nan(student):
@@ -64,7 +66,10 @@ def test_ranks_equal_sorting(student):
     z, t = unit(20, 4, seed=1), unit(20, 4, seed=2)
     scores = z @ t.T
     found = student.eval.retrieval_ranks(z, t, torch.arange(20))
-    for result, matrix, name in ((found[0], scores, "image to text"), (found[1], scores.T, "text to image")):
+    for result, matrix, name in (
+        (found[0], scores, "image to text"),
+        (found[1], scores.T, "text to image"),
+    ):
         order = matrix.argsort(dim=1, descending=True)
         wanted = (order == torch.arange(20)[:, None]).int().argmax(1)
         same(result, wanted, f"from {name}")
@@ -102,14 +107,18 @@ def test_zeroshot_by_hand(student):
 
 def test_zeroshot_of_a_collapsed_model(student):
     """If all classes have one feature, nothing is right"""
-    found = student.eval.zeroshot(unit(5, 3, seed=3), torch.ones(4, 3), torch.tensor([0, 1, 2, 3, 0]))
+    found = student.eval.zeroshot(
+        unit(5, 3, seed=3), torch.ones(4, 3), torch.tensor([0, 1, 2, 3, 0])
+    )
     same(found, [0] * 5, "argmax would give the first class, and 2 of 5 would be right by accident")
 
 
 def test_winoground_by_hand(student):
     """Text, image and group score of three examples"""
     # In example 0 both are right, in 1 only the text score, in 2 only the image score.
-    tables = torch.tensor([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.1], [0.7, 0.8]], [[0.5, 0.7], [0.1, 0.8]]])
+    tables = torch.tensor(
+        [[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.1], [0.7, 0.8]], [[0.5, 0.7], [0.1, 0.8]]]
+    )
     image = torch.eye(2).repeat(3, 1)
     text = tables.transpose(1, 2).reshape(6, 2)
     found = student.eval.winoground(image, text)

@@ -10,7 +10,7 @@ import lift
 from data.files.llm import Adapter
 from llm_text import FrozenLLM, Llama, LoRA
 
-from ..student import holds, keep, refuses, same, state
+from ..student import keep, refuses, same, state
 from .models import config, filled
 from .numbers import cross_entropy, normal, unit
 

@@ -50,7 +50,9 @@ def test_own_head_fits(student):
     """It maps (B, 128) to (B, 256), and is within its budget"""
     head = student.own.own_head(128, 256)
     found = apply(student, head, normal(3, 128, seed=7))
-    holds(getattr(found, "shape", None) == (3, 256), f"the shape is {getattr(found, 'shape', None)}")
+    holds(
+        getattr(found, "shape", None) == (3, 256), f"the shape is {getattr(found, 'shape', None)}"
+    )
     differ(found[0], found[1], "two images get the same feature")
     count = sum(tensor.numel() for tensor in state(student, head)["tensors"].values())
     holds(0 < count <= MOST, f"the head has {count} numbers; from 1 to {MOST} are allowed")
