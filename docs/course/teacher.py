@@ -33,7 +33,7 @@ written answer, which you give.
   tests compare these numbers where no line of the student's ever runs. So a print of results, `sys.exit(0)`, a patched
   `torch.allclose`, a deleted or rewritten test, or a walk up the stack changes no verdict.
 - **results.json** has 0 points before anything is read, and is written again after every test, by the grader's process.
-- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 1 GB of data, 10 MB for a file. After a test that
+- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 640 MB of data, 10 MB for a file. After a test that
   ran out of time the others of its task do not run. After 500 seconds everything stops.
 - **Another user**: where the grader is root, as on Gradescope, the student's processes are a user that owns nothing.
   They cannot write results.json, and cannot read the hidden tests or kill the grader.

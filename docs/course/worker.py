@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MEMORY = 1024**3  # bytes that a worker may have as data, with the 0.4 GB that torch takes at once
+MEMORY = 640 * 1024**2  # bytes that a worker may have as data; torch takes 220 MB of them at once
 FILE_SIZE = 10 * 1024**2  # bytes of a file that it may write
 CPU_SECONDS = 60  # of processor time; the grader's own clock is stricter
 LARGEST = 64 * 1024**2  # bytes of an answer

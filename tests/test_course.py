@@ -1,0 +1,509 @@
+"""docs/course: holes, the grader and what attacks it, the forms, a sample of the wrong answers.
+
+python -m pytest tests/test_course.py
+"""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from docs.course import grade, make, verify
+from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
+from docs.course.mutants import MUTANTS, mutated
+
+ROOT = Path(__file__).parent.parent
+COURSE = ROOT / "docs/course"
+TASKS = read_tasks()
+UNITS = sorted({task.unit for task in TASKS})
+
+
+# --------------------------------------------------------------------------------------------------
+# Holes.
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
+def test_a_hole_keeps_signature_and_docstring_and_says_its_task(task):
+    source = source_of(ROOT, task.file)
+    holed = punch(source, {task.name: f"task {task.id}: write it"})
+    before, after = find(source, task.name), find(holed, task.name)
+    if "[" in task.name:
+        kept = {k.arg: ast.unparse(k.value) for k in after.keywords}
+        assert kept.keys() == {k.arg for k in before.keywords}
+        assert {v for name, v in kept.items() if name != "paper"} == {"..."}
+        return
+    assert ast.unparse(after.args) == ast.unparse(before.args)
+    assert ast.unparse(after.returns) == ast.unparse(before.returns)
+    assert ast.get_docstring(after) == ast.get_docstring(before)
+    *_, last = after.body
+    assert ast.unparse(last) == f"raise NotImplementedError('task {task.id}: write it')"
+    assert len(after.body) == 1 + (ast.get_docstring(before) is not None)
+    # Nothing else changes, and putting the body back gives the source.
+    assert transplant(holed, source, task.name) == source
+    assert transplant(source, holed, task.name) == holed
+
+
+WORK = '''
+import math
+
+
+def half(x):
+    """Half of x."""
+    return x / 2
+
+
+class Box:
+    def size(self) -> int:
+        return 3
+
+
+TABLE = {"a": dict(paper="P", x=1), "b": dict(paper="Q", x=2)}
+'''
+
+
+def test_helpers_come_along_and_nothing_else_does():
+    theirs = WORK.replace("import math", "import math\nimport os as system\nTWO = 2\n")
+    theirs = theirs.replace("return x / 2", "return divided(x)").replace("return 3", "return 4")
+    theirs += "\n\ndef divided(x):\n    return x / TWO\n"
+    names = {}
+    exec(transplant(WORK, theirs, "half"), names)
+    assert names["half"](6) == 3 and "system" in names
+    assert names["Box"]().size() == 3  # an edit outside the hole
+    theirs = WORK.replace("return 3", "return self.more()\n\n    def more(self):\n        return 5")
+    names = {}
+    exec(transplant(WORK, theirs, "Box.size"), names)
+    assert names["Box"]().size() == 5
+    names = {}
+    exec(transplant(WORK, WORK.replace("x=2", "x=7").replace("x=1", "x=9"), "TABLE[b]"), names)
+    assert names["TABLE"] == {"a": {"paper": "P", "x": 1}, "b": {"paper": "Q", "x": 7}}
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (("def half", "def hulf"), "half is not there"),
+        (("return x / 2", "return x /"), "line 7: invalid syntax"),
+        (("import math", "import math\0"), "null bytes"),
+    ],
+)
+def test_a_file_without_the_hole_is_told(change, says):
+    with pytest.raises(CourseError, match=says):
+        transplant(WORK, WORK.replace(*change), "half")
+
+
+# --------------------------------------------------------------------------------------------------
+# Tests of the units.
+
+
+def test_every_listed_test_is_there_and_every_test_is_listed():
+    for unit in UNITS:
+        for kind, listed in (("test", "visible"), ("hidden", "hidden")):
+            tree = ast.parse((COURSE / f"tests/{kind}_unit{unit}.py").read_text())
+            there = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+            there = [name for name in there if name.startswith("test_")]
+            wanted = [name for task in TASKS if task.unit == unit for name in getattr(task, listed)]
+            assert sorted(there) == sorted(wanted), f"{kind} tests of unit {unit}"
+    assert all(task.visible and task.hidden for task in TASKS)
+    for unit in UNITS:
+        assert sum(task.points for task in TASKS if task.unit == unit) == 10
+
+
+def test_tests_never_assert_and_never_compare_float32_too_closely():
+    """`python -O` removes asserts. Another processor adds float32 in another order."""
+    for path in COURSE.glob("tests/*.py"):
+        tree = ast.parse(path.read_text())
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], path
+
+
+def test_there_are_three_wrong_answers_for_each_hole():
+    for task in TASKS:
+        mine = [mutant for mutant in MUTANTS if mutant.task == task.id]
+        assert len(mine) >= 3, task.id
+        source = source_of(ROOT, task.file)
+        for mutant in mine:
+            assert mutated(source, task, mutant) != source
+    assert len({(m.task, m.wrong) for m in MUTANTS}) == len(MUTANTS) >= 90
+
+
+# --------------------------------------------------------------------------------------------------
+# The grader. It runs in a process of its own: it forks before it imports the project.
+
+GRADE_ALL = """
+import json, sys
+from pathlib import Path
+from docs.course import grade
+from docs.course.holes import read_tasks
+
+ids, folders = sys.argv[1].split(","), sys.argv[2:]
+grader = grade.Grader(seconds=1)
+tasks = [task for task in read_tasks() if task.id in ids]
+for folder in folders:
+    outcomes = grader.grade(tasks, Path(folder))
+    print("RESULT", json.dumps([outcome.entry() for outcome in outcomes]), flush=True)
+grader.close()
+"""
+
+
+def graded(folders: list[Path], ids: str = "1.2,1.3") -> list[list[dict]]:
+    done = subprocess.run(
+        [sys.executable, "-c", GRADE_ALL, ids, *map(str, folders)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    assert len(lines) == len(folders), done.stderr
+    return [json.loads(line.removeprefix("RESULT")) for line in lines]
+
+
+def with_body(body: str, name: str = "cosine_loss", rest: str = "") -> str:
+    """lift.py whose function has another body."""
+    source = (ROOT / "lift.py").read_text()
+    raised = f'raise NotImplementedError("{name}")'
+    holed = punch(source, {name: name})
+    assert raised in holed
+    return holed.replace(raised, body.replace("\n", "\n    ")) + rest
+
+
+RIGHT = "1 - (image_features.float() * text_features.float()).sum(-1).mean()"
+RESULTS = {"tests": [{"number": "1.2", "score": 2, "max_score": 2, "status": "passed"}]}
+ATTACKS = {
+    "an endless loop": "while True:\n    pass",
+    "leaving": "import sys\nsys.exit(0)",
+    "leaving at once": "import os\nos._exit(0)",
+    "printing results": f"print({json.dumps(RESULTS)!r})\nreturn None",
+    "writing results": "from pathlib import Path\n"
+    "for path in PLACES:\n    Path(path).write_text(FAKE)\nreturn None",
+    "deleting the tests": "import shutil\nshutil.rmtree(TESTS, ignore_errors=True)\nreturn None",
+    "patching torch": "import builtins, torch\ntorch.allclose = lambda *a, **k: True\n"
+    "torch.Tensor.__eq__ = lambda *a: True\nbuiltins.bool = lambda x: True\nreturn 0.0",
+    "patching the worker": "import sys\n"
+    "for name, module in list(sys.modules.items()):\n"
+    "    if name.endswith('course.worker'):\n"
+    "        module.encode = lambda value: {'v': True}\nreturn None",
+    "a sham answer": "import gc, json, socket\n"
+    "for one in gc.get_objects():\n"
+    "    if isinstance(one, socket.socket) and one.fileno() >= 0:\n"
+    "        text = json.dumps({'passed': True, 'value': {'v': 'ready'}}).encode()\n"
+    "        one.sendall(len(text).to_bytes(8, 'little') + text)\nreturn None",
+    "an endless answer": "import gc, socket\n"
+    "for one in gc.get_objects():\n"
+    "    if isinstance(one, socket.socket) and one.fileno() >= 0:\n"
+    "        one.sendall((2**60).to_bytes(8, 'little'))\nreturn None",
+    "too much memory": "return torch.ones(2**31).sum()",
+    "climbing up the stack": "import sys\nframe = sys._getframe()\n"
+    "while frame:\n    frame.f_locals['score'] = 2\n    frame = frame.f_back\nreturn None",
+}
+
+
+@pytest.fixture
+def submissions(tmp_path):
+    """write(name, text of lift.py) -> the folder of a submission"""
+
+    def write(name: str, text: str) -> Path:
+        folder = tmp_path / name.replace(" ", "-")
+        (folder / "unit1").mkdir(parents=True)
+        (folder / "unit1/lift.py").write_text(text)
+        return folder
+
+    return write
+
+
+def test_only_right_code_scores(submissions, tmp_path):
+    """The reference has all points; attacks, an empty file and the hand-out itself have none."""
+    tests = tmp_path / "tests"
+    shutil.copytree(COURSE / "tests", tests)
+    places = [str(tmp_path / "results.json"), "results.json", "/autograder/results/results.json"]
+    names = f"\nPLACES = {places}\nFAKE = {json.dumps(RESULTS)!r}\nTESTS = {str(tests)!r}\n"
+    folders = [submissions("right", with_body(f"return {RIGHT}"))]
+    folders += [submissions("empty", ""), submissions("a loop above", "while True: pass")]
+    folders += [submissions(name, with_body(body, rest=names)) for name, body in ATTACKS.items()]
+    helper = "\n\nimport os\nX = os._exit(0)\n"  # runs when the file is imported
+    folders += [submissions("leaving at import", with_body(f"return {RIGHT}", rest=helper))]
+    results = graded(folders)
+
+    def scores(result):
+        return [entry["score"] for entry in result]
+
+    right, empty, above, *attacks = results
+    assert scores(right) == [2, 2] and {entry["status"] for entry in right} == {"passed"}
+    assert scores(empty) == scores(above) == [0, 0]
+    assert "not tested: lift.py: cosine_loss is not there" in empty[0]["output"]
+    for folder, result in zip(folders[3:], attacks, strict=True):
+        assert result[0]["score"] == 0 and result[0]["status"] == "failed", folder.name
+    # One bad function costs nothing elsewhere, unless the whole file dies when it is imported.
+    for folder, result in zip(folders[3:-1], attacks[:-1], strict=True):
+        assert result[1]["score"] == 2, folder.name
+    said = dict(zip(ATTACKS, (result[0]["output"] for result in attacks), strict=False))
+    assert "is there a loop that does not end?" in said["an endless loop"]
+    assert "the other tests of this task did not run" in said["an endless loop"]
+    assert "SystemExit" in said["leaving"]
+    assert "ended before the answer" in said["leaving at once"]
+    assert "it printed:" in said["printing results"]
+    assert "more than" in said["an endless answer"]
+
+
+def test_the_tested_code_is_the_submission_s_own(submissions):
+    """A right body with other words in it: what is tested has them."""
+    own = "mine = 'these words'\nraise KeyError(mine)"
+    (result,) = graded([submissions("own", with_body(own))], "1.2")
+    assert "KeyError: 'these words'" in result[0]["output"]
+    text = with_body("return 'my own'")
+    folder = submissions("source", text)
+    task = next(task for task in TASKS if task.id == "1.2")
+    tested = grade.tested_source(folder, task, 2, ROOT)
+    assert ast.dump(find(tested, task.name)) == ast.dump(find(text, task.name))
+
+
+def test_no_tests_are_an_error(submissions, monkeypatch):
+    task = next(task for task in TASKS if task.id == "1.2")
+    nothing = task.__class__(**vars(task) | {"visible": (), "hidden": ()})
+    with pytest.raises(CourseError, match="task 1.2 has no tests"):
+        grade.collect(nothing)
+    renamed = task.__class__(**vars(task) | {"visible": ("test_of_nothing",)})
+    with pytest.raises(CourseError, match="the test test_of_nothing is not there"):
+        grade.collect(renamed)
+    with pytest.raises(CourseError, match="there is no unit 77"):
+        read_tasks(units=[77])
+
+
+@pytest.mark.slow
+def test_a_sample_of_wrong_answers_is_caught(submissions, tmp_path):
+    """One wrong answer of each unit. `make course-check` takes all of them."""
+    chosen = {}
+    for mutant in MUTANTS:
+        chosen.setdefault(mutant.task.split(".")[0], mutant)
+    folders, ids = [], []
+    for number, mutant in enumerate(chosen.values()):
+        task = next(task for task in TASKS if task.id == mutant.task)
+        folder = verify.write_submission(tmp_path / str(number), [task])
+        text = mutated(source_of(ROOT, task.file), task, mutant)
+        (folder / f"unit{task.unit}" / task.file).write_text(text)
+        folders.append(folder)
+        ids.append(task.id)
+    for mutant, result in zip(chosen.values(), graded(folders, ",".join(ids)), strict=True):
+        entry = next(entry for entry in result if entry["number"] == mutant.task)
+        assert entry["score"] == 0 and "NO  " in entry["output"], mutant.wrong
+        assert "not tested" not in entry["output"], mutant.wrong
+
+
+# --------------------------------------------------------------------------------------------------
+# What `make course` writes.
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The course with units 1 and 9, written once."""
+    out = tmp_path_factory.mktemp("course") / "course"
+    make.make(out, [1, 9], seed=5)
+    return out
+
+
+def run_in(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_gradescope_s_form_in_its_folders(built, tmp_path):
+    """setup.sh and run_autograder at the root; the layout and the keys of Gradescope."""
+    source, submission = tmp_path / "source", tmp_path / "submission"
+    with zipfile.ZipFile(built / "gradescope.zip") as archive:
+        assert {"setup.sh", "run_autograder"} <= set(archive.namelist())
+        modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
+        archive.extractall(source)
+    assert modes["run_autograder"] & 0o111 and modes["setup.sh"] & 0o111
+    run_in(source, "bash", "-n", "setup.sh")
+    # Some tasks are right, one is not, and one file is missing.
+    (submission / "unit1").mkdir(parents=True)
+    (submission / "unit1/lift.py").write_text(with_body("return image_features.sum()"))
+    done = run_in(
+        tmp_path,
+        "bash",
+        str(source / "run_autograder"),
+        AUTOGRADER=str(tmp_path),
+        PYTHON=sys.executable,
+    )
+    assert re.match(r"8 of 20 points, \d+ s", done.stdout), done.stdout + done.stderr
+    results = json.loads((tmp_path / "results/results.json").read_text())
+    tests = {test["number"]: test for test in results["tests"]}
+    assert [tests[n]["score"] for n in ("1.1", "1.2", "1.3", "9.1")] == [6, 0, 2, 0]
+    for test in results["tests"]:
+        assert set(test) == {
+            *("score", "max_score", "status", "name", "number", "output", "visibility")
+        }
+        assert test["status"] == ("passed" if test["score"] == test["max_score"] > 0 else "failed")
+    assert "unit9/own.py is not in the submission" in tests["9.1"]["output"]
+    assert results["leaderboard"] == [] and results["execution_time"] > 0
+    # Without Python there is a result as well: nothing.
+    done = run_in(
+        tmp_path, "bash", str(source / "run_autograder"), AUTOGRADER=str(tmp_path), PYTHON="/none"
+    )
+    assert json.loads((tmp_path / "results/results.json").read_text())["score"] == 0
+
+
+@pytest.mark.slow
+def test_what_a_student_sees(built, tmp_path):
+    """The hand-out is not written yet, then wrong, then right; then it is packed."""
+    student = tmp_path / "student"
+    shutil.copytree(built / "student", student)
+    assert not list(student.rglob("hidden_*")) and not list(student.rglob("mutants*"))
+
+    def check(*words):
+        done = run_in(student, sys.executable, "-m", "course.check", *words)
+        return done.returncode, done.stdout + done.stderr
+
+    status, said = check("1")
+    assert status == 1 and "1.1  info_nce: not written yet" in said
+    assert "0 of 3 tasks are done" in said
+    lift = student / "unit1/lift.py"
+    lift.write_text(with_body("return 1 - (image_features @ text_features.T).mean()"))
+    status, said = check("1", "--task", "1.2")
+    assert status == 1 and "each image is compared with its own caption only" in said
+    shutil.copy(ROOT / "lift.py", lift)
+    status, said = check("1")
+    assert status == 0 and "3 of 3 tasks are done" in said, said
+    status, said = check("3")
+    assert status == 2 and said == "error: there is no unit 3; choose from [1, 9]\n"
+
+    run = student / "unit1/runs/five-0"
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text('{"step": 1, "loss": 5.1}\n')
+    (run / "checkpoint.pt").write_text("large")
+    status, said = check("1", "--submit")
+    assert status == 0 and "3 files" in said, said
+    with zipfile.ZipFile(student / "submission-unit1.zip") as archive:
+        names = sorted(archive.namelist())
+    assert names == ["unit1/answers.md", "unit1/lift.py", "unit1/runs/five-0/log.jsonl"]
+
+
+def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys):
+    for name in ("student", "nbgrader", "otter", "classroom", "teacher"):
+        assert (built / name).is_dir()
+    page = (built / "handout.html").read_text()
+    assert "<h1>Unit 1" in page and "{question" not in page and "<table>" in page
+    for unit in (1, 9):
+        folder = built / f"student/unit{unit}"
+        answers = (folder / "answers.md").read_text()
+        assert answers.startswith(f"# Unit {unit}: your answer")
+        text = (folder / "README.md").read_text()
+        for figure in re.findall(r"\]\((docs/[^)]*)\)", text):
+            assert (folder / figure).is_file()
+    flow = (built / "classroom/.github/workflows/classroom.yml").read_text()
+    assert flow.count("autograding-command-grader@v1") == 6
+    for number in ("1.1", "9.3"):
+        assert f"TASK={number}" in flow
+    other = tmp_path / "other"
+    make.make(other, [1], seed=6)
+    sheets = [(folder / "student/unit1/answers.md").read_text() for folder in (built, other)]
+    assert sheets[0] != sheets[1]
+    again = tmp_path / "again"
+    make.make(again, [1], seed=6)
+    for path in other.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (again / path.relative_to(other)).read_bytes(), path
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    with pytest.raises(CourseError, match="is not empty and no course"):
+        make.make(tmp_path / "mine", [1], seed=0)
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
+# --------------------------------------------------------------------------------------------------
+# The forms, with the real packages. They are in docs/course/requirements-forms.txt and not in
+# requirements-test.txt: with them come a hundred others.
+
+
+def fill_in(path: Path, master: Path) -> None:
+    """Write the solutions of a master notebook into a released one, cell by cell."""
+    solved = json.loads(master.read_text())["cells"]
+    bodies = {}
+    for cell in solved:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "BEGIN SOLUTION" in text:
+            bodies[re.search(r"(?m)^(?:def )?(\w+)", text.replace("# BEGIN SOLUTION\n", ""))[1]] = (
+                text
+            )
+    released = json.loads(path.read_text())
+    for cell in released["cells"]:
+        found = re.search(r"(?m)^(?:def )?(\w+)", "".join(cell["source"]))
+        if cell["cell_type"] == "code" and found and found[1] in bodies:
+            cell["source"] = bodies[found[1]]
+    path.write_text(json.dumps(released))
+
+
+@pytest.mark.reference
+@pytest.mark.slow
+def test_nbgrader_takes_its_form(built, tmp_path):
+    """generate, submit solved and unsolved, autograde: all points, and none."""
+    pytest.importorskip("nbgrader", reason="NOT TESTED with nbgrader: it is not installed")
+    course = tmp_path / "nb"
+    shutil.copytree(built / "nbgrader", course)
+    (course / "source/unit9").rename(tmp_path / "unit9")
+
+    def nbgrader(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "nbgrader", *words], cwd=course, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    nbgrader("generate_assignment", "unit1")
+    released = course / "release/unit1"
+    text = (released / "unit1.ipynb").read_text()
+    assert "HIDDEN" not in text and "F.cross_entropy(logits, target)" not in text
+    assert "YOUR CODE HERE" in text and "YOUR ANSWER HERE" in text
+    for who in ("solved", "empty"):
+        target = course / f"submitted/{who}/unit1"
+        shutil.copytree(released, target)
+        if who == "solved":
+            fill_in(target / "unit1.ipynb", course / "source/unit1/unit1.ipynb")
+    nbgrader("autograde", "unit1")
+    nbgrader("export")
+    rows = (course / "grades.csv").read_text().splitlines()
+    header = rows[0].split(",")
+    scores = {
+        row.split(",")[header.index("student_id")]: float(row.split(",")[header.index("score")])
+        for row in rows[1:]
+    }
+    assert scores == {"solved": 10.0, "empty": 0.0}
+
+
+@pytest.mark.reference
+@pytest.mark.slow
+def test_otter_takes_its_form(built, tmp_path):
+    """otter assign runs all tests on the solutions; otter run grades a solved and an empty one."""
+    pytest.importorskip("otter", reason="NOT TESTED with otter-grader: it is not installed")
+    master = tmp_path / "unit1"
+    shutil.copytree(built / "otter/unit1", master)
+
+    def otter(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "otter", *words], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    otter("assign", "unit1/unit1.ipynb", "dist")
+    student = tmp_path / "dist/student/unit1.ipynb"
+    text = student.read_text()
+    assert "F.cross_entropy(logits, target)" not in text and "HIDDEN = " not in text
+    (archive,) = (tmp_path / "dist/autograder").glob("*.zip")
+    for who, wanted in (("solved", 10.0), ("empty", 0.0)):
+        target = tmp_path / who
+        shutil.copytree(tmp_path / "dist/student", target)
+        if who == "solved":
+            fill_in(target / "unit1.ipynb", master / "unit1.ipynb")
+        otter("run", "-a", str(archive), "-o", str(target), str(target / "unit1.ipynb"))
+        results = json.loads((target / "results.json").read_text())
+        assert sum(test.get("score") or 0 for test in results["tests"]) == wanted, who
