@@ -3,6 +3,8 @@
 # make test       the same environment with the test requirements, then the whole suite
 # make test-fast  only the tests that need no other package, no download and no patience
 # make lint       the style of the code: ruff, with the settings in pyproject.toml
+# make course     the course for a class: hand-outs, graders, the teacher's notes, in build/course
+# make course-check  the course's grader on the reference, on nothing, and on every wrong answer
 # make clean      remove the environment and the demo's runs
 #
 # On Linux PyPI's torch is the CUDA build (several GB). Without a GPU, save the download with
@@ -28,8 +30,15 @@ lint: $(VENV)/requirements-test-fast
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+# Another choice of units, or another seed: python -m docs.course.make --units 1,2,5 --seed 2027
+course: $(VENV)/requirements
+	$(VENV)/bin/python -m docs.course.make
+
+course-check: $(VENV)/requirements
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m docs.course.verify
+
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo build
 
 # $(VENV)/NAME is a mark left when NAME.txt has been installed
 $(VENV)/%: %.txt requirements.txt
@@ -40,4 +49,4 @@ $(VENV)/%: %.txt requirements.txt
 # requirements-test.txt begins with those of the fast tests
 $(VENV)/requirements-test: requirements-test-fast.txt
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint course course-check clean

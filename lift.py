@@ -323,7 +323,10 @@ def ape(d_in: int, d_out: int) -> nn.Module:
 def ape_transformer(d_in: int, d_out: int) -> nn.Module:
     """APE's first control: tokens may look at the tokens before them.
 
-    One block of half the width has as many weights as three of the MLP's layers.
+        tokens -> linear to half the width -> causal block -> LayerNorm -> linear -> mean of tokens
+
+    One block of half the width has as many weights as three of the MLP's layers. It has as many
+    attention heads as the greatest common divisor of its width and 8.
     """
     half = d_in // 2
     block = Block(half, heads=math.gcd(half, 8), causal=True)
@@ -495,6 +498,10 @@ class LLMTokens(TextTower):
     def fit(
         inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
     ) -> tuple[Tensor, ...]:
+        """Mean and standard deviation of each dimension over all real tokens, (llm_width,) float32.
+
+        A dimension that never varies gets a tiny deviation and not 0: nothing is divided by 0.
+        """
         # Sums in float64 over 1,000 captions at a time: all of them may be larger than memory.
         count = total = squares = 0
         for chunk in chunks(inputs, 1000):

@@ -1107,7 +1107,9 @@ def go_on(
 ) -> int:
     """Put a checkpoint's weights in place and return the step to go on with.
 
-    BadInput where the data are not those that the run was started with, or where it is finished.
+    AdamW's moments come from the checkpoint, too. Its groups, with rate and decay, stay as they
+    are. BadInput where the data are not those that the run was started with, where the run is
+    finished, or where the checkpoint does not fit.
     """
     if checkpoint.get("data_fingerprint") != data_fingerprint:
         raise BadInput(

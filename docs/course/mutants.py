@@ -359,7 +359,7 @@ MUTANTS = [
         "3.6",
         "`within` is not used",
         "if within is not None:\n        strength",
-        "if within is None:\n        within = None\n    elif False:\n        strength",
+        "within = None\n    if within is not None:\n        strength",
     ),
     Mutant(
         "3.6", "empty directions are not refused", "if not variance[-1] > smallest:", "if False:"

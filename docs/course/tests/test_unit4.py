@@ -26,7 +26,7 @@ QUESTIONS = {
     "text_head": {"text_head.weight": True, "text.ln_final.weight": False},
     "logit_scale": {"logit_scale": True, "visual.pos_embed": False},
     "norms": {"visual.norm.weight": True, "text.ln_final.bias": True, "visual.pos_embed": False},
-    "biases": {"visual.norm.bias": True, "image_head.0.bias": True, "image_head.0.weight": False},
+    "biases": {"visual.norm.bias": True, "logit_bias": True, "image_head.0.weight": False},
     "adapters": {
         "visual.blocks.0.adapter1.down.weight": True,
         "text.llm.layers.3.adapter2.up.bias": True,
