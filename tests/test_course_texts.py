@@ -140,8 +140,8 @@ def test_1a_the_first_loss():
 
 
 def test_1c_two_pairs():
-    numbers = of("1c", a=2, b=1, c=0, d=3)
-    logits = torch.tensor([[2.0, 1.0], [0.0, 3.0]], requires_grad=True)
+    numbers = of("1c", a=3, b=1, c=-1, d=2)
+    logits = torch.tensor([[3.0, 1.0], [-1.0, 2.0]], requires_grad=True)
     target = torch.arange(2)
     loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     loss.backward()
