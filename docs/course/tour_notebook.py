@@ -1,7 +1,7 @@
 """Make docs/tour.ipynb of docs/tour.py: the same cells, executed, with all that they print and show.
 
-    pip install -r docs/course/requirements-notebook.txt   # beside requirements.txt
-    python -m docs.course.notebook                         # a minute
+    pip install -r docs/course/requirements-tour.txt   # beside requirements.txt
+    python -m docs.course.tour_notebook                         # a minute
 
 docs/tour.py is the source. A line that begins with "# %%" begins a cell. Where "[markdown]" stands
 behind it, the cell is text. The notebook is a product and is never edited.
