@@ -68,6 +68,15 @@ def sheet(unit: int, seed: int) -> str:
     )
 
 
+def policy() -> str:
+    """What the course's page says of public solutions, and of help from language models."""
+    text = (HERE / "README.md").read_text()
+    start, end = (text.find(f"## {name}\n") for name in ("Public solutions", "How it is made"))
+    if not 0 <= start < end:
+        raise CourseError("docs/course/README.md has no sections on public solutions")
+    return text[start:end].rstrip() + "\n"
+
+
 def readme(tasks: list[Task]) -> str:
     """The first page of student/."""
     units = sorted({task.unit for task in tasks})
@@ -108,10 +117,10 @@ the tests of a task use the finished code for everything else.
 
 ## The solutions
 
-The project is public, and so are its solutions: `course/reference` has the finished code. The code is
-therefore half of the points. The other half is what you measured and what you wrote. Who copies a
-function learns nothing from it, and has nothing to write.
-"""
+`course/reference` has the finished code, because the grader needs it: the tests of a task run with the
+finished code around your function. Look at it after you have tried.
+
+{policy()}"""
 
 
 # --------------------------------------------------------------------------------------------------
