@@ -140,19 +140,21 @@ from pathlib import Path
 from docs.course import grade
 from docs.course.holes import read_tasks
 
-ids, folders = sys.argv[1].split(","), sys.argv[2:]
 grader = grade.Grader(seconds=1)
-tasks = [task for task in read_tasks() if task.id in ids]
-for folder in folders:
-    outcomes = grader.grade(tasks, Path(folder))
+for job in sys.argv[1:]:
+    ids, folder = job.split(":", 1)
+    tasks = [task for task in read_tasks() if task.id in ids.split(",")]
+    outcomes = grader.grade(tasks, Path(folder), stop_at_first=True)
     print("RESULT", json.dumps([outcome.entry() for outcome in outcomes]), flush=True)
 grader.close()
 """
 
 
-def graded(folders: list[Path], ids: str = "1.2,1.3") -> list[list[dict]]:
+def graded(folders: list[Path], ids: list[str]) -> list[list[dict]]:
+    """The results of some submissions, each for some tasks, such as "1.2,1.3"."""
+    jobs = [f"{tasks}:{folder}" for tasks, folder in zip(ids, folders, strict=True)]
     done = subprocess.run(
-        [sys.executable, "-c", GRADE_ALL, ids, *map(str, folders)],
+        [sys.executable, "-c", GRADE_ALL, *jobs],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -215,49 +217,54 @@ def submissions(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_only_right_code_scores(submissions, tmp_path):
     """The reference has all points; attacks, an empty file and the hand-out itself have none."""
     tests = tmp_path / "tests"
     shutil.copytree(COURSE / "tests", tests)
     places = [str(tmp_path / "results.json"), "results.json", "/autograder/results/results.json"]
     names = f"\nPLACES = {places}\nFAKE = {json.dumps(RESULTS)!r}\nTESTS = {str(tests)!r}\n"
-    folders = [submissions("right", with_body(f"return {RIGHT}"))]
-    folders += [submissions("empty", ""), submissions("a loop above", "while True: pass")]
-    folders += [submissions(name, with_body(body, rest=names)) for name, body in ATTACKS.items()]
-    helper = "\n\nimport os\nX = os._exit(0)\n"  # runs when the file is imported
-    folders += [submissions("leaving at import", with_body(f"return {RIGHT}", rest=helper))]
-    results = graded(folders)
+    texts = {
+        "right": with_body(f"return {RIGHT}"),
+        "empty": "",
+        "a loop above": "while True: pass",
+        # A helper's line runs when the file is imported.
+        "leaving at import": with_body(f"return {RIGHT}", rest="\n\nimport os\nX = os._exit(0)\n"),
+        # What is tested is the submission's own: it says these words.
+        "own words": with_body("mine = 'these words'\nraise KeyError(mine)"),
+    }
+    texts |= {name: with_body(body, rest=names) for name, body in ATTACKS.items()}
+    folders = [submissions(name, text) for name, text in texts.items()]
+    # Another function of the same file is looked at as well in some cases.
+    both = ("right", "empty", "leaving at once", "patching torch")
+    ids = ["1.2,1.3" if name in both else "1.2" for name in texts]
+    results = dict(zip(texts, graded(folders, ids), strict=True))
+    said = {name: result[0]["output"] for name, result in results.items()}
 
-    def scores(result):
-        return [entry["score"] for entry in result]
-
-    right, empty, above, *attacks = results
-    assert scores(right) == [2, 2] and {entry["status"] for entry in right} == {"passed"}
-    assert scores(empty) == scores(above) == [0, 0]
-    assert "not tested: lift.py: cosine_loss is not there" in empty[0]["output"]
-    for folder, result in zip(folders[3:], attacks, strict=True):
-        assert result[0]["score"] == 0 and result[0]["status"] == "failed", folder.name
-    # One bad function costs nothing elsewhere, unless the whole file dies when it is imported.
-    for folder, result in zip(folders[3:-1], attacks[:-1], strict=True):
-        assert result[1]["score"] == 2, folder.name
-    said = dict(zip(ATTACKS, (result[0]["output"] for result in attacks), strict=False))
+    assert [entry["score"] for entry in results["right"]] == [2, 2]
+    assert {entry["status"] for entry in results["right"]} == {"passed"}
+    for name, result in results.items():
+        if name != "right":
+            assert result[0]["score"] == 0 and result[0]["status"] == "failed", name
+    # One bad function costs nothing elsewhere.
+    for name in ("leaving at once", "patching torch"):
+        assert results[name][1]["score"] == 2, name
+    assert results["empty"][1]["score"] == 0
+    assert "not tested: lift.py: cosine_loss is not there" in said["empty"]
+    assert "KeyError: 'these words'" in said["own words"]
     assert "is there a loop that does not end?" in said["an endless loop"]
     assert "the other tests of this task did not run" in said["an endless loop"]
     assert "SystemExit" in said["leaving"]
     assert "ended before the answer" in said["leaving at once"]
+    assert "ended before the answer" in said["leaving at import"]
     assert "it printed:" in said["printing results"]
     assert "more than" in said["an endless answer"]
 
 
-def test_the_tested_code_is_the_submission_s_own(submissions):
-    """A right body with other words in it: what is tested has them."""
-    own = "mine = 'these words'\nraise KeyError(mine)"
-    (result,) = graded([submissions("own", with_body(own))], "1.2")
-    assert "KeyError: 'these words'" in result[0]["output"]
+def test_the_tested_file_has_the_submission_s_function(submissions):
     text = with_body("return 'my own'")
-    folder = submissions("source", text)
     task = next(task for task in TASKS if task.id == "1.2")
-    tested = grade.tested_source(folder, task, 2, ROOT)
+    tested = grade.tested_source(submissions("source", text), task, 2, ROOT)
     assert ast.dump(find(tested, task.name)) == ast.dump(find(text, task.name))
 
 
@@ -287,8 +294,8 @@ def test_a_sample_of_wrong_answers_is_caught(submissions, tmp_path):
         (folder / f"unit{task.unit}" / task.file).write_text(text)
         folders.append(folder)
         ids.append(task.id)
-    for mutant, result in zip(chosen.values(), graded(folders, ",".join(ids)), strict=True):
-        entry = next(entry for entry in result if entry["number"] == mutant.task)
+    for mutant, result in zip(chosen.values(), graded(folders, ids), strict=True):
+        (entry,) = result
         assert entry["score"] == 0 and "NO  " in entry["output"], mutant.wrong
         assert "not tested" not in entry["output"], mutant.wrong
 

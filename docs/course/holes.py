@@ -15,6 +15,7 @@ Needs nothing but Python. Both the generator (make.py) and the grader (grade.py)
 import ast
 import tomllib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -66,17 +67,23 @@ def read_tasks(folder: Path = HERE, units: list[int] | None = None) -> list[Task
 # Finding a hole, and the lines that belong to it.
 
 
+@lru_cache(maxsize=16)
+def parse(source: str) -> ast.Module:
+    """The syntax tree of a file, which nobody changes. CourseError where it is no Python."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"line {line}: " if line else ""
+        raise CourseError(f"{where}{getattr(error, 'msg', error)}") from None
+
+
 def find(source: str, name: str) -> ast.FunctionDef | ast.Call:
     """The syntax tree of a hole. Where a name is defined twice, the last one counts, as in Python.
 
     CourseError where the name is not there, or where the source is no Python.
     """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        where = f"line {line}: " if line else ""
-        raise CourseError(f"{where}{getattr(error, 'msg', error)}") from None
+    tree = parse(source)
     if "[" in name:
         table, key = name.removesuffix("]").split("[")
         for node in ast.walk(tree):
@@ -181,7 +188,7 @@ def transplant(reference: str, submission: str, name: str) -> str:
     CourseError where the hole is not in the submission, or where the submission is no Python.
     """
     ours, theirs = find(reference, name), find(submission, name)
-    our_tree, their_tree = ast.parse(reference), ast.parse(submission)
+    our_tree, their_tree = parse(reference), parse(submission)
     # Python counts columns in bytes. Only entries of tables have columns that matter.
     our_lines = reference.splitlines(keepends=True)
     their_lines = [line + "\n" for line in submission.split("\n")]
