@@ -6,6 +6,7 @@ tasks.toml, {band:N}, and {question:N}.
 
 import base64
 import html as escape
+import random
 import re
 from pathlib import Path
 
@@ -59,12 +60,15 @@ def figures_of(text: str) -> list[str]:
 
 
 def sheet(unit: int, seed: int) -> str:
-    """Where a student writes the answer."""
+    """Where a student writes the answer. With another seed the runs have other seeds, too."""
     question = written.question_for(unit, seed)
+    numbers = random.Random(f"runs/{seed}/{unit}").sample(range(3, 1000), 3) if seed else (0, 1, 2)
+    seeds = ", ".join(f"`--seed {number}`" for number in numbers)
     return (
         f"# Unit {unit}: your answer\n\n## The written question ({question['points']} points)\n\n"
         f"{question['question']}\n\n## Your answer\n\n(write here)\n\n"
-        "## What you measured\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n"
+        f"## What you measured\n\nWhere the text repeats a run with several seeds, take {seeds}.\n\n"
+        "Commands, seeds, a table, and what surprised you:\n\n(write here)\n"
     )
 
 

@@ -141,7 +141,7 @@ def write_student(target: Path, tasks: list[Task], seed: int) -> None:
     copy("requirements.txt", target)
     copy("LICENSE", target)
     write(target / "README.md", handout.readme(tasks))
-    write(target / ".gitignore", ".venv/\n__pycache__/\nruns/*/checkpoint.pt\nsubmission*.zip\n")
+    write(target / ".gitignore", ".venv/\n__pycache__/\n**/runs/*/checkpoint.pt\nsubmission*.zip\n")
 
 
 def zip_folder(folder: Path, target: Path) -> None:

@@ -98,7 +98,7 @@ def bands(units: list[int]) -> str:
                 values = ", ".join(f"{value:g}" for value in band.values)
                 seeds = ", ".join(map(str, band.seeds))
                 lines.append(
-                    f"Seeds {seeds}: {values}; mean {band.mean:.4g}, spread {band.spread:.2g}; band "
+                    f"Seeds {seeds}: {values}; mean {band.mean:.4g}, spread {round(band.spread, 3):g}; band "
                     f"{band.low:g} to {band.high:g} ({band.log})."
                 )
                 if band.wrong:
