@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.course import grade, make, verify
+from docs.course import experiments, grade, make, verify
 from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
 from docs.course.mutants import MUTANTS, mutated
 
@@ -114,11 +114,23 @@ def test_every_listed_test_is_there_and_every_test_is_listed():
         assert sum(task.points for task in TASKS if task.unit == unit) == 10
 
 
-def test_tests_never_assert_and_never_compare_float32_too_closely():
+# Comparisons that are closer than 1e-4, and why they hold on any processor.
+CLOSE = {
+    ("hidden_unit1.py", 1e-5),  # products of two numbers, and one number
+    ("hidden_unit5.py", 1e-7),  # floats of Python
+}
+
+
+def test_tests_never_assert_and_do_not_compare_float32_too_closely():
     """`python -O` removes asserts. Another processor adds float32 in another order."""
+    close = set()
     for path in COURSE.glob("tests/*.py"):
-        tree = ast.parse(path.read_text())
-        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], path
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.Assert), path
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "same":
+                given = [k.value for k in node.keywords if k.arg == "atol"] + node.args[3:]
+                close |= {(path.name, one.value) for one in given if one.value < 1e-4}
+    assert close == CLOSE
 
 
 def test_there_are_three_wrong_answers_for_each_hole():
@@ -266,6 +278,74 @@ def test_the_tested_file_has_the_submission_s_function(submissions):
     task = next(task for task in TASKS if task.id == "1.2")
     tested = grade.tested_source(submissions("source", text), task, 2, ROOT)
     assert ast.dump(find(tested, task.name)) == ast.dump(find(text, task.name))
+
+
+def test_a_link_to_the_reference_is_no_submission(tmp_path):
+    task = next(task for task in TASKS if task.id == "1.2")
+    (tmp_path / "unit1").symlink_to(ROOT)
+    with pytest.raises(CourseError, match="unit1/lift.py is not in the submission"):
+        grade.find_file(tmp_path, task, 2)
+    (tmp_path / "unit1").unlink()
+    (tmp_path / "unit1").mkdir()
+    (tmp_path / "unit1/lift.py").symlink_to(ROOT / "lift.py")
+    with pytest.raises(CourseError, match="unit1/lift.py is not in the submission"):
+        grade.find_file(tmp_path, task, 2)
+
+
+def test_a_submission_may_be_wrapped_in_folders(tmp_path):
+    inner = tmp_path / "student-main/homework"
+    (inner / "unit1").mkdir(parents=True)
+    (tmp_path / "__MACOSX").mkdir()
+    assert grade.root_of(tmp_path) == inner
+    (inner / "unit2").mkdir()
+    assert grade.root_of(tmp_path) == inner
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert grade.root_of(empty) == empty
+
+
+def test_logs_are_read_and_compared_with_bands(tmp_path):
+    def log(name: str, text: str) -> None:
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "log.jsonl").write_text(text)
+
+    log("five-0", '{"config": {}, "step": 0}\n{"step": 1, "loss": 5.1}\n{"step": 5, "loss": 1}\n')
+    log("five-1", '{"step": 1, "loss": 4.85}\n')
+    log("five", "no log\n")
+    log("five_other-2", '{"step": 1, "loss": 5.1}\n')
+    log("five-3", '{"step": 7, "loss": 5.1}\n')
+    (entry,) = experiments.entries(tmp_path, 1)
+    assert entry["max_score"] == 0 and entry["status"] == "failed"
+    lines = entry["output"].splitlines()
+    assert lines[0] == "five-0: loss at the first step: 5.1, inside 4.98 to 5.29"
+    assert lines[1] == "five-1: loss at the first step: 4.85, OUTSIDE 4.98 to 5.29"
+    assert lines[2].startswith("no log of: R@1") and len(lines) == 3
+
+    for seed, share in enumerate((0.5, 0.6, 0.7)):
+        run = tmp_path / f"runs/own-{seed}"
+        run.mkdir()
+        (run / "eval.json").write_text(json.dumps({"compositional": {"mean": share}}))
+        board = experiments.leaderboard(tmp_path)
+        assert board == ([] if seed < 2 else [{"name": board[0]["name"], "value": 60.0}])
+
+
+def test_bands_are_those_of_their_values():
+    """The mean and three deviations, or two points where that is less; the log has the values."""
+    for band in experiments.read_bands():
+        if not band.measured:
+            assert not band.values and not band.log
+            continue
+        assert len(band.values) == len(band.seeds) >= 3
+        in_percent = not band.score.startswith("log: ")
+        reach = max(3 * band.spread, 2.0 if in_percent else 0.0)
+        if in_percent or band.spread:
+            # The bounds are rounded, and no score is below 0.
+            close = 0.11 if in_percent else 0.01
+            assert band.low == pytest.approx(max(0, band.mean - reach), abs=close), band.what
+            assert band.high == pytest.approx(band.mean + reach, abs=close), band.what
+        text = (ROOT / band.log).read_text()
+        assert all(f"{value}" in text for value in band.values), band.what
 
 
 def test_no_tests_are_an_error(submissions, monkeypatch):

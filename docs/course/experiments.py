@@ -13,6 +13,8 @@ from pathlib import Path
 from .holes import HERE
 
 LARGEST = 5_000_000  # bytes of a log that is read
+# What a file that is no log, or half of one, may raise.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def found_in(folder: Path, band: Band) -> list[tuple[str, float]]:
             continue
         try:
             value = read_score(run, band.score)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except DAMAGED:
             continue
         if isinstance(value, (int, float)):
             found.append((run.name, float(value)))
@@ -92,11 +94,9 @@ def read_score(run: Path, score: str) -> float:
     key, _, step = score.removeprefix("log: ").partition(" at ")
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     entries = [entry for entry in entries if key in entry]
-    return (
-        entries[-1][key]
-        if step == "the end"
-        else next(entry[key] for entry in entries if entry["step"] == int(step))
-    )
+    if step != "the end":
+        entries = [entry for entry in entries if entry["step"] == int(step)]
+    return entries[-1][key]
 
 
 def entries(folder: Path, unit: int) -> list[dict]:
@@ -134,7 +134,7 @@ def leaderboard(folder: Path) -> list[dict]:
     for run in sorted(folder.glob("runs/own-*")):
         try:
             values.append(read_score(run, "compositional mean"))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except DAMAGED:
             continue
     values = [value for value in values if isinstance(value, float) and 0 <= value <= 100]
     if len(values) < 3:

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 MEMORY = 640 * 1024**2  # bytes that a worker may have as data; torch takes 220 MB of them at once
 FILE_SIZE = 10 * 1024**2  # bytes of a file that it may write
 CPU_SECONDS = 60  # of processor time; the grader's own clock is stricter
-LARGEST = 64 * 1024**2  # bytes of an answer
+LARGEST = 16 * 1024**2  # bytes of an answer
 USER = 61234  # where the grader is root, workers are this user, who owns nothing
 DTYPES = ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")
 
