@@ -141,18 +141,20 @@ img { max-width: 100% } nav a { display: block }
 
 def inline(text: str) -> str:
     """Words with code, links, bold and italics."""
-    parts = re.split(r"(`[^`]+`)", text)
-    for i, part in enumerate(parts):
-        if i % 2:
-            parts[i] = f"<code>{escape.escape(part[1:-1])}</code>"
-            continue
-        part = escape.escape(part, quote=False).replace("\\|", "|")
-        part = re.sub(r"!\[([^\]]*)\]\(([^)]+)\)", lambda m: image(m[1], m[2]), part)
-        part = re.sub(r"\[([^\]]+)\]\((https?:[^)]+)\)", r'<a href="\2">\1</a>', part)
-        part = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", part)  # a page that is not here
-        part = re.sub(r"\*\*(\S[^*]*)\*\*", r"<b>\1</b>", part)
-        parts[i] = re.sub(r"(?<![\w*])\*(\S[^*]*?)\*(?![\w*])", r"<i>\1</i>", part)
-    return "".join(parts)
+    # Code comes out first and goes in last: no mark inside it means anything.
+    codes = []
+
+    def take_out(code: re.Match) -> str:
+        codes.append(f"<code>{escape.escape(code[1])}</code>")
+        return f"\0{len(codes) - 1}\0"
+
+    text = escape.escape(re.sub(r"`([^`]+)`", take_out, text), quote=False).replace("\\|", "|")
+    text = re.sub(r"!\[([^\]]*)\]\(([^)]+)\)", lambda found: image(found[1], found[2]), text)
+    text = re.sub(r"\[([^\]]+)\]\((https?:[^)]+)\)", r'<a href="\2">\1</a>', text)
+    text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)  # a page that is not here
+    text = re.sub(r"\*\*(\S[^*]*)\*\*", r"<b>\1</b>", text)
+    text = re.sub(r"(?<![\w*])\*(\S[^*]*?)\*(?![\w*])", r"<i>\1</i>", text)
+    return re.sub(r"\0(\d+)\0", lambda found: codes[int(found[1])], text)
 
 
 def image(words: str, target: str) -> str:

@@ -132,6 +132,29 @@ def test_only_matrices_decay(student):
         same(found, wanted, f"the weight_decay of {name}, which has {parameter.ndim} dimensions")
 
 
+def test_exactly_the_declared_parameters_change(student):
+    """After three steps with these groups, exactly the trained parameters have changed"""
+    model = filled(small("lift"), seed=6, size=0.05).train()
+    model.visual.blocks[1].requires_grad_(False)
+    ours = dict(model.named_parameters())
+    groups = []
+    for group in groups_of(student, model, 0.2):
+        taken = [p for p in ours.values() if where([group], p.detach())]
+        groups.append({"params": taken, "weight_decay": group["weight_decay"]})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    images, captions = normal(4, 3, 32, 32, seed=7), normal(4, 12, seed=8)
+    for _ in range(3):
+        optimizer.zero_grad()
+        lift.info_nce(**model(images, captions)).backward()
+        optimizer.step()
+    for name, tensor in model.state_dict().items():
+        is_trained = name in ours and ours[name].requires_grad
+        changed = not torch.equal(tensor, before[name])
+        kind = "trained, and stayed as it was" if is_trained else "frozen, and changed"
+        holds(changed == is_trained, f"{name} is {kind}")
+
+
 # ---- the row
 
 
