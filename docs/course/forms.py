@@ -5,6 +5,7 @@ cell that asks course.notebook.check for the verdict. The hole's body stands bet
 SOLUTION` and `# END SOLUTION`, which both programs take out.
 """
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -64,7 +65,10 @@ def solution_cell(task: Task) -> str:
         segment = lines[node.lineno - 1 : node.end_lineno]
         segment[0] = segment[0][node.col_offset :]
         text = "\n".join([f"{name} = {segment[0]}", *(line[4:] for line in segment[1:])])
-        return f"# BEGIN SOLUTION\n{text}\n# END SOLUTION\n"
+        # The whole assignment is taken out, so a comment says what it looks like.
+        arguments = ", ".join(f"{keyword.arg}=..." for keyword in node.keywords)
+        hint = f"# {name} = {ast.unparse(node.func)}({arguments})"
+        return f"{hint}\n# BEGIN SOLUTION\n{text}\n# END SOLUTION\n"
     # Decorators and lines of a method lose the indent of the class.
     start, end = first_line(node), header_end(node)
     taken = [line[node.col_offset :] for line in lines[start - 1 : node.end_lineno]]
