@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.course import experiments, grade, make, verify
+from docs.course import experiments, grade, make, others, verify
 from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
 from docs.course.mutants import MUTANTS, mutated
 
@@ -132,6 +132,13 @@ def test_tests_never_assert_and_do_not_compare_float32_too_closely():
                 given = [k.value for k in node.keywords if k.arg == "atol"] + node.args[3:]
                 close |= {(path.name, one.value) for one in given if one.value < 1e-4}
     assert close == CLOSE
+
+
+def test_there_is_another_right_answer_for_each_hole():
+    assert {task.id for task in TASKS} - others.ANSWERS.keys() == {"4.4"}
+    for unit, file in {(task.unit, task.file) for task in TASKS}:
+        here = [task for task in TASKS if (task.unit, task.file) == (unit, file)]
+        compile(others.answered(source_of(ROOT, file), here), file, "exec")
 
 
 def test_there_are_three_wrong_answers_for_each_hole():
@@ -446,7 +453,8 @@ def test_what_a_student_sees(built, tmp_path):
     """The hand-out is not written yet, then wrong, then right; then it is packed."""
     student = tmp_path / "student"
     shutil.copytree(built / "student", student)
-    assert not list(student.rglob("hidden_*")) and not list(student.rglob("mutants*"))
+    for pattern in ("hidden_*", "mutants*", "others*", "written*"):
+        assert not list(student.rglob(pattern)), pattern
 
     def check(*words):
         done = run_in(student, sys.executable, "-m", "course.check", *words)

@@ -1,4 +1,4 @@
-"""Check the course: the reference gets everything, an empty hand-in nothing, every mutant is caught.
+"""Check the course: right answers get everything, an empty hand-in nothing, wrong answers are caught.
 
     make course-check                        # all of it; prints a table
     python -m docs.course.verify --units 1   # of some units
@@ -19,6 +19,7 @@ from pathlib import Path
 from .grade import Grader, tested_source
 from .holes import HERE, CourseError, Task, punch, read_tasks, says_of, source_of
 from .mutants import MUTANTS, Mutant, mutated
+from .others import answered
 
 ROOT = HERE.parent.parent
 
@@ -122,6 +123,7 @@ def check(grader: Grader, tasks: list[Task], folder: Path) -> int:
     bad = 0
     for words, change, share in (
         ("the reference", lambda source, tasks: source, 1),
+        ("right answers in other words", answered, 1),
         ("the hand-out as it is", punched, 0),
         ("an empty folder", None, 0),
     ):
