@@ -3,8 +3,8 @@
 # make test       the same environment with the test requirements, then the whole suite
 # make test-fast  only the tests that need no other package, no download and no patience
 # make lint       the style of the code: ruff, with the settings in pyproject.toml
-# make course     the course in build/course: what students get, and what grades it
-# make course-check   the reference gets all points there, wrong answers lose theirs
+# make course     the course for a class: hand-outs, graders, the teacher's notes, in build/course
+# make course-check  the course's grader on the reference, on nothing, and on every wrong answer
 # make clean      remove the environment and the demo's runs
 #
 # On Linux PyPI's torch is the CUDA build (several GB). Without a GPU, save the download with
@@ -30,11 +30,12 @@ lint: $(VENV)/requirements-test-fast
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-course: $(VENV)/requirements-test-fast
-	$(VENV)/bin/python docs/course/make.py
+# Another choice of units, or another seed: python -m docs.course.make --units 1,2,5 --seed 2027
+course: $(VENV)/requirements
+	$(VENV)/bin/python -m docs.course.make
 
-course-check: $(VENV)/requirements-test-fast
-	$(VENV)/bin/python docs/course/make.py --check
+course-check: $(VENV)/requirements
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m docs.course.verify
 
 clean:
 	rm -rf $(VENV) runs/demo build

@@ -69,7 +69,7 @@ from vit import Block, ViT, init_linears
 # --------------------------------------------------------------------------------------------------
 # Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
 # and give a scalar. The features have unit length. sigmoid_loss takes a bias, too, and
-# info_nce_and_labels what it needs for the labels.
+# info_nce_and_labels what it needs for the labels. The last function, limit_scale, is no loss.
 
 
 def info_nce(
@@ -190,6 +190,18 @@ def info_nce_and_labels(
     """
     one = torch.ones((), device=label_scores.device)
     return info_nce(**contrastive) + label_loss(label_scores, label_weights, logit_scale=one)
+
+
+def limit_scale(logit_scale: Tensor) -> None:
+    """Keep the scale in [1, 100], as CLIP does. train.py calls this after every step.
+
+    logit_scale  (), the logarithm of the scale, as TwoTower holds it; it is changed in place, and
+                 no gradient is involved
+
+    Above 100 a few pairs would rule the loss. Below 1 the softmax could hardly tell the captions of
+    a batch apart.
+    """
+    logit_scale.data.clamp_(0, math.log(100))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -313,7 +325,10 @@ def ape(d_in: int, d_out: int) -> nn.Module:
 def ape_transformer(d_in: int, d_out: int) -> nn.Module:
     """APE's first control: tokens may look at the tokens before them.
 
-    One block of half the width has as many weights as three of the MLP's layers.
+        tokens -> linear to half the width -> causal block -> LayerNorm -> linear -> mean of tokens
+
+    One block of half the width has as many weights as three of the MLP's layers. It has as many
+    attention heads as the greatest common divisor of its width and 8.
     """
     half = d_in // 2
     block = Block(half, heads=math.gcd(half, 8), causal=True)
@@ -485,6 +500,10 @@ class LLMTokens(TextTower):
     def fit(
         inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
     ) -> tuple[Tensor, ...]:
+        """Mean and standard deviation of each dimension over all real tokens, (llm_width,) float32.
+
+        A dimension that never varies gets a tiny deviation and not 0: nothing is divided by 0.
+        """
         # Sums in float64 over 1,000 captions at a time: all of them may be larger than memory.
         count = total = squares = 0
         for chunk in chunks(inputs, 1000):

@@ -727,6 +727,8 @@ def adapter_of(llm: FrozenLLM, loras: dict[str, LoRA], layer: int) -> Adapter:
 def merge_adapter(llm: FrozenLLM, adapter: Adapter) -> None:
     """Add an adapter's products to the weights, W + (alpha / r) B A, so that no detour is needed.
 
+    llm.tuned_layer and llm.model.bidirectional become what they were in tuning.
+
     BadInput for an adapter of another language model; AttributeError or ValueError for one that
     does not fit its own.
     """

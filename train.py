@@ -1103,9 +1103,7 @@ def train(cfg: Config) -> dict:
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            # The scale stays in [1, 100], as CLIP's does. Above that a few pairs rule the loss, and
-            # below it the softmax could hardly tell the captions of a batch apart.
-            model.logit_scale.data.clamp_(0, math.log(100))
+            lift.limit_scale(model.logit_scale)
             # ---- below: diagnostics --------------------------------------------------------------
 
             done = step + 1
@@ -1171,7 +1169,9 @@ def go_on(
 ) -> int:
     """Put a checkpoint's weights in place and return the step to go on with.
 
-    BadInput where the data are not those that the run was started with, or where it is finished.
+    AdamW's moments come from the checkpoint, too. Its groups, with rate and decay, stay as they
+    are. BadInput where the data are not those that the run was started with, where the run is
+    finished, or where the checkpoint does not fit.
     """
     if checkpoint.get("data_fingerprint") != data_fingerprint:
         raise BadInput(

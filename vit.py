@@ -111,7 +111,8 @@ class Block(nn.Module):
         x = x + attention(norm1(x))
         x = x + mlp(norm2(x))
 
-    The adapters are places for the method LilT (lift.py). Without it they do nothing.
+    The adapters are places for the method LilT (lift.py), each before its norm. Without it they do
+    nothing.
     """
 
     def __init__(

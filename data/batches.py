@@ -83,13 +83,16 @@ class Batches:
         return self.drawn
 
     def choose(self, captions: Tensor, draw: float) -> Tensor:
-        """One of an image's captions, the longest of which is last, by a number in [0, 1)."""
+        """One of an image's captions, the longest of which is last, by a number in [0, 1).
+
+        [0, 1) is divided evenly among the captions, in their order. With long_share, a number below
+        it draws the longest one, and what is left of [0, 1) is divided among the others.
+        """
         share = self.long_share
         if share is None or len(captions) == 1:
             return captions[int(draw * len(captions))]
         if draw < share:
             return captions[-1]
-        # What is left of [0, 1) is divided among the other captions.
         return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
 
     def __call__(self, step: int, part: slice = WHOLE) -> Batch:

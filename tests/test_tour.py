@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.course.notebook import NOTEBOOK, SOURCE, cells_of
+from docs.course.tour_notebook import NOTEBOOK, SOURCE, cells_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +36,7 @@ def test_cells_are_found():
 
 
 def test_the_notebook_has_the_cells_of_the_tour():
-    """Otherwise: python -m docs.course.notebook"""
+    """Otherwise: python -m docs.course.tour_notebook"""
     notebook = json.loads(NOTEBOOK.read_text())
     made = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
     assert made == cells_of(SOURCE.read_text())

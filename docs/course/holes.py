@@ -1,99 +1,217 @@
-"""Holes: functions of the project whose bodies a student writes.
+"""Holes: functions whose bodies a student writes. Found in the sources by their syntax tree.
 
-tasks.toml lists them. A function is found by its name in the syntax tree, so the sources need no
-marks. `punch` empties functions, `function_in` cuts one out, `put` puts one in.
+    punch       the source with some bodies taken out             project   -> hand-out
+    transplant  the source with one body from a student's file    submission -> what is tested
+
+The sources carry no marks. A hole is named as in tasks.toml:
+
+    "info_nce"             a function of the module
+    "Attention.forward"    a method of a class
+    "METHODS[lift]"        an entry of a table: the values of its arguments are taken out
+
+Needs nothing but Python. Both the generator (make.py) and the grader (grade.py) use it.
 """
 
 import ast
-import hashlib
-import textwrap
 import tomllib
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+
+HERE = Path(__file__).parent
 
 
-class Task(NamedTuple):
-    """A hole, and the tests that fill it with points."""
+class CourseError(ValueError):
+    """Something that cannot go on. The message is one line for whoever called the command."""
 
-    id: str  # "1.2": the second one of unit 1
+
+@dataclass(frozen=True)
+class Task:
+    """One hole, and what tests it. The fields are those of tasks.toml."""
+
+    id: str  # "1.1"
     unit: int
     file: str  # "lift.py"
-    name: str  # "info_nce", or "Attention.forward"
+    name: str  # "info_nce"
     points: int
-    visible: list[str]  # tests that students have
-    hidden: list[str]  # tests that they have not; in a student's folder there are none
+    visible: tuple[str, ...]  # names of tests that students have
+    hidden: tuple[str, ...]  # names of tests that only the grader has
+
+    @property
+    def module(self) -> str:
+        """The name by which the file is imported: "data.batches"."""
+        return self.file.removesuffix(".py").replace("/", ".")
 
 
-def read_tasks(path: Path) -> list[Task]:
-    """The tasks of tasks.toml. ValueError for one without tests, and for an id that comes twice."""
-    tasks = [Task(**entry) for entry in tomllib.loads(path.read_text())["task"]]
-    ids = [task.id for task in tasks]
-    for task in tasks:
-        if not task.visible or ids.count(task.id) > 1:
-            raise ValueError(f"{path}: task {task.id} has no tests, or comes twice")
-    return tasks
+def source_of(reference: Path, file: str) -> str:
+    """The reference's text of a file. What only the course has (own.py) stands beside this one."""
+    path = reference / file
+    return (path if path.is_file() else HERE / file).read_text()
 
 
-def find(source: str, name: str) -> ast.FunctionDef:
-    """The function of this qualified name. LookupError if there is not just one."""
-    found = [ast.parse(source)]
-    for part in name.split("."):
-        found = [
-            node
-            for parent in found
-            for node in parent.body
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == part
-        ]
-    if len(found) != 1 or not isinstance(found[0], ast.FunctionDef):
-        raise LookupError(f"there is not one function {name}, but {len(found)}")
-    return found[0]
+def read_tasks(folder: Path = HERE, units: list[int] | None = None) -> list[Task]:
+    """The tasks of tasks.toml, or those of some units. CourseError for a unit without tasks."""
+    rows = tomllib.loads((folder / "tasks.toml").read_text())["task"]
+    tasks = [
+        Task(**row | {"visible": tuple(row["visible"]), "hidden": tuple(row.get("hidden", ()))})
+        for row in rows
+    ]
+    known = {task.unit for task in tasks}
+    for unit in units or []:
+        if unit not in known:
+            raise CourseError(f"there is no unit {unit}; choose from {sorted(known)}")
+    return [task for task in tasks if units is None or task.unit in units]
 
 
-def function_in(source: str, name: str) -> str:
-    """The lines of a function, without its decorators."""
-    node = find(source, name)
-    return "".join(source.splitlines(keepends=True)[node.lineno - 1 : node.end_lineno])
+# --------------------------------------------------------------------------------------------------
+# Finding a hole, and the lines that belong to it.
 
 
-def put(source: str, name: str, function: str) -> str:
-    """The source with another function in the place of this one. Decorators stay."""
-    node = find(source, name)
+@lru_cache(maxsize=16)
+def parse(source: str) -> ast.Module:
+    """The syntax tree of a file, which nobody changes. CourseError where it is no Python."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"line {line}: " if line else ""
+        raise CourseError(f"{where}{getattr(error, 'msg', error)}") from None
+
+
+def find(source: str, name: str) -> ast.FunctionDef | ast.Call:
+    """The syntax tree of a hole. Where a name is defined twice, the last one counts, as in Python.
+
+    CourseError where the name is not there, or where the source is no Python.
+    """
+    tree = parse(source)
+    if "[" in name:
+        table, key = name.removesuffix("]").split("[")
+        for node in ast.walk(tree):
+            is_table = isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+            if is_table and table in [getattr(target, "id", None) for target in node.targets]:
+                for entry, value in zip(node.value.keys, node.value.values, strict=True):
+                    if getattr(entry, "value", None) == key and isinstance(value, ast.Call):
+                        return value
+    else:
+        node = tree
+        for part in name.split("."):
+            named = [child for child in node.body if getattr(child, "name", None) == part]
+            if not named:
+                break
+            node = named[-1]
+        else:
+            if isinstance(node, ast.FunctionDef):
+                return node
+    raise CourseError(f"{name} is not there")
+
+
+def first_line(node: ast.FunctionDef) -> int:
+    """Where a function begins, its decorators included. Lines count from 1."""
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+
+def header_end(node: ast.FunctionDef) -> int:
+    """The last line of what a student is given: the signature, or the docstring if there is one."""
+    if ast.get_docstring(node, clean=False) is not None:
+        return node.body[0].end_lineno
+    parts = [*node.args.args, *node.args.kwonlyargs, *([node.returns] if node.returns else [])]
+    return max([node.lineno, *(part.end_lineno for part in parts)])
+
+
+# --------------------------------------------------------------------------------------------------
+# Taking bodies out.
+
+
+def punch(source: str, names: dict[str, str]) -> str:
+    """The source without the bodies of some holes. names: {hole: what its error says}.
+
+    Signature, type hints and docstring stay. Of an entry of a table the names of the arguments
+    stay, and the paper: `...` stands for each other value.
+    """
     lines = source.splitlines(keepends=True)
-    new = textwrap.indent(textwrap.dedent(function), " " * node.col_offset)
-    lines[node.lineno - 1 : node.end_lineno] = [new if new.endswith("\n") else new + "\n"]
+    found = [(find(source, name), says) for name, says in names.items()]
+    # From the end of the file to its beginning, so that the line numbers stay true.
+    for node, says in sorted(found, key=lambda pair: -pair[0].lineno):
+        if isinstance(node, ast.Call):
+            for keyword in reversed(node.keywords):
+                if keyword.arg != "paper":
+                    value = keyword.value
+                    before = lines[value.lineno - 1][: value.col_offset]
+                    after = lines[value.end_lineno - 1][value.end_col_offset :].rstrip("\n")
+                    line = f"{before}...{after}  # {says}\n"
+                    lines[value.lineno - 1 : value.end_lineno] = [line]
+        else:
+            indent = " " * (node.col_offset + 4)
+            body = f'{indent}raise NotImplementedError("{says}")\n'
+            lines[header_end(node) : node.end_lineno] = [body]
     return "".join(lines)
 
 
-def body_of(source: str, name: str) -> tuple[int, int, str]:
-    """(first line, line after the last one, indentation) of a function's body without docstring.
+def says_of(task: Task) -> str:
+    """What an unwritten hole says."""
+    return f"task {task.id}: write {task.name}"
 
-    Comments before the first statement belong to the body.
+
+# --------------------------------------------------------------------------------------------------
+# Putting a student's body in.
+
+
+def names_bound(node: ast.stmt) -> set[str]:
+    """The names that a statement of a module or class defines."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def additions(mine: list[ast.stmt], theirs: list[ast.stmt], lines: list[str]) -> list[str]:
+    """Source lines of what a student's module or class defines and ours does not: helpers."""
+    known = set().union(*(names_bound(node) for node in mine))
+    added = []
+    for node in theirs:
+        names = names_bound(node)
+        if names and not names & known:
+            start = first_line(node) if hasattr(node, "decorator_list") else node.lineno
+            added += [*lines[start - 1 : node.end_lineno], "\n"]
+    return added
+
+
+def transplant(reference: str, submission: str, name: str) -> str:
+    """The reference in which one hole is the submission's, as it stands there, word for word.
+
+    Functions, classes, constants and imports that the student added to the module, or to the class
+    of a method, come with it. Nothing else of the submission does: so a mistake in one hole cannot
+    reach another one, and neither can an edit outside the holes.
+
+    CourseError where the hole is not in the submission, or where the submission is no Python.
     """
-    node = find(source, name)
-    first = node.body[0]
-    indent = " " * first.col_offset
-    if ast.get_docstring(node) is not None:
-        return first.end_lineno, node.end_lineno, indent
-    signature_end = max(
-        (part.end_lineno for part in (node.returns, *node.args.args) if part), default=node.lineno
-    )
-    return signature_end, node.end_lineno, indent
+    ours, theirs = find(reference, name), find(submission, name)
+    our_tree, their_tree = parse(reference), parse(submission)
+    # Python counts columns in bytes. Only entries of tables have columns that matter.
+    our_lines = reference.splitlines(keepends=True)
+    their_lines = [line + "\n" for line in submission.split("\n")]
 
+    if isinstance(ours, ast.Call):
+        new = ast.get_source_segment(submission, theirs)
+        before = our_lines[ours.lineno - 1].encode()[: ours.col_offset].decode()
+        after = our_lines[ours.end_lineno - 1].encode()[ours.end_col_offset :].decode()
+        our_lines[ours.lineno - 1 : ours.end_lineno] = [before + new + after]
+    else:
+        # The class comes first where the hole is a method: it stands further down the file than the
+        # imports, so their line numbers stay true.
+        new = their_lines[first_line(theirs) - 1 : theirs.end_lineno]
+        if "." in name:
+            class_name = name.split(".")[0]
+            (our_class,) = (n for n in our_tree.body if getattr(n, "name", None) == class_name)
+            their_class = [n for n in their_tree.body if getattr(n, "name", None) == class_name][-1]
+            helpers = additions(our_class.body, their_class.body, their_lines)
+            new += ["\n", *helpers] if helpers else []
+        our_lines[first_line(ours) - 1 : ours.end_lineno] = new
 
-def punch(source: str, tasks: Sequence[Task]) -> str:
-    """The source with these functions emptied. Signature, hints and docstring stay."""
-    for task in tasks:
-        start, end, indent = body_of(source, task.name)
-        lines = source.splitlines(keepends=True)
-        hole = f'raise NotImplementedError("task {task.id}: write {task.name}")\n'
-        lines[start:end] = [indent + hole]
-        source = "".join(lines)
-    return source
-
-
-def outside(source: str, tasks: Sequence[Task]) -> str:
-    """A hash of what is left of a source without these functions: students do not change it."""
-    for task in tasks:
-        source = put(source, task.name, "...\n")
-    return hashlib.blake2b(source.encode(), digest_size=12).hexdigest()
+    # Helpers of the module go below the imports.
+    imports = [n for n in our_tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
+    place = max((node.end_lineno for node in imports), default=0)
+    our_lines[place:place] = additions(our_tree.body, their_tree.body, their_lines)
+    return "".join(our_lines)

@@ -1,75 +1,90 @@
-"""Make docs/tour.ipynb of docs/tour.py: the same cells, executed, with all that they print and show.
+"""For notebooks: test what a cell defines. `check("1.1")` runs the grader and shows what it says.
 
-    pip install -r docs/course/requirements-notebook.txt   # beside requirements.txt
-    python -m docs.course.notebook                         # a minute
+The cell's text is taken from the kernel's history, put into the reference in place of ours, and
+tested in processes of its own (grade.py). The function in the kernel is not called. So a cell must
+have been run before it is checked.
 
-docs/tour.py is the source. A line that begins with "# %%" begins a cell. Where "[markdown]" stands
-behind it, the cell is text. The notebook is a product and is never edited.
+A method is written as a function whose name has the class before it: Attention_forward for
+Attention.forward. The row of a table is an assignment: METHODS_lift = Method(...).
 """
 
-import re
+import ast
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "docs/tour.py"
-NOTEBOOK = ROOT / "docs/tour.ipynb"
+from .holes import HERE, CourseError, Task, read_tasks
 
 
-class Cell(NamedTuple):
-    kind: str  # "code" or "markdown"
-    text: str
+def name_in_notebook(task: Task) -> str:
+    """info_nce, Attention_forward, METHODS_lift"""
+    return task.name.replace(".", "_").replace("[", "_").removesuffix("]")
 
 
-def cells_of(source: str) -> list[Cell]:
-    """The cells of a file in percent format. Text before the first cell is an error."""
-    before, *parts = re.split(r"^# %%", source, flags=re.M)
-    if before.strip():
-        raise ValueError("there is text before the first line '# %%'")
-    cells = []
-    for part in parts:
-        mark, _, text = part.partition("\n")
-        text = text.strip("\n")
-        if mark.strip() == "[markdown]":
-            lines = [re.sub(r"^# ?", "", line) for line in text.splitlines()]
-            cells.append(Cell("markdown", "\n".join(lines)))
-        else:
-            cells.append(Cell("code", text))
-    return cells
+def defining_cell(cells: list[str], name: str) -> str:
+    """The last cell that defines a name. Lines for IPython alone (%, !) are left out."""
+    for cell in reversed(cells):
+        text = "\n".join(line for line in cell.splitlines() if not line.startswith(("%", "!")))
+        try:
+            nodes = ast.parse(text).body
+        except SyntaxError:
+            continue
+        for node in nodes:
+            targets = [getattr(t, "id", None) for t in getattr(node, "targets", [])]
+            if getattr(node, "name", None) == name or name in targets:
+                return text
+    raise CourseError(f"no cell that was run defines {name}")
 
 
-def main() -> None:
-    # Only this command needs them. The tests import cells_of.
-    import nbclient
-    import nbformat
-
-    notebook = nbformat.v4.new_notebook()
-    notebook.metadata.kernelspec = {
-        "name": "python3",
-        "display_name": "Python 3",
-        "language": "python",
-    }
-    for number, (kind, text) in enumerate(cells_of(SOURCE.read_text())):
-        make = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
-        notebook.cells.append(make(text, id=f"cell-{number}"))
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": ROOT}}).execute()
-
-    # What is in the file depends on the cells alone: no times, no version of this machine's Python.
-    notebook.metadata.pop("language_info", None)
-    for cell in notebook.cells:
-        cell.metadata.clear()
-        if cell.cell_type == "code" and not cell.outputs:
-            raise SystemExit(f"error: this cell shows nothing:\n{cell.source}")
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream" and output.name == "stderr":
-                raise SystemExit(f"error: this cell complains: {output.text}")
-            # A picture in words, with its address in memory, tells nobody anything.
-            if "image/png" in output.get("data", {}):
-                output.data = {"image/png": output.data["image/png"]}
-    NOTEBOOK.write_text(nbformat.writes(notebook) + "\n")
-    print(f"wrote {NOTEBOOK}")
+def as_file(cell: str, task: Task) -> str:
+    """A cell as the file that a student of the folders would have: the hole under its own name."""
+    name = name_in_notebook(task)
+    if "." not in task.name and "[" not in task.name:
+        return cell
+    lines = cell.splitlines(keepends=True)
+    (node,) = [
+        n
+        for n in ast.parse(cell).body
+        if getattr(n, "name", None) == name
+        or name in [getattr(t, "id", None) for t in getattr(n, "targets", [])]
+    ][-1:]
+    own = "".join(lines[node.lineno - 1 : node.end_lineno])
+    if "[" in task.name:
+        table, key = task.name.removesuffix("]").split("[")
+        new = f"{table} = {{{key!r}: {ast.get_source_segment(cell, node.value)}}}\n"
+    else:
+        class_name, method = task.name.split(".")
+        own = own.replace(f"def {name}(", f"def {method}(", 1)
+        new = f"class {class_name}:\n" + "".join(f"    {line}" for line in own.splitlines(True))
+    lines[node.lineno - 1 : node.end_lineno] = [new + "\n"]
+    return "".join(lines)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def check(task_id: str, hidden: str | None = None) -> None:
+    """Test a task of this notebook. AssertionError, with the grader's words, unless all tests hold.
+
+    hidden  the text of a file of hidden tests, which then run in place of the visible ones
+    """
+    from IPython import get_ipython
+
+    (task,) = (task for task in read_tasks() if task.id == task_id)
+    cell = defining_cell(get_ipython().user_ns["In"], name_in_notebook(task))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"unit{task.unit}" / task.file
+        path.parent.mkdir(parents=True)
+        path.write_text(as_file(cell, task))
+        command = [sys.executable, "-m", f"{__package__}.check", str(task.unit)]
+        command += ["--task", task_id, "--folder", folder]
+        if hidden is not None:
+            (Path(folder) / f"hidden_unit{task.unit}.py").write_text(hidden)
+            command += ["--tests", folder]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+        done = subprocess.run(
+            command, cwd=HERE.parent, env=environment, capture_output=True, text=True
+        )
+    words = (done.stdout + done.stderr).strip()
+    if done.returncode:
+        raise AssertionError(words)
+    print(words)

@@ -730,7 +730,7 @@ MUTANTS = [
         "duplicates do not reach the loss",
     ),
     Mutant(
-        "train.py",
+        "lift.py",
         "clamp_(0, math.log(100))",
         "clamp_(0, 100)",
         T_TRAIN + "test_the_scale_stays_between_1_and_100",

@@ -1,0 +1,132 @@
+"""What students run: does my code hold, and pack what I hand in.
+
+    make check UNIT=1              python -m course.check 1
+    make check UNIT=1 TASK=1.2     python -m course.check 1 --task 1.2
+    make submit                    python -m course.check --submit
+    make submit UNIT=1             python -m course.check 1 --submit
+
+The same grader runs as on the teacher's side, in the same way, with the tests that students have.
+"""
+
+import argparse
+import ast
+import importlib
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+from .grade import Grader, Outcome
+from .holes import HERE, CourseError, Task, read_tasks
+
+LARGEST = 5_000_000  # bytes of a file that is packed
+LOGS = ("log.jsonl", "eval*.json")
+
+
+def show(outcome: Outcome) -> None:
+    """One task, in words."""
+    task = outcome.task
+    if not outcome.written:
+        print(f"{task.id}  {task.name}: not written yet")
+        return
+    if outcome.passed == outcome.max_tests:
+        verdict = f"all {outcome.max_tests} tests hold"
+    else:
+        verdict = f"{outcome.passed} of {outcome.max_tests} tests hold"
+    print(f"{task.id}  {task.name} in {task.file}: {verdict}")
+    for line in outcome.lines:
+        print(f"     {line.replace(chr(10), chr(10) + '     ')}")
+    if outcome.note:
+        print(f"     {outcome.note}")
+
+
+def check(tasks: list[Task], folder: Path) -> int:
+    """Test some tasks and print what holds. The exit status is 0 if everything does."""
+    grader = Grader()
+    shown = set()
+
+    def progress(outcomes: list[Outcome]) -> None:
+        # Each task is shown as soon as it is done.
+        for outcome in outcomes:
+            begun = outcome.passed + outcome.failed
+            is_done = begun == outcome.max_tests or outcome.note not in ("", "not tested yet")
+            if is_done and outcome.task.id not in shown:
+                shown.add(outcome.task.id)
+                show(outcome)
+
+    try:
+        outcomes = grader.grade(tasks, folder, progress)
+    finally:
+        grader.close()
+    done = sum(outcome.passed == outcome.max_tests for outcome in outcomes)
+    print(f"\n{done} of {len(outcomes)} tasks are done")
+    return 0 if done == len(outcomes) else 1
+
+
+def with_hidden(task: Task, folder: Path) -> Task:
+    """The task with the hidden tests of a file hidden_unitN.py in place of the visible ones.
+
+    The list HIDDEN in the file names those that test this task. The file itself is imported later,
+    when the processes for the student's code have been made.
+    """
+    tests = importlib.import_module(f"{__package__}.tests")
+    tests.__path__.append(str(folder))
+    names = ()
+    for node in ast.parse((folder / f"hidden_unit{task.unit}.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "HIDDEN":
+            names = tuple(ast.literal_eval(node.value))
+    return replace(task, visible=(), hidden=names)
+
+
+def submit(tasks: list[Task], folder: Path, target: Path) -> int:
+    """Pack the files with holes, the answers, and the logs of runs. Says what is missing."""
+    missing = []
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for unit in sorted({task.unit for task in tasks}):
+            home = folder / f"unit{unit}"
+            files = sorted({home / task.file for task in tasks if task.unit == unit})
+            logs = [path for name in LOGS for path in sorted(home.glob(f"runs/**/{name}"))]
+            if not logs:
+                missing.append(f"unit{unit}/runs: no log of an experiment")
+            for path in [*files, home / "answers.md", *logs]:
+                name = path.relative_to(folder).as_posix()
+                if not path.is_file():
+                    missing.append(name)
+                elif path.stat().st_size > LARGEST:
+                    missing.append(f"{name}: larger than {LARGEST:,} bytes")
+                else:
+                    archive.write(path, name)
+        count = len(archive.namelist())
+    for line in missing:
+        print(f"missing: {line}")
+    print(f"wrote {target}: {count} files; hand this in")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Test your code, or pack what you hand in.")
+    parser.add_argument("unit", type=int, nargs="?", help="number of a unit")
+    parser.add_argument("--task", help="only this task, such as 1.2")
+    parser.add_argument("--submit", action="store_true", help="pack what you hand in")
+    parser.add_argument("--tests", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=HERE.parent, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    try:
+        tasks = read_tasks(units=[args.unit] if args.unit else None)
+        if args.submit:
+            name = f"submission-unit{args.unit}.zip" if args.unit else "submission.zip"
+            return submit(tasks, args.folder, args.folder / name)
+        if args.task:
+            tasks = [task for task in tasks if task.id == args.task]
+            if not tasks:
+                raise CourseError(f"there is no task {args.task} in this unit")
+        if args.tests:  # a notebook's hidden tests
+            tasks = [with_hidden(task, args.tests) for task in tasks]
+        return check(tasks, args.folder)
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The experiments' bands (bands.toml), and what the logs of a submission say beside them.
+
+A log is what a student says it is: whoever writes a false one is not found out here. So the numbers
+are shown, with the band, and the points are given by a person.
+"""
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .holes import HERE
+
+LARGEST = 5_000_000  # bytes of a log that is read
+# What a file that is no log, or half of one, may raise.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Band:
+    """One number of an experiment. The fields are those of bands.toml."""
+
+    unit: int
+    what: str  # in words
+    commands: tuple[str, ...]  # with SEED for the seed
+    run: str  # the folder of the run whose number it is, with SEED
+    score: str  # "log: KEY at STEP", or the words of a score in eval.json
+    seeds: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()  # one per seed, in the order of seeds
+    low: float | None = None
+    high: float | None = None
+    log: str = ""  # the file of docs/results that has the values
+    wrong: str = ""  # what a wrong solution gets
+    measured: bool = True
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation over the seeds."""
+        squares = sum((value - self.mean) ** 2 for value in self.values)
+        return (squares / (len(self.values) - 1)) ** 0.5
+
+    def in_words(self) -> str:
+        """The band as a line for students."""
+        if not self.measured:
+            return f"{self.what}: not measured yet."
+        return (
+            f"{self.what}: {self.low:g} to {self.high:g}. Our seeds {', '.join(map(str, self.seeds))} "
+            f"had {', '.join(f'{value:g}' for value in self.values)}."
+        )
+
+
+def read_bands(unit: int | None = None, folder: Path = HERE) -> list[Band]:
+    rows = tomllib.loads((folder / "bands.toml").read_text())["band"]
+    bands = []
+    for row in rows:
+        lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+        bands.append(Band(**row | lists))
+    return [band for band in bands if unit in (None, band.unit)]
+
+
+def found_in(folder: Path, band: Band) -> list[tuple[str, float]]:
+    """(run, number) of each log of a unit's folder that has a band's number, whatever the seed."""
+    found = []
+    # "runs/lift-SEED": lift, lift-0 and lift-1 are meant, and lift_cos-0 is not.
+    name = re.escape(band.run.removeprefix("runs/").replace("-SEED", "")) + r"(-\w+)?"
+    for run in sorted(folder.glob("runs/*")):
+        if not re.fullmatch(name, run.name):
+            continue
+        try:
+            value = read_score(run, band.score)
+        except DAMAGED:
+            continue
+        if isinstance(value, (int, float)):
+            found.append((run.name, float(value)))
+    return found
+
+
+def read_score(run: Path, score: str) -> float:
+    """A number of a run's log.jsonl or eval.json. Scores are given in %."""
+    name = "log.jsonl" if score.startswith("log: ") else "eval.json"
+    path = run / name
+    if path.is_symlink() or path.stat().st_size > LARGEST:
+        raise ValueError("no log")
+    if name == "eval.json":
+        node = json.loads(path.read_text())
+        for word in score.split():
+            node = node[word]
+        return 100 * node
+    key, _, step = score.removeprefix("log: ").partition(" at ")
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [entry for entry in entries if key in entry]
+    if step != "the end":
+        entries = [entry for entry in entries if entry["step"] == int(step)]
+    return entries[-1][key]
+
+
+def entries(folder: Path, unit: int) -> list[dict]:
+    """What the logs of one unit say, in Gradescope's form, without points."""
+    lines = []
+    outside = False
+    for band in read_bands(unit):
+        found = found_in(folder, band)
+        if not found:
+            lines.append(f"no log of: {band.what} ({band.run})")
+            outside = True
+        for run, value in found:
+            verdict = "not measured by us yet"
+            if band.measured:
+                inside = band.low <= value <= band.high
+                outside |= not inside
+                verdict = f"{'inside' if inside else 'OUTSIDE'} {band.low:g} to {band.high:g}"
+            lines.append(f"{run}: {band.what}: {value:.4g}, {verdict}")
+    return [
+        {
+            "number": f"{unit}.log",
+            "name": f"logs of the experiment of unit {unit} (no points; your teacher reads them)",
+            "score": 0,
+            "max_score": 0,
+            "status": "failed" if outside else "passed",
+            "output": "\n".join(lines),
+            "visibility": "visible",
+        }
+    ]
+
+
+def leaderboard(folder: Path) -> list[dict]:
+    """Unit 9: the mean of the compositional score over the runs own-*, of three seeds at least."""
+    values = []
+    for run in sorted(folder.glob("runs/own-*")):
+        try:
+            values.append(read_score(run, "compositional mean"))
+        except DAMAGED:
+            continue
+    values = [value for value in values if isinstance(value, float) and 0 <= value <= 100]
+    if len(values) < 3:
+        return []
+    return [{"name": "composition, mean of seeds", "value": round(sum(values) / len(values), 1)}]

@@ -1,0 +1,290 @@
+"""The course in the forms of nbgrader, otter and GitHub Classroom.
+
+nbgrader and otter take notebooks. A notebook has the text of a unit, one cell for each hole, and a
+cell that asks course.notebook.check for the verdict. The hole's body stands between `# BEGIN
+SOLUTION` and `# END SOLUTION`, which both programs take out.
+"""
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+from . import handout, written
+from .holes import HERE, CourseError, Task, find, first_line, header_end, source_of
+from .notebook import name_in_notebook
+
+ROOT = HERE.parent.parent
+
+BEFORE = """\
+# The project, and `check`. {note}
+import sys
+
+sys.path[:0] = [".", "course/reference"]
+{imports}
+from course.notebook import check
+"""
+
+
+# --------------------------------------------------------------------------------------------------
+# Cells.
+
+
+def cell(kind: str, text: str, number: int, metadata: dict | None = None) -> dict:
+    """A cell of a notebook, format 4.5. kind: code, markdown or raw."""
+    made = {
+        "cell_type": kind,
+        "id": f"cell-{number}",
+        "metadata": metadata or {},
+        "source": text.rstrip("\n"),
+    }
+    return made | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+
+
+def notebook(cells: list[tuple]) -> str:
+    """A notebook of (kind, text) or (kind, text, metadata)."""
+    contents = {
+        "cells": [cell(one[0], one[1], i, *one[2:]) for i, one in enumerate(cells)],
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return json.dumps(contents, indent=1) + "\n"
+
+
+def solution_cell(task: Task) -> str:
+    """The hole as a function of the notebook, with its body between the two marks."""
+    source = source_of(ROOT, task.file)
+    lines = source.splitlines()
+    node = find(source, task.name)
+    name = name_in_notebook(task)
+    if "[" in task.name:
+        segment = lines[node.lineno - 1 : node.end_lineno]
+        segment[0] = segment[0][node.col_offset :]
+        text = "\n".join([f"{name} = {segment[0]}", *(line[4:] for line in segment[1:])])
+        # The whole assignment is taken out, so a comment says what it looks like.
+        arguments = ", ".join(f"{keyword.arg}=..." for keyword in node.keywords)
+        hint = f"# {name} = {ast.unparse(node.func)}({arguments})"
+        return f"{hint}\n# BEGIN SOLUTION\n{text}\n# END SOLUTION\n"
+    # Decorators and lines of a method lose the indent of the class.
+    start, end = first_line(node), header_end(node)
+    taken = [line[node.col_offset :] for line in lines[start - 1 : node.end_lineno]]
+    header, body = taken[: end - start + 1], taken[end - start + 1 :]
+    short = task.name.split(".")[-1]
+    header = [line.replace(f"def {short}(", f"def {name}(", 1) for line in header]
+    marks = ["    # BEGIN SOLUTION", *body, "    # END SOLUTION"]
+    return "\n".join([*header, *marks]) + "\n"
+
+
+def before(tasks: list[Task]) -> str:
+    modules = sorted({task.module for task in tasks if task.file != "own.py"})
+    imports = [f"from {module} import *  # noqa: F403" for module in modules]
+    if any(task.file == "own.py" for task in tasks):
+        imports += ["import lift", "import torch", "from dataclasses import replace"]
+        imports += ["from torch import Tensor, nn"]
+    note = "Names of the project are those of its finished code."
+    return BEFORE.format(note=note, imports="\n".join(imports))
+
+
+def words_of(task: Task) -> str:
+    where = f"`{task.name}` of `{task.file}`, {task.points} points."
+    name = name_in_notebook(task)
+    if name != task.name:
+        where += f" Here it is called `{name}`."
+    return f"### Task {task.id}\n\n{where}"
+
+
+def hidden_text(task: Task) -> str:
+    """The file of hidden tests as a string of the notebook's cell; HIDDEN names the task's own."""
+    text = (HERE / "tests" / f"hidden_unit{task.unit}.py").read_text()
+    if "'''" in text:
+        raise CourseError(f"hidden_unit{task.unit}.py holds three single quotes")
+    return f"r'''{text}\n\nHIDDEN = {list(task.hidden)}\n'''"
+
+
+def files_beside(target: Path, unit: int, tasks: list[Task], seed: int) -> str:
+    """Put the grader and the figures beside a notebook -> the unit's text, with these figures."""
+    from .make import write_grader  # make imports this module
+
+    write_grader(target / "course", tasks, hidden=False)
+    text = handout.unit_text(unit, tasks, seed)
+    for name in handout.figures_of(text):
+        (target / "figures").mkdir(exist_ok=True)
+        shutil.copyfile(handout.FIGURES / name, target / "figures" / name)
+    return text.replace("](../figures/", "](figures/")
+
+
+# --------------------------------------------------------------------------------------------------
+# nbgrader: metadata of version 3. Folders course/source/ASSIGNMENT/NOTEBOOK.ipynb.
+
+
+def metadata(grade_id: str, points: int | None = None, **switches: bool) -> dict:
+    """What nbgrader keeps of a cell: grade, solution, locked, task, and points where it is graded."""
+    made = {"schema_version": 3, "grade_id": grade_id}
+    for name in ("grade", "solution", "locked", "task"):
+        made[name] = switches.get(name, False)
+    return {"nbgrader": made | ({"points": points} if points is not None else {})}
+
+
+def write_nbgrader(target: Path, tasks: list[Task], seed: int) -> None:
+    """A course folder: nbgrader_config.py and source/unitN/unitN.ipynb."""
+    target.mkdir(parents=True)
+    (target / "nbgrader_config.py").write_text(
+        'c = get_config()\nc.CourseDirectory.course_id = "contrast"\n'
+        "c.ExecutePreprocessor.timeout = 300\n"
+    )
+    for unit in sorted({task.unit for task in tasks}):
+        here = [task for task in tasks if task.unit == unit]
+        folder = target / "source" / f"unit{unit}"
+        folder.mkdir(parents=True)
+        text = files_beside(folder, unit, here, seed)
+        question = written.question_for(unit, seed)
+        locked = {"locked": True}
+        cells = [
+            ("markdown", text, metadata("text", **locked)),
+            ("code", before(here), metadata("before", **locked)),
+        ]
+        for task in here:
+            name = task.id.replace(".", "-")
+            asks = (
+                f'check("{task.id}")\n# BEGIN HIDDEN TESTS\n'
+                f'check("{task.id}", hidden={hidden_text(task)})\n# END HIDDEN TESTS\n'
+            )
+            cells += [
+                ("markdown", words_of(task), metadata(f"words-{name}", **locked)),
+                ("code", solution_cell(task), metadata(f"task-{name}", solution=True)),
+                ("code", asks, metadata(f"test-{name}", task.points, grade=True, **locked)),
+            ]
+        cells += [
+            ("markdown", f"### The written question\n\n{question['question']}"),
+            (
+                "markdown",
+                f"### BEGIN SOLUTION\n{question['answer']}\n### END SOLUTION",
+                metadata("answer", question["points"], grade=True, solution=True),
+            ),
+        ]
+        (folder / f"unit{unit}.ipynb").write_text(notebook(cells))
+
+
+# --------------------------------------------------------------------------------------------------
+# otter: raw cells mark what is what; tests raise exceptions.
+
+
+def write_otter(target: Path, tasks: list[Task], seed: int) -> None:
+    """One folder for each unit, with a master notebook for `otter assign`."""
+    for unit in sorted({task.unit for task in tasks}):
+        here = [task for task in tasks if task.unit == unit]
+        folder = target / f"unit{unit}"
+        folder.mkdir(parents=True)
+        text = files_beside(folder, unit, here, seed)
+        shutil.copyfile(ROOT / "requirements.txt", folder / "requirements.txt")
+        question = written.question_for(unit, seed)
+        files = sorted(
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "requirements.txt"
+        )
+        config = [
+            "# ASSIGNMENT CONFIG",
+            f"name: unit{unit}",
+            "requirements: requirements.txt",
+            "export_cell: false",
+            "tests:",
+            "    ok_format: false",
+            "files:",
+            *(f"    - {name}" for name in files),
+        ]
+        cells = [("raw", "\n".join(config)), ("markdown", text), ("code", before(here))]
+        for task in here:
+            name = f"task_{task.id.replace('.', '_')}"
+            visible = f'def test_{name}(check):\n    check("{task.id}")\n'
+            hidden = (
+                f"# HIDDEN\ndef test_{name}_hidden(check):\n"
+                f'    check("{task.id}", hidden={hidden_text(task)})\n'
+            )
+            cells += [
+                ("raw", f"# BEGIN QUESTION\nname: {name}\npoints: {task.points}"),
+                ("markdown", words_of(task)),
+                ("raw", "# BEGIN SOLUTION"),
+                ("code", solution_cell(task)),
+                ("raw", "# END SOLUTION"),
+                ("raw", "# BEGIN TESTS"),
+                ("code", visible),
+                ("code", hidden),
+                ("raw", "# END TESTS"),
+                ("raw", "# END QUESTION"),
+            ]
+        cells += [
+            ("raw", f"# BEGIN QUESTION\nname: answer\nmanual: true\npoints: {question['points']}"),
+            ("markdown", f"### The written question\n\n{question['question']}"),
+            ("raw", "# BEGIN SOLUTION"),
+            ("markdown", question["answer"]),
+            ("raw", "# END SOLUTION"),
+            ("raw", "# END QUESTION"),
+        ]
+        (folder / f"unit{unit}.ipynb").write_text(notebook(cells))
+
+
+# --------------------------------------------------------------------------------------------------
+# GitHub Classroom: the student's folder as a template repository, and one step for each task.
+
+
+def write_classroom(target: Path, student: Path, tasks: list[Task]) -> None:
+    """A template repository: student/ with .github/workflows/classroom.yml."""
+    shutil.copytree(student, target)
+    steps, ids = [], []
+    for task in tasks:
+        name = f"task-{task.id.replace('.', '-')}"
+        ids.append(name)
+        steps += [
+            f"      - name: {task.id} {task.name}",
+            f"        id: {name}",
+            "        uses: classroom-resources/autograding-command-grader@v1",
+            "        with:",
+            f'          test-name: "{task.id} {task.name}"',
+            f'          command: "make check UNIT={task.unit} TASK={task.id}"',
+            "          timeout: 5",
+            f"          max-score: {task.points}",
+        ]
+    results = [
+        f"          {name.upper().replace('-', '_')}_RESULTS: "
+        f'"${{{{steps.{name}.outputs.result}}}}"'
+        for name in ids
+    ]
+    flow = [
+        "# One step for each task, with its points. The tests are those that students have.",
+        "name: Autograding Tests",
+        "on: [push, workflow_dispatch]",
+        "",
+        "permissions:",
+        "  checks: write",
+        "  actions: read",
+        "  contents: read",
+        "",
+        "jobs:",
+        "  run-autograding-tests:",
+        "    runs-on: ubuntu-latest",
+        "    timeout-minutes: 20",
+        "    if: github.actor != 'github-classroom[bot]'",
+        "    steps:",
+        "      - uses: actions/checkout@v5",
+        "      - uses: actions/setup-python@v6",
+        "        with:",
+        '          python-version: "3.11"',
+        "      - run: make setup",
+        "        env:",
+        "          PIP_FLAGS: --extra-index-url https://download.pytorch.org/whl/cpu",
+        *steps,
+        "      - name: report",
+        "        uses: classroom-resources/autograding-grading-reporter@v1",
+        "        env:",
+        *results,
+        "        with:",
+        f"          runners: {','.join(ids)}",
+    ]
+    path = target / ".github/workflows/classroom.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join(flow) + "\n")

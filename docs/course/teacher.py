@@ -1,0 +1,159 @@
+"""What only the teacher gets: how to use the course, rubric, bands, answers, wrong answers."""
+
+import json
+from pathlib import Path
+
+from . import written
+from .experiments import read_bands
+from .holes import HERE, Task
+from .mutants import MUTANTS
+
+README = """# For the teacher
+
+## On day one
+
+1. Hand out `student/` (as a zip, or as a repository).
+2. Choose how to grade:
+   - **Gradescope**: a programming assignment; upload `gradescope.zip`. The default limits are enough: 768 MB,
+     half a core, 10 minutes. `setup.sh` installs Python 3.11 and PyTorch for the CPU when the image is built; grading
+     needs no network. Add the points of logs and answers by hand, as a rubric on the same submission.
+   - **GitHub Classroom**: make a template repository of `classroom/`.
+   - **nbgrader**: `nbgrader/` is a course folder; `nbgrader generate_assignment unit1` and so on.
+   - **otter**: `otter assign otter/unit1/unit1.ipynb dist/unit1`.
+3. Read `rubric.md`. Run the experiments of your units once on your own machine (`bands.md` has the commands).
+
+A unit is worth 20 points: 10 for code, which the grader gives, 5 for measured numbers with their logs, and 5 for the
+written answer, which you give.
+
+## What is protected, and how
+
+- **A task's points are given when all its tests hold.** The tested file is the reference with the student's function in
+  the place of ours. So nothing else in the submission counts, and one mistake costs one task.
+- **The student's code runs in another process than the tests.** It gets arguments and gives numbers back, as JSON. The
+  tests compare these numbers where no line of the student's ever runs. So a print of results, `sys.exit(0)`, a patched
+  `torch.allclose`, a deleted or rewritten test, or a walk up the stack changes no verdict.
+- **results.json** has 0 points before anything is read, and is written again after every test, by the grader's process.
+- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 640 MB of data, 10 MB for a file. After a test that
+  ran out of time the others of its task do not run. After 500 seconds everything stops.
+- **Another user**: where the grader is root, as on Gradescope, the student's processes are a user that owns nothing.
+  They cannot write results.json, and cannot read the hidden tests or kill the grader.
+
+## What is not protected
+
+- The solutions are public. Whoever pastes the reference passes. That is why the code is half of the points.
+- A function may look at its arguments and give back known numbers, test by test. That is harder than the task.
+- Where the grader is not root (GitHub Classroom, a laptop), the student's process is the same user. It can read the hidden
+  tests, kill the grader, or overwrite results.json after it has ended.
+- In the forms of nbgrader and otter the notebook runs in one kernel, and the cells that ask for a verdict run in it. A student
+  can replace the function `check` there. The verdict itself comes from the isolated processes, but the kernel is trusted to pass it on. If
+  it matters, grade with `python -m course.grade`.
+- In unit 9 the row is trained where the student's code is, so "64 pairs by heart" is what that process says.
+- Logs are what students say they are. Ask for commands and seeds, and run the best of the leaderboard again.
+
+## If something goes wrong
+
+`python -m course.grade --submission DIR --results results.json` in the unzipped `gradescope.zip` grades a
+submission anywhere. `make course-check` in the repository shows that the reference gets all points, an empty submission
+none, and that each wrong answer of `mutants.md` is caught.
+"""
+
+
+def rubric(tasks: list[Task], seed: int) -> str:
+    lines = ["# Rubric", ""]
+    for unit in sorted({task.unit for task in tasks}):
+        here = [task for task in tasks if task.unit == unit]
+        question = written.question_for(unit, seed)
+        lines += [
+            f"## Unit {unit}",
+            "",
+            "| part | points | given by |",
+            "|---|---|---|",
+            *(f"| {task.id} `{task.name}` | {task.points} | the grader |" for task in here),
+            "| measured numbers, with commands, seeds and logs | 5 | you |",
+            f"| the written answer ({question['id']}) | {question['points']} | you |",
+            "",
+            "Measured numbers: 2 for logs that are there and belong to the commands; 2 for a table with the numbers and",
+            "the spread; 1 for a sentence on what surprised, or on a number outside its band.",
+            "",
+            "The written answer:",
+            "",
+            *(f"- {line}" for line in question["rubric"]),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def bands(units: list[int]) -> str:
+    lines = ["# Bands of the experiments", ""]
+    lines += [
+        "A band is the mean of our seeds and three standard deviations to each side, but at least two points where a score",
+        "is in %. With three seeds the deviation is not known well itself.",
+        "",
+    ]
+    for unit in units:
+        lines += [f"## Unit {unit}", ""]
+        for band in read_bands(unit):
+            lines += [f"**{band.what}**", "", *(f"    {command}" for command in band.commands), ""]
+            if band.measured:
+                values = ", ".join(f"{value:g}" for value in band.values)
+                seeds = ", ".join(map(str, band.seeds))
+                lines.append(
+                    f"Seeds {seeds}: {values}; mean {band.mean:.4g}, spread {round(band.spread, 3):g}; band "
+                    f"{band.low:g} to {band.high:g} ({band.log})."
+                )
+                if band.wrong:
+                    lines.append(f"A wrong solution: {band.wrong}.")
+            else:
+                lines.append("Not measured yet: no three seeds of exactly these commands.")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def answers(units: list[int], seed: int) -> str:
+    """All written questions of the units, with the seed's numbers; the one of the hand-out first."""
+    lines = [f"# Written questions and answers, seed {seed}", ""]
+    for unit in units:
+        chosen = written.question_for(unit, seed)["id"]
+        questions = [q for q in written.read_questions() if q["unit"] == unit]
+        for question in sorted(questions, key=lambda q: q["id"] != chosen):
+            shown = written.filled(question, seed)
+            note = ", in this hand-out" if question["id"] == chosen else ""
+            lines += [
+                f"## {shown['id']} ({shown['points']} points{note})",
+                "",
+                shown["question"],
+                "",
+            ]
+            lines += [
+                f"**Answer.** {shown['answer']}",
+                "",
+                *(f"- {x}" for x in shown["rubric"]),
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def mutants(tasks: list[Task]) -> str:
+    lines = ["# Wrong answers that the tests catch", "", "| task | function | wrong answer |"]
+    lines.append("|---|---|---|")
+    for task in tasks:
+        for mutant in MUTANTS:
+            if mutant.task == task.id:
+                lines.append(f"| {task.id} | `{task.name}` | {mutant.wrong} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(target: Path, tasks: list[Task], seed: int) -> None:
+    units = sorted({task.unit for task in tasks})
+    target.mkdir(parents=True)
+    pages = {
+        "README.md": README,
+        "rubric.md": rubric(tasks, seed),
+        "bands.md": bands(units),
+        "answers.md": answers(units, seed),
+        "mutants.md": mutants(tasks),
+        "bands.toml": (HERE / "bands.toml").read_text(),
+        "tasks.json": json.dumps([vars(task) for task in tasks], indent=1) + "\n",
+    }
+    for name, text in pages.items():
+        (target / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,160 @@
+"""Unit 3, the frozen language model: the tests that only the grader has."""
+
+import math
+
+import torch
+
+import llm_text
+from llm_text import Attention, RMSNorm
+
+from ..student import differ, holds, refuses, same
+from .models import angles, config, filled
+from .numbers import normal
+from .test_unit3 import TOO_MANY, cone, covariance
+
+# ---- RMSNorm
+
+
+def test_rms_norm_of_small_numbers(student):
+    """eps stands inside the root, so zeros stay zeros and small vectors stay small"""
+    norm = RMSNorm(4, 1e-2)
+    found = student.llm_text.RMSNorm.forward(norm, torch.full((1, 4), 0.1))
+    same(found, torch.full((1, 4), 0.1 / math.sqrt(0.02)), "x / sqrt(0.01 + eps), eps = 0.01")
+    zeros = student.llm_text.RMSNorm.forward(norm, torch.zeros(1, 4))
+    same(zeros, torch.zeros(1, 4), "zeros stay zeros, and no NaN")
+
+
+def test_rms_norm_divides_in_float32(student):
+    """bfloat16 goes in and out, and the mean square is that of float32"""
+    norm, x = RMSNorm(64, 1e-6).bfloat16(), normal(3, 64, seed=31).bfloat16()
+    found = student.llm_text.RMSNorm.forward(norm, x)
+    exact = x.float() / x.float().pow(2).mean(-1, keepdim=True).sqrt()
+    holds(getattr(found, "sent_as", "") == "bfloat16", "the result should have the input's dtype")
+    # A number between two of bfloat16 may go to the other one on another processor: a few may differ.
+    off = (found - exact.bfloat16().float()).abs() > 1e-6
+    holds(off.float().mean() < 0.05, f"{int(off.sum())} of {off.numel()} differ from float32's")
+
+
+# ---- rotary position embedding
+
+
+def test_rotate_all_heads(student):
+    """A whole batch of heads, each pair of elements by itself"""
+    x = normal(2, 3, 5, 8, seed=32)
+    cos, sin = angles(5, 8)
+    complex_x = torch.complex(x[..., :4], x[..., 4:])
+    turned = complex_x * torch.complex(cos[:, :4], sin[:, :4])
+    wanted = torch.cat([turned.real, turned.imag], dim=-1)
+    same(student.llm_text.rotate(x, cos, sin), wanted, "multiply by e^(i a) as complex numbers")
+
+
+# ---- grouped-query attention
+
+
+def naive(module: Attention, x: torch.Tensor, cos, sin, visible) -> torch.Tensor:
+    """Attention with one loop for each head, each query and each key."""
+    B, L, _ = x.shape
+    per_kv = module.heads // module.kv_heads
+    q, k, v = (
+        getattr(module, f"{name}_proj")(x).view(B, L, -1, module.head_dim).transpose(1, 2)
+        for name in "qkv"
+    )
+    q = llm_text.rotate(module.q_norm(q), cos, sin)
+    k = llm_text.rotate(module.k_norm(k), cos, sin)
+    out = torch.zeros(B, L, module.heads * module.head_dim)
+    for h in range(module.heads):
+        g = h // per_kv
+        scores = q[:, h] @ k[:, g].mT / math.sqrt(module.head_dim)
+        if visible is None:
+            hidden = torch.ones(L, L, dtype=torch.bool).triu(1)
+        else:
+            hidden = ~visible[:, 0].expand(B, L, L)
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+        out[..., h * module.head_dim : (h + 1) * module.head_dim] = weights @ v[:, g]
+    return module.o_proj(out)
+
+
+@torch.no_grad()
+def test_attention_against_loops(student):
+    """Causal and with a mask, it equals attention written with loops"""
+    visible = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()[:, None, None, :]
+    for kv_heads in (1, 2, 4):
+        module, x = filled(Attention(config(kv_heads)), seed=33), normal(2, 5, 32, seed=34)
+        for mask in (None, visible):
+            found = student.llm_text.Attention.forward(module, x, *angles(5, 8), mask)
+            wanted = naive(module, x, *angles(5, 8), mask)
+            kind = "causal" if mask is None else "masked"
+            same(found, wanted, f"{kind} attention of 4 heads with {kv_heads} of keys", atol=2e-4)
+
+
+@torch.no_grad()
+def test_attention_norms_queries_and_keys(student):
+    """Where there are norms of queries and keys (Qwen3), they are applied before turning"""
+    module, x = filled(Attention(config(qk_norm=True)), seed=35), normal(1, 5, 32, seed=36)
+    found = student.llm_text.Attention.forward(module, x, *angles(5, 8), None)
+    same(found, naive(module, x, *angles(5, 8), None), "with q_norm and k_norm", atol=2e-4)
+
+
+# ---- pooling
+
+
+def test_mean_token_in_half_precision(student):
+    """The mean of 200 bfloat16 states is computed in float32"""
+    h = (normal(1, 200, 4, seed=37) + 3).bfloat16()
+    mask = torch.ones(1, 200, dtype=torch.bool)
+    found = student.llm_text.mean_token(h, mask)
+    same(found, h[:, 1:].float().mean(1), "the sum must be in float32", atol=1e-3)
+
+
+def test_last_token_of_each_caption(student):
+    """Captions of every length from 1 to 6"""
+    h = normal(6, 6, 4, seed=38)
+    mask = torch.arange(6) < torch.arange(1, 7)[:, None]
+    found = student.llm_text.last_token(h, mask)
+    same(found, h[torch.arange(6), torch.arange(6)], "caption i has i + 1 tokens")
+    half = student.llm_text.last_token(h.bfloat16(), mask)
+    holds(getattr(half, "sent_as", "") == "float32", "the vector should be float32")
+
+
+# ---- whitening
+
+
+def test_whitening_of_every_power(student):
+    """The variances are sigma^(2 - 2a) for the powers 0, 1/2 and 1; the default is 1/2"""
+    x = cone(80, seed=41)
+    sigma = torch.linalg.eigvalsh(covariance(x)).flip(0)[:5].sqrt()
+    for power in (0.0, 0.5, 1.0):
+        mean, matrix = student.llm_text.whitening(x, 5, power)
+        found = covariance((x - mean) @ matrix).diagonal()
+        same(found, sigma ** (2 - 2 * power), f"the variances at power {power}", atol=0.02)
+    default = student.llm_text.whitening(x, 5)[1]
+    half = student.llm_text.whitening(x, 5, 0.5)[1]
+    same(default.abs(), half.abs(), "the power that is not given is 1/2", atol=1e-3)
+
+
+def test_whitening_of_two_halves(student):
+    """The statistics are those of all captions, however different the two halves are"""
+    x = torch.cat([cone(40, seed=42), 3 * cone(40, seed=43)])
+    mean, matrix = student.llm_text.whitening(x, 4, 1.0)
+    t = (x - mean) @ matrix
+    same(covariance(t), torch.eye(4), "whitening was fitted on a part of the captions", atol=5e-3)
+    other = (cone(40, seed=42) - mean) @ matrix
+    differ(covariance(other), torch.eye(4), "the covariance of a part", by=0.05)
+
+
+def test_whitening_with_the_scatter_within(student):
+    """With `within` the result is that of the reference"""
+    x = cone(80, seed=44)
+    within = covariance(cone(50, seed=45))
+    mean, matrix = student.llm_text.whitening(x, 3, 0.0, within)
+    ours_mean, ours = llm_text.whitening(x, 3, 0.0, within)
+    found, wanted = (x - mean) @ matrix, (x - ours_mean) @ ours
+    # The sign of a direction is free, so products are compared.
+    scale = float((wanted @ wanted.T).abs().max())
+    same(found @ found.T / scale, wanted @ wanted.T / scale, "scalar products, over the largest")
+
+
+def test_whitening_refuses_an_empty_direction(student):
+    """Captions that vary in two directions only cannot be whitened to three"""
+    x = normal(40, 2, seed=46) @ normal(2, 6, seed=47)
+    refuses(student.llm_text.whitening, x, 3, why=TOO_MANY)

@@ -1,0 +1,109 @@
+"""Unit 5, the loop: the tests that only the grader has."""
+
+import math
+
+import torch
+from torch import nn
+
+from ..student import after, differ, holds, refuses, same
+from .numbers import normal
+from .test_unit5 import CFG, batches, checkpoint_after, crops, fresh, rates, sides_of
+
+
+def test_schedule_of_a_long_run(student):
+    """1,000 steps with 60 of warm-up, and a run of one step"""
+    found = rates(student, 1000, warmup=60, lr=2e-3)
+    wanted = [2e-3 * (step + 1) / 60 for step in range(60)]
+    wanted += [1e-3 * (1 + math.cos(math.pi * (step - 60) / 940)) for step in range(60, 1001)]
+    same(found, wanted, "the whole list of rates", atol=1e-7)
+    same(rates(student, 1, warmup=500)[0], 1.0, "a run of one step has no warm-up")
+
+
+def test_crops_of_everything(student):
+    """With smallest 1 nothing is cut off but what the shape takes"""
+    draws = torch.rand(4, 3, generator=torch.Generator().manual_seed(5))
+    images = normal(3, 3, 16, 16, seed=21)
+    found = student.data.images.pixels.random_crops(images, 1.0, draws)
+    same(found, images, "the whole image is kept, whatever ratio was drawn", atol=1e-4)
+
+
+def test_crops_are_spread_evenly(student):
+    """Areas are even between smallest and 1; x and y do not go together"""
+    cropped = crops(student, 400, 0.2, seed=6)
+    width, height = sides_of(cropped)
+    area = width * height
+    same(area.mean(), 0.6, "the mean area of crops of 0.2 to 1", atol=0.05)
+    x, y = (cropped[:, colour, 15:17, 15:17].mean((1, 2)) for colour in (0, 1))
+    together = torch.corrcoef(torch.stack([x, y]))[0, 1]
+    holds(abs(together) < 0.25, f"places along x and y go together ({float(together):.2f})")
+    middle = torch.corrcoef(torch.stack([x, area]))[0, 1]
+    holds(abs(middle) < 0.25, "the place goes together with the area")
+
+
+def test_crops_have_both_shapes(student):
+    """Wide crops are as many as high ones"""
+    width, height = sides_of(crops(student, 300, 0.2, seed=7))
+    share = (width > height).float().mean()
+    holds(0.35 < share < 0.65, f"{float(share):.0%} of the crops are wider than high")
+
+
+def test_epochs_of_a_large_set(student):
+    """Draws and orders of neighbouring epochs and seeds have nothing in common"""
+    epoch = student.data.batches.Batches.epoch
+    order, draws = epoch(batches(500), 0)
+    for other_order, other_draws in (epoch(batches(500), 1), epoch(batches(500, seed=1), 0)):
+        differ(order, other_order, "the same order")
+        together = torch.corrcoef(torch.stack([draws, other_draws]))[0, 1]
+        holds(abs(together) < 0.2, "the numbers that draw captions are alike")
+    differ(
+        epoch(batches(500), 1)[0],
+        epoch(batches(500, seed=1), 0)[0],
+        "seed 0, epoch 1 is the epoch 0 of seed 1: seed and number are mixed up",
+    )
+    same(draws.mean(), 0.5, "the mean of numbers in [0, 1)", atol=0.06)
+
+
+def test_choose_of_one_caption(student):
+    """One caption is taken whatever long_share says; the share may be 0 or 1"""
+    choose = student.data.batches.Batches.choose
+    for share in (None, 0.3):
+        found = choose(batches(long_share=share), torch.tensor([4]), 0.99)
+        same(int(found), 4, f"one caption, long_share {share}")
+    same(int(choose(batches(long_share=1.0), torch.tensor([4, 5]), 0.99)), 5, "always the longest")
+    same(int(choose(batches(long_share=0.0), torch.tensor([4, 5]), 0.0)), 4, "never the longest")
+
+
+def test_duplicates_of_many(student):
+    """Captions that an image has but that were not drawn, and equal images"""
+    captions = [torch.tensor(c) for c in ([0, 1, 2], [3, 2], [4], [5], [1])]
+    drawn, digests = torch.tensor([0, 3, 4, 5, 1]), torch.tensor([1, 2, 3, 3, 4])
+    found = student.data.batches.find_duplicates(captions, drawn, digests)
+    wanted = torch.eye(5)
+    for i, j in ((0, 4), (2, 3)):
+        wanted[i, j] = wanted[j, i] = 1
+    same(
+        found,
+        wanted,
+        "image 0 has the caption drawn for image 4; images 2 and 3 are equal; "
+        "images 0 and 1 share a caption that was drawn for neither",
+    )
+
+
+def test_settings_do_not_come_from_the_checkpoint(student):
+    """The groups' rate and decay are those of the new optimizer"""
+    model, optimizer = fresh()
+    optimizer.param_groups[0]["weight_decay"] = 0.123
+    args = (checkpoint_after(3), CFG, model, optimizer, "the same", 6)
+    _, found = after(student.train.go_on, *args)
+    same(found[3]["groups"][0]["weight_decay"], 0.123, "the configuration decides the groups")
+    steps = [float(moments["step"]) for moments in found[3]["moments"].values()]
+    same(steps, [3.0, 3.0], "AdamW has counted three steps")
+
+
+def test_resume_refuses_damaged_weights(student):
+    """Weights of another shape raise BadInput"""
+    checkpoint = checkpoint_after(3)
+    model = nn.Linear(4, 5)
+    optimizer = torch.optim.AdamW(model.parameters())
+    why = "the checkpoint's weights are (3, 4), the model's (5, 4)"
+    refuses(student.train.go_on, checkpoint, CFG, model, optimizer, "the same", 6, why=why)

@@ -1,0 +1,159 @@
+"""Unit 2, the vision transformer: the tests that students have."""
+
+import torch
+import torch.nn.functional as F
+
+from vit import Attention, Block, PatchEmbed, ViT
+
+from ..student import differ, holds, same
+from .models import filled
+from .numbers import normal
+
+# ---- patches
+
+
+def test_patches_of_two_colours(student):
+    """An image of four patches: each patch becomes one row, in reading order"""
+    embed = PatchEmbed(2, 12)
+    embed.proj.weight.data, embed.proj.bias.data = torch.eye(12), torch.zeros(12)
+    image = torch.zeros(1, 3, 4, 4)
+    for number, (i, j) in enumerate(((0, 0), (0, 2), (2, 0), (2, 2))):
+        image[:, :, i : i + 2, j : j + 2] = number + 1
+    found = student.vit.PatchEmbed.forward(embed, image)
+    wanted = torch.arange(1.0, 5.0).view(1, 4, 1).expand(1, 4, 12)
+    same(found, wanted, "patch 1 is top left, 2 top right, 3 bottom left, 4 bottom right")
+
+
+@torch.no_grad()
+def test_patches_are_a_strided_convolution(student):
+    """It equals a convolution whose stride is its kernel"""
+    embed, images = filled(PatchEmbed(4, 10), seed=1), normal(2, 3, 12, 12, seed=2)
+    kernel = embed.proj.weight.view(10, 3, 4, 4)
+    wanted = F.conv2d(images, kernel, embed.proj.bias, stride=4).flatten(2).mT
+    found = student.vit.PatchEmbed.forward(embed, images)
+    same(
+        found,
+        wanted,
+        "the 3 p p numbers of a patch stand in another order than in the weights: colour first, "
+        "then the row in the patch, then the column",
+    )
+
+
+# ---- attention
+
+
+def test_attention_of_equal_positions(student):
+    """Equal vectors attend equally: all outputs are equal"""
+    attention = filled(Attention(16, 4, causal=False), seed=3)
+    x = normal(1, 1, 16, seed=4).expand(1, 5, 16).contiguous()
+    found = student.vit.Attention.forward(attention, x)
+    same(found, found[:, :1].expand(1, 5, 16), "five equal positions give unequal outputs")
+
+
+def test_attention_follows_a_permutation(student):
+    """Permuting the positions permutes the outputs"""
+    attention, x = filled(Attention(16, 4, causal=False), seed=5), normal(2, 6, 16, seed=6)
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    one = student.vit.Attention.forward(attention, x)
+    other = student.vit.Attention.forward(attention, x[:, order])
+    same(other, one[:, order], "without `causal`, attention knows no order. Is a mask applied?")
+
+
+def test_attention_is_causal_when_asked(student):
+    """With `causal`, a later position never changes an earlier output"""
+    attention, x = filled(Attention(16, 4, causal=True), seed=7), normal(1, 6, 16, seed=8)
+    other = x.clone()
+    other[:, 3] += 1
+    one, two = (student.vit.Attention.forward(attention, each) for each in (x, other))
+    same(two[:, :3], one[:, :3], "position 3 was changed, and an earlier output changed, too")
+    differ(two[:, 5], one[:, 5], "position 3 was changed, and the output of position 5 stayed")
+
+
+def test_each_head_attends_by_itself(student):
+    """What one head reads changes nothing that another head gives"""
+    attention, x = filled(Attention(8, 2, causal=False), seed=9), normal(1, 5, 8, seed=10)
+    attention.proj.weight.data, attention.proj.bias.data = torch.eye(8), torch.zeros(8)
+    one = student.vit.Attention.forward(attention, x)
+    attention.qkv.weight.data[4:8] += 1.0  # queries of the second head
+    two = student.vit.Attention.forward(attention, x)
+    same(
+        two[..., :4],
+        one[..., :4],
+        "queries of head 1 were changed, and head 0 gives another output",
+    )
+    differ(two[..., 4:], one[..., 4:], "queries of head 1 were changed, and its output stayed")
+
+
+# ---- block
+
+
+def test_block_of_zeros_is_the_identity(student):
+    """If attention and MLP give zeros, the block gives back its input"""
+    block, x = filled(Block(16, 4), seed=11), normal(2, 5, 16, seed=12)
+    for layer in (block.attn.proj, block.mlp.fc2):
+        layer.weight.data.zero_()
+        layer.bias.data.zero_()
+    same(student.vit.Block.forward(block, x), x, "each part is ADDED to its input (residual)")
+
+
+def test_block_adds_the_mlp_of_the_norm(student):
+    """With attention switched off, it is x + mlp(norm2(x))"""
+    block, x = filled(Block(16, 4), seed=13), normal(2, 5, 16, seed=14)
+    block.attn.proj.weight.data.zero_()
+    block.attn.proj.bias.data.zero_()
+    found = student.vit.Block.forward(block, x)
+    h = F.layer_norm(x, (16,), block.norm2.weight, block.norm2.bias, 1e-6)
+    h = F.gelu(h @ block.mlp.fc1.weight.T + block.mlp.fc1.bias)
+    wanted = x + h @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
+    same(found, wanted.detach(), "the norm stands before the MLP, and the sum has no norm", 5e-4)
+
+
+# ---- the whole tower
+
+
+def test_vit_forgets_the_order_of_patches(student):
+    """Permuting the patches with their positions leaves the mean"""
+    tower, images = filled(ViT("micro/8", 32), seed=15, size=0.05), normal(2, 3, 32, 32, seed=16)
+    one = student.vit.ViT.forward(tower, images)
+    # Patches 0 and 5 change places, and so do their position vectors.
+    moved = images.clone()
+    moved[:, :, 0:8, 0:8], moved[:, :, 8:16, 8:16] = (
+        images[:, :, 8:16, 8:16],
+        images[:, :, 0:8, 0:8],
+    )
+    alone = student.vit.ViT.forward(tower, moved)
+    positions = tower.pos_embed.data.clone()
+    tower.pos_embed.data[:, [0, 5]] = positions[:, [5, 0]]
+    both = student.vit.ViT.forward(tower, moved)
+    same(both, one, "the output is the mean over patches, so their order cannot matter")
+    differ(alone, one, "two patches changed places and nothing changed: where are the positions?")
+
+
+def test_vit_reads_the_class_token(student):
+    """With a class token, its vector is the output"""
+    tower = filled(ViT("micro/16", 32, "tok"), seed=17, size=0.05)
+    images = normal(2, 3, 32, 32, seed=18)
+    found = student.vit.ViT.forward(tower, images)
+    same(found.shape[1:], [192], "one vector per image")
+    last = tower.blocks[-1]
+    for layer in (last.attn.proj, last.mlp.fc2):
+        layer.weight.data.zero_()
+    tower.blocks = tower.blocks[-1:]
+    found = student.vit.ViT.forward(tower, images)
+    same(
+        found[0],
+        found[1],
+        "here no block mixes positions, so the class token is the same for all images. It stands "
+        "first, and is read at the end",
+    )
+
+
+def test_vit_ends_with_a_norm(student):
+    """The norm comes before the mean over patches"""
+    tower, images = filled(ViT("micro/8", 16), seed=19, size=0.05), normal(2, 3, 16, 16, seed=20)
+    tower.norm.weight.data, tower.norm.bias.data = torch.zeros(128), torch.full((128,), 3.0)
+    found = student.vit.ViT.forward(tower, images)
+    same(
+        found, torch.full((2, 128), 3.0), "the last norm gives 3 everywhere here, so the mean is 3"
+    )
+    holds(tuple(found.shape) == (2, 128), "one vector per image")

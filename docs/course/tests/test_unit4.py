@@ -1,0 +1,179 @@
+"""Unit 4, the table of methods: the tests that students have."""
+
+import torch
+from torch import nn
+
+import lift
+
+from ..student import Student, after, get, holds, same, state
+from .models import filled
+from .numbers import normal
+
+SIZES = lift.Sizes(model="micro/16", image_size=32, embed_dim=16)
+
+
+def small(name: str, seed: int = 1) -> lift.TwoTower:
+    """A method of the reference whose text side is the vectors of a frozen language model."""
+    fitted = (normal(12, seed=seed), normal(12, 6, seed=seed + 1))
+    return lift.TwoTower(name, SIZES, fitted)
+
+
+# ---- is_in_part
+
+QUESTIONS = {
+    "visual": {"visual.patch_embed.proj.weight": True, "image_head.0.weight": False},
+    "text": {"text.blocks.0.attn.qkv.weight": True, "text_head.weight": False},
+    "text_head": {"text_head.weight": True, "text.ln_final.weight": False},
+    "logit_scale": {"logit_scale": True, "visual.pos_embed": False},
+    "norms": {"visual.norm.weight": True, "text.ln_final.bias": True, "visual.pos_embed": False},
+    "biases": {"visual.norm.bias": True, "logit_bias": True, "image_head.0.weight": False},
+    "adapters": {
+        "visual.blocks.0.adapter1.down.weight": True,
+        "text.llm.layers.3.adapter2.up.bias": True,
+        "visual.blocks.0.attn.proj.weight": False,
+    },
+}
+
+
+def test_parts_are_children(student):
+    """The five children of the model: visual, text, image_head, text_head, logit_scale"""
+    for part in ("visual", "text", "text_head", "logit_scale"):
+        for name, wanted in QUESTIONS[part].items():
+            found = student.lift.is_in_part(name, part)
+            same(found, wanted, f"is {name} in the part {part}? The first word of the name says so")
+
+
+def test_parts_are_kinds(student):
+    """The three kinds: norms, biases, adapters, in all children"""
+    for part in ("norms", "biases", "adapters"):
+        for name, wanted in QUESTIONS[part].items():
+            found = student.lift.is_in_part(name, part)
+            same(found, wanted, f"is {name} in the part {part}?")
+
+
+def test_some_parameters_go_with_others(student):
+    """logit_bias goes with logit_scale, label_head with image_head (GOES_WITH)"""
+    for name, part in (("logit_bias", "logit_scale"), ("label_head.weight", "image_head")):
+        same(student.lift.is_in_part(name, part), True, f"{name} goes with {part}: see GOES_WITH")
+        own = name.split(".")[0]
+        same(student.lift.is_in_part(name, own), False, f"{own} is no part of its own")
+
+
+# ---- TwoTower.train
+
+
+def test_frozen_parts_stay_in_eval_mode(student):
+    """In training only the parts with trained parameters are in training mode"""
+    model = small("lift")
+    model.text_head = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5)).requires_grad_(False)
+    _, (found, _) = after(student.lift.TwoTower.train, model, True)
+    for part in ("visual", "image_head"):
+        holds(part in found["training"], f"{part} is trained, so it should be in training mode")
+    holds(
+        "text_head.1" not in found["training"],
+        "text_head is frozen, but its dropout is in training mode: a frozen part would give other "
+        "numbers every time",
+    )
+
+
+def test_eval_mode_is_eval_mode(student):
+    """train(False) puts everything into eval mode"""
+    model = small("lift")
+    _, (found, _) = after(student.lift.TwoTower.train, model, False)
+    same(len(found["training"]), 0, f"still in training: {found['training'][:3]}")
+
+
+def test_train_gives_back_the_model(student):
+    """model.train() gives back the model, as in PyTorch"""
+    found = student.lift.TwoTower.train(small("lift"))
+    holds(getattr(found, "type", "") == "TwoTower", f"got {found!r}, not the model")
+
+
+# ---- parameter_groups
+
+
+def groups_of(student: Student, model: nn.Module, *args) -> list[dict]:
+    found = student.train.parameter_groups(model, *args)
+    holds(isinstance(found, list), f"got {found!r}, not a list of groups")
+    return found
+
+
+def where(groups: list[dict], parameter: torch.Tensor) -> list[int]:
+    """In which groups a parameter is, found by its numbers."""
+    return [
+        number
+        for number, group in enumerate(groups)
+        for other in group["params"]
+        if other.shape == parameter.shape and torch.equal(other, parameter)
+    ]
+
+
+def test_each_trained_parameter_is_in_the_optimizer_once(student):
+    """Every trained parameter is in one group, and no frozen one is"""
+    model = filled(small("lift"), seed=2)
+    model.visual.blocks[0].requires_grad_(False)
+    groups = groups_of(student, model, 0.2)
+    for name, parameter in model.named_parameters():
+        count = len(where(groups, parameter.detach()))
+        wanted = int(parameter.requires_grad)
+        kind = "trained" if wanted else "frozen"
+        same(count, wanted, f"{name} is {kind} and should be in so many groups")
+
+
+def test_only_matrices_decay(student):
+    """Weight decay for matrices; none for biases, norms, positions and the scale"""
+    model = filled(small("lift"), seed=3)
+    groups = groups_of(student, model, 0.2)
+    for name, parameter in model.named_parameters():
+        (number,) = where(groups, parameter.detach()) or (None,)
+        holds(number is not None, f"{name} is in no group")
+        found = groups[number].get("weight_decay")
+        wanted = 0.2 if parameter.ndim == 2 else 0.0
+        same(found, wanted, f"the weight_decay of {name}, which has {parameter.ndim} dimensions")
+
+
+def test_exactly_the_declared_parameters_change(student):
+    """After three steps with these groups, exactly the trained parameters have changed"""
+    model = filled(small("lift"), seed=6, size=0.05).train()
+    model.visual.blocks[1].requires_grad_(False)
+    ours = dict(model.named_parameters())
+    groups = []
+    for group in groups_of(student, model, 0.2):
+        taken = [p for p in ours.values() if where([group], p.detach())]
+        groups.append({"params": taken, "weight_decay": group["weight_decay"]})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    images, captions = normal(4, 3, 32, 32, seed=7), normal(4, 12, seed=8)
+    for _ in range(3):
+        optimizer.zero_grad()
+        lift.info_nce(**model(images, captions)).backward()
+        optimizer.step()
+    for name, tensor in model.state_dict().items():
+        is_trained = name in ours and ours[name].requires_grad
+        changed = not torch.equal(tensor, before[name])
+        kind = "trained, and stayed as it was" if is_trained else "frozen, and changed"
+        holds(changed == is_trained, f"{name} is {kind}")
+
+
+# ---- the row
+
+
+def test_row_of_lift(student):
+    """LIFT's row: a frozen text side, an image tower from scratch, InfoNCE"""
+    row = get(student.lift.METHODS)["lift"]
+    holds("..." not in row.values(), "the row is not filled in yet")
+    holds(row["image"] == "scratch", "the image tower is not pretrained")
+    holds(row["text"] == "lift.LLMVectors", f"the text tower is {row['text']}")
+    holds(row["loss"] == "lift.info_nce", f"the loss is {row['loss']}")
+    holds("text" not in row["trains"], "LIFT's text side is frozen")
+
+
+def test_model_of_the_row(student):
+    """The model that the row makes trains the image tower, its head and the scale"""
+    fitted = (normal(12, seed=4), normal(12, 6, seed=5))
+    model = student.lift.TwoTower("lift", SIZES, fitted)
+    children = {name.split(".")[0] for name in state(student, model)["trained"]}
+    holds(
+        children == {"visual", "image_head", "logit_scale"},
+        f"the model trains {', '.join(sorted(children))}",
+    )

@@ -1,0 +1,227 @@
+"""Unit 5, the loop: the tests that students have."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.batches import Batches
+from data.captions import DistinctCaptions
+
+from ..student import Student, after, differ, holds, refuses, same
+from .models import filled
+from .numbers import normal
+
+# ---- lr_at
+
+
+def rates(student: Student, total: int, warmup: int, lr: float = 1.0) -> list[float]:
+    cfg = SimpleNamespace(lr=lr, warmup=warmup)
+    return [student.train.lr_at(step, total, cfg) for step in range(total + 1)]
+
+
+def test_schedule_as_a_list(student):
+    """20 steps, 2 of warm-up: the list of rates"""
+    found = rates(student, 20, warmup=500)
+    wanted = [0.5, 1.0, 1.0, 0.9924, 0.9698, 0.933, 0.883, 0.8214, 0.75, 0.671, 0.5868]
+    wanted += [0.5, 0.4132, 0.329, 0.25, 0.1786, 0.117, 0.067, 0.0302, 0.0076, 0.0]
+    same(found, wanted, "warm-up takes a tenth of all steps at most, here 2", atol=1e-3)
+
+
+def test_schedule_without_warm_up(student):
+    """No warm-up: it starts at the peak and is at half in the middle"""
+    found = rates(student, 8, warmup=0, lr=0.4)
+    same([found[0], found[4], found[8]], [0.4, 0.2, 0.0], "step 0, step 4, step 8 of 8")
+
+
+# ---- random_crops
+
+
+def ramp(n: int, side: int = 32) -> torch.Tensor:
+    """Images whose first two colours say where a pixel is: x and y from -1 to 1."""
+    line = (torch.arange(side) + 0.5) / side * 2 - 1
+    images = torch.zeros(n, 3, side, side)
+    images[:, 0], images[:, 1] = line, line[:, None]
+    return images
+
+
+def crops(student: Student, n: int, smallest: float, seed: int) -> torch.Tensor:
+    draws = torch.rand(4, n, generator=torch.Generator().manual_seed(seed))
+    return student.data.images.pixels.random_crops(ramp(n), smallest, draws)
+
+
+def sides_of(cropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Width and height of each crop, as shares of the image's side, from the ramps' slopes."""
+    # The border is left out: there, pixels are repeated.
+    width = (cropped[:, 0, 16, 20] - cropped[:, 0, 16, 12]) * 32 / 8 / 2
+    height = (cropped[:, 1, 20, 16] - cropped[:, 1, 12, 16]) * 32 / 8 / 2
+    return width, height
+
+
+def test_crops_depend_on_the_draws_only(student):
+    """The same draws give the same crops, others give other crops"""
+    one, again, other = (crops(student, 4, 0.3, seed) for seed in (1, 1, 2))
+    same(tuple(one.shape), [4, 3, 32, 32], "the shape stays")
+    same(again, one, "the same draws gave other crops: all randomness must come from `draws`")
+    differ(other, one, "other draws gave the same crops")
+    differ(one[0], one[1], "two images of a batch were cropped alike")
+
+
+def test_crops_keep_the_smallest_share(student):
+    """The area is drawn from [smallest, 1], the shape from 3/4 to 4/3, and nothing is flipped"""
+    width, height = sides_of(crops(student, 200, 0.4, seed=3))
+    holds(bool((width > 0).all() and (height > 0).all()), "a crop is flipped")
+    area = width * height
+    holds(area.min() > 0.39, f"a crop keeps {float(area.min()):.2f} of the area, less than 0.4")
+    holds(
+        area.min() < 0.5, f"of 200 crops the smallest keeps {float(area.min()):.2f}, not near 0.4"
+    )
+    holds(area.max() > 0.85, f"of 200 crops the largest keeps {float(area.max()):.2f}, not near 1")
+    ratio = width / height
+    inside = ratio.min() > 0.74 and ratio.max() < 1.34
+    holds(inside, f"width / height goes from {float(ratio.min()):.2f} to {float(ratio.max()):.2f}")
+
+
+def test_crops_lie_inside(student):
+    """Every crop lies inside the image, and crops lie everywhere"""
+    cropped = crops(student, 200, 0.3, seed=4)
+    width, height = sides_of(cropped)
+    for colour, side, name in ((0, width, "x"), (1, height, "y")):
+        centre = cropped[:, colour, 15:17, 15:17].mean((1, 2))
+        reach = (centre.abs() + side).max()
+        holds(reach < 1.02, f"a crop reaches {float(reach):.2f} along {name}; the edge is at 1")
+        holds(
+            centre.min() < -0.15 and centre.max() > 0.15, f"all crops lie in the middle of {name}"
+        )
+
+
+# ---- batch order
+
+
+def batches(n: int = 20, seed: int = 0, long_share: float | None = None) -> Batches:
+    captions = DistinctCaptions([[f"image {i}"] for i in range(n)])
+    return Batches(
+        range(n),
+        captions,
+        None,
+        None,
+        batch_size=4,
+        seed=seed,
+        long_share=long_share,
+        device=torch.device("cpu"),
+    )
+
+
+def test_an_epoch_holds_each_image_once(student):
+    """The order is a permutation, and the numbers that draw captions lie in [0, 1)"""
+    order, draws = student.data.batches.Batches.epoch(batches(), 0)
+    same(order.sort().values, torch.arange(20), "each image once")
+    holds(len(draws) == 20 and draws.min() >= 0 and draws.max() < 1, "20 numbers in [0, 1)")
+    holds(len(draws.unique()) == 20, "each image has a number of its own")
+
+
+def test_an_epoch_is_a_function_of_seed_and_number(student):
+    """Whatever was asked before, epoch k of seed s is the same"""
+    epoch = student.data.batches.Batches.epoch
+    first = epoch(batches(), 3)[0]
+    np.random.seed(1)
+    same(epoch(batches(), 3)[0], first, "epoch 3 of seed 0, asked again in another object")
+    asked_before = batches()
+    asked_before.drawn_epoch, asked_before.drawn = 2, (np.arange(20), np.zeros(20))
+    same(epoch(asked_before, 3)[0], first, "epoch 3 of seed 0, asked after epoch 2")
+    differ(epoch(batches(), 4)[0], first, "epoch 4 has the same order as epoch 3")
+    differ(epoch(batches(seed=1), 3)[0], first, "seed 1 has the same order as seed 0")
+
+
+def test_choose_takes_all_captions_alike(student):
+    """Without long_share, [0, 1) is divided evenly among the captions"""
+    captions = torch.tensor([7, 8, 9, 6])
+    found = [
+        student.data.batches.Batches.choose(batches(), captions, draw)
+        for draw in (0.0, 0.24, 0.26, 0.5, 0.74, 0.76, 0.999)
+    ]
+    same([int(one) for one in found], [7, 7, 8, 9, 9, 6, 6], "draws 0 .24 .26 .5 .74 .76 .999")
+
+
+def test_choose_takes_the_longest_as_often_as_asked(student):
+    """With long_share 0.6 the last caption takes 60 %, and the others share the rest"""
+    object_, captions = batches(long_share=0.6), torch.tensor([7, 8, 9])
+    found = [
+        int(student.data.batches.Batches.choose(object_, captions, draw))
+        for draw in (0.0, 0.59, 0.61, 0.79, 0.81, 0.999)
+    ]
+    same(found, [9, 9, 7, 7, 8, 8], "draws 0 .59 .61 .79 .81 .999; the longest caption is the last")
+
+
+# ---- duplicates
+
+
+def test_duplicates_of_the_example(student):
+    """The example of the docstring: four images, two with one caption, two equal"""
+    captions = [torch.tensor(c) for c in ([0, 2], [1], [2], [3])]
+    found = student.data.batches.find_duplicates(
+        captions, torch.tensor([0, 1, 2, 3]), torch.tensor([11, 22, 33, 22])
+    )
+    wanted = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]])
+    same(found, wanted, "0 and 2 share a caption, 1 and 3 are the same image")
+
+
+# ---- resume
+
+
+def trained(steps: int, model: nn.Module, optimizer: torch.optim.Optimizer, start: int = 0) -> None:
+    for step in range(start, steps):
+        loss = (model(normal(8, 4, seed=100 + step)) - 1).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def fresh(seed: int = 7) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = filled(nn.Linear(4, 3), seed=seed)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.05)
+
+
+def checkpoint_after(steps: int) -> dict:
+    model, optimizer = fresh()
+    trained(steps, model, optimizer)
+    return {
+        "data_fingerprint": "the same",
+        "step": steps,
+        "model": copy.deepcopy(model.state_dict()),
+        "optimizer": copy.deepcopy(optimizer.state_dict()),
+    }
+
+
+CFG = SimpleNamespace(data="shapes", out="runs/example")
+
+
+def test_three_steps_and_three_are_six(student):
+    """3 steps, a checkpoint, 3 more steps equal 6 steps bit for bit"""
+    whole, optimizer = fresh()
+    trained(6, whole, optimizer)
+    model, optimizer = fresh(seed=8)  # another start: everything must come from the checkpoint
+    args = (checkpoint_after(3), CFG, model, optimizer, "the same", 6)
+    start, found = after(student.train.go_on, *args)
+    same(start, 3, "the step to go on with")
+    model.load_state_dict(found[2]["tensors"])
+    moments = found[3]["moments"]
+    holds(len(moments) == 2, "AdamW's moments were not loaded: the first steps would be too large")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    trained(6, model, optimizer, start=3)
+    for name, tensor in whole.state_dict().items():
+        holds(torch.equal(tensor, model.state_dict()[name]), f"{name} differs from that of 6 steps")
+
+
+def test_resume_refuses_other_data(student):
+    """Other data raise BadInput, and so does a run that is finished"""
+    model, optimizer = fresh()
+    other = "the data are not those of the run, and it goes on"
+    refuses(student.train.go_on, checkpoint_after(3), CFG, model, optimizer, "others", 6, why=other)
+    done = "3 of 3 steps are done, and it goes on"
+    refuses(
+        student.train.go_on, checkpoint_after(3), CFG, model, optimizer, "the same", 3, why=done
+    )

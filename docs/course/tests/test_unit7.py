@@ -1,0 +1,122 @@
+"""Unit 7, little data: the tests that students have."""
+
+import torch
+from torch import nn
+
+import lift
+
+from ..student import Student, apply, differ, holds, same, state
+from .models import filled
+from .numbers import normal
+
+# ---- TokenMean
+
+
+def test_token_mean_by_hand(student):
+    """The network doubles each token; the mean is over real tokens only"""
+    net = nn.Linear(2, 2, bias=False)
+    net.weight.data = 2 * torch.eye(2)
+    tokens = torch.tensor([[[1.0, 2.0], [3.0, 0.0], [0.0, 0.0]]])
+    found = student.lift.TokenMean.forward(lift.TokenMean(net), tokens)
+    same(found, torch.tensor([[4.0, 2.0]]), "tokens (1 2), (3 0) and padding")
+
+
+def test_padding_leaves_no_trace(student):
+    """More padding changes nothing, although the network has a bias"""
+    head, tokens = lift.TokenMean(filled(nn.Linear(4, 3), seed=1)), normal(2, 5, 4, seed=2)
+    tokens[1, 3:] = 0
+    longer = torch.cat([tokens, torch.zeros(2, 6, 4)], dim=1)
+    one, two = (student.lift.TokenMean.forward(head, each) for each in (tokens, longer))
+    same(two, one, "six places of padding were added. The network turns zeros into its bias")
+
+
+def test_the_network_comes_before_the_mean(student):
+    """An MLP on tokens is not an MLP on their mean"""
+    net = nn.Sequential(filled(nn.Linear(3, 3), seed=3, size=2.0), nn.GELU())
+    tokens = torch.stack([normal(3, seed=4), -normal(3, seed=4)])[None]  # their mean is zero
+    found = student.lift.TokenMean.forward(lift.TokenMean(net), tokens)
+    same(found, net(tokens).mean(1).detach(), "each token goes through the network by itself")
+
+
+def test_a_caption_of_unknown_words(student):
+    """A caption without a real token becomes zeros, and not NaN"""
+    head = lift.TokenMean(filled(nn.Linear(4, 3), seed=5))
+    found = student.lift.TokenMean.forward(head, torch.zeros(1, 4, 4))
+    same(found, torch.zeros(1, 3), "there is nothing to divide by")
+
+
+# ---- heads
+
+
+def parameters_of(student: Student, head: object) -> int:
+    tensors = state(student, head)["tensors"]
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def alone(student: Student, head: object, tokens: torch.Tensor) -> torch.Tensor:
+    """What a head makes of each token of one caption, as a caption of its own."""
+    return apply(student, head, tokens[0][:, None, :])
+
+
+def test_ape_reads_each_token_by_itself(student):
+    """APE's head: the feature of a caption is the mean of those of its tokens"""
+    head, tokens = student.lift.ape(8, 5), normal(1, 4, 8, seed=6)
+    found = apply(student, head, tokens)
+    same(found, alone(student, head, tokens).mean(0, keepdim=True), "tokens alone, then the mean")
+
+
+def test_ape_is_an_mlp(student):
+    """It is not linear, and has four linear layers"""
+    head, tokens = student.lift.ape(8, 5), normal(1, 1, 8, seed=7)
+    bend = apply(student, head, tokens) + apply(student, head, -tokens)
+    middle = 2 * apply(student, head, 1e-6 * tokens)
+    differ(bend, middle, "f(x) + f(-x) = 2 f(0): the head is linear", by=1e-5)
+    wanted = 3 * (8 * 8 + 8) + 8 * 5 + 5
+    same(parameters_of(student, head), wanted, "numbers in three layers 8 x 8 and one 8 x 5")
+
+
+def test_ape_transformer_looks_back(student):
+    """The first control: tokens look at those before them, and never ahead"""
+    head, tokens = student.lift.ape_transformer(16, 6), normal(1, 3, 16, seed=8)
+    other = tokens.clone()
+    other[:, 2] += 1
+    # The mean of three tokens, and of the first two: what differs is the third one's share.
+    sums = [3 * apply(student, head, each) for each in (tokens, other)]
+    first_two = 2 * apply(student, head, tokens[:, :2])
+    thirds = [each - first_two for each in sums]
+    same(tuple(first_two.shape), (1, 6), "one feature per caption")
+    order = torch.tensor([1, 0, 2])
+    swapped = 3 * apply(student, head, tokens[:, order])
+    differ(swapped, sums[0], "exchanging two tokens changes nothing: no token sees another")
+    differ(thirds[0], thirds[1], "the last token was changed and nothing changed")
+
+
+def test_token_mean_head_is_linear(student):
+    """The second control: one matrix on each token, no bias, then the mean"""
+    head, tokens = student.lift.token_mean(8, 5), normal(2, 4, 8, seed=9)
+    (matrix,) = [t for t in state(student, head)["tensors"].values() if t.ndim == 2] or [None]
+    holds(matrix is not None, "there should be one matrix")
+    same(parameters_of(student, head), 40, "8 x 5 numbers and no bias")
+    found = apply(student, head, tokens)
+    same(found, tokens.mean(1) @ matrix.T, "the mean of the mapped tokens")
+
+
+# ---- LLMTokens.fit
+
+
+def test_fit_leaves_padding_out(student):
+    """Mean and standard deviation of the real tokens"""
+    tokens = torch.tensor([[[1.0, 10.0], [3.0, 30.0]], [[5.0, 20.0], [0.0, 0.0]]])
+    found = student.lift.LLMTokens.fit(tokens, 4)
+    holds(isinstance(found, list) and len(found) == 2, "mean and deviation should come back")
+    same(found[0], torch.tensor([3.0, 20.0]), "the mean of (1 10), (3 30), (5 20)")
+    wanted = torch.tensor([(8 / 3) ** 0.5, (200 / 3) ** 0.5])
+    same(found[1], wanted, "the deviation: the root of the mean square around the mean")
+
+
+def test_fit_of_a_constant_dimension(student):
+    """A dimension that never varies must not be divided by zero"""
+    tokens = normal(5, 4, 3, seed=10)
+    tokens[..., 1] = 2.0
+    _, deviation = student.lift.LLMTokens.fit(tokens, 4)
+    holds(deviation[1] > 0, f"the deviation of a constant is {float(deviation[1])}")

@@ -1,0 +1,134 @@
+"""Unit 8, few parameters: the tests that students have."""
+
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lift
+from data.files.llm import Adapter
+from llm_text import FrozenLLM, Llama, LoRA
+
+from ..student import keep, refuses, same, state
+from .models import config, filled
+from .numbers import cross_entropy, normal, unit
+
+# ---- LoRA
+
+
+@torch.no_grad()
+def test_fresh_lora_is_the_layer(student):
+    """A fresh LoRA changes nothing"""
+    linear, x = filled(nn.Linear(6, 4), seed=1), normal(3, 6, seed=2)
+    same(student.llm_text.LoRA.forward(LoRA(linear, 2, 8), x), linear(x), "B starts at zero")
+
+
+@torch.no_grad()
+def test_lora_is_a_detour(student):
+    """y = W x + (alpha / r) B A x"""
+    linear, x = filled(nn.Linear(6, 4), seed=3), normal(3, 6, seed=4)
+    lora = LoRA(linear, 2, 8)
+    lora.lora_A.weight.data, lora.lora_B.weight.data = normal(2, 6, seed=5), normal(4, 2, seed=6)
+    wanted = linear(x) + 4 * x @ lora.lora_A.weight.T @ lora.lora_B.weight.T
+    same(student.llm_text.LoRA.forward(lora, x), wanted, "rank 2 and alpha 8: the detour counts 4")
+
+
+# ---- LilT's adapter
+
+
+@torch.no_grad()
+def test_fresh_adapter_is_the_identity(student):
+    """A fresh adapter changes nothing"""
+    x = normal(2, 3, 8, seed=7)
+    same(student.lift.LilTAdapter.forward(lift.LilTAdapter(8), x), x, "W_up starts at zero")
+
+
+@torch.no_grad()
+def test_adapter_is_a_detour(student):
+    """x + W_up GELU(W_down x)"""
+    adapter, x = filled(lift.LilTAdapter(8), seed=8, size=0.8), normal(2, 3, 8, seed=9)
+    inside = F.gelu(x @ adapter.down.weight.T + adapter.down.bias)
+    wanted = x + inside @ adapter.up.weight.T + adapter.up.bias
+    same(student.lift.LilTAdapter.forward(adapter, x), wanted, "GELU stands in the bottleneck")
+
+
+# ---- caption_loss
+
+FIRST = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+SECOND = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+
+
+def test_caption_loss_by_hand(student):
+    """Two pairs, cosines [[1, 0], [0.6, 0.8]], scale 2: the rows only"""
+    found = student.llm_text.caption_loss(FIRST, SECOND, None, 2.0)
+    wanted = (cross_entropy([2.0, 0.0], 0) + cross_entropy([1.2, 1.6], 1)) / 2
+    same(found, wanted, "one direction: each first caption looks for its partner")
+
+
+def test_caption_loss_has_the_scale_50(student):
+    """The scale that is not given is 50"""
+    found = student.llm_text.caption_loss(FIRST, SECOND)
+    wanted = (cross_entropy([50.0, 0.0], 0) + cross_entropy([30.0, 40.0], 1)) / 2
+    same(found, wanted, "the paper keeps it at 50")
+
+
+def test_caption_loss_leaves_duplicates_out(student):
+    """A caption's own second partner is no negative"""
+    a, b = unit(3, 8, seed=10), unit(3, 8, seed=11)
+    duplicates = torch.eye(3, dtype=torch.bool)
+    duplicates[0, 1] = True
+    logits = (5 * a.double() @ b.double().T).tolist()
+    wanted = cross_entropy([logits[0][0], logits[0][2]], 0)
+    wanted += cross_entropy(logits[1], 1) + cross_entropy(logits[2], 2)
+    found = student.llm_text.caption_loss(a, b, duplicates, 5.0)
+    same(found, wanted / 3, "second caption 1 also belongs to first caption 0; the diagonal stays")
+
+
+# ---- CRA
+
+
+def test_caption_retrieval_by_hand(student):
+    """Two of three captions are nearest to their partners"""
+    a = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]])
+    b = torch.tensor([[3.0, 0.3], [0.2, 0.9], [0.0, -1.0]])
+    same(student.llm_text.caption_retrieval(a, b), 2 / 3, "cosines, so lengths do not count")
+
+
+def test_caption_retrieval_of_a_collapsed_model(student):
+    """If all captions have one vector, none is found"""
+    found = student.llm_text.caption_retrieval(torch.ones(4, 3), torch.ones(4, 3))
+    same(found, 0.0, "a tie is wrong")
+
+
+# ---- merging
+
+
+def frozen(seed: int = 12) -> FrozenLLM:
+    """A Llama of two blocks with random weights; its tokenizer is never asked."""
+    llm = filled(Llama(config()), seed=seed)
+    return FrozenLLM(llm, SimpleNamespace(prefix=[1], encode=list), "its hash")
+
+
+def adapter(name: str = "layers.0.self_attn.q_proj", llm_hash: str = "its hash") -> Adapter:
+    pairs = {name: (normal(2, 32, seed=13), normal(32, 2, seed=14))}
+    return Adapter(pairs, 0.5, llm_hash, 1, True)
+
+
+def test_merged_equals_the_detour(student):
+    """W + (alpha / r) B A, in the layers of the adapter and in no other"""
+    llm = frozen()
+    (there,) = keep(student, llm)
+    student.llm_text.merge_adapter(there, adapter())
+    A, B = adapter().pairs["layers.0.self_attn.q_proj"]
+    for name, tensor in state(student, there)["tensors"].items():
+        wanted = llm.state_dict()[name].float()
+        if name == "model.layers.0.self_attn.q_proj.weight":
+            wanted = wanted + 0.5 * (B @ A)
+        same(tensor, wanted, f"the weight {name}")
+
+
+def test_merging_refuses_another_model(student):
+    """An adapter of another language model raises BadInput"""
+    other = adapter(llm_hash="another hash")
+    refuses(student.llm_text.merge_adapter, frozen(), other, why="hashes differ, and it merges")
