@@ -537,12 +537,9 @@ def last_checkpoint(folder: str | Path) -> dict:
     path = Path(folder) / "checkpoint.pt"
     if Path(folder).is_file():
         raise BadInput(f"--resume {folder}: that is a file; name the folder of a run")
-    if not path.exists() and (path.parent / "best.pt").exists():
-        raise BadInput(
-            f"{path}: no such file; the run ended too early. Its best weights may begin another "
-            f"run: --init-from {folder} --out ANOTHER"
-        )
-    return read_run(path if path.exists() else folder)
+    if not path.exists():
+        raise BadInput(f"{path}: no such file; {folder} is not the folder of a trained run")
+    return read_run(path)
 
 
 def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:

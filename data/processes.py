@@ -24,10 +24,12 @@ from data.common import BadInput
 
 
 def rank() -> int:
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
+    """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -52,7 +54,8 @@ def joined() -> Iterator[None]:
         yield
     except (BadInput, OSError, RuntimeError) as error:
         # Often all processes fail alike. Then process 0 speaks first, and torchrun ends the others.
-        time.sleep(10 * (rank() > 0))
+        if rank() > 0:
+            time.sleep(10)
         if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
             raise BadInput(
                 "another process has ended; --resume goes on from what was saved"
@@ -65,7 +68,7 @@ def joined() -> Iterator[None]:
 
 
 def gather(mine: Tensor) -> Tensor:
-    """The rows (b, ...) of each process -> the rows (B, ...) of all, in the order of their ranks."""
+    """The rows (b, ...) of each process -> the rows (B, ...) of all, by their ranks."""
     if count() == 1:
         return mine
     rows = mine.new_empty(count() * len(mine), *mine.shape[1:])

@@ -139,12 +139,10 @@ def learned_by_heart(curve: list[dict]) -> str:
         return (entry["val"]["i2t"] + entry["val"]["t2i"]) / 2
 
     return (
-        f"note: the run learns its images by heart: R@1 of training images is "
-        f"{last['train']['i2t']:.0%}, and the validation loss was lowest at step {lowest['step']} "
-        f"({lowest['val']['loss']:.2f}) and is {last['val']['loss']:.2f} now. R@1 of validation "
-        f"images was {recall(lowest):.1%} then and is {recall(last):.1%} now; it was best at step "
-        f"{best['step']} ({recall(best):.1%}). More images would help most; docs/data.md has what "
-        "was measured"
+        f"note: the run learns its images by heart. The validation loss was lowest at step "
+        f"{lowest['step']} ({lowest['val']['loss']:.2f}) and is {last['val']['loss']:.2f} now. "
+        f"R@1 of validation images was {recall(lowest):.1%} at that step, is {recall(last):.1%} "
+        f"now, and was best at step {best['step']} ({recall(best):.1%}). See docs/data.md"
     )
 
 

@@ -962,7 +962,7 @@ def test_the_validation_curve_is_what_evaluation_says_and_changes_nothing(own, m
 def test_learning_by_heart_is_said():
     def entry(step, loss, recall=0.0):
         val = {"loss": loss, "i2t": recall, "t2i": recall / 2}
-        return {"step": step, "val": val, "train": {"i2t": 1.0}}
+        return {"step": step, "val": val}
 
     assert train_log.learned_by_heart([]) == ""
     assert train_log.learned_by_heart([entry(10, 3.0), entry(20, 2.0)]) == ""
@@ -971,8 +971,8 @@ def test_learning_by_heart_is_said():
     said = train_log.learned_by_heart(
         [entry(10, 3.0), entry(20, 2.0, 0.2), entry(30, 2.4, 0.4), entry(40, 2.5, 0.3)]
     )
-    assert "lowest at step 20 (2.00) and is 2.50 now" in said and "training images is 100%" in said
-    assert "was 15.0% then and is 22.5% now; it was best at step 30 (30.0%)" in said
+    assert "lowest at step 20 (2.00) and is 2.50 now" in said
+    assert "was 15.0% at that step, is 22.5% now, and was best at step 30 (30.0%)" in said
 
 
 def test_the_best_weights_are_kept_and_read(small, monkeypatch, capsys):

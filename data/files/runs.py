@@ -24,7 +24,7 @@ RUN_KEYS = {
 CURVE_KEYS = ("pairs", "loss", "i2t", "t2i", "best_wrong", "best_wrong_of_half")
 COST_KEYS = ("trained_parameters", "parameters", "caption_seconds", "training_seconds", "images")
 # A checkpoint.pt also holds these. Training goes on with them.
-MORE_KEYS = {"data_fingerprint": str, "optimizer": dict}
+MORE_KEYS = {"data_fingerprint": str, "optimizer": dict, "total": int}
 
 # A tensor that every run keeps beside its weights: digests of the images it was trained on, the
 # smallest 10,000 of them, (n,) int64.

@@ -1492,8 +1492,8 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        "read_run(path if path.exists() else folder)",
-        "read_run(folder)",
+        "    return read_run(path)\n",
+        "    return read_run(folder)\n",
         T_TRAIN + "test_the_best_weights_are_kept_and_read",
         "a run goes on from its best weights, not from its last ones",
     ),

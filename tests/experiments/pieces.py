@@ -1,4 +1,4 @@
-"""A step in pieces: memory, the time of the second pass, two processes. Writes docs/results/pieces.md.
+"""A step in pieces: memory, time of the second pass, processes. Writes docs/results/pieces.md.
 
     python -m tests.experiments.pieces            # about 15 minutes on 2 cores
     python -m tests.experiments.pieces --rounds 1
