@@ -145,10 +145,10 @@ def cosine_loss(
 
         loss = 1 - mean_i <z_i, t_i>
 
-    The loss is float32. It starts near 1 for random features. It cannot collapse to one point for all images, but only
-    because the captions' vectors are fixed and differ. If the text side were trained too, both
-    sides could send everything to one point, and the loss would be 0. The last two arguments are
-    not used.
+    The loss is float32. It starts near 1 for random features. It cannot collapse to one point for
+    all images, but only because the captions' vectors are fixed and differ. If the text side were
+    trained too, both sides could send everything to one point, and the loss would be 0. The last
+    two arguments are not used.
     """
     return 1 - (image_features.float() * text_features.float()).sum(-1).mean()
 
@@ -1019,7 +1019,10 @@ class TwoTower(nn.Module):
             parameter.requires_grad_(is_trained)
 
     def train(self, mode: bool = True) -> "TwoTower":
-        """As nn.Module.train, but a part without any trained parameter stays in eval mode."""
+        """As nn.Module.train, but a child without any trained parameter stays in eval mode.
+
+        With mode False everything is in eval mode. Returns the model.
+        """
         super().train(mode)
         for part in self.children():
             is_trained = any(parameter.requires_grad for parameter in part.parameters())

@@ -512,9 +512,11 @@ def lr_at(step: int, total: int, cfg: Config) -> float:
 def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -> list[dict]:
     """The trained parameters, in groups for AdamW.
 
-    Only matrices get weight decay. Biases, norms and the scale have fewer dimensions, position
-    embeddings have three. `lr_share` is what part of the learning rate a group gets:
-    image_lr_share in the image tower, 1 elsewhere.
+    Each group is a dictionary: "params", "weight_decay" and "lr_share". No group is empty.
+
+    Only matrices get the weight decay wd. Biases, norms and the scale have fewer dimensions,
+    position embeddings have three, and all these get 0. "lr_share" is what part of the learning
+    rate a group gets: image_lr_share in the image tower, `visual`, and 1 elsewhere.
     """
     groups = defaultdict(list)
     for name, parameter in model.named_parameters():

@@ -53,8 +53,8 @@ class PatchEmbed(nn.Module):
 
     Other code writes this as a convolution whose stride equals its kernel. It is the same thing:
     every patch is one row of 3 p p numbers, and one linear layer maps all rows. Patches come in
-    reading order, the top row of patches first. Within a patch the colour comes first, then the row,
-    then the column.
+    reading order, the top row of patches first. Within a patch the colour comes first, then the
+    row, then the column.
     """
 
     def __init__(self, patch: int, width: int):
@@ -76,8 +76,8 @@ class Attention(nn.Module):
     Each head mixes the N vectors by weights of its own. With `causal`, position i sees only the
     positions up to i. CLIP's text transformer (lift.py) needs that.
 
-    qkv   D -> 3 D: the queries of all heads, then the keys, then the values. In each of the three the
-          d numbers of head 0 come first, then those of head 1, and so on
+    qkv   D -> 3 D: the queries of all heads, then the keys, then the values. In each of the three
+          the d numbers of head 0 come first, then those of head 1, and so on
     proj  D -> D, on the outputs of all heads side by side
     """
 
