@@ -501,7 +501,8 @@ def lr_at(step: int, total: int, cfg: Config) -> float:
         lr (step + 1) / W                                        while step < W
         lr (1 + cos(pi (step - W) / (total - W))) / 2            after that
 
-    W is --warmup, but a tenth of all steps at most. A pure function of the step: nothing to save.
+    W is --warmup, but a tenth of all steps at most, rounded down. Steps count from 0, lr is cfg.lr.
+    A pure function of the step: nothing to save.
     """
     warmup = min(cfg.warmup, total // 10)
     if step < warmup:
@@ -1170,7 +1171,16 @@ def go_on(
 
     AdamW's moments come from the checkpoint, too. Its groups, with rate and decay, stay as they
     are. BadInput where the data are not those that the run was started with, where the run is
-    finished, or where the checkpoint does not fit.
+    finished, or where the checkpoint does not fit: the names or shapes of its weights, or the
+    shapes of its moments.
+
+    checkpoint        what `save` in `train` wrote. Four of its entries are read here:
+                      "data_fingerprint", "step", "model" and "optimizer". The last two are state
+                      dictionaries, and "step" is the number of steps that are done
+    cfg               only for the words of errors
+    model, optimizer  new ones, which are changed in place
+    data_fingerprint  that of the data which this program has read now
+    total             steps of the whole run
     """
     if checkpoint.get("data_fingerprint") != data_fingerprint:
         raise BadInput(
