@@ -347,7 +347,7 @@ def token_mean(d_in: int, d_out: int) -> nn.Module:
 class LilTAdapter(nn.Module):
     """LilT's adapter, a small detour with a bottleneck of a quarter of the width.
 
-        x + W_up GELU(W_down x)
+        x + W_up GELU(W_down x)                          both layers have biases
 
     Two stand in each block of both towers, before the norms. W_up starts at zero, so that nothing
     changes at first. In the paper's text tower they stand behind the sub-layers instead.

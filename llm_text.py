@@ -704,7 +704,8 @@ class LoRA(nn.Module):
 
         y = W x + (alpha / r) B A x                      A (r, d_in), B (d_out, r), r: rank
 
-    B starts at zero, so that nothing changes at first. lora_A and lora_B are PEFT's names.
+    B starts at zero, so that nothing changes at first. lora_A and lora_B are PEFT's names, `linear`
+    is the frozen layer, with its bias if it has one, and `scale` is alpha / r.
     """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float):
@@ -742,7 +743,10 @@ def adapter_of(llm: FrozenLLM, loras: dict[str, LoRA], layer: int) -> Adapter:
 def merge_adapter(llm: FrozenLLM, adapter: Adapter) -> None:
     """Add an adapter's products to the weights, W + (alpha / r) B A, so that no detour is needed.
 
-    llm.tuned_layer and llm.model.bidirectional become what they were in tuning.
+    adapter.pairs has the name of each layer below llm.model, and its A and B. adapter.scale is
+    alpha / r. The sums are computed in float32, and the weights are changed in place.
+    llm.tuned_layer becomes the block after which captions were read in tuning, adapter.layer, which
+    llm.pool_layer checks. llm.model.bidirectional becomes adapter.bidirectional.
 
     BadInput for an adapter of another language model; AttributeError or ValueError for one that
     does not fit its own.
