@@ -114,17 +114,27 @@ def test_zeroshot_of_a_collapsed_model(student):
 
 
 def test_winoground_by_hand(student):
-    """Text, image and group score of three examples"""
-    # In example 0 both are right, in 1 only the text score, in 2 only the image score.
+    """Text, image and group score of five examples"""
+    # In example 0 both are right, in 1 and 4 only the text score, in 2 and 3 only the image score.
+    # In 1 and 2 the first comparison of the other score fails, in 3 and 4 the second.
     tables = torch.tensor(
-        [[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.1], [0.7, 0.8]], [[0.5, 0.7], [0.1, 0.8]]]
+        [
+            [[0.9, 0.1], [0.2, 0.8]],
+            [[0.5, 0.1], [0.7, 0.8]],
+            [[0.5, 0.7], [0.1, 0.8]],
+            [[0.9, 0.1], [0.8, 0.5]],
+            [[0.9, 0.8], [0.1, 0.5]],
+        ]
     )
-    image = torch.eye(2).repeat(3, 1)
-    text = tables.transpose(1, 2).reshape(6, 2)
+    image = torch.eye(2).repeat(5, 1)
+    text = tables.transpose(1, 2).reshape(10, 2)
     found = student.eval.winoground(image, text)
     holds(isinstance(found, list) and len(found) == 3, "three tensors should come back")
     for result, wanted, name in zip(
-        found, ([1, 1, 0], [1, 0, 1], [1, 0, 0]), ("text", "image", "group"), strict=True
+        found,
+        ([1, 1, 0, 0, 1], [1, 0, 1, 1, 0], [1, 0, 0, 0, 0]),
+        ("text", "image", "group"),
+        strict=True,
     ):
         same(result, wanted, f"the {name} score; s_ij is the cosine of image i and caption j")
 
@@ -148,7 +158,8 @@ def test_interval_of_groups(student):
     """Groups are drawn whole: 40 groups of 5 equal answers are as unsure as 40 answers"""
     hits, groups = np.repeat([0, 1] * 20, 5), np.repeat(np.arange(40), 5)
     low, high = student.eval.interval(hits, groups)
-    same([low, high], [0.345, 0.655], "captions of one image rise and fall together", atol=0.03)
+    words = "groups are drawn whole, and the ends are 2.5 % and 97.5 % of the means"
+    same([low, high], [0.345, 0.655], words, atol=0.03)
 
 
 def test_interval_of_certainty(student):
