@@ -73,7 +73,7 @@ def rank_of_best(scores: Tensor, is_correct: Tensor) -> Tensor:
     A wrong answer with an equal score comes before the right one, and scores that differ by TIE or
     less are equal. Otherwise a model that gives all answers the same score would profit from the
     order in which they happen to be stored. NaN never helps: a wrong answer with NaN comes first as
-    well, and where a right answer is NaN, all wrong ones come before it.
+    well, and where any right answer is NaN, all wrong ones come before it.
     """
     best = scores.masked_fill(~is_correct, -torch.inf).amax(1, keepdim=True)  # (c, 1)
     # Not `scores >= best`: every comparison with NaN is false.
@@ -99,7 +99,8 @@ def retrieval_ranks(
                       and are right for the same images. Default: all captions differ.
     chunk             questions at a time: there are never more than chunk * max(N, T) scores
 
-    Returns the ranks from image to text (N,) and from text to image (T,), int64; 0 is the best.
+    Returns the ranks from image to text (N,) and from text to image (T,), int64; 0 is the best. An
+    image to which no caption belongs has the rank T: all answers are wrong.
 
     Example: three images, five captions. Captions 0 and 3 are equal, so both are right for image 0
     and for image 2. The cosines, with a star where the caption is right for the image:

@@ -464,6 +464,7 @@ def test_what_a_student_sees(built, tmp_path):
     assert status == 1 and "1.1  info_nce: not written yet" in said
     assert "0 of 3 tasks are done" in said
     lift = student / "unit1/lift.py"
+    assert "cross_entropy(logits" not in lift.read_text(), "the docstring gives task 1.1 away"
     lift.write_text(with_body("return 1 - (image_features @ text_features.T).mean()"))
     status, said = check("1", "--task", "1.2")
     assert status == 1 and "each image is compared with its own caption only" in said
@@ -479,6 +480,7 @@ def test_what_a_student_sees(built, tmp_path):
     (run / "checkpoint.pt").write_text("large")
     status, said = check("1", "--submit")
     assert status == 0 and "3 files" in said, said
+    assert "missing: unit1/answers.md: it still says (write here)" in said, said
     with zipfile.ZipFile(student / "submission-unit1.zip") as archive:
         names = sorted(archive.namelist())
     assert names == ["unit1/answers.md", "unit1/lift.py", "unit1/runs/five-0/log.jsonl"]

@@ -100,7 +100,8 @@ def readme(tasks: list[Task]) -> str:
     make check UNIT={first}         # which tests hold, in seconds
 
 On Linux without a GPU, `make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`
-saves a download of several GB. Python 3.11 or newer is needed, on Linux or macOS.
+saves a download of several GB. Python 3.11 or newer is needed, on Linux or macOS. An environment that
+you have already can be named in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
 
 ## Each unit
 
@@ -109,12 +110,17 @@ saves a download of several GB. Python 3.11 or newer is needed, on Linux or macO
    their bodies. Signature and docstring say what comes in and what goes out. You may add functions,
    constants and imports. Nothing else that you change is graded.
 3. `make check UNIT={first}` says which tests hold. `make check UNIT={first} TASK={first}.1` takes one task. Your
-   teacher has a few more tests.
+   teacher has a few more tests. Begin with the first `NO`: the next ones may have the same cause. The
+   last line of make, `Error 1`, only says that not all tests hold.
 4. Run the experiment in the unit's folder, with the environment's Python:
    `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`.
+   The first run that reads captions with the language model fetches it (98 MB), once.
 5. Write your answer into `unit{first}/answers.md`.
 6. `make submit` packs code, logs and answers of all units into `submission.zip`; `make submit
    UNIT={first}` those of one.
+
+Files named `docs/...` in a text are those of the project, and are not in these folders, but for
+figures. They say where a number comes from. No task needs them.
 
 Each unit stands alone: in its folder only its own functions are missing. Each task stands alone, too:
 the tests of a task use the finished code for everything else.

@@ -144,22 +144,33 @@ def test_zeroshot_of_a_collapsed_model(student):
 
 
 def test_winoground_by_hand(student):
-    """Text, image and group score of three examples"""
-    # In example 0 both are right, in 1 only the text score, in 2 only the image score.
+    """Text, image and group score of five examples"""
+    # In example 0 both are right, in 1 and 4 only the text score, in 2 and 3 only the image score.
+    # In 1 and 2 the first comparison of the other score fails, in 3 and 4 the second.
     tables = torch.tensor(
-        [[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.1], [0.7, 0.8]], [[0.5, 0.7], [0.1, 0.8]]]
+        [
+            [[0.9, 0.1], [0.2, 0.8]],
+            [[0.5, 0.1], [0.7, 0.8]],
+            [[0.5, 0.7], [0.1, 0.8]],
+            [[0.9, 0.1], [0.8, 0.5]],
+            [[0.9, 0.8], [0.1, 0.5]],
+        ]
     )
-    image = torch.eye(2).repeat(3, 1)
-    text = tables.transpose(1, 2).reshape(6, 2)
+    image = torch.eye(2).repeat(5, 1)
+    text = tables.transpose(1, 2).reshape(10, 2)
     found = student.eval.winoground(image, text)
     why = "three tensors should come back: text, image and group score"
     holds(isinstance(found, list) and len(found) == 3, why)
     for result, wanted, name in zip(
-        found, ([1, 1, 0], [1, 0, 1], [1, 0, 0]), ("text", "image", "group"), strict=True
+        found,
+        ([1, 1, 0, 0, 1], [1, 0, 1, 1, 0], [1, 0, 0, 0, 0]),
+        ("text", "image", "group"),
+        strict=True,
     ):
         why = (
-            f"the {name} score of three examples; s_ij is the cosine of image i and caption j. The first "
-            "example has both scores, the second the text score only, the third the image score only"
+            f"the {name} score of five examples; s_ij is the cosine of image i and caption j. The first "
+            "example has both scores, the second and the fifth the text score only, the third and the "
+            "fourth the image score only"
         )
         same(result, wanted, why)
 
