@@ -45,7 +45,10 @@ def unit_text(unit: int, tasks: list[Task], seed: int) -> str:
     if not done:
         raise CourseError(f"docs/course/unit{unit}.md has no table below '## The tasks'")
     text = "\n".join(lines) + "\n"
-    bands = "\n".join(f"- {band.in_words()}" for band in read_bands(unit)) or "No band: see above."
+    bands = (
+        "\n".join(f"- {band.in_words()}" for band in read_bands(unit))
+        or "This experiment has no band."
+    )
     question = written.question_for(unit, seed)["question"]
     text = text.replace(f"{{band:{unit}}}", bands).replace(f"{{question:{unit}}}", question)
     left = re.search(r"\{(band|question):[^}]*\}", text)
@@ -111,13 +114,18 @@ saves a download of several GB. Python 3.11 or newer is needed, on Linux or macO
 3. `make check UNIT={first}` says which tests hold. `make check UNIT={first} TASK={first}.1` takes one task. Your
    teacher has a few more tests.
 4. Run the experiment in the unit's folder, with the environment's Python:
-   `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`.
+   `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`. The first
+   run fetches the language model, 98 MB, and keeps it for all units.
 5. Write your answer into `unit{first}/answers.md`.
 6. `make submit` packs code, logs and answers of all units into `submission.zip`; `make submit
    UNIT={first}` those of one.
 
 Each unit stands alone: in its folder only its own functions are missing. Each task stands alone, too:
-the tests of a task use the finished code for everything else.
+the tests of a task use the finished code for everything else. A run of the experiment stops at a
+function that is not written yet.
+
+Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those of
+the project that this course is made from.
 
 ## The solutions
 
