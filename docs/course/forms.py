@@ -94,6 +94,9 @@ def words_of(task: Task) -> str:
     name = name_in_notebook(task)
     if name != task.name:
         where += f" Here it is called `{name}`."
+    # A method is described by its class, which the notebook does not show.
+    if "." in task.name:
+        where += f" `print({task.name.split('.')[0]}.__doc__)` says what it is part of."
     return f"### Task {task.id}\n\n{where}"
 
 
