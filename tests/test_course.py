@@ -500,6 +500,12 @@ def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys)
     assert flow.count("autograding-command-grader@v1") == 10
     for number in ("1.1", "9.3"):
         assert f"TASK={number}" in flow
+    # The reporter reads the variable NAME_RESULTS of each step that `runners` names, in capitals.
+    runners = re.search(r"runners: (.*)", flow)[1].split(",")
+    assert len(runners) == 10
+    for name in runners:
+        assert f"        id: {name}\n" in flow
+        assert f'  {name.upper()}_RESULTS: "${{{{steps.{name}.outputs.result}}}}"\n' in flow
     other = tmp_path / "other"
     make.make(other, [1], seed=6)
     sheets = [(folder / "student/unit1/answers.md").read_text() for folder in (built, other)]
