@@ -14,10 +14,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from docs.course import experiments, grade, make, others, verify
 from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
 from docs.course.mutants import MUTANTS, mutated
+from docs.course.student import Wrong, same
 
 ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "docs/course"
@@ -408,6 +410,16 @@ def run_in(folder: Path, *command: str, **environment: str) -> subprocess.Comple
         capture_output=True,
         text=True,
     )
+
+
+def test_a_message_names_the_first_difference():
+    """Of a large tensor a message shows the first six numbers, and these may agree."""
+    wanted = torch.zeros(2, 4)
+    found = wanted.clone()
+    found[1, 2] = float("nan")
+    with pytest.raises(Wrong, match=r"the first difference is at \[1, 2\]: nan, expected 0.0$"):
+        same(found, wanted, "why")
+    same(found, found, "why")
 
 
 @pytest.mark.slow
