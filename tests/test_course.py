@@ -489,11 +489,13 @@ def test_what_a_student_sees(built, tmp_path):
     run.mkdir(parents=True)
     (run / "log.jsonl").write_text('{"step": 1, "loss": 5.1}\n')
     (run / "checkpoint.pt").write_text("large")
+    (student / "unit1/runs/table.log").write_text("| pooling | layer |\n")
     status, said = check("1", "--submit")
-    assert status == 0 and "3 files" in said, said
+    assert status == 0 and "4 files" in said, said
     with zipfile.ZipFile(student / "submission-unit1.zip") as archive:
         names = sorted(archive.namelist())
-    assert names == ["unit1/answers.md", "unit1/lift.py", "unit1/runs/five-0/log.jsonl"]
+    logs = ["unit1/runs/five-0/log.jsonl", "unit1/runs/table.log"]
+    assert names == ["unit1/answers.md", "unit1/lift.py", *logs]
 
 
 def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys):
