@@ -14,10 +14,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from docs.course import experiments, grade, make, others, verify
 from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
 from docs.course.mutants import MUTANTS, mutated
+from docs.course.student import Wrong, same
 
 ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "docs/course"
@@ -410,6 +412,16 @@ def run_in(folder: Path, *command: str, **environment: str) -> subprocess.Comple
     )
 
 
+def test_a_message_names_the_first_difference():
+    """Of a large tensor a message shows the first six numbers, and these may agree."""
+    wanted = torch.zeros(2, 4)
+    found = wanted.clone()
+    found[1, 2] = float("nan")
+    with pytest.raises(Wrong, match=r"the first difference is at \[1, 2\]: nan, expected 0.0$"):
+        same(found, wanted, "why")
+    same(found, found, "why")
+
+
 @pytest.mark.slow
 def test_gradescope_s_form_in_its_folders(built, tmp_path):
     """setup.sh and run_autograder at the root; the layout and the keys of Gradescope."""
@@ -478,12 +490,14 @@ def test_what_a_student_sees(built, tmp_path):
     run.mkdir(parents=True)
     (run / "log.jsonl").write_text('{"step": 1, "loss": 5.1}\n')
     (run / "checkpoint.pt").write_text("large")
+    (student / "unit1/runs/table.log").write_text("| pooling | layer |\n")
     status, said = check("1", "--submit")
-    assert status == 0 and "3 files" in said, said
+    assert status == 0 and "4 files" in said, said
     assert "missing: unit1/answers.md: it still says (write here)" in said, said
     with zipfile.ZipFile(student / "submission-unit1.zip") as archive:
         names = sorted(archive.namelist())
-    assert names == ["unit1/answers.md", "unit1/lift.py", "unit1/runs/five-0/log.jsonl"]
+    logs = ["unit1/runs/five-0/log.jsonl", "unit1/runs/table.log"]
+    assert names == ["unit1/answers.md", "unit1/lift.py", *logs]
 
 
 def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys):
@@ -502,6 +516,12 @@ def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys)
     assert flow.count("autograding-command-grader@v1") == 10
     for number in ("1.1", "9.3"):
         assert f"TASK={number}" in flow
+    # The reporter reads the variable NAME_RESULTS of each step that `runners` names, in capitals.
+    runners = re.search(r"runners: (.*)", flow)[1].split(",")
+    assert len(runners) == 10
+    for name in runners:
+        assert f"        id: {name}\n" in flow
+        assert f'  {name.upper()}_RESULTS: "${{{{steps.{name}.outputs.result}}}}"\n' in flow
     other = tmp_path / "other"
     make.make(other, [1], seed=6)
     sheets = [(folder / "student/unit1/answers.md").read_text() for folder in (built, other)]

@@ -20,7 +20,7 @@ from .grade import Grader, Outcome
 from .holes import HERE, CourseError, Task, read_tasks
 
 LARGEST = 5_000_000  # bytes of a file that is packed
-LOGS = ("log.jsonl", "eval*.json")
+LOGS = ("log.jsonl", "eval*.json", "*.log")
 
 
 def show(outcome: Outcome) -> None:

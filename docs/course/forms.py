@@ -240,7 +240,8 @@ def write_classroom(target: Path, student: Path, tasks: list[Task]) -> None:
     shutil.copytree(student, target)
     steps, ids = [], []
     for task in tasks:
-        name = f"task-{task.id.replace('.', '-')}"
+        # The reporter reads the variable ID_RESULTS, with the step's id in capitals. So no hyphens.
+        name = f"task_{task.id.replace('.', '_')}"
         ids.append(name)
         steps += [
             f"      - name: {task.id} {task.name}",
@@ -253,9 +254,7 @@ def write_classroom(target: Path, student: Path, tasks: list[Task]) -> None:
             f"          max-score: {task.points}",
         ]
     results = [
-        f"          {name.upper().replace('-', '_')}_RESULTS: "
-        f'"${{{{steps.{name}.outputs.result}}}}"'
-        for name in ids
+        f'          {name.upper()}_RESULTS: "${{{{steps.{name}.outputs.result}}}}"' for name in ids
     ]
     flow = [
         "# One step for each task, with its points. The tests are those that students have.",

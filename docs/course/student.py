@@ -25,6 +25,7 @@ from torch import Tensor
 
 from .worker import Remote, Workers, decode, kill, receive, send
 
+SHOWN = 6  # numbers of a tensor in a message
 SECONDS = 8  # for all calls of one test together
 START_SECONDS = 25  # to import the tested file
 
@@ -70,8 +71,15 @@ def same(found: object, wanted: object, why: str, atol: float = 1e-4) -> None:
     if ours.shape != theirs.shape:
         got = f"the shape is {tuple(theirs.shape)} and should be {tuple(ours.shape)}"
         raise Wrong(f"{why}\n{got}")
-    if not torch.allclose(theirs, ours, rtol=0, atol=atol, equal_nan=True):
-        raise Wrong(f"{why}\ngot {short(theirs)}, expected {short(ours)}")
+    wrong = ~torch.isclose(theirs, ours, rtol=0, atol=atol, equal_nan=True)
+    if wrong.any():
+        message = f"{why}\ngot {short(theirs)}, expected {short(ours)}"
+        # The first numbers, which are all that `short` shows, may agree.
+        if ours.numel() > SHOWN:
+            place = tuple(wrong.nonzero()[0].tolist())
+            got, expected = (round(float(values[place]), 4) for values in (theirs, ours))
+            message += f"\nthe first difference is at {list(place)}: {got}, expected {expected}"
+        raise Wrong(message)
 
 
 def differ(one: object, other: object, why: str, by: float = 1e-3) -> None:
@@ -98,10 +106,10 @@ def short(value: object) -> str:
     """A value in a line. Of a large tensor, its shape and its first numbers."""
     if not isinstance(value, Tensor):
         return repr(value)[:100]
-    numbers = [round(number, 4) for number in value.flatten()[:6].tolist()]
+    numbers = [round(number, 4) for number in value.flatten()[:SHOWN].tolist()]
     if value.ndim == 0:
         return str(numbers[0])
-    more = ", ..." if value.numel() > 6 else ""
+    more = ", ..." if value.numel() > SHOWN else ""
     return f"{', '.join(map(str, numbers))}{more} (shape {tuple(value.shape)})"
 
 
