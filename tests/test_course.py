@@ -479,7 +479,7 @@ def test_what_a_student_sees(built, tmp_path):
     assert "cross_entropy(logits" not in lift.read_text(), "the docstring gives task 1.1 away"
     lift.write_text(with_body("return 1 - (image_features @ text_features.T).mean()"))
     status, said = check("1", "--task", "1.2")
-    assert status == 1 and "each image is compared with its own caption only" in said
+    assert status == 1 and "Each image is compared with its own caption only" in said
     shutil.copy(ROOT / "lift.py", lift)
     status, said = check("1")
     assert status == 0 and "3 of 3 tasks are done" in said, said
