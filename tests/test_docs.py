@@ -353,7 +353,7 @@ def test_the_results_are_those_of_their_runs(capsys):
 @every_page
 def test_every_mean_and_deviation_is_in_a_log(page):
     names = ("claims.md", "emoji64.md", "LOG.md", "demo_seeds.md", "text_map.md", "icons_runs.md")
-    names += ("few.md", "sweep.md")
+    names += ("few.md", "sweep.md", "course.md")
     logs = "".join((RESULTS / name).read_text() for name in names)
     for number in PLUS_MINUS.findall(page.read_text()):
         assert number in logs, f"{page.name}: {number}"
@@ -399,6 +399,19 @@ def test_the_other_tables_of_claims_are_the_logs():
     table = tables["language model"]
     assert table[0][1] == f"CRA in a pool of {pool}"
     assert [row[1] for row in table[1:]] == [raw, tuned]
+
+    # Today's defaults: LIFT and CLIP by the log of the demo, the others by that of the course.
+    rows = ["retrieval i2t R@1", "retrieval t2i R@1", "compositional mean"]
+    rows.append("compositional replace_rel")
+    _, summary = tables_of((RESULTS / "demo_seeds.md").read_text().splitlines())
+    found = {row[0]: row[1:] for row in summary}
+    expected = [list(column) for column in zip(*(found[name] for name in rows), strict=True)]
+    course = tables_of((RESULTS / "course.md").read_text().splitlines())
+    (scores,) = (table for table in course if "mean of seven" in table[0])
+    of_run = {row[0]: row[1:5] for row in scores}
+    runs = ("lift_cos", "ape, 512 images", "lit, 512 images", "clip, 512 images")
+    expected += [of_run[run] for run in runs]
+    assert [row[1:] for row in tables["what"][1:]] == expected
 
 
 def test_each_claim_has_one_verdict():
