@@ -520,6 +520,9 @@ def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys)
     for name in runners:
         assert f"        id: {name}\n" in flow
         assert f'  {name.upper()}_RESULTS: "${{{{steps.{name}.outputs.result}}}}"\n' in flow
+    # A student who forgets `make setup`, or has an environment elsewhere.
+    done = run_in(built / "student", "make", "check", "UNIT=1", "VENV=nowhere")
+    assert done.returncode == 2 and "run 'make setup' first" in done.stdout, done.stdout
     other = tmp_path / "other"
     make.make(other, [1], seed=6)
     sheets = [(folder / "student/unit1/answers.md").read_text() for folder in (built, other)]

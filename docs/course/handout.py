@@ -100,7 +100,9 @@ def readme(tasks: list[Task]) -> str:
     make check UNIT={first}         # which tests hold, in seconds
 
 On Linux without a GPU, `make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`
-saves a download of several GB. Python 3.11 or newer is needed, on Linux or macOS.
+saves a download of several GB. Python 3.11 or newer is needed, on Linux or macOS. If you have an
+environment with the packages of `requirements.txt`, leave `make setup` out and add `VENV=` and its
+folder to each `make`.
 
 ## Each unit
 
