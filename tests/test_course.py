@@ -431,7 +431,8 @@ def test_gradescope_s_form_in_its_folders(built, tmp_path):
         modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
         archive.extractall(source)
     assert modes["run_autograder"] & 0o111 and modes["setup.sh"] & 0o111
-    run_in(source, "bash", "-n", "setup.sh")
+    for name in ("setup.sh", "run_autograder"):
+        assert run_in(source, "bash", "-n", name).returncode == 0
     # Some tasks are right, one is not, and one file is missing.
     (submission / "unit1").mkdir(parents=True)
     (submission / "unit1/lift.py").write_text(with_body("return image_features.sum()"))

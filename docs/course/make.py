@@ -165,6 +165,7 @@ SETUP = """\
 #!/usr/bin/env bash
 # Gradescope runs this once, as root, when it builds the image (Ubuntu 22.04).
 set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive # no package may ask a question
 apt-get update
 apt-get install -y python3.11 python3.11-venv
 python3.11 -m venv /autograder/venv
@@ -184,7 +185,7 @@ echo '{"score": 0, "output": "The grader did not start. Tell your teacher."}' \\
     > "$home/results/results.json"
 # The processes in which a submission runs are another user. They may not read the hidden tests.
 chmod 700 "$home/source" "$home/results"
-cd "$home/source"
+cd "$home/source" || exit
 export OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
 "$python" -m course.grade --submission "$home/submission" --results "$home/results/results.json"
 """
