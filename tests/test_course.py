@@ -521,6 +521,7 @@ def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys)
     for name in runners:
         assert f"        id: {name}\n" in flow
         assert f'  {name.upper()}_RESULTS: "${{{{steps.{name}.outputs.result}}}}"\n' in flow
+    assert not re.search(r'src="(?!data:)', page), "the page would fetch something"
     # A student who forgets `make setup`, or has an environment elsewhere.
     done = run_in(built / "student", "make", "check", "UNIT=1", "VENV=nowhere")
     assert done.returncode == 2 and "run 'make setup' first" in done.stdout, done.stdout
