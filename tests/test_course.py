@@ -521,6 +521,12 @@ def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys)
     for name in runners:
         assert f"        id: {name}\n" in flow
         assert f'  {name.upper()}_RESULTS: "${{{{steps.{name}.outputs.result}}}}"\n' in flow
+    # In a notebook a method's cell does not show its class. So the words above it do.
+    for form in ("nbgrader/source", "otter"):
+        cells = json.loads((built / form / "unit4/unit4.ipynb").read_text())["cells"]
+        (words,) = (cell["source"] for cell in cells if "# Task 4.2" in cell["source"])
+        assert "class TwoTower" in words and "requires_grad_(is_trained)" in words
+        assert "super().train(mode)" not in words
     assert not re.search(r'src="(?!data:)', page), "the page would fetch something"
     # A student who forgets `make setup`, or has an environment elsewhere.
     done = run_in(built / "student", "make", "check", "UNIT=1", "VENV=nowhere")
