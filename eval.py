@@ -70,10 +70,10 @@ def rank_of_best(scores: Tensor, is_correct: Tensor) -> Tensor:
 
     Where several answers are right, the best one counts, and the others are no mistakes.
 
-    A wrong answer with an equal score comes before the right one. Otherwise a model that gives all
-    answers the same score would profit from the order in which they happen to be stored. NaN never
-    helps: a wrong answer with NaN comes first as well, and where a right answer is NaN, all wrong
-    ones come before it.
+    A wrong answer with an equal score comes before the right one, and scores that differ by TIE or
+    less are equal. Otherwise a model that gives all answers the same score would profit from the
+    order in which they happen to be stored. NaN never helps: a wrong answer with NaN comes first as
+    well, and where any right answer is NaN, all wrong ones come before it.
     """
     best = scores.masked_fill(~is_correct, -torch.inf).amax(1, keepdim=True)  # (c, 1)
     # Not `scores >= best`: every comparison with NaN is false.
@@ -99,7 +99,8 @@ def retrieval_ranks(
                       and are right for the same images. Default: all captions differ.
     chunk             questions at a time: there are never more than chunk * max(N, T) scores
 
-    Returns the ranks from image to text (N,) and from text to image (T,), int64; 0 is the best.
+    Returns the ranks from image to text (N,) and from text to image (T,), int64; 0 is the best. An
+    image to which no caption belongs has the rank T: all answers are wrong.
 
     Example: three images, five captions. Captions 0 and 3 are equal, so both are right for image 0
     and for image 2. The cosines, with a star where the caption is right for the image:
@@ -209,12 +210,14 @@ def interval(
 ) -> list[float]:
     """95 % confidence interval [low, high] of mean(hits), by the bootstrap.
 
-    hits    numbers or booleans, one per question
-    groups  int, one per question: captions of one image rise and fall together, so they are drawn
-            together. Default: every question is a group of its own.
+    hits       numbers or booleans, one per question
+    groups     int from 0, one per question: captions of one image rise and fall together, so they
+               are drawn together. Default: every question is a group of its own.
+    resamples  how often is drawn
 
     The bootstrap asks what the mean would be with other test images: draw as many groups as there
-    are, with replacement, and take their mean. Of 1,000 such means, 95 % lie in the interval.
+    are, with replacement, and take the mean over all their questions. Of 1,000 such means the
+    middle 95 % lie in the interval: it goes from percentile 2.5 to 97.5.
     """
     hits = np.asarray(hits, float)
     groups = np.arange(len(hits)) if groups is None else np.asarray(groups)

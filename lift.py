@@ -20,31 +20,26 @@ The papers ask one question: how much of a CLIP can be left untrained?
     LLM2CLIP  (Huang et al. 2024, arXiv 2411.04997). A pretrained image tower goes on learning from
               a frozen language model that was tuned to tell captions apart.
 
-One step of LIFT in plain PyTorch, with nothing of this project but the ViT:
+LIFT as a whole, in the order in which it happens. `whitening` stands in llm_text.py, `info_nce` and
+`limit_scale` stand below:
 
     # Once, before training. The language model never sees an image and is never trained.
-    with torch.no_grad():
-        raw = language_model(all_captions)            # (N, 576), one vector per caption
-    mean = raw.mean(0)
-    variance, directions = torch.linalg.eigh(torch.cov(raw.T, correction=0))
-    sigma = variance[-256:].sqrt()                    # of the 256 strongest directions
-    whiten = directions[:, -256:] / sigma.sqrt()      # (576, 256), the power 1/2 of whitening
+    raw = language_model(all_captions)                # (N, 576), one vector per caption
+    mean, matrix = whitening(raw, directions=256)     # (576,) and (576, 256)
 
     image_tower = ViT("nano/16", 64)                  # from scratch: (B, 3, 64, 64) -> (B, 128)
-    head = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 256))
+    head = mlp(128, 256)                              # two linear layers
     logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     # Every step: B images, and for each the row of its caption in `raw`.
     z = F.normalize(head(image_tower(images)), dim=-1)                     # (B, 256)
-    t = F.normalize((raw[captions] - mean) @ whiten, dim=-1)               # (B, 256), no gradient
-    logits = logit_scale.exp() * z @ t.T                                   # (B, B)
-    target = torch.arange(B)                          # image i belongs to caption i
-    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    t = F.normalize((raw[captions] - mean) @ matrix, dim=-1)               # (B, 256), no gradient
+    loss = info_nce(z, t, logit_scale.exp())          # image i belongs to caption i
     loss.backward()                                   # reaches image_tower, head, logit_scale
     optimizer.step()
+    limit_scale(logit_scale)
 
-Everything below says the same for all methods at once, with two things more: the mask of duplicates
-in the loss, and the limits of the scale. Letters of shapes: B images in a batch,
+Everything below says the same for all methods at once. Letters of shapes: B images in a batch,
 D the shared dimension, L tokens of the longest caption, V words of a vocabulary, S pixels per side.
 """
 
@@ -90,6 +85,8 @@ def info_nce(
     duplicates   bool, symmetric: image i and caption j also match, although i != j. They may be
                  true pairs by accident, so pushing them apart would be wrong. They are left out of
                  both softmaxes: exp(-inf) = 0. The diagonal is ignored. See data/batches.py.
+
+    The logits and the loss are float32, also for features in half precision and under autocast.
 
     Guessing costs ln B, a little less where pairs are masked. A model that has learned something
     is below that. Random features in D dimensions cost about ln B + s^2 / (2 D), as long as s^2 is
@@ -148,10 +145,10 @@ def cosine_loss(
 
         loss = 1 - mean_i <z_i, t_i>
 
-    It starts near 1 for random features. It cannot collapse to one point for all images, but only
-    because the captions' vectors are fixed and differ. If the text side were trained too, both
-    sides could send everything to one point, and the loss would be 0. The last two arguments are
-    not used.
+    The loss is float32. It starts near 1 for random features. It cannot collapse to one point for
+    all images, but only because the captions' vectors are fixed and differ. If the text side were
+    trained too, both sides could send everything to one point, and the loss would be 0. The last
+    two arguments are not used.
     """
     return 1 - (image_features.float() * text_features.float()).sum(-1).mean()
 
@@ -290,8 +287,12 @@ def adaptor(d_in: int, d_out: int) -> nn.Module:
 class TokenMean(nn.Module):
     """Apply a network to each token, then take the mean: (B, L, d_in) -> (B, d_out).
 
+        t = sum_l r_l f(h_l) / max(1, sum_l r_l)         f: net, h_l: token l
+                                                         r_l: 1 where h_l is not all zeros, else 0
+
     A token that is all zeros is padding and does not count. A caption without any real token, which
-    is one of unknown words only, becomes zeros.
+    is one of unknown words only, becomes zeros. Tokens may come in half precision. The network gets
+    them in float32.
     """
 
     def __init__(self, net: nn.Module):
@@ -328,7 +329,8 @@ def ape_transformer(d_in: int, d_out: int) -> nn.Module:
         tokens -> linear to half the width -> causal block -> LayerNorm -> linear -> mean of tokens
 
     One block of half the width has as many weights as three of the MLP's layers. It has as many
-    attention heads as the greatest common divisor of its width and 8.
+    attention heads as the greatest common divisor of its own width and 8. The arrows up to the mean
+    are the network that TokenMean applies.
     """
     half = d_in // 2
     block = Block(half, heads=math.gcd(half, 8), causal=True)
@@ -338,14 +340,14 @@ def ape_transformer(d_in: int, d_out: int) -> nn.Module:
 
 
 def token_mean(d_in: int, d_out: int) -> nn.Module:
-    """APE's second control: nothing but the mean of linearly mapped tokens."""
+    """APE's second control: one matrix on each token, no bias, then the mean."""
     return TokenMean(nn.Linear(d_in, d_out, bias=False))
 
 
 class LilTAdapter(nn.Module):
     """LilT's adapter, a small detour with a bottleneck of a quarter of the width.
 
-        x + W_up GELU(W_down x)
+        x + W_up GELU(W_down x)                          both layers have biases
 
     Two stand in each block of both towers, before the norms. W_up starts at zero, so that nothing
     changes at first. In the paper's text tower they stand behind the sub-layers instead.
@@ -501,6 +503,8 @@ class LLMTokens(TextTower):
         inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
     ) -> tuple[Tensor, ...]:
         """Mean and standard deviation of each dimension over all real tokens, (llm_width,) float32.
+
+            std = sqrt( E[h^2] - E[h]^2 )                 h: a real token, E: the mean over all
 
         A dimension that never varies gets a tiny deviation and not 0: nothing is divided by 0.
         """
@@ -917,8 +921,15 @@ GOES_WITH = {"logit_bias": "logit_scale", "label_head": "image_head"}
 def is_in_part(parameter: str, part: str) -> bool:
     """Does a parameter, by its name, belong to a part of the model?
 
-    A part is a child of TwoTower ("visual", "text", "image_head", "text_head", "logit_scale"), or a
-    kind of parameter in all of them ("norms", "biases", "adapters").
+    A name begins with the child of TwoTower that holds the parameter: "visual.norm.bias". A part is
+    one of these children ("visual", "text", "image_head", "text_head", "logit_scale"), or a kind of
+    parameter in all of them:
+
+        norms     weights and biases of all norms. The last one of TextTransformer is `ln_final`
+        biases    every bias, that of the logits included
+        adapters  all that belongs to an `adapter1` or an `adapter2`
+
+    A child of GOES_WITH counts as the other child that is named there.
     """
     if part == "norms":
         return "norm" in parameter or "ln_final" in parameter
@@ -1008,7 +1019,10 @@ class TwoTower(nn.Module):
             parameter.requires_grad_(is_trained)
 
     def train(self, mode: bool = True) -> "TwoTower":
-        """As nn.Module.train, but a part without any trained parameter stays in eval mode."""
+        """As nn.Module.train, but a child without any trained parameter stays in eval mode.
+
+        With mode False everything is in eval mode. Returns the model.
+        """
         super().train(mode)
         for part in self.children():
             is_trained = any(parameter.requires_grad for parameter in part.parameters())

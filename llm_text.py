@@ -75,7 +75,8 @@ class RMSNorm(nn.Module):
 
         y = g x / sqrt(mean(x^2) + eps)                  g: weight
 
-    A LayerNorm without subtracting the mean and without a bias. The division is in float32.
+    A LayerNorm without subtracting the mean and without a bias. The division is in float32, and its
+    result is brought back to the dtype of x before g multiplies it.
     """
 
     def __init__(self, width: int, eps: float):
@@ -96,7 +97,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         a = m theta^(-2i / d)                            for the token at position m, i < d/2
 
     x (B, H, L, d); cos and sin (L, d). Each pair of elements is turned by an angle that grows with
-    the position. So the product of a query at m and a key at n depends on m - n only.
+    the position. So the product of a query at m and a key at n depends on m - n only. Both elements
+    of a pair have the same angle: column i + d/2 of cos and sin equals column i.
 
     The pairs are those of Hugging Face's files. llama.cpp pairs 2i with 2i + 1; data/files/llm.py
     undoes that.
@@ -110,7 +112,14 @@ class Attention(nn.Module):
 
         y_h = softmax(q_h k_g^T / sqrt(d)) v_g           g = h // (H / K)
 
-    Each of the K heads of keys and values serves H / K heads of queries.
+    Each of the K heads of keys and values serves H / K heads of queries. q_norm and k_norm act on
+    each head's queries and keys. Then queries and keys are turned, by `rotate`. Values are neither
+    normed nor turned.
+
+    x         (B, L, D), and so is the result
+    cos, sin  (L, d), for `rotate`
+    visible   bool, (B, 1, 1, L): which keys all queries may see. None: causal, a token sees itself
+              and those before it
     """
 
     def __init__(self, config: LlamaConfig):
@@ -231,7 +240,10 @@ class Llama(nn.Module):
 
 
 def last_token(h: Tensor, mask: Tensor) -> Tensor:
-    """The last token's state: in a causal model the only one that has seen the whole caption."""
+    """The last token's state: in a causal model the only one that has seen the whole caption.
+
+    The last token is the last true place of a caption's mask. Padding stands behind it.
+    """
     last = mask.sum(1) - 1  # (B,)
     return h[torch.arange(len(h), device=h.device), last].float()
 
@@ -270,7 +282,7 @@ def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_token(h: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the tokens that all_tokens keeps."""
+    """The mean of the tokens that all_tokens keeps: those of the caption itself."""
     return all_tokens(h, mask).sum(1) / (mask.sum(1, keepdim=True) - 1)
 
 
@@ -322,12 +334,15 @@ def whitening(
     within      (D, D), what scatter_within gives: how the captions of one image differ. With it the
                 vectors are first mapped by (S + s I)^(-1/2), S: within, s: mean of its eigenvalues.
                 What differs between captions of one image then counts little, and what differs
-                between images stands out. E[...] above is the covariance after this map. With the
-                power 0 this is linear discriminant analysis (LDA, Fisher 1936), regularised by s.
+                between images stands out. E[...] above is the covariance after this map, and the
+                matrix begins with the map: (S + s I)^(-1/2) V diag(sigma^-a). With the power 0 this
+                is linear discriminant analysis (LDA, Fisher 1936), regularised by s.
 
     The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
     each of its k directions. BadInput if the captions vary in fewer than k directions: it names the
-    flag --whiten, and says how many directions there are at most.
+    flag --whiten, and says how many directions there are at most. N captions of width D vary in
+    min(D, N - 1) directions at most. One whose variance is a billionth of the largest, or less, or
+    not a number, is none.
 
     The cone: all vectors of a language model point almost the same way (Ethayarajh 2019, arXiv
     1909.00512), so all cosines are nearly 1. Between captions their mean is 0.97; after centring it
@@ -689,7 +704,8 @@ class LoRA(nn.Module):
 
         y = W x + (alpha / r) B A x                      A (r, d_in), B (d_out, r), r: rank
 
-    B starts at zero, so that nothing changes at first. lora_A and lora_B are PEFT's names.
+    B starts at zero, so that nothing changes at first. lora_A and lora_B are PEFT's names, `linear`
+    is the frozen layer, with its bias if it has one, and `scale` is alpha / r.
     """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float):
@@ -727,7 +743,10 @@ def adapter_of(llm: FrozenLLM, loras: dict[str, LoRA], layer: int) -> Adapter:
 def merge_adapter(llm: FrozenLLM, adapter: Adapter) -> None:
     """Add an adapter's products to the weights, W + (alpha / r) B A, so that no detour is needed.
 
-    llm.tuned_layer and llm.model.bidirectional become what they were in tuning.
+    adapter.pairs has the name of each layer below llm.model, and its A and B. adapter.scale is
+    alpha / r. The sums are computed in float32, and the weights are changed in place.
+    llm.tuned_layer becomes the block after which captions were read in tuning, adapter.layer, which
+    llm.pool_layer checks. llm.model.bidirectional becomes adapter.bidirectional.
 
     BadInput for an adapter of another language model; AttributeError or ValueError for one that
     does not fit its own.

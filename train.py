@@ -501,7 +501,8 @@ def lr_at(step: int, total: int, cfg: Config) -> float:
         lr (step + 1) / W                                        while step < W
         lr (1 + cos(pi (step - W) / (total - W))) / 2            after that
 
-    W is --warmup, but a tenth of all steps at most. A pure function of the step: nothing to save.
+    W is --warmup, but a tenth of all steps at most, rounded down. Steps count from 0, lr is cfg.lr.
+    A pure function of the step: nothing to save.
     """
     warmup = min(cfg.warmup, total // 10)
     if step < warmup:
@@ -512,9 +513,11 @@ def lr_at(step: int, total: int, cfg: Config) -> float:
 def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -> list[dict]:
     """The trained parameters, in groups for AdamW.
 
-    Only matrices get weight decay. Biases, norms and the scale have fewer dimensions, position
-    embeddings have three. `lr_share` is what part of the learning rate a group gets:
-    image_lr_share in the image tower, 1 elsewhere.
+    Each group is a dictionary: "params", "weight_decay" and "lr_share". No group is empty.
+
+    Only matrices get the weight decay wd. Biases, norms and the scale have fewer dimensions,
+    position embeddings have three, and all these get 0. "lr_share" is what part of the learning
+    rate a group gets: image_lr_share in the image tower, `visual`, and 1 elsewhere.
     """
     groups = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -1168,7 +1171,16 @@ def go_on(
 
     AdamW's moments come from the checkpoint, too. Its groups, with rate and decay, stay as they
     are. BadInput where the data are not those that the run was started with, where the run is
-    finished, or where the checkpoint does not fit.
+    finished, or where the checkpoint does not fit: the names or shapes of its weights, or the
+    shapes of its moments.
+
+    checkpoint        what `save` in `train` wrote. Four of its entries are read here:
+                      "data_fingerprint", "step", "model" and "optimizer". The last two are state
+                      dictionaries, and "step" is the number of steps that are done
+    cfg               only for the words of errors
+    model, optimizer  new ones, which are changed in place
+    data_fingerprint  that of the data which this program has read now
+    total             steps of the whole run
     """
     if checkpoint.get("data_fingerprint") != data_fingerprint:
         raise BadInput(

@@ -52,7 +52,9 @@ class PatchEmbed(nn.Module):
     """Cut each image into patches and map each patch to a vector: (B, 3, S, S) -> (B, N, D).
 
     Other code writes this as a convolution whose stride equals its kernel. It is the same thing:
-    every patch is one row of 3 p p numbers, and one linear layer maps all rows.
+    every patch is one row of 3 p p numbers, and one linear layer maps all rows. Patches come in
+    reading order, the top row of patches first. Within a patch the colour comes first, then the
+    row, then the column.
     """
 
     def __init__(self, patch: int, width: int):
@@ -73,6 +75,10 @@ class Attention(nn.Module):
 
     Each head mixes the N vectors by weights of its own. With `causal`, position i sees only the
     positions up to i. CLIP's text transformer (lift.py) needs that.
+
+    qkv   D -> 3 D: the queries of all heads, then the keys, then the values. In each of the three
+          the d numbers of head 0 come first, then those of head 1, and so on
+    proj  D -> D, on the outputs of all heads side by side
     """
 
     def __init__(self, width: int, heads: int, causal: bool):
@@ -111,8 +117,8 @@ class Block(nn.Module):
         x = x + attention(norm1(x))
         x = x + mlp(norm2(x))
 
-    The adapters are places for the method LilT (lift.py), each before its norm. Without it they do
-    nothing.
+    The adapters are places for the method LilT (lift.py). adapter1 stands before norm1, adapter2
+    before norm2, and neither touches the x to the left of the plus. Without LilT they do nothing.
     """
 
     def __init__(
@@ -141,9 +147,14 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Images (B, 3, S, S), float, normalised as CLIP does -> vectors (B, D).
 
+        x = norm_pre(patches + positions)                norm_pre: does nothing, but in CLIP's tower
+        y = norm(blocks(x))
+        output = the mean of y over the places, or y at the class token
+
     size        a key of SIZES, with one of KINDS behind it
     image_size  S, a multiple of the patch's side
-    pool        "avg": the mean of the patch vectors; "tok": a class token, read at the end
+    pool        "avg": the mean of the patch vectors; "tok": a class token, read at the end. It
+                stands before the patches and has a position of its own
 
     Raises ValueError for a size, image size or pool that does not exist.
     """

@@ -2,8 +2,8 @@
 # # A guided tour
 #
 # One image and one caption go through the whole project: from pixels and words to two vectors, to
-# the loss, to one step of training, and to a search. The shape of every array is printed. Nothing
-# is hidden: each step is done here once by hand, and once by the project's own code.
+# the loss, to one step of training, and to a search. The shape of every array is printed. Many steps
+# are done twice: once by hand, and once by the project's own code.
 #
 # It takes under a minute on one core, without a GPU. The language model, SmolLM2-135M-Instruct
 # (98 MB), is fetched once.
@@ -71,8 +71,9 @@ show("a tensor", torch.zeros(2, 3))
 # %% [markdown]
 # ## 1. One scene
 #
-# The built-in world makes scenes out of words. A scene is drawn, and it is described. It is a pure
-# function of its split, its seed and its number, so it is the same on every machine.
+# The project draws its own images. A scene is made out of words. Then it is drawn, and it is described
+# in a caption. It depends on its split ("train" or "test"), its seed and its number, and on nothing
+# else. So it is the same on every machine.
 
 # %%
 from data.world import shapes
@@ -85,8 +86,8 @@ print(caption)
 row_of([image], side=256)
 
 # %% [markdown]
-# Each scene also has captions that are false of it, by one edit each. A model that sees should find
-# the true caption nearer. Section 10 comes back to that.
+# Each scene also has captions that are false of it. Each differs from the true one by one edit. A model
+# that sees should find the true caption nearer to the image. Section 10 comes back to that.
 
 # %%
 for kind, false_caption in shapes.negatives(scene).items():
@@ -95,8 +96,9 @@ for kind, false_caption in shapes.negatives(scene).items():
 # %% [markdown]
 # ## 2. Pixels become patches
 #
-# The image is 64 x 64 pixels of three bytes. The bytes are normalised. Then the image is cut into
-# N = 16 squares of 16 x 16 pixels. Each square is one row of 3 * 16 * 16 = 768 numbers.
+# The image is 64 x 64 pixels of three bytes. The bytes are normalised: scaled so that they have a mean
+# near 0 and a deviation near 1. Then the image is cut into N = 16 squares of 16 x 16 pixels, the
+# patches. Each becomes one row of 3 * 16 * 16 = 768 numbers.
 
 # %%
 import numpy as np
@@ -118,9 +120,11 @@ row_of(squares, side=48, gap=6)
 # %% [markdown]
 # ## 3. Patches become one vector
 #
-# This is `vit.py`. One linear layer maps each patch to D = 128 numbers. Attention does not know
-# where a patch was, so a learned vector is added for each place. Then four blocks follow. Here is
-# the first half of the first block by hand.
+# This is `vit.py`, the vision transformer. One linear layer maps each patch to a vector of D = 128
+# numbers. What follows does not know where a patch was, so a learned vector is added for each place.
+# Then come four blocks. In the first half of a block, attention, the patches look at each other: each
+# takes a mean of what all patches offer, weighted by how well they fit its question. Here is that half
+# of the first block by hand.
 
 # %%
 from vit import ViT
@@ -163,8 +167,8 @@ print(f"{sum(p.numel() for p in tower.parameters()):,} parameters")
 # %% [markdown]
 # ## 4. Words become tokens
 #
-# This is `llm_text.py`. The tokenizer cuts the caption into words and parts of words. A new line
-# stands before it. Section 6 says what for.
+# This is `llm_text.py`. The tokenizer cuts the caption into tokens, which are words and parts of words.
+# A new line stands before it. Section 6 says what for.
 
 # %%
 from llm_text import load_llm, mean_token, rotate, whitening
@@ -179,9 +183,10 @@ print(f"{sum(p.numel() for p in llm.parameters()):,} parameters, of which none i
 # %% [markdown]
 # ## 5. Tokens look at each other
 #
-# The language model has 9 heads of queries, but only 3 of keys and values. Queries and keys are
-# turned by an angle that grows with the position. So a score depends on the distance of two tokens,
-# and not on where they stand. A token sees itself and those before it.
+# The language model has attention, too. It has 9 heads of queries, but only 3 of keys and values.
+# Queries and keys are turned by an angle that grows with the position. So the score of a query and a
+# key depends on the distance of the two tokens, and not on where they stand. A token sees itself and
+# those before it.
 
 # %%
 L = ids.shape[1]
@@ -196,6 +201,7 @@ k = layer.self_attn.k_proj(normed).view(1, L, 3, 64).transpose(1, 2)
 show("queries", q)
 show("keys", k)
 k = k.repeat_interleave(3, dim=1)  # each head of keys serves three heads of queries
+# 8 is the root of the width of a head, 64.
 scores = rotate(q, angles.cos(), angles.sin()) @ rotate(k, angles.cos(), angles.sin()).mT / 8
 causal = torch.ones(L, L).tril().bool()
 weights = scores.masked_fill(~causal, -torch.inf).softmax(-1)
@@ -208,14 +214,15 @@ print("only the distance counts:", torch.allclose(scores, shifted, atol=1e-3))
 drawn(weights[0].mean(0), 0, 0.5, cell=16)
 
 # %% [markdown]
-# Row l shows at which tokens token l looks, as a mean over the heads. All above the diagonal is
-# white: a token sees no later one.
+# Row l of the picture shows at which tokens token l looks, as a mean over the heads. All above the
+# diagonal is white: a token sees no later one.
 #
 # ## 6. Tokens become one vector
 #
-# Nobody trained this model to give one vector per caption. The project takes the mean over the
-# tokens after block 10 of 30. Why not the last block? And why is the first token left out? Look at
-# how long the tokens' vectors are.
+# Nobody trained this model to give one vector per caption. The project takes the mean over the tokens
+# after block 10 of 30. Why not after the last block? It was trained to predict the next token, so a
+# likely reason is that its last blocks turn each token's vector towards that. And why is the first
+# token left out? Look at how long the tokens' vectors are.
 
 # %%
 with torch.no_grad():
@@ -231,12 +238,15 @@ print("by hand:", torch.allclose(raw, hidden[:, 1:].mean(1), atol=1e-4))
 
 # %% [markdown]
 # In later blocks the first token's vector is huge. Other tokens look at it when they look for nothing.
-# It is called an attention sink. It is the new line, so no word is lost.
+# It is called an attention sink. Here it is the new line, so no word is lost.
 #
 # ## 7. Out of the cone
 #
-# Now 192 captions are read, once. In LIFT that is all the work that the language model ever does.
-# From now on a caption is its vector.
+# Now 192 captions are read, once. In LIFT, the method that gave this project its name, this reading is
+# all the work that the language model ever does. From now on a caption is its vector.
+#
+# `whitening` subtracts the mean of all vectors, keeps the directions in which they differ most, and
+# makes these more alike in strength. It keeps 48 here, a quarter of the number of captions.
 
 # %%
 scenes = shapes.make_scenes("train", 192)
@@ -261,8 +271,9 @@ for name, table in (("raw", vectors), ("centred", vectors - mean), ("whitened", 
     print(f"{name:9s} cosines of two captions: mean {c.mean():6.3f}, from {c.min():6.3f}")
 
 # %% [markdown]
-# Raw vectors point almost the same way, as if they lay in a narrow cone. Without the mean they do
-# not. The picture shows the cosines of the first 16 captions: raw on the left, whitened on the right.
+# Raw vectors point almost the same way, as if they lay in a narrow cone. When the mean is subtracted
+# they do not. The picture shows the cosines of the first 16 captions: raw on the left, whitened on the
+# right.
 
 # %%
 tables = [F.normalize(table[:16], dim=-1) for table in (vectors, texts)]
@@ -272,8 +283,8 @@ row_of([drawn(unit @ unit.T, -0.2, 1, cell=16) for unit in tables], side=256, ga
 # ## 8. The shared space, and the loss
 #
 # This is `lift.py`. The model holds the image tower, a head of two layers behind it, the whitening,
-# and the scale. A batch of B = 8 images and their captions goes through it. All vectors are scaled to
-# length 1, so a scalar product is a cosine.
+# and the scale, a learned number that multiplies all cosines. A batch of B = 8 images and their
+# captions goes through it. All vectors are scaled to length 1, so a scalar product is a cosine.
 
 # %%
 import lift
@@ -291,7 +302,8 @@ row_of(pictures[batch], side=96)
 
 # %% [markdown]
 # Every image must find its caption among the eight, and every caption its image. That is a softmax
-# over each row and over each column of an 8 x 8 table. The right answers stand on the diagonal.
+# over each row and over each column of an 8 x 8 table. The right answers stand on the diagonal. This
+# loss is called InfoNCE.
 
 # %%
 z, t, s = out["image_features"], out["text_features"], out["logit_scale"]
@@ -306,7 +318,7 @@ print(f"loss {loss:.3f}, by hand {(by_rows + by_columns) / 2:.3f}; a guess costs
 drawn(z @ t.T, -0.5, 1, cell=32)
 
 # %% [markdown]
-# The diagonal of the cosines is not darker than the rest. The tower is random. Its images all have
+# The diagonal of the cosines is not darker than the rest. The tower is random. It gives all images
 # nearly the same feature, so each column has nearly one colour.
 #
 # ## 9. One step of training, and some more
@@ -334,7 +346,8 @@ print(
 print("the captions have not moved:", torch.equal(before, out["text_features"]))
 
 # %% [markdown]
-# Now 120 steps with batches of 64. `train.py` does the same, with 20,000 images, a log and checkpoints.
+# Now 120 steps with batches of 64. `train.py` does much the same, with 20,000 images, a log and
+# checkpoints.
 
 # %%
 from train import Config
@@ -350,7 +363,7 @@ for step in range(120):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    model.logit_scale.data.clamp_(0, math.log(100))
+    lift.limit_scale(model.logit_scale)
     if step % 30 == 0 or step == 119:
         print(f"step {step + 1:3d}: loss {loss.item():.3f} (a guess costs {math.log(64):.3f})")
 
@@ -369,7 +382,8 @@ drawn(z[batch] @ t[batch].T, -0.5, 1, cell=32)
 # ## 10. Search
 #
 # This is `eval.py`. Each image looks for its caption, and each caption for its image. The rank is
-# the number of wrong answers that are at least as near as the right one.
+# the number of wrong answers that are at least as near as the right one, so 0 is the best. R@1 is the
+# share of images with the rank 0, R@10 that of images with a rank below 10.
 
 # %%
 from eval import compositional, retrieval_ranks
@@ -392,8 +406,9 @@ for i in best:
 row_of([pictures[i] for i in best])
 
 # %% [markdown]
-# And images that it has never seen? 64 scenes of the test split show pairs of things that training
-# never shows. A training on 192 images learns them by heart, and little more.
+# And images that it has never seen? Scenes of the test split show pairs of things that training never
+# shows. Here are 64 of them. A model that was trained on 192 images knows these 192 by heart, and
+# little more.
 
 # %%
 test_scenes = shapes.make_scenes("test", 64)
@@ -416,8 +431,8 @@ hits = compositional(test_z[which], test_t[which], false_t)
 print(f"the true caption is nearer than one with a wrong attribute: {hits.float().mean():.0%}")
 
 # %% [markdown]
-# That is the whole project. What is left out here: many batches, masks of duplicates, checkpoints,
-# other methods, honest scores with intervals. Go on with:
+# That was the way through the whole project. What was left out: longer training, pairs that match by
+# accident, checkpoints, other methods, and intervals of scores. Go on with:
 #
 #     python train.py --out runs/lift
 #     python eval.py runs/lift

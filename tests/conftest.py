@@ -17,8 +17,10 @@ from tests.tiny_llm import write_tiny_llm
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Without this, tokenizers warns whenever a test starts a process.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# The models are tiny. On cores that other work shares, threads would only wait for each other.
+# The models are tiny, and two processes share the tests: more threads would only wait for each
+# other. The variable is for the programs that tests start.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

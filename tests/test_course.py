@@ -477,9 +477,10 @@ def test_what_a_student_sees(built, tmp_path):
     assert status == 1 and "1.1  info_nce: not written yet" in said
     assert "0 of 3 tasks are done" in said
     lift = student / "unit1/lift.py"
+    assert "cross_entropy(logits" not in lift.read_text(), "the docstring gives task 1.1 away"
     lift.write_text(with_body("return 1 - (image_features @ text_features.T).mean()"))
     status, said = check("1", "--task", "1.2")
-    assert status == 1 and "each image is compared with its own caption only" in said
+    assert status == 1 and "Each image is compared with its own caption only" in said
     shutil.copy(ROOT / "lift.py", lift)
     status, said = check("1")
     assert status == 0 and "3 of 3 tasks are done" in said, said
@@ -493,6 +494,7 @@ def test_what_a_student_sees(built, tmp_path):
     (student / "unit1/runs/table.log").write_text("| pooling | layer |\n")
     status, said = check("1", "--submit")
     assert status == 0 and "4 files" in said, said
+    assert "missing: unit1/answers.md: it still says (write here)" in said, said
     with zipfile.ZipFile(student / "submission-unit1.zip") as archive:
         names = sorted(archive.namelist())
     logs = ["unit1/runs/five-0/log.jsonl", "unit1/runs/table.log"]

@@ -5,6 +5,7 @@
 The numbers of model answers are compared with what the project's own code gives.
 """
 
+import itertools
 import math
 import re
 import tomllib
@@ -148,6 +149,11 @@ def test_1c_two_pairs():
     assert loss.item() == pytest.approx(numbers["loss"])
     found = [numbers[name] for name in ("g00", "g01", "g10", "g11")]
     assert logits.grad.flatten().tolist() == pytest.approx(found)
+    # The answer names the cell that is pushed down the most. It is that one for every draw.
+    draw = QUESTIONS["1c"]["draw"]
+    for values in itertools.product(*draw.values()):
+        numbers = of("1c", **dict(zip(draw, values, strict=True)))
+        assert numbers["g01"] > numbers["g10"] + 0.01
 
 
 def test_2a_operations_of_the_demo():

@@ -88,7 +88,11 @@ def submit(tasks: list[Task], folder: Path, target: Path) -> int:
             logs = [path for name in LOGS for path in sorted(home.glob(f"runs/**/{name}"))]
             if not logs:
                 missing.append(f"unit{unit}/runs: no log of an experiment")
-            for path in [*files, home / "answers.md", *logs]:
+            sheet = home / "answers.md"
+            written = sheet.read_text(errors="replace") if sheet.is_file() else ""
+            if "(write here)" in written:
+                missing.append(f"unit{unit}/answers.md: it still says (write here)")
+            for path in [*files, sheet, *logs]:
                 name = path.relative_to(folder).as_posix()
                 if not path.is_file():
                     missing.append(name)

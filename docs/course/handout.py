@@ -45,7 +45,10 @@ def unit_text(unit: int, tasks: list[Task], seed: int) -> str:
     if not done:
         raise CourseError(f"docs/course/unit{unit}.md has no table below '## The tasks'")
     text = "\n".join(lines) + "\n"
-    bands = "\n".join(f"- {band.in_words()}" for band in read_bands(unit)) or "No band: see above."
+    bands = (
+        "\n".join(f"- {band.in_words()}" for band in read_bands(unit))
+        or "This experiment has no band."
+    )
     question = written.question_for(unit, seed)["question"]
     text = text.replace(f"{{band:{unit}}}", bands).replace(f"{{question:{unit}}}", question)
     left = re.search(r"\{(band|question):[^}]*\}", text)
@@ -100,9 +103,8 @@ def readme(tasks: list[Task]) -> str:
     make check UNIT={first}         # which tests hold, in seconds
 
 On Linux without a GPU, `make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`
-saves a download of several GB. Python 3.11 or newer is needed, on Linux or macOS. If you have an
-environment with the packages of `requirements.txt`, leave `make setup` out and add `VENV=` and its
-folder to each `make`.
+saves a download of several GB. Python 3.11 or newer is needed, on Linux or macOS. An environment that
+you have already can be named in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
 
 ## Each unit
 
@@ -111,15 +113,21 @@ folder to each `make`.
    their bodies. Signature and docstring say what comes in and what goes out. You may add functions,
    constants and imports. Nothing else that you change is graded.
 3. `make check UNIT={first}` says which tests hold. `make check UNIT={first} TASK={first}.1` takes one task. Your
-   teacher has a few more tests.
+   teacher has a few more tests. Begin with the first `NO`: the next ones may have the same cause. The
+   last line of make, `Error 1`, only says that not all tests hold.
 4. Run the experiment in the unit's folder, with the environment's Python:
-   `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`.
+   `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`. The first
+   run fetches the language model, 98 MB, and keeps it for all units.
 5. Write your answer into `unit{first}/answers.md`.
 6. `make submit` packs code, logs and answers of all units into `submission.zip`; `make submit
    UNIT={first}` those of one.
 
+Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those of
+the project that this course is made from. They say where a number comes from. No task needs them.
+
 Each unit stands alone: in its folder only its own functions are missing. Each task stands alone, too:
-the tests of a task use the finished code for everything else.
+the tests of a task use the finished code for everything else. A run of the experiment stops at a
+function that is not written yet.
 
 ## The solutions
 

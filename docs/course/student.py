@@ -60,6 +60,8 @@ def same(found: object, wanted: object, why: str, atol: float = 1e-4) -> None:
 
     For float32 atol is at least 1e-4: another processor adds in another order.
     """
+    if found is None:
+        raise Wrong("nothing came back: is a `return` missing?")
     if not isinstance(found, (Tensor, int, float, list, tuple)):
         raise Wrong(f"{why}\ngot {found!r}, not numbers")
     try:

@@ -1114,8 +1114,8 @@ MUTANTS = [
     ),
     Mutant(
         PIXELS,
-        ".float() / 255 - mean) / deviation",
-        ".float() - mean) / deviation",
+        ".div_(255).sub_(mean).div_(deviation)",
+        ".sub_(mean).div_(deviation)",
         T_PIXELS + "test_normalized_pixels_by_hand",
         "pixels are not divided by 255",
     ),

@@ -328,17 +328,17 @@ def calculate(mfu: float, network: float) -> None:
     per_image = {bf16: bytes_per_image(PAPER.sizes, width, bf16) for bf16 in (False, True)}
     per_pair = bytes_per_pair()
     fixed = fixed_bytes(n_trained, BATCH, width, per_pair)
-    # What accum.md measured: half a batch of 2,048 less is the difference between K = 1 and K = 2.
+    # What pieces.md measured: half a batch of 2,048 less is the difference between K = 1 and K = 2.
     small = lift.Sizes(model="Ti/16", image_size=64)
-    here = logged("accum.md", r"\| 1 \| ([\d.]+) \|") - logged("accum.md", r"\| 2 \| ([\d.]+) \|")
+    whole, halves = (logged("pieces.md", rf"2048 \| {k} \| ([\d.]+) \|") for k in (1, 2))
     print(
         f"Activations of an image: {per_image[False] / 1e6:.0f} MB in float32, "
         f"{per_image[True] / 1e6:.0f} MB under bf16 autocast. Weights, gradients and\nmoments: "
         f"{16 * n_trained / 1e9:.2f} GB. The loss keeps {per_pair:.0f} bytes for each pair, "
         f"{per_pair * BATCH**2 / 1e9:.1f} GB at {BATCH:,}. What does not\nshrink with the pieces: "
         f"{fixed / 1e9:.1f} GB.\nThe same count for Ti/16 at 64 pixels, without the text tower: "
-        f"{bytes_per_image(small, 128, False) * 1024 / 1e9:.1f} GB for 1,024 images. accum.md\n"
-        f"measured {here:.1f} GB with it.\n"
+        f"{bytes_per_image(small, 128, False) * 1024 / 1e9:.1f} GB for 1,024 images. pieces.md\n"
+        f"measured {whole - halves:.1f} GB with it.\n"
     )
     rows = []
     for name, gpu in GPUS.items():

@@ -22,7 +22,8 @@ def test_patches_of_many_images(student):
         for j in range(0, 12, 4)
     ]
     wanted = embed.proj(torch.stack(rows, dim=1))
-    same(student.vit.PatchEmbed.forward(embed, images), wanted, "all patches of all images")
+    why = "patches in reading order; in each the colour first, then the row, then the column"
+    same(student.vit.PatchEmbed.forward(embed, images), wanted, why)
 
 
 @torch.no_grad()
@@ -46,7 +47,8 @@ def test_attention_against_loops(student):
     for causal in (False, True):
         module, x = filled(Attention(24, 3, causal), seed=33, size=0.5), normal(2, 7, 24, seed=34)
         found = student.vit.Attention.forward(module, x)
-        same(found, naive(module, x), f"three heads of width 8, causal = {causal}", atol=5e-4)
+        why = f"three heads of width 8, causal = {causal}: softmax(q k^T / sqrt(8)) v in each head"
+        same(found, naive(module, x), why, atol=5e-4)
 
 
 @torch.no_grad()
@@ -57,7 +59,8 @@ def test_block_with_everything(student):
     found = student.vit.Block.forward(block, x)
     wanted = x + naive(block.attn, block.norm1(block.adapter1(x)))
     wanted = wanted + block.mlp(block.norm2(block.adapter2(wanted)))
-    same(found, wanted, "adapters stand before the norms, see the docstring", atol=5e-4)
+    why = "with adapters it should be x + attention(norm1(adapter1(x))), then x + mlp(norm2(adapter2(x)))"
+    same(found, wanted, why, atol=5e-4)
 
 
 @torch.no_grad()
@@ -76,4 +79,8 @@ def test_vit_with_everything(student):
             x = block(x)
         x = tower.norm(x)
         wanted = x[:, 0] if pool == "tok" else x.mean(1)
-        same(found, wanted, f"{size}, pool {pool}", atol=1e-3)
+        why = (
+            f"{size}, pool {pool}: class token where there is one, + positions, norm_pre, blocks, norm, "
+            "then class token or mean"
+        )
+        same(found, wanted, why, atol=1e-3)

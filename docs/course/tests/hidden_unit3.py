@@ -32,7 +32,10 @@ def test_rms_norm_divides_in_float32(student):
     holds(getattr(found, "sent_as", "") == "bfloat16", "the result should have the input's dtype")
     # A number between two of bfloat16 may go to the other one on another processor: a few may differ.
     off = (found - exact.bfloat16().float()).abs() > 1e-6
-    holds(off.float().mean() < 0.05, f"{int(off.sum())} of {off.numel()} differ from float32's")
+    why = (
+        f"{int(off.sum())} of {off.numel()} numbers are not those that a division in float32 gives"
+    )
+    holds(off.float().mean() < 0.05, why)
 
 
 # ---- rotary position embedding
@@ -45,7 +48,11 @@ def test_rotate_all_heads(student):
     complex_x = torch.complex(x[..., :4], x[..., 4:])
     turned = complex_x * torch.complex(cos[:, :4], sin[:, :4])
     wanted = torch.cat([turned.real, turned.imag], dim=-1)
-    same(student.llm_text.rotate(x, cos, sin), wanted, "multiply by e^(i a) as complex numbers")
+    why = (
+        "taken as complex numbers x_i + i x_(i + d/2), the pairs should be multiplied by e^(i a), in "
+        "every head and at every position"
+    )
+    same(student.llm_text.rotate(x, cos, sin), wanted, why)
 
 
 # ---- grouped-query attention
@@ -84,7 +91,11 @@ def test_attention_against_loops(student):
             found = student.llm_text.Attention.forward(module, x, *angles(5, 8), mask)
             wanted = naive(module, x, *angles(5, 8), mask)
             kind = "causal" if mask is None else "masked"
-            same(found, wanted, f"{kind} attention of 4 heads with {kv_heads} of keys", atol=2e-4)
+            why = (
+                f"{kind} attention of 4 heads with {kv_heads} of keys and values: in each head "
+                "softmax(q k^T / sqrt(d)) v, with q and k turned and v not"
+            )
+            same(found, wanted, why, atol=2e-4)
 
 
 @torch.no_grad()
@@ -92,7 +103,8 @@ def test_attention_norms_queries_and_keys(student):
     """Where there are norms of queries and keys (Qwen3), they are applied before turning"""
     module, x = filled(Attention(config(qk_norm=True)), seed=35), normal(1, 5, 32, seed=36)
     found = student.llm_text.Attention.forward(module, x, *angles(5, 8), None)
-    same(found, naive(module, x, *angles(5, 8), None), "with q_norm and k_norm", atol=2e-4)
+    why = "q_norm and k_norm act on each head's queries and keys, before these are turned"
+    same(found, naive(module, x, *angles(5, 8), None), why, atol=2e-4)
 
 
 # ---- pooling
@@ -103,7 +115,8 @@ def test_mean_token_in_half_precision(student):
     h = (normal(1, 200, 4, seed=37) + 3).bfloat16()
     mask = torch.ones(1, 200, dtype=torch.bool)
     found = student.llm_text.mean_token(h, mask)
-    same(found, h[:, 1:].float().mean(1), "the sum must be in float32", atol=1e-3)
+    why = "200 states in bfloat16: the sum must be in float32, or its last digits are lost"
+    same(found, h[:, 1:].float().mean(1), why, atol=1e-3)
 
 
 def test_last_token_of_each_caption(student):
@@ -111,7 +124,8 @@ def test_last_token_of_each_caption(student):
     h = normal(6, 6, 4, seed=38)
     mask = torch.arange(6) < torch.arange(1, 7)[:, None]
     found = student.llm_text.last_token(h, mask)
-    same(found, h[torch.arange(6), torch.arange(6)], "caption i has i + 1 tokens")
+    why = "caption i has i + 1 tokens, so its last one stands at place i"
+    same(found, h[torch.arange(6), torch.arange(6)], why)
     half = student.llm_text.last_token(h.bfloat16(), mask)
     holds(getattr(half, "sent_as", "") == "float32", "the vector should be float32")
 
@@ -126,7 +140,8 @@ def test_whitening_of_every_power(student):
     for power in (0.0, 0.5, 1.0):
         mean, matrix = student.llm_text.whitening(x, 5, power)
         found = covariance((x - mean) @ matrix).diagonal()
-        same(found, sigma ** (2 - 2 * power), f"the variances at power {power}", atol=0.02)
+        why = f"the variances of t at power a = {power} should be sigma^(2 - 2a)"
+        same(found, sigma ** (2 - 2 * power), why, atol=0.02)
     default = student.llm_text.whitening(x, 5)[1]
     half = student.llm_text.whitening(x, 5, 0.5)[1]
     same(default.abs(), half.abs(), "the power that is not given is 1/2", atol=1e-3)
@@ -139,7 +154,8 @@ def test_whitening_of_two_halves(student):
     t = (x - mean) @ matrix
     same(covariance(t), torch.eye(4), "whitening was fitted on a part of the captions", atol=5e-3)
     other = (cone(40, seed=42) - mean) @ matrix
-    differ(covariance(other), torch.eye(4), "the covariance of a part", by=0.05)
+    why = "the first 40 captions alone have the identity as covariance: only they were looked at"
+    differ(covariance(other), torch.eye(4), why, by=0.05)
 
 
 def test_whitening_with_the_scatter_within(student):
@@ -151,7 +167,8 @@ def test_whitening_with_the_scatter_within(student):
     found, wanted = (x - mean) @ matrix, (x - ours_mean) @ ours
     # The sign of a direction is free, so products are compared.
     scale = float((wanted @ wanted.T).abs().max())
-    same(found @ found.T / scale, wanted @ wanted.T / scale, "scalar products, over the largest")
+    why = "with `within`, t = (x - mu) (S + s I)^(-1/2) V: scalar products of captions, over the largest"
+    same(found @ found.T / scale, wanted @ wanted.T / scale, why)
 
 
 def test_whitening_refuses_an_empty_direction(student):

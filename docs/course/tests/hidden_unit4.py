@@ -23,7 +23,8 @@ def test_parts_of_all_parameters(student):
     for name in sorted(names):
         for part in parts:
             found = student.lift.is_in_part(name, part)
-            same(found, lift.is_in_part(name, part), f"is {name} in the part {part}?")
+            why = f"is {name} in the part {part}? See the docstring, and GOES_WITH"
+            same(found, lift.is_in_part(name, part), why)
 
 
 def test_a_part_with_one_trained_parameter_is_in_training(student):
@@ -32,9 +33,11 @@ def test_a_part_with_one_trained_parameter_is_in_training(student):
     model.visual.requires_grad_(False)
     model.visual.blocks[1].norm1.requires_grad_(True)
     _, (found, _) = after(student.lift.TwoTower.train, model, True)
-    holds("visual.blocks.0" in found["training"], "one norm of visual is trained")
-    holds("" in found["training"], "the model itself is in training mode")
-    holds("text" not in found["training"], "text has no trained parameter")
+    why = "one norm of visual is trained, so all of visual should be in training mode"
+    holds("visual.blocks.0" in found["training"], why)
+    holds("" in found["training"], "after train(True) the model itself should be in training mode")
+    why = "text has no trained parameter, so it should be in eval mode"
+    holds("text" not in found["training"], why)
 
 
 def test_frozen_parts_after_eval_and_back(student):
@@ -44,7 +47,8 @@ def test_frozen_parts_after_eval_and_back(student):
     model.eval()
     _, (found,) = after(student.lift.TwoTower.train, model)
     holds("visual.blocks.3" in found["training"], "train() without an argument means training mode")
-    holds("text_head.1" not in found["training"], "text_head is frozen")
+    why = "text_head is frozen, and after eval() and train() it is in training mode"
+    holds("text_head.1" not in found["training"], why)
 
 
 def test_the_image_tower_has_its_share_of_the_rate(student):
@@ -53,21 +57,27 @@ def test_the_image_tower_has_its_share_of_the_rate(student):
     groups = groups_of(student, model, 0.1, 0.25)
     for name, parameter in model.named_parameters():
         (number,) = where(groups, parameter.detach()) or (None,)
-        holds(number is not None, f"{name} is in no group")
+        holds(number is not None, f"{name} is trained, and in no group")
         wanted = 0.25 if name.startswith("visual.") else 1.0
-        same(groups[number].get("lr_share"), wanted, f"the lr_share of {name}")
+        why = f"lr_share of the group of {name}: image_lr_share in visual, 1 elsewhere"
+        same(groups[number].get("lr_share"), wanted, why)
         wanted = 0.1 if parameter.ndim == 2 else 0.0
-        same(groups[number].get("weight_decay"), wanted, f"the weight_decay of {name}")
+        why = f"weight_decay of the group of {name}, which has {parameter.ndim} dimensions"
+        same(groups[number].get("weight_decay"), wanted, why)
 
 
 def test_heads_and_scale_of_the_row(student):
     """The heads, the scale at the start, and nothing that LIFT has not"""
     row = get(student.lift.METHODS)["lift"]
-    holds(row["image_head"] == "lift.mlp", "LIFT's head has two linear layers")
-    holds(row["text_head"] == "lift.no_head", "the text side has nothing to train, so no head")
-    same(row["scale"], 1 / 0.07, "the scale starts at CLIP's")
-    holds(sorted(row["trains"]) == ["image_head", "logit_scale", "visual"], f"{row['trains']}")
-    holds(not row["labels"] and not row["adapters"] and row["bias"] is None, "nothing else")
+    why = f"image_head is {row['image_head']}: LIFT's head has two linear layers"
+    holds(row["image_head"] == "lift.mlp", why)
+    why = f"text_head is {row['text_head']}: LIFT's text side has no head, which is `no_head`"
+    holds(row["text_head"] == "lift.no_head", why)
+    same(row["scale"], 1 / 0.07, "the scale should start at CLIP's, which is the default")
+    why = f"trains is {row['trains']}: LIFT trains the image tower, its head and the scale"
+    holds(sorted(row["trains"]) == ["image_head", "logit_scale", "visual"], why)
+    why = "labels, adapters or bias differ from their defaults: LIFT has none of them"
+    holds(not row["labels"] and not row["adapters"] and row["bias"] is None, why)
 
 
 def test_other_rows_are_as_they_were(student):
@@ -76,4 +86,5 @@ def test_other_rows_are_as_they_were(student):
     model = student.lift.TwoTower("lift", SIZES, fitted)
     tensors = state(student, model)["tensors"]
     last = max(name for name in tensors if name.startswith("image_head") and "weight" in name)
-    same(len(tensors[last]), 6, "the head ends at the width of the whitened vectors")
+    why = "the image head should end at the width of the whitened vectors, here 6"
+    same(len(tensors[last]), 6, why)

@@ -15,7 +15,8 @@ def test_schedule_of_a_long_run(student):
     found = rates(student, 1000, warmup=60, lr=2e-3)
     wanted = [2e-3 * (step + 1) / 60 for step in range(60)]
     wanted += [1e-3 * (1 + math.cos(math.pi * (step - 60) / 940)) for step in range(60, 1001)]
-    same(found, wanted, "the whole list of rates", atol=1e-7)
+    why = "the rates of 1,000 steps with 60 of warm-up and the peak 2e-3"
+    same(found, wanted, why, atol=1e-7)
     same(rates(student, 1, warmup=500)[0], 1.0, "a run of one step has no warm-up")
 
 
@@ -32,19 +33,27 @@ def test_crops_are_spread_evenly(student):
     cropped = crops(student, 400, 0.2, seed=6)
     width, height = sides_of(cropped)
     area = width * height
-    same(area.mean(), 0.6, "the mean area of crops of 0.2 to 1", atol=0.05)
+    why = "the area should be drawn evenly from [0.2, 1], so its mean should be 0.6"
+    same(area.mean(), 0.6, why, atol=0.05)
     x, y = (cropped[:, colour, 15:17, 15:17].mean((1, 2)) for colour in (0, 1))
     together = torch.corrcoef(torch.stack([x, y]))[0, 1]
-    holds(abs(together) < 0.25, f"places along x and y go together ({float(together):.2f})")
+    why = (
+        f"places along x and y go together, with a correlation of {float(together):.2f}: draw both"
+    )
+    holds(abs(together) < 0.25, why)
     middle = torch.corrcoef(torch.stack([x, area]))[0, 1]
-    holds(abs(middle) < 0.25, "the place goes together with the area")
+    why = (
+        f"the place along x goes together with the area, with a correlation of {float(middle):.2f}"
+    )
+    holds(abs(middle) < 0.25, why)
 
 
 def test_crops_have_both_shapes(student):
     """Wide crops are as many as high ones"""
     width, height = sides_of(crops(student, 300, 0.2, seed=7))
     share = (width > height).float().mean()
-    holds(0.35 < share < 0.65, f"{float(share):.0%} of the crops are wider than high")
+    why = f"{float(share):.0%} of the crops are wider than high: the ratio should be drawn evenly in its log"
+    holds(0.35 < share < 0.65, why)
 
 
 def test_epochs_of_a_large_set(student):
@@ -52,9 +61,12 @@ def test_epochs_of_a_large_set(student):
     epoch = student.data.batches.Batches.epoch
     order, draws = epoch(batches(500), 0)
     for other_order, other_draws in (epoch(batches(500), 1), epoch(batches(500, seed=1), 0)):
-        differ(order, other_order, "the same order")
+        differ(order, other_order, "a neighbouring epoch or seed has the same order")
         together = torch.corrcoef(torch.stack([draws, other_draws]))[0, 1]
-        holds(abs(together) < 0.2, "the numbers that draw captions are alike")
+        why = (
+            "the numbers that draw captions go together with those of a neighbouring epoch or seed"
+        )
+        holds(abs(together) < 0.2, why)
     differ(
         epoch(batches(500), 1)[0],
         epoch(batches(500, seed=1), 0)[0],
@@ -68,9 +80,11 @@ def test_choose_of_one_caption(student):
     choose = student.data.batches.Batches.choose
     for share in (None, 0.3):
         found = choose(batches(long_share=share), torch.tensor([4]), 0.99)
-        same(int(found), 4, f"one caption, long_share {share}")
-    same(int(choose(batches(long_share=1.0), torch.tensor([4, 5]), 0.99)), 5, "always the longest")
-    same(int(choose(batches(long_share=0.0), torch.tensor([4, 5]), 0.0)), 4, "never the longest")
+        same(int(found), 4, f"there is one caption only, so it is taken (long_share {share})")
+    always = "captions 4 and 5, long_share 1: always the longest, which is the last"
+    same(int(choose(batches(long_share=1.0), torch.tensor([4, 5]), 0.99)), 5, always)
+    never = "captions 4 and 5, long_share 0: never the longest, which is the last"
+    same(int(choose(batches(long_share=0.0), torch.tensor([4, 5]), 0.0)), 4, never)
 
 
 def test_duplicates_of_many(student):
@@ -95,9 +109,10 @@ def test_settings_do_not_come_from_the_checkpoint(student):
     optimizer.param_groups[0]["weight_decay"] = 0.123
     args = (checkpoint_after(3), CFG, model, optimizer, "the same", 6)
     _, found = after(student.train.go_on, *args)
-    same(found[3]["groups"][0]["weight_decay"], 0.123, "the configuration decides the groups")
+    why = "the weight decay came from the checkpoint; the groups should stay those of the new optimizer"
+    same(found[3]["groups"][0]["weight_decay"], 0.123, why)
     steps = [float(moments["step"]) for moments in found[3]["moments"].values()]
-    same(steps, [3.0, 3.0], "AdamW has counted three steps")
+    same(steps, [3.0, 3.0], "AdamW's own count of steps should be the checkpoint's, 3")
 
 
 def test_resume_refuses_damaged_weights(student):
@@ -105,5 +120,5 @@ def test_resume_refuses_damaged_weights(student):
     checkpoint = checkpoint_after(3)
     model = nn.Linear(4, 5)
     optimizer = torch.optim.AdamW(model.parameters())
-    why = "the checkpoint's weights are (3, 4), the model's (5, 4)"
+    why = "the checkpoint's weights are (3, 4), the model's (5, 4): go_on must raise BadInput"
     refuses(student.train.go_on, checkpoint, CFG, model, optimizer, "the same", 6, why=why)

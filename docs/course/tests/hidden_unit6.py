@@ -16,14 +16,16 @@ def test_rank_of_many_questions(student):
     right = normal(200, 15, seed=22) > 1
     right[:, 4] |= ~right.any(1)
     found = student.eval.rank_of_best(scores, right)
-    same(found, reference.rank_of_best(scores, right), "the ranks of random questions")
+    why = "200 random questions with several right answers, ties and NaN: the best right answer counts"
+    same(found, reference.rank_of_best(scores, right), why)
 
 
 def test_rank_counts_nearly_equal_scores_as_ties(student):
     """Scores that differ by less than TIE are equal: rounding is no opinion"""
     scores = torch.tensor([[0.5, 0.5 - 3e-7, 0.5 - 1e-3]])
     found = student.eval.rank_of_best(scores, torch.tensor([[True, False, False]]))
-    same(found, [1], "0.4999997 ties with 0.5; 0.499 does not")
+    why = "scores .5* .4999997 .499: the second differs by less than TIE, so it comes before"
+    same(found, [1], why)
 
 
 def test_ranks_do_not_depend_on_the_chunk(student):
@@ -37,13 +39,18 @@ def test_ranks_do_not_depend_on_the_chunk(student):
     for chunk in (3, 7, 512):
         found = student.eval.retrieval_ranks(z, t, image_of_caption, ids, chunk)
         for one, ours, name in zip(found, wanted, ("image to text", "text to image"), strict=True):
-            same(one, ours, f"{name}, {chunk} questions at a time")
+            why = (
+                f"from {name}, 11 images, 30 captions, {chunk} questions at a time. In a piece that starts "
+                "at 3, question 3 is row 0"
+            )
+            same(one, ours, why)
 
 
 def test_compositional_of_many(student):
     """100 random triples, and differences below TIE"""
     z, a, b = (unit(100, 4, seed=s) for s in (26, 27, 28))
-    same(student.eval.compositional(z, a, b), (z * a).sum(1) > (z * b).sum(1), "random triples")
+    why = "100 random triples: image i is compared with true caption i and false caption i only"
+    same(student.eval.compositional(z, a, b), (z * a).sum(1) > (z * b).sum(1), why)
     one = torch.tensor([[1.0, 0.0]])
     found = student.eval.compositional(one, one * 0.5, one * (0.5 - 3e-7))
     same(found, [0], "a difference of 3e-7 is rounding, and so a tie")
@@ -57,7 +64,8 @@ def test_zeroshot_of_many(student):
     labels = torch.arange(60) % 10
     for k in (1, 3, 5):
         found = student.eval.zeroshot(z, c, labels, k)
-        same(found, reference.zeroshot(z, c, labels, k), f"top {k}, classes 2 and 7 are equal")
+        why = f"k = {k}; classes 2 and 7 are equal, so they tie; image 5 is NaN, so it is wrong"
+        same(found, reference.zeroshot(z, c, labels, k), why)
 
 
 def test_winoground_of_many(student):
@@ -65,7 +73,11 @@ def test_winoground_of_many(student):
     z, t = unit(100, 3, seed=31), unit(100, 3, seed=32)
     found, wanted = student.eval.winoground(z, t), reference.winoground(z, t)
     for one, ours, name in zip(found, wanted, ("text", "image", "group"), strict=True):
-        same(one, ours, f"the {name} score")
+        same(
+            one,
+            ours,
+            f"the {name} score of 50 random examples; look at the docstring's three lines",
+        )
 
 
 def test_interval_covers(student):
@@ -89,4 +101,8 @@ def test_interval_of_unequal_groups(student):
     hits = np.repeat(sizes > 5, sizes)
     low, high = student.eval.interval(hits, groups)
     wanted = reference.interval(hits, groups, 4000)
-    same([low, high], wanted, "large groups are hits, small ones are not", atol=0.03)
+    why = (
+        "large groups are hits, small ones are not. Divide all drawn hits by all drawn answers; do not "
+        "take the mean of the groups' means"
+    )
+    same([low, high], wanted, why, atol=0.03)

@@ -19,7 +19,11 @@ def test_token_mean_of_many(student):
         tokens[i, i:] = 0
     tokens[5, 1, :5] = 0
     found = student.lift.TokenMean.forward(head, tokens)
-    same(found, head(tokens).detach(), "eight captions")
+    why = (
+        "captions of 0 to 7 tokens in bfloat16: a token is padding only if all its numbers are 0, and the "
+        "network gets float32"
+    )
+    same(found, head(tokens).detach(), why)
 
 
 def test_ape_with_the_same_weights(student):
@@ -30,7 +34,10 @@ def test_ape_with_the_same_weights(student):
     tensors = list(state(student, head)["tensors"].values())
     for parameter, tensor in zip(ours.parameters(), tensors, strict=True):
         parameter.data = tensor
-    same(apply(student, head, tokens), ours(tokens).detach(), "three captions")
+    why = (
+        "with the same weights APE's head should give this: `deep_mlp` on each token, then the mean"
+    )
+    same(apply(student, head, tokens), ours(tokens).detach(), why)
 
 
 def test_ape_transformer_with_the_same_weights(student):
@@ -39,12 +46,17 @@ def test_ape_transformer_with_the_same_weights(student):
     tokens[1, 3:] = 0
     ours = lift.ape_transformer(16, 6)
     wanted = sum(parameter.numel() for parameter in ours.parameters())
-    same(parameters_of(student, head), wanted, "one block of half the width, a norm, two layers")
+    why = "parameters of a head from 16 to 6: two layers, one block of half the width, one norm"
+    same(parameters_of(student, head), wanted, why)
     tensors = list(state(student, head)["tensors"].values())
     for parameter, tensor in zip(ours.parameters(), tensors, strict=True):
         parameter.data = tensor
     found = apply(student, head, tokens)
-    same(found, ours(tokens).detach(), "a causal block, a norm, a matrix, then the mean of tokens")
+    why = (
+        "with the same weights: linear, causal block with gcd(half, 8) heads, LayerNorm, linear, and then "
+        "the mean of the real tokens"
+    )
+    same(found, ours(tokens).detach(), why)
 
 
 def test_token_mean_ignores_padding(student):
@@ -52,7 +64,8 @@ def test_token_mean_ignores_padding(student):
     head, tokens = student.lift.token_mean(8, 5), normal(2, 6, 8, seed=25)
     tokens[1, 2:] = 0
     found = apply(student, head, tokens)
-    same(found[1:], alone(student, head, tokens[1:, :2]).mean(0, keepdim=True), "two tokens")
+    why = "a caption of two tokens and four places of padding: the mean of the two mapped tokens"
+    same(found[1:], alone(student, head, tokens[1:, :2]).mean(0, keepdim=True), why)
 
 
 def test_fit_of_large_numbers(student):
@@ -60,8 +73,9 @@ def test_fit_of_large_numbers(student):
     tokens = 3000 + 0.5 * normal(300, 20, 4, seed=26)
     mean, deviation = student.lift.LLMTokens.fit(tokens, 4)
     exact = tokens.double().flatten(0, 1)
-    same(mean, exact.mean(0), "the mean", atol=1e-2)
-    same(deviation, exact.std(0, correction=0), "the deviation", atol=5e-3)
+    why = "of numbers near 3,000 that vary by 0.5: sum in float64, or mean^2 swallows the variance"
+    same(mean, exact.mean(0), f"the mean {why}", atol=1e-2)
+    same(deviation, exact.std(0, correction=0), f"the deviation {why}", atol=5e-3)
 
 
 def test_fit_of_more_than_a_thousand(student):
@@ -71,5 +85,6 @@ def test_fit_of_more_than_a_thousand(student):
     mean, deviation = student.lift.LLMTokens.fit(tokens, 4)
     real = tokens.double().flatten(0, 1)
     real = real[(real != 0).any(-1)]
-    same(mean, real.mean(0), "the mean", atol=1e-3)
-    same(deviation, real.std(0, correction=0), "the deviation", atol=1e-3)
+    why = "of 2,500 captions, some of one token: all pieces count, and each real token counts alike"
+    same(mean, real.mean(0), f"the mean {why}", atol=1e-3)
+    same(deviation, real.std(0, correction=0), f"the deviation {why}", atol=1e-3)

@@ -20,7 +20,10 @@ def test_lora_of_many_ranks(student):
         lora, x = filled(LoRA(nn.Linear(5, 7), rank, 7), seed=20 + rank), normal(2, 4, 5, seed=21)
         merged = lora.linear.weight + 7 / rank * lora.lora_B.weight @ lora.lora_A.weight
         wanted = x @ merged.T + lora.linear.bias
-        same(student.llm_text.LoRA.forward(lora, x), wanted, f"rank {rank}: merged = unmerged")
+        why = (
+            f"rank {rank} and alpha 7: it should give what W + (alpha / r) B A gives, with one bias"
+        )
+        same(student.llm_text.LoRA.forward(lora, x), wanted, why)
 
 
 @torch.no_grad()
@@ -28,7 +31,8 @@ def test_adapter_of_large_numbers(student):
     """GELU is not ReLU, and the input is added as it is"""
     block, x = filled(lift.LilTAdapter(16), seed=22, size=2.0), 3 * normal(4, 16, seed=23)
     wanted = x + block.up(nn.functional.gelu(block.down(x)))
-    same(student.lift.LilTAdapter.forward(block, x), wanted, "x + W_up GELU(W_down x)", atol=1e-3)
+    why = "large numbers: x + W_up GELU(W_down x), and GELU is not ReLU"
+    same(student.lift.LilTAdapter.forward(block, x), wanted, why, atol=1e-3)
 
 
 def test_caption_loss_with_hard_negatives(student):
@@ -42,8 +46,13 @@ def test_caption_loss_with_hard_negatives(student):
         for i, row in enumerate(logits)
     )
     found, (first, second) = gradients(student.llm_text.caption_loss, a, b, duplicates, 10.0)
-    same(found, wanted / 4, "4 first captions among 7 second ones")
-    holds(bool((second[6] != 0).any()), "the last hard negative has no gradient")
+    why = (
+        "4 first captions, 7 second ones: the last three are nobody's partners, and stand in every "
+        "softmax but where `duplicates`, (4, 7), leaves them out"
+    )
+    same(found, wanted / 4, why)
+    why = "the last hard negative has no gradient: it should stand in every softmax"
+    holds(bool((second[6] != 0).any()), why)
 
 
 def test_caption_retrieval_of_many(student):
@@ -56,10 +65,13 @@ def test_caption_retrieval_of_many(student):
     others = wanted.masked_fill(torch.eye(200, dtype=torch.bool), -2)
     share = (partner > others.amax(1)).float().mean()
     found = student.llm_text.caption_retrieval(a, b)
-    same(found, share, "from first to second", atol=1e-3)
+    why = "each caption of `first` searches in `second`: share of those whose partner is nearest of all"
+    same(found, share, why, atol=1e-3)
     back = student.llm_text.caption_retrieval(b, a)
     partner_share = (partner > others.T.amax(1)).float().mean()
-    same(back, partner_share, "from second to first", atol=1e-3)
+    same(
+        back, partner_share, "with the arguments exchanged the search goes the other way", atol=1e-3
+    )
 
 
 def test_merging_notes_where_to_read(student):
@@ -74,14 +86,14 @@ def test_merging_notes_where_to_read(student):
     tensors = state(student, there)["tensors"]
     for name, (A, B) in pairs.items():
         name = f"model.{name}.weight"
-        same(tensors[name], llm.state_dict()[name] + 2 * B @ A, f"the weight {name}")
-    same(
-        student.llm_text.FrozenLLM.pool_layer(there, "mean"), 2, "the adapter was tuned for block 2"
-    )
+        why = f"the weight {name} should be W + scale B A: all layers of the adapter are merged"
+        same(tensors[name], llm.state_dict()[name] + 2 * B @ A, why)
+    why = "the adapter was tuned to be read after block 2: set llm.tuned_layer"
+    same(student.llm_text.FrozenLLM.pool_layer(there, "mean"), 2, why)
 
 
 def test_merging_refuses_what_does_not_fit(student):
     """Matrices of another shape raise ValueError"""
     wrong = adapter("layers.0.self_attn.k_proj")
-    why = "B A is (32, 32) and the weight (16, 32)"
+    why = "B A is (32, 32) and the weight (16, 32): ValueError must be raised"
     refuses(student.llm_text.merge_adapter, frozen(), wrong, why=why, error="ValueError")

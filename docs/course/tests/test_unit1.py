@@ -49,15 +49,20 @@ def test_info_nce_of_a_permuted_batch(student):
     same(
         other,
         one,
-        "the loss changes when the batch is shuffled: a row is compared with the wrong column. "
-        "Image i belongs to caption i",
+        "the loss changes when the pairs of the batch come in another order: a row is compared with "
+        "the wrong column. Image i belongs to caption i. Look at the targets of the softmax",
     )
 
 
 def test_info_nce_of_one_pair(student):
     """A batch of one pair costs nothing"""
     found = student.lift.info_nce(unit(1, 8, seed=5), unit(1, 8, seed=6), torch.tensor(5.0))
-    same(found, 0.0, "with one pair there is nothing to choose, so the loss is ln 1 = 0")
+    same(
+        found,
+        0.0,
+        "with one pair there is nothing to choose, so the loss is ln 1 = 0. Is the loss minus the "
+        "logarithm of a share, and is the right answer one of the answers?",
+    )
 
 
 def test_info_nce_leaves_duplicates_out(student):
@@ -81,25 +86,36 @@ def test_info_nce_leaves_duplicates_out(student):
     same(
         found,
         wanted,
-        "image 0 and caption 2 match by accident, and caption 0 and image 2. These two logits "
-        "must count in neither softmax: exp of minus infinity is 0",
+        "image 0 and caption 2 match by accident, and so do image 2 and caption 0. These two logits "
+        "must count in no softmax, neither of rows nor of columns: exp of minus infinity is 0. The "
+        "diagonal stays",
     )
 
 
 def test_cosine_loss_of_two_pairs(student):
     """Two pairs by hand: 1 - (1 + 0.8) / 2 = 0.1"""
     found = student.lift.cosine_loss(IMAGES, CAPTIONS)
-    same(found, 0.1, "each image is compared with its own caption only, and the mean is over pairs")
+    same(
+        found,
+        0.1,
+        "the cosines of the two pairs are 1 and 0.8, and their mean is 0.9. Each image is compared "
+        "with its own caption only. The sum is over the numbers of a feature, the mean over the pairs",
+    )
 
 
 def test_cosine_loss_of_equal_features(student):
     """It is 0 for equal features, 1 for orthogonal ones, 2 for opposite ones"""
     z = unit(5, 8, seed=9)
     aside = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    for other, wanted, words in ((z, 0.0, "equal"), (-z, 2.0, "opposite")):
-        same(student.lift.cosine_loss(z, other), wanted, f"the features are {words}")
+    for other, cosine, words in ((z, 1, "equal"), (-z, -1, "opposite")):
+        found = student.lift.cosine_loss(z, other)
+        same(
+            found,
+            1.0 - cosine,
+            f"{words} features have the cosine {cosine}; the loss is 1 minus it",
+        )
     found = student.lift.cosine_loss(aside, aside.flip(0))
-    same(found, 1.0, "the features are orthogonal")
+    same(found, 1.0, "orthogonal features have the cosine 0; the loss is 1 minus it")
 
 
 def test_limit_scale(student):
@@ -110,8 +126,8 @@ def test_limit_scale(student):
         same(
             found.exp(),
             wanted,
-            f"a scale of {scale} should become {wanted}. The argument is the scale's logarithm, "
-            "and it is changed in place",
+            f"a scale of {scale} should become {wanted}. The argument is the scale's logarithm, so "
+            "its limits are ln 1 and ln 100, and the tensor that is given is changed",
             atol=1e-3,
         )
 
@@ -130,7 +146,7 @@ def test_info_nce_has_the_gradient_of_its_values(student):
         same(
             found[place][which] if found[place] is not None else 0.0,
             (values[0] - values[1]) / (2 * step),
-            f"the gradient with respect to one number of the {name} is not how the loss changes. "
-            "Is something detached, or computed without gradient?",
+            f"one number of the {name} was moved a little. The loss does not change as the gradient "
+            "says. Is something detached, or computed without gradient?",
             atol=2e-3,
         )

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from vit import Attention, Block, PatchEmbed, ViT
 
-from ..student import differ, holds, same
+from ..student import differ, same
 from .models import filled
 from .numbers import normal
 
@@ -21,7 +21,11 @@ def test_patches_of_two_colours(student):
         image[:, :, i : i + 2, j : j + 2] = number + 1
     found = student.vit.PatchEmbed.forward(embed, image)
     wanted = torch.arange(1.0, 5.0).view(1, 4, 1).expand(1, 4, 12)
-    same(found, wanted, "patch 1 is top left, 2 top right, 3 bottom left, 4 bottom right")
+    why = (
+        "row 1 should be the patch top left, 2 top right, 3 bottom left, 4 bottom right, and all "
+        "numbers of a row come from its patch. Is the image cut, and not only reshaped?"
+    )
+    same(found, wanted, why)
 
 
 @torch.no_grad()
@@ -47,7 +51,11 @@ def test_attention_of_equal_positions(student):
     attention = filled(Attention(16, 4, causal=False), seed=3)
     x = normal(1, 1, 16, seed=4).expand(1, 5, 16).contiguous()
     found = student.vit.Attention.forward(attention, x)
-    same(found, found[:, :1].expand(1, 5, 16), "five equal positions give unequal outputs")
+    why = (
+        "five equal vectors give unequal outputs. Each output is a mean of the values, and these are "
+        "equal. Are positions and heads mixed up by a view or a reshape without a transpose?"
+    )
+    same(found, found[:, :1].expand(1, 5, 16), why)
 
 
 def test_attention_follows_a_permutation(student):
@@ -56,7 +64,11 @@ def test_attention_follows_a_permutation(student):
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     one = student.vit.Attention.forward(attention, x)
     other = student.vit.Attention.forward(attention, x[:, order])
-    same(other, one[:, order], "without `causal`, attention knows no order. Is a mask applied?")
+    why = (
+        "the positions came in another order, and the outputs did not follow. Without `causal`, "
+        "attention knows no order. Is a mask applied, or are positions and heads mixed up?"
+    )
+    same(other, one[:, order], why)
 
 
 def test_attention_is_causal_when_asked(student):
@@ -65,8 +77,10 @@ def test_attention_is_causal_when_asked(student):
     other = x.clone()
     other[:, 3] += 1
     one, two = (student.vit.Attention.forward(attention, each) for each in (x, other))
-    same(two[:, :3], one[:, :3], "position 3 was changed, and an earlier output changed, too")
-    differ(two[:, 5], one[:, 5], "position 3 was changed, and the output of position 5 stayed")
+    why = "position 3 was changed, and an earlier output changed, too: is `self.causal` used?"
+    same(two[:, :3], one[:, :3], why)
+    why = "position 3 was changed, and the output of position 5 stayed: it should see 0 to 5"
+    differ(two[:, 5], one[:, 5], why)
 
 
 def test_each_head_attends_by_itself(student):
@@ -79,9 +93,11 @@ def test_each_head_attends_by_itself(student):
     same(
         two[..., :4],
         one[..., :4],
-        "queries of head 1 were changed, and head 0 gives another output",
+        "queries of head 1 were changed, and head 0 gives another output. The first D numbers of qkv "
+        "are the queries, and of these the first d belong to head 0",
     )
-    differ(two[..., 4:], one[..., 4:], "queries of head 1 were changed, and its output stayed")
+    why = "queries of head 1 were changed, and its output stayed: where in qkv are its queries?"
+    differ(two[..., 4:], one[..., 4:], why)
 
 
 # ---- block
@@ -93,7 +109,8 @@ def test_block_of_zeros_is_the_identity(student):
     for layer in (block.attn.proj, block.mlp.fc2):
         layer.weight.data.zero_()
         layer.bias.data.zero_()
-    same(student.vit.Block.forward(block, x), x, "each part is ADDED to its input (residual)")
+    why = "attention and MLP give zeros here, and the output is not x: each is ADDED to its input"
+    same(student.vit.Block.forward(block, x), x, why)
 
 
 def test_block_adds_the_mlp_of_the_norm(student):
@@ -105,7 +122,8 @@ def test_block_adds_the_mlp_of_the_norm(student):
     h = F.layer_norm(x, (16,), block.norm2.weight, block.norm2.bias, 1e-6)
     h = F.gelu(h @ block.mlp.fc1.weight.T + block.mlp.fc1.bias)
     wanted = x + h @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
-    same(found, wanted.detach(), "the norm stands before the MLP, and the sum has no norm", 5e-4)
+    why = "attention gives zeros here. x + mlp(norm2(x)): norm2 before the MLP, none on the sum"
+    same(found, wanted.detach(), why, 5e-4)
 
 
 # ---- the whole tower
@@ -125,8 +143,13 @@ def test_vit_forgets_the_order_of_patches(student):
     positions = tower.pos_embed.data.clone()
     tower.pos_embed.data[:, [0, 5]] = positions[:, [5, 0]]
     both = student.vit.ViT.forward(tower, moved)
-    same(both, one, "the output is the mean over patches, so their order cannot matter")
-    differ(alone, one, "two patches changed places and nothing changed: where are the positions?")
+    why = (
+        "two patches changed places, and their position embeddings with them, and the output changed. "
+        "Is it the mean over all patches?"
+    )
+    same(both, one, why)
+    why = "two patches changed places and the output stayed: are position embeddings added?"
+    differ(alone, one, why)
 
 
 def test_vit_reads_the_class_token(student):
@@ -134,7 +157,7 @@ def test_vit_reads_the_class_token(student):
     tower = filled(ViT("micro/16", 32, "tok"), seed=17, size=0.05)
     images = normal(2, 3, 32, 32, seed=18)
     found = student.vit.ViT.forward(tower, images)
-    same(found.shape[1:], [192], "one vector per image")
+    same(found.shape[1:], [192], "one vector of width 192 per image should come back")
     last = tower.blocks[-1]
     for layer in (last.attn.proj, last.mlp.fc2):
         layer.weight.data.zero_()
@@ -143,8 +166,8 @@ def test_vit_reads_the_class_token(student):
     same(
         found[0],
         found[1],
-        "here no block mixes positions, so the class token is the same for all images. It stands "
-        "first, and is read at the end",
+        "here no block mixes positions, so the class token is the same for all images, and so should "
+        "be the output. With the pool `tok` the token stands first, and is read at the end",
     )
 
 
@@ -153,7 +176,5 @@ def test_vit_ends_with_a_norm(student):
     tower, images = filled(ViT("micro/8", 16), seed=19, size=0.05), normal(2, 3, 16, 16, seed=20)
     tower.norm.weight.data, tower.norm.bias.data = torch.zeros(128), torch.full((128,), 3.0)
     found = student.vit.ViT.forward(tower, images)
-    same(
-        found, torch.full((2, 128), 3.0), "the last norm gives 3 everywhere here, so the mean is 3"
-    )
-    holds(tuple(found.shape) == (2, 128), "one vector per image")
+    why = "the last norm gives 3 everywhere here, so the mean is 3: norm first, then the mean"
+    same(found, torch.full((2, 128), 3.0), why)

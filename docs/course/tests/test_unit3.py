@@ -8,7 +8,10 @@ from ..student import differ, holds, refuses, same
 from .models import angles, config, filled
 from .numbers import normal
 
-TOO_MANY = "more directions than the captions vary in must raise BadInput"
+TOO_MANY = (
+    "N captions of width D vary in min(D, N - 1) directions at most, and in fewer where they lie in a "
+    "plane. Asked for more directions, the function must raise BadInput"
+)
 
 
 # ---- RMSNorm
@@ -17,13 +20,15 @@ TOO_MANY = "more directions than the captions vary in must raise BadInput"
 def test_rms_norm_by_hand(student):
     """(3, 4) has the mean square 12.5, so it becomes (3, 4) / 3.5355"""
     found = student.llm_text.RMSNorm.forward(RMSNorm(2, 1e-9), torch.tensor([[3.0, 4.0]]))
-    same(found, torch.tensor([[0.8485, 1.1314]]), "divide by the ROOT of the MEAN of the squares")
+    why = "(3, 4) divided by the ROOT of the MEAN of the squares, (9 + 16) / 2"
+    same(found, torch.tensor([[0.8485, 1.1314]]), why)
 
 
 def test_rms_norm_does_not_centre(student):
     """A vector of equal numbers stays one: the mean is not subtracted"""
     found = student.llm_text.RMSNorm.forward(RMSNorm(4, 1e-9), torch.full((1, 4), 5.0))
-    same(found, torch.ones(1, 4), "a LayerNorm would give zeros here; RMSNorm subtracts nothing")
+    why = "(5, 5, 5, 5) should become (1, 1, 1, 1). A LayerNorm gives zeros; RMSNorm subtracts no mean"
+    same(found, torch.ones(1, 4), why)
 
 
 def test_rms_norm_has_a_weight(student):
@@ -45,7 +50,11 @@ def test_rotate_by_hand(student):
     cos, sin = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     found = student.llm_text.rotate(x, cos, sin)
     wanted = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 1, 2, 2)
-    same(found, wanted, "position 0 has the angle 0, position 1 the angle 90 degrees")
+    why = (
+        "position 0 is turned by 0 degrees and stays (1, 0); position 1 by 90 degrees, and becomes "
+        "(0, 1). Look at the signs of the two sines"
+    )
+    same(found, wanted, why)
 
 
 def test_rotate_pairs_i_with_half(student):
@@ -56,7 +65,11 @@ def test_rotate_pairs_i_with_half(student):
     found = student.llm_text.rotate(x, cos, sin)
     wanted = torch.zeros(1, 1, 3, 8)
     wanted[..., 1], wanted[..., 5] = cos[:, 1], sin[:, 1]
-    same(found, wanted, "with d = 8 the partner of element 1 is element 5, and it gets + x sin a")
+    why = (
+        "only element 1 was not zero. With d = 8 its partner is element 5: element 1 becomes x cos a, "
+        "element 5 x sin a, and all others stay 0"
+    )
+    same(found, wanted, why)
 
 
 def test_scores_depend_on_distance_only(student):
@@ -64,12 +77,17 @@ def test_scores_depend_on_distance_only(student):
     cos, sin = angles(12, 8)
     q, k = (normal(1, 1, 1, 8, seed=s).expand(1, 1, 12, 8).contiguous() for s in (3, 4))
     turned_q, turned_k = (student.llm_text.rotate(x, cos, sin) for x in (q, k))
-    same(turned_q.norm(dim=-1), q.norm(dim=-1), "turning a vector changes its length")
+    why = "turning changes the length of a query: are sine and cosine of one pair the same angle's?"
+    same(turned_q.norm(dim=-1), q.norm(dim=-1), why)
     scores = turned_q[0, 0] @ turned_k[0, 0].T
     for distance in (1, 4):
         line = scores.diagonal(-distance)
-        same(line, line[:1].expand(len(line)), f"scores at distance {distance} should all agree")
-    differ(scores[5, 4], scores[5, 2], "the score does not depend on the distance at all")
+        why = (
+            f"<R(m) q, R(n) k> is not the same for all m and n with m - n = {distance}. Are queries and "
+            "keys turned by the same rotation, and all pairs in the same direction?"
+        )
+        same(line, line[:1].expand(len(line)), why)
+    differ(scores[5, 4], scores[5, 2], "the score is the same at distance 1 and 3: nothing turns")
 
 
 # ---- grouped-query attention
@@ -89,7 +107,8 @@ def test_attention_equals_repeated_keys(student):
     same(
         forward(few, x, *angles(6, 8), None),
         forward(many, x, *angles(6, 8), None),
-        "heads 0 and 1 read the first keys, heads 2 and 3 the second: g = h // (H / K)",
+        "with H = 4 and K = 2, heads 0 and 1 should read the first keys and values, heads 2 and 3 the "
+        "second: g = h // (H / K)",
     )
 
 
@@ -100,8 +119,12 @@ def test_attention_is_causal(student):
     other[:, 4] += 1.0
     forward = student.llm_text.Attention.forward
     before, after = (forward(attention, one, *angles(6, 8), None) for one in (x, other))
-    same(after[:, :4], before[:, :4], "token 4 was changed, and an output before it changed, too")
-    differ(after[:, 5], before[:, 5], "token 4 was changed, and the output of token 5 stayed")
+    why = (
+        "token 4 was changed, and an output before it changed, too. Without `visible` it is causal"
+    )
+    same(after[:, :4], before[:, :4], why)
+    why = "token 4 was changed, and the output of token 5 stayed: it should see the tokens 0 to 5"
+    differ(after[:, 5], before[:, 5], why)
 
 
 def test_attention_does_not_read_padding(student):
@@ -112,11 +135,13 @@ def test_attention_does_not_read_padding(student):
     other[:, 4:] += 1.0
     forward = student.llm_text.Attention.forward
     one, two = (forward(attention, each, *angles(6, 8), visible) for each in (x, other))
-    same(two[:, :4], one[:, :4], "padding was changed, and outputs of real tokens changed")
+    why = "tokens that `visible` hides were changed, and outputs of the other tokens changed, too"
+    same(two[:, :4], one[:, :4], why)
     other = x.clone()
     other[:, 3] += 1.0
     three = forward(attention, other, *angles(6, 8), visible)
-    differ(three[:, 0], one[:, 0], "with a mask there is no causal order: token 0 sees token 3")
+    why = "with `visible` there is no causal order: token 3 was changed, and the output of 0 stayed"
+    differ(three[:, 0], one[:, 0], why)
 
 
 def test_attention_knows_the_order(student):
@@ -125,7 +150,11 @@ def test_attention_knows_the_order(student):
     order = torch.tensor([1, 0, 2, 3, 4, 5])
     forward = student.llm_text.Attention.forward
     one, two = (forward(attention, each, *angles(6, 8), None) for each in (x, x[:, order]))
-    differ(one[:, 5], two[:, 5], "without positions attention is blind to the order", by=1e-3)
+    why = (
+        "two earlier tokens changed places, and the last output stayed. Attention is blind to the "
+        "order unless queries and keys are both turned"
+    )
+    differ(one[:, 5], two[:, 5], why, by=1e-3)
 
 
 # ---- pooling
@@ -137,7 +166,10 @@ MASK = torch.tensor([[True, True, True, False]])
 def test_mean_token_by_hand(student):
     """The mean of the caption's tokens: not the first, not padding"""
     found = student.llm_text.mean_token(STATES, MASK)
-    same(found, torch.tensor([[2.0, 4.0]]), "states (9 9), (1 2), (3 6) and padding (7 7)")
+    why = (
+        "first token (9 9), then (1 2), (3 6), then padding (7 7): the mean is that of (1 2), (3 6)"
+    )
+    same(found, torch.tensor([[2.0, 4.0]]), why)
 
 
 def test_mean_token_does_not_read_padding(student):
@@ -146,7 +178,11 @@ def test_mean_token_does_not_read_padding(student):
     longer = torch.cat([h, 1000 * normal(2, 3, 4, seed=14)], dim=1)
     more = torch.cat([mask, torch.zeros(2, 3, dtype=torch.bool)], dim=1)
     one, two = student.llm_text.mean_token(h, mask), student.llm_text.mean_token(longer, more)
-    same(two, one, "three places of padding were added, and the mean changed")
+    why = (
+        "three places of padding were added, and the mean changed. The sum is over tokens only, and "
+        "divided by their number, not by the number of places"
+    )
+    same(two, one, why)
 
 
 def test_last_token_by_hand(student):
@@ -155,7 +191,8 @@ def test_last_token_by_hand(student):
     mask = torch.cat([MASK, torch.ones(1, 4, dtype=torch.bool)])
     found = student.llm_text.last_token(h, mask)
     wanted = torch.tensor([[3.0, 6.0], [17.0, 17.0]])
-    same(found, wanted, "the first caption has three tokens, the second four")
+    why = "the first caption has three tokens, the second four: their states at the places 2 and 3"
+    same(found, wanted, why)
 
 
 # ---- whitening
@@ -177,10 +214,16 @@ def test_whitened_covariance_is_the_identity(student):
     """With the power 1 the mapped captions have mean 0 and the identity as covariance"""
     x = cone()
     mean, matrix = student.llm_text.whitening(x, 4, 1.0)
-    holds(tuple(matrix.shape) == (8, 4), f"the matrix is {tuple(matrix.shape)}, and not (8, 4)")
+    why = f"the matrix is {tuple(matrix.shape)} and should be (D, k), here (8, 4)"
+    holds(tuple(matrix.shape) == (8, 4), why)
     t = (x - mean) @ matrix
-    same(t.mean(0), torch.zeros(4), "the mean of the mapped captions", atol=1e-3)
-    same(covariance(t), torch.eye(4), "the covariance of the mapped captions", atol=5e-3)
+    why = "t = (x - mean) @ matrix should have the mean 0: is `mean` that of all captions?"
+    same(t.mean(0), torch.zeros(4), why, atol=1e-3)
+    why = (
+        "with the power 1 the covariance of t should be the identity: each direction is divided by its "
+        "deviation, the root of its eigenvalue"
+    )
+    same(covariance(t), torch.eye(4), why, atol=5e-3)
 
 
 def test_whitening_keeps_the_strongest_directions(student):
@@ -189,16 +232,21 @@ def test_whitening_keeps_the_strongest_directions(student):
     mean, matrix = student.llm_text.whitening(x, 3, 0.0)
     found = covariance((x - mean) @ matrix)
     wanted = torch.linalg.eigvalsh(covariance(x)).flip(0)[:3]
-    same(found.diagonal(), wanted, "the variances along the kept directions", atol=0.05)
-    same(found - found.diagonal().diag(), torch.zeros(3, 3), "they should be uncorrelated", 0.05)
+    why = (
+        "with the power 0 the variances of t should be the 3 largest eigenvalues, the largest first. "
+        "`eigh` gives the smallest first, and eigenvectors as columns"
+    )
+    same(found.diagonal(), wanted, why, atol=0.05)
+    why = "the kept directions should be uncorrelated: are they eigenvectors of the covariance?"
+    same(found - found.diagonal().diag(), torch.zeros(3, 3), why, 0.05)
 
 
 def test_whitening_to_0_directions_centres(student):
     """With 0 directions the vectors are only centred"""
     x = cone()
     mean, matrix = student.llm_text.whitening(x, 0)
-    same(mean, x.mean(0), "the mean of the captions", atol=1e-3)
-    same(matrix, torch.eye(8), "the matrix that changes nothing")
+    same(mean, x.mean(0), "with 0 directions, too, `mean` is the mean of the captions", atol=1e-3)
+    same(matrix, torch.eye(8), "with 0 directions the matrix is the identity, (D, D)")
 
 
 def test_whitening_refuses_too_many_directions(student):

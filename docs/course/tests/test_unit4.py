@@ -40,7 +40,11 @@ def test_parts_are_children(student):
     for part in ("visual", "text", "text_head", "logit_scale"):
         for name, wanted in QUESTIONS[part].items():
             found = student.lift.is_in_part(name, part)
-            same(found, wanted, f"is {name} in the part {part}? The first word of the name says so")
+            why = (
+                f"is {name} in the part {part}? The word before the first dot must be the part itself, "
+                "and not only begin with it"
+            )
+            same(found, wanted, why)
 
 
 def test_parts_are_kinds(student):
@@ -48,7 +52,10 @@ def test_parts_are_kinds(student):
     for part in ("norms", "biases", "adapters"):
         for name, wanted in QUESTIONS[part].items():
             found = student.lift.is_in_part(name, part)
-            same(found, wanted, f"is {name} in the part {part}?")
+            why = (
+                f"is {name} in the part {part}? The docstring says what {part} are, in all children"
+            )
+            same(found, wanted, why)
 
 
 def test_some_parameters_go_with_others(student):
@@ -56,7 +63,8 @@ def test_some_parameters_go_with_others(student):
     for name, part in (("logit_bias", "logit_scale"), ("label_head.weight", "image_head")):
         same(student.lift.is_in_part(name, part), True, f"{name} goes with {part}: see GOES_WITH")
         own = name.split(".")[0]
-        same(student.lift.is_in_part(name, own), False, f"{own} is no part of its own")
+        why = f"{name} goes with {part} only: {own} is no part of its own"
+        same(student.lift.is_in_part(name, own), False, why)
 
 
 # ---- TwoTower.train
@@ -71,8 +79,8 @@ def test_frozen_parts_stay_in_eval_mode(student):
         holds(part in found["training"], f"{part} is trained, so it should be in training mode")
     holds(
         "text_head.1" not in found["training"],
-        "text_head is frozen, but its dropout is in training mode: a frozen part would give other "
-        "numbers every time",
+        "text_head is frozen, but its dropout is in training mode, so it would give other numbers each "
+        "time. nn.Module.train reaches all children: set the frozen ones back",
     )
 
 
@@ -80,13 +88,15 @@ def test_eval_mode_is_eval_mode(student):
     """train(False) puts everything into eval mode"""
     model = small("lift")
     _, (found, _) = after(student.lift.TwoTower.train, model, False)
-    same(len(found["training"]), 0, f"still in training: {found['training'][:3]}")
+    why = f"after train(False) these are still in training mode: {found['training'][:3]}"
+    same(len(found["training"]), 0, why)
 
 
 def test_train_gives_back_the_model(student):
     """model.train() gives back the model, as in PyTorch"""
     found = student.lift.TwoTower.train(small("lift"))
-    holds(getattr(found, "type", "") == "TwoTower", f"got {found!r}, not the model")
+    why = f"model.train() should give back the model, as in PyTorch; got {found!r}"
+    holds(getattr(found, "type", "") == "TwoTower", why)
 
 
 # ---- parameter_groups
@@ -116,8 +126,10 @@ def test_each_trained_parameter_is_in_the_optimizer_once(student):
     for name, parameter in model.named_parameters():
         count = len(where(groups, parameter.detach()))
         wanted = int(parameter.requires_grad)
-        kind = "trained" if wanted else "frozen"
-        same(count, wanted, f"{name} is {kind} and should be in so many groups")
+        kind = (
+            "trained, so it should be in one group" if wanted else "frozen, so it belongs in none"
+        )
+        same(count, wanted, f"{name} is {kind}: the number of groups that hold it")
 
 
 def test_only_matrices_decay(student):
@@ -126,10 +138,14 @@ def test_only_matrices_decay(student):
     groups = groups_of(student, model, 0.2)
     for name, parameter in model.named_parameters():
         (number,) = where(groups, parameter.detach()) or (None,)
-        holds(number is not None, f"{name} is in no group")
+        holds(number is not None, f"{name} is trained, and in no group")
         found = groups[number].get("weight_decay")
         wanted = 0.2 if parameter.ndim == 2 else 0.0
-        same(found, wanted, f"the weight_decay of {name}, which has {parameter.ndim} dimensions")
+        why = (
+            f"weight_decay of the group of {name}, which has {parameter.ndim} dimensions: wd for a "
+            "matrix, which has two, and 0 for all others"
+        )
+        same(found, wanted, why)
 
 
 def test_exactly_the_declared_parameters_change(student):
@@ -152,7 +168,7 @@ def test_exactly_the_declared_parameters_change(student):
         is_trained = name in ours and ours[name].requires_grad
         changed = not torch.equal(tensor, before[name])
         kind = "trained, and stayed as it was" if is_trained else "frozen, and changed"
-        holds(changed == is_trained, f"{name} is {kind}")
+        holds(changed == is_trained, f"after three steps: {name} is {kind}. In which group is it?")
 
 
 # ---- the row
@@ -162,10 +178,13 @@ def test_row_of_lift(student):
     """LIFT's row: a frozen text side, an image tower from scratch, InfoNCE"""
     row = get(student.lift.METHODS)["lift"]
     holds("..." not in row.values(), "the row is not filled in yet")
-    holds(row["image"] == "scratch", "the image tower is not pretrained")
-    holds(row["text"] == "lift.LLMVectors", f"the text tower is {row['text']}")
-    holds(row["loss"] == "lift.info_nce", f"the loss is {row['loss']}")
-    holds("text" not in row["trains"], "LIFT's text side is frozen")
+    why = f"image is {row['image']!r}: LIFT's image tower starts with random weights"
+    holds(row["image"] == "scratch", why)
+    why = f"text is {row['text']}: LIFT takes the whitened vectors of a frozen language model"
+    holds(row["text"] == "lift.LLMVectors", why)
+    why = f"loss is {row['loss']}: LIFT has CLIP's loss"
+    holds(row["loss"] == "lift.info_nce", why)
+    holds("text" not in row["trains"], "trains names `text`, and LIFT's text side is frozen")
 
 
 def test_model_of_the_row(student):
@@ -175,5 +194,6 @@ def test_model_of_the_row(student):
     children = {name.split(".")[0] for name in state(student, model)["trained"]}
     holds(
         children == {"visual", "image_head", "logit_scale"},
-        f"the model trains {', '.join(sorted(children))}",
+        f"the model trains {', '.join(sorted(children))}. LIFT trains the image tower, its head and the "
+        "scale, and nothing else: see `trains`, and the heads",
     )

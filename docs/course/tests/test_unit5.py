@@ -27,13 +27,18 @@ def test_schedule_as_a_list(student):
     found = rates(student, 20, warmup=500)
     wanted = [0.5, 1.0, 1.0, 0.9924, 0.9698, 0.933, 0.883, 0.8214, 0.75, 0.671, 0.5868]
     wanted += [0.5, 0.4132, 0.329, 0.25, 0.1786, 0.117, 0.067, 0.0302, 0.0076, 0.0]
-    same(found, wanted, "warm-up takes a tenth of all steps at most, here 2", atol=1e-3)
+    why = (
+        "the rates of the steps 0 to 20 of 20, peak 1. Warm-up takes a tenth of all steps at most, here "
+        "2: step 0 has 1/2, steps 1 and 2 have 1, and then a cosine falls to 0"
+    )
+    same(found, wanted, why, atol=1e-3)
 
 
 def test_schedule_without_warm_up(student):
     """No warm-up: it starts at the peak and is at half in the middle"""
     found = rates(student, 8, warmup=0, lr=0.4)
-    same([found[0], found[4], found[8]], [0.4, 0.2, 0.0], "step 0, step 4, step 8 of 8")
+    why = "without warm-up and with the peak 0.4: the steps 0, 4 and 8 of 8 have 0.4, 0.2 and 0"
+    same([found[0], found[4], found[8]], [0.4, 0.2, 0.0], why)
 
 
 # ---- random_crops
@@ -63,25 +68,31 @@ def sides_of(cropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def test_crops_depend_on_the_draws_only(student):
     """The same draws give the same crops, others give other crops"""
     one, again, other = (crops(student, 4, 0.3, seed) for seed in (1, 1, 2))
-    same(tuple(one.shape), [4, 3, 32, 32], "the shape stays")
+    same(tuple(one.shape), [4, 3, 32, 32], "the crops should have the shape of the images")
     same(again, one, "the same draws gave other crops: all randomness must come from `draws`")
-    differ(other, one, "other draws gave the same crops")
-    differ(one[0], one[1], "two images of a batch were cropped alike")
+    differ(other, one, "other draws gave the same crops: are all four rows of `draws` used?")
+    why = "two images of a batch were cropped alike: column i of `draws` belongs to image i"
+    differ(one[0], one[1], why)
 
 
 def test_crops_keep_the_smallest_share(student):
     """The area is drawn from [smallest, 1], the shape from 3/4 to 4/3, and nothing is flipped"""
     width, height = sides_of(crops(student, 200, 0.4, seed=3))
-    holds(bool((width > 0).all() and (height > 0).all()), "a crop is flipped")
+    why = "a crop is mirrored or stands on its head: left would become right"
+    holds(bool((width > 0).all() and (height > 0).all()), why)
     area = width * height
-    holds(area.min() > 0.39, f"a crop keeps {float(area.min()):.2f} of the area, less than 0.4")
-    holds(
-        area.min() < 0.5, f"of 200 crops the smallest keeps {float(area.min()):.2f}, not near 0.4"
-    )
-    holds(area.max() > 0.85, f"of 200 crops the largest keeps {float(area.max()):.2f}, not near 1")
+    seen = f"of 200 crops the smallest keeps {float(area.min()):.2f} of the area"
+    holds(area.min() > 0.39, f"{seen}, less than 0.4, which was asked for: width x height = area")
+    holds(area.min() < 0.5, f"{seen}: the area should be drawn from 0.4 on, evenly up to 1")
+    seen = f"of 200 crops the largest keeps {float(area.max()):.2f} of the area"
+    holds(area.max() > 0.85, f"{seen}: the area should be drawn evenly up to 1")
     ratio = width / height
     inside = ratio.min() > 0.74 and ratio.max() < 1.34
-    holds(inside, f"width / height goes from {float(ratio.min()):.2f} to {float(ratio.max()):.2f}")
+    holds(
+        inside,
+        f"width / height goes from {float(ratio.min()):.2f} to {float(ratio.max()):.2f}, and should "
+        "stay between 3/4 and 4/3",
+    )
 
 
 def test_crops_lie_inside(student):
@@ -91,10 +102,13 @@ def test_crops_lie_inside(student):
     for colour, side, name in ((0, width, "x"), (1, height, "y")):
         centre = cropped[:, colour, 15:17, 15:17].mean((1, 2))
         reach = (centre.abs() + side).max()
-        holds(reach < 1.02, f"a crop reaches {float(reach):.2f} along {name}; the edge is at 1")
         holds(
-            centre.min() < -0.15 and centre.max() > 0.15, f"all crops lie in the middle of {name}"
+            reach < 1.02,
+            f"a crop reaches to {float(reach):.2f} along {name}, and the image ends at 1: its centre may "
+            "move by 1 minus its side",
         )
+        why = f"all crops lie in the middle along {name}: the place should be drawn, too"
+        holds(centre.min() < -0.15 and centre.max() > 0.15, why)
 
 
 # ---- batch order
@@ -117,9 +131,10 @@ def batches(n: int = 20, seed: int = 0, long_share: float | None = None) -> Batc
 def test_an_epoch_holds_each_image_once(student):
     """The order is a permutation, and the numbers that draw captions lie in [0, 1)"""
     order, draws = student.data.batches.Batches.epoch(batches(), 0)
-    same(order.sort().values, torch.arange(20), "each image once")
-    holds(len(draws) == 20 and draws.min() >= 0 and draws.max() < 1, "20 numbers in [0, 1)")
-    holds(len(draws.unique()) == 20, "each image has a number of its own")
+    same(order.sort().values, torch.arange(20), "the order should hold each of 20 images once")
+    why = "there should be 20 numbers in [0, 1), one for each image: they draw its caption"
+    holds(len(draws) == 20 and draws.min() >= 0 and draws.max() < 1, why)
+    holds(len(draws.unique()) == 20, "two images have the same number: each needs one of its own")
 
 
 def test_an_epoch_is_a_function_of_seed_and_number(student):
@@ -127,12 +142,20 @@ def test_an_epoch_is_a_function_of_seed_and_number(student):
     epoch = student.data.batches.Batches.epoch
     first = epoch(batches(), 3)[0]
     np.random.seed(1)
-    same(epoch(batches(), 3)[0], first, "epoch 3 of seed 0, asked again in another object")
+    why = (
+        "epoch 3 of seed 0, asked again in another object, has another order. The order must come "
+        "from a generator that is made from the seed and the number, and from no other"
+    )
+    same(epoch(batches(), 3)[0], first, why)
     asked_before = batches()
     asked_before.drawn_epoch, asked_before.drawn = 2, (np.arange(20), np.zeros(20))
-    same(epoch(asked_before, 3)[0], first, "epoch 3 of seed 0, asked after epoch 2")
-    differ(epoch(batches(), 4)[0], first, "epoch 4 has the same order as epoch 3")
-    differ(epoch(batches(seed=1), 3)[0], first, "seed 1 has the same order as seed 0")
+    why = (
+        "epoch 3 of seed 0 has another order when epoch 2 was asked before. What is kept in `drawn` "
+        "is only good for the epoch in `drawn_epoch`"
+    )
+    same(epoch(asked_before, 3)[0], first, why)
+    differ(epoch(batches(), 4)[0], first, "epoch 4 has the order of epoch 3: is the number used?")
+    differ(epoch(batches(seed=1), 3)[0], first, "seed 1 has the order of seed 0: is the seed used?")
 
 
 def test_choose_takes_all_captions_alike(student):
@@ -142,7 +165,8 @@ def test_choose_takes_all_captions_alike(student):
         student.data.batches.Batches.choose(batches(), captions, draw)
         for draw in (0.0, 0.24, 0.26, 0.5, 0.74, 0.76, 0.999)
     ]
-    same([int(one) for one in found], [7, 7, 8, 9, 9, 6, 6], "draws 0 .24 .26 .5 .74 .76 .999")
+    why = "captions 7 8 9 6, draws 0 .24 .26 .5 .74 .76 .999: each caption should have a quarter of [0, 1)"
+    same([int(one) for one in found], [7, 7, 8, 9, 9, 6, 6], why)
 
 
 def test_choose_takes_the_longest_as_often_as_asked(student):
@@ -152,7 +176,11 @@ def test_choose_takes_the_longest_as_often_as_asked(student):
         int(student.data.batches.Batches.choose(object_, captions, draw))
         for draw in (0.0, 0.59, 0.61, 0.79, 0.81, 0.999)
     ]
-    same(found, [9, 9, 7, 7, 8, 8], "draws 0 .59 .61 .79 .81 .999; the longest caption is the last")
+    why = (
+        "captions 7 8 9, draws 0 .59 .61 .79 .81 .999. The last caption is the longest and has [0, .6); "
+        "7 and 8 should have half of the rest each"
+    )
+    same(found, [9, 9, 7, 7, 8, 8], why)
 
 
 # ---- duplicates
@@ -165,7 +193,11 @@ def test_duplicates_of_the_example(student):
         captions, torch.tensor([0, 1, 2, 3]), torch.tensor([11, 22, 33, 22])
     )
     wanted = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]])
-    same(found, wanted, "0 and 2 share a caption, 1 and 3 are the same image")
+    why = (
+        "image 0 also has the caption drawn for image 2; images 1 and 3 have equal digests. So (0, 2), "
+        "(2, 0), (1, 3), (3, 1) and the diagonal match, and nothing else"
+    )
+    same(found, wanted, why)
 
 
 # ---- resume
@@ -205,23 +237,31 @@ def test_three_steps_and_three_are_six(student):
     model, optimizer = fresh(seed=8)  # another start: everything must come from the checkpoint
     args = (checkpoint_after(3), CFG, model, optimizer, "the same", 6)
     start, found = after(student.train.go_on, *args)
-    same(start, 3, "the step to go on with")
+    same(start, 3, "3 steps are done. Steps count from 0, so the next one has the number 3")
     model.load_state_dict(found[2]["tensors"])
     moments = found[3]["moments"]
-    holds(len(moments) == 2, "AdamW's moments were not loaded: the first steps would be too large")
+    why = (
+        "AdamW has no moments after go_on: they should come from the checkpoint. Without them the "
+        "first steps are too large"
+    )
+    holds(len(moments) == 2, why)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     trained(6, model, optimizer, start=3)
     for name, tensor in whole.state_dict().items():
-        holds(torch.equal(tensor, model.state_dict()[name]), f"{name} differs from that of 6 steps")
+        why = (
+            f"{name} differs from that of 6 steps without a stop: do weights, moments and AdamW's count "
+            "of steps all come from the checkpoint?"
+        )
+        holds(torch.equal(tensor, model.state_dict()[name]), why)
 
 
 def test_resume_refuses_other_data(student):
     """Other data raise BadInput, and so does a run that is finished"""
     model, optimizer = fresh()
-    other = "the data are not those of the run, and it goes on"
+    other = "the fingerprint of the data is not the checkpoint's: go_on must raise BadInput"
     refuses(student.train.go_on, checkpoint_after(3), CFG, model, optimizer, "others", 6, why=other)
-    done = "3 of 3 steps are done, and it goes on"
+    done = "3 of 3 steps are done, and the run is finished: go_on must raise BadInput"
     refuses(
         student.train.go_on, checkpoint_after(3), CFG, model, optimizer, "the same", 3, why=done
     )

@@ -16,7 +16,8 @@ def test_rank_by_hand(student):
     """The number of wrong answers before the right one"""
     scores = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.9, 0.5, 0.1]])
     found = student.eval.rank_of_best(scores, torch.eye(3, dtype=torch.bool))
-    same(found, [0, 1, 2], "the right answer has the highest, the middle, the lowest score")
+    why = "the right answer has the highest, the middle, the lowest score: 0, 1, 2 wrong ones before it"
+    same(found, [0, 1, 2], why)
 
 
 def test_rank_of_ties(student):
@@ -24,9 +25,11 @@ def test_rank_of_ties(student):
     scores = torch.tensor([[0.5, 0.5, 0.1], [0.3, 0.3, 0.3]])
     right = torch.tensor([[True, False, False], [False, True, False]])
     found = student.eval.rank_of_best(scores, right)
-    same(
-        found, [1, 2], "with > in place of >= a model that gives one score to all would be perfect"
+    why = (
+        "scores .5* .5 .1 and .3 .3* .3: a wrong answer with the same score comes before the right one. "
+        "Otherwise a model that gives one score to all would be perfect"
     )
+    same(found, [1, 2], why)
 
 
 def test_rank_of_nan(student):
@@ -34,7 +37,11 @@ def test_rank_of_nan(student):
     scores = torch.tensor([[NAN, 0.5, 0.1], [0.9, NAN, 0.1]])
     right = torch.tensor([[True, False, False], [True, False, False]])
     found = student.eval.rank_of_best(scores, right)
-    same(found, [2, 1], "every comparison with NaN is false: ask what is surely behind")
+    why = (
+        "scores NaN* .5 .1 and .9* NaN .1: wrong answers that are not surely behind come first. Every "
+        "comparison with NaN is false, so ask which wrong ones are behind, and count the others"
+    )
+    same(found, [2, 1], why)
 
 
 def test_rank_of_several_right_answers(student):
@@ -56,9 +63,18 @@ def test_ranks_of_the_example(student):
     )
     image_of_caption, caption_ids = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 1, 2, 0, 3])
     found = student.eval.retrieval_ranks(torch.eye(3), cosines.T, image_of_caption, caption_ids)
-    holds(isinstance(found, list) and len(found) == 2, "two tensors should come back")
-    same(found[0], [1, 2, 0], "from image to text, the rows")
-    same(found[1], [1, 0, 1, 1, 0], "from text to image, the columns")
+    why = "two tensors should come back: ranks from image to text, and from text to image"
+    holds(isinstance(found, list) and len(found) == 2, why)
+    why = (
+        "from image to text, the rows of the docstring's example. A caption is right for an image if an "
+        "equal caption was given to it"
+    )
+    same(found[0], [1, 2, 0], why)
+    why = (
+        "from text to image, the columns of the docstring's example. An image is right for a caption if "
+        "it was given an equal one"
+    )
+    same(found[1], [1, 0, 1, 1, 0], why)
 
 
 def test_ranks_equal_sorting(student):
@@ -72,7 +88,8 @@ def test_ranks_equal_sorting(student):
     ):
         order = matrix.argsort(dim=1, descending=True)
         wanted = (order == torch.arange(20)[:, None]).int().argmax(1)
-        same(result, wanted, f"from {name}")
+        why = f"from {name}, 20 pairs: the place of the right answer when the scores are sorted"
+        same(result, wanted, why)
 
 
 def test_ranks_of_constant_features(student):
@@ -92,7 +109,11 @@ def test_compositional_by_hand(student):
     true = torch.tensor([[0.9, 0.0], [0.1, 0.0], [0.5, 0.0], [NAN, 0.0]])
     false = torch.tensor([[0.1, 0.0], [0.9, 0.0], [0.5, 0.0], [0.1, 0.0]])
     found = student.eval.compositional(image, true, false)
-    same(found, [1, 0, 0, 0], "cosines .9 > .1, .1 < .9, .5 = .5, NaN")
+    why = (
+        "cosines with the true and the false caption: .9 .1 is right; .1 .9, the tie .5 .5 and NaN .1 are "
+        "wrong"
+    )
+    same(found, [1, 0, 0, 0], why)
 
 
 def test_zeroshot_by_hand(student):
@@ -100,9 +121,14 @@ def test_zeroshot_by_hand(student):
     images = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     classes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     labels = torch.tensor([0, 0, 2])
-    same(student.eval.zeroshot(images, classes, labels), [1, 0, 0], "k = 1")
-    same(student.eval.zeroshot(images, classes, labels, 2), [1, 1, 0], "k = 2; the third is a tie")
-    same(student.eval.zeroshot(images, classes, labels, 3), [1, 1, 1], "k = 3, all classes")
+    scores = "scores 1* 0 -1, then .6* .8 -.6, then 0 1 0*"
+    found = student.eval.zeroshot(images, classes, labels)
+    same(found, [1, 0, 0], f"{scores}; k = 1: the right class must be the nearest")
+    found = student.eval.zeroshot(images, classes, labels, 2)
+    why = f"{scores}; k = 2: in the third, two wrong classes are not behind the right one, as one ties"
+    same(found, [1, 1, 0], why)
+    found = student.eval.zeroshot(images, classes, labels, 3)
+    same(found, [1, 1, 1], f"{scores}; k = 3: all three classes are among the nearest three")
 
 
 def test_zeroshot_of_a_collapsed_model(student):
@@ -110,29 +136,49 @@ def test_zeroshot_of_a_collapsed_model(student):
     found = student.eval.zeroshot(
         unit(5, 3, seed=3), torch.ones(4, 3), torch.tensor([0, 1, 2, 3, 0])
     )
-    same(found, [0] * 5, "argmax would give the first class, and 2 of 5 would be right by accident")
+    why = (
+        "all classes tie, and a tie is wrong. argmax gives the first class, so 2 of 5 would be right by "
+        "accident"
+    )
+    same(found, [0] * 5, why)
 
 
 def test_winoground_by_hand(student):
-    """Text, image and group score of three examples"""
-    # In example 0 both are right, in 1 only the text score, in 2 only the image score.
+    """Text, image and group score of five examples"""
+    # In example 0 both are right, in 1 and 4 only the text score, in 2 and 3 only the image score.
+    # In 1 and 2 the first comparison of the other score fails, in 3 and 4 the second.
     tables = torch.tensor(
-        [[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.1], [0.7, 0.8]], [[0.5, 0.7], [0.1, 0.8]]]
+        [
+            [[0.9, 0.1], [0.2, 0.8]],
+            [[0.5, 0.1], [0.7, 0.8]],
+            [[0.5, 0.7], [0.1, 0.8]],
+            [[0.9, 0.1], [0.8, 0.5]],
+            [[0.9, 0.8], [0.1, 0.5]],
+        ]
     )
-    image = torch.eye(2).repeat(3, 1)
-    text = tables.transpose(1, 2).reshape(6, 2)
+    image = torch.eye(2).repeat(5, 1)
+    text = tables.transpose(1, 2).reshape(10, 2)
     found = student.eval.winoground(image, text)
-    holds(isinstance(found, list) and len(found) == 3, "three tensors should come back")
+    why = "three tensors should come back: text, image and group score"
+    holds(isinstance(found, list) and len(found) == 3, why)
     for result, wanted, name in zip(
-        found, ([1, 1, 0], [1, 0, 1], [1, 0, 0]), ("text", "image", "group"), strict=True
+        found,
+        ([1, 1, 0, 0, 1], [1, 0, 1, 1, 0], [1, 0, 0, 0, 0]),
+        ("text", "image", "group"),
+        strict=True,
     ):
-        same(result, wanted, f"the {name} score; s_ij is the cosine of image i and caption j")
+        why = (
+            f"the {name} score of five examples; s_ij is the cosine of image i and caption j. The first "
+            "example has both scores, the second and the fifth the text score only, the third and the "
+            "fourth the image score only"
+        )
+        same(result, wanted, why)
 
 
 def test_winoground_of_a_collapsed_model(student):
     """Equal features score nothing"""
     for result in student.eval.winoground(torch.ones(4, 2), torch.ones(4, 2)):
-        same(result, [0, 0], "a tie is wrong")
+        same(result, [0, 0], "all four cosines of an example are equal, and a tie is wrong")
 
 
 # ---- interval
@@ -141,19 +187,28 @@ def test_winoground_of_a_collapsed_model(student):
 def test_interval_of_a_coin(student):
     """100 hits and 100 misses: 0.5 with about 0.07 on both sides"""
     low, high = student.eval.interval([0, 1] * 100)
-    same([low, high], [0.431, 0.569], "2.5 % and 97.5 % of the means", atol=0.015)
+    why = (
+        "100 hits of 200: draw 200 of the 200 with replacement, take the mean, and repeat. The interval "
+        "goes from percentile 2.5 to 97.5 of the means"
+    )
+    same([low, high], [0.431, 0.569], why, atol=0.015)
 
 
 def test_interval_of_groups(student):
     """Groups are drawn whole: 40 groups of 5 equal answers are as unsure as 40 answers"""
     hits, groups = np.repeat([0, 1] * 20, 5), np.repeat(np.arange(40), 5)
     low, high = student.eval.interval(hits, groups)
-    same([low, high], [0.345, 0.655], "captions of one image rise and fall together", atol=0.03)
+    why = (
+        "40 groups of 5 equal answers: draw 40 groups, each with all its answers. With single answers "
+        "the interval is too narrow"
+    )
+    same([low, high], [0.345, 0.655], why, atol=0.03)
 
 
 def test_interval_of_certainty(student):
     """If everything is a hit, the interval is a point"""
-    same(student.eval.interval([True] * 30), [1.0, 1.0], "30 of 30")
+    why = "30 hits of 30: whatever is drawn, the mean is 1"
+    same(student.eval.interval([True] * 30), [1.0, 1.0], why)
 
 
 def test_ranks_leave_nothing_out(student):
@@ -163,5 +218,6 @@ def test_ranks_leave_nothing_out(student):
     )
     holds(
         [tuple(result.shape) for result in found] == [(4,), (9,)],
-        f"the shapes are {[tuple(result.shape) for result in found]}, not (4,) and (9,)",
+        f"4 images and 9 captions: the shapes are {[tuple(result.shape) for result in found]} and should "
+        "be (4,) and (9,), one rank for each question",
     )

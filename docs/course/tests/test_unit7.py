@@ -18,7 +18,11 @@ def test_token_mean_by_hand(student):
     net.weight.data = 2 * torch.eye(2)
     tokens = torch.tensor([[[1.0, 2.0], [3.0, 0.0], [0.0, 0.0]]])
     found = student.lift.TokenMean.forward(lift.TokenMean(net), tokens)
-    same(found, torch.tensor([[4.0, 2.0]]), "tokens (1 2), (3 0) and padding")
+    why = (
+        "tokens (1 2), (3 0) and padding (0 0), and the network doubles: the mean of (2 4) and (6 0). A "
+        "token is padding only if all its numbers are 0"
+    )
+    same(found, torch.tensor([[4.0, 2.0]]), why)
 
 
 def test_padding_leaves_no_trace(student):
@@ -27,7 +31,11 @@ def test_padding_leaves_no_trace(student):
     tokens[1, 3:] = 0
     longer = torch.cat([tokens, torch.zeros(2, 6, 4)], dim=1)
     one, two = (student.lift.TokenMean.forward(head, each) for each in (tokens, longer))
-    same(two, one, "six places of padding were added. The network turns zeros into its bias")
+    why = (
+        "six places of padding were added, and the result changed. The network turns zeros into its bias, "
+        "so what it makes of padding must not be added, and only real tokens are counted"
+    )
+    same(two, one, why)
 
 
 def test_the_network_comes_before_the_mean(student):
@@ -35,14 +43,16 @@ def test_the_network_comes_before_the_mean(student):
     net = nn.Sequential(filled(nn.Linear(3, 3), seed=3, size=2.0), nn.GELU())
     tokens = torch.stack([normal(3, seed=4), -normal(3, seed=4)])[None]  # their mean is zero
     found = student.lift.TokenMean.forward(lift.TokenMean(net), tokens)
-    same(found, net(tokens).mean(1).detach(), "each token goes through the network by itself")
+    why = "the mean of f(h) is wanted, not f of the mean: each token goes through the network by itself"
+    same(found, net(tokens).mean(1).detach(), why)
 
 
 def test_a_caption_of_unknown_words(student):
     """A caption without a real token becomes zeros, and not NaN"""
     head = lift.TokenMean(filled(nn.Linear(4, 3), seed=5))
     found = student.lift.TokenMean.forward(head, torch.zeros(1, 4, 4))
-    same(found, torch.zeros(1, 3), "there is nothing to divide by")
+    why = "a caption without a real token should become zeros: divide by 1 where there are none"
+    same(found, torch.zeros(1, 3), why)
 
 
 # ---- heads
@@ -62,7 +72,11 @@ def test_ape_reads_each_token_by_itself(student):
     """APE's head: the feature of a caption is the mean of those of its tokens"""
     head, tokens = student.lift.ape(8, 5), normal(1, 4, 8, seed=6)
     found = apply(student, head, tokens)
-    same(found, alone(student, head, tokens).mean(0, keepdim=True), "tokens alone, then the mean")
+    why = (
+        "the feature of a caption of four tokens should be the mean of the features of the four tokens "
+        "alone: no token looks at another one"
+    )
+    same(found, alone(student, head, tokens).mean(0, keepdim=True), why)
 
 
 def test_ape_is_an_mlp(student):
@@ -70,9 +84,11 @@ def test_ape_is_an_mlp(student):
     head, tokens = student.lift.ape(8, 5), normal(1, 1, 8, seed=7)
     bend = apply(student, head, tokens) + apply(student, head, -tokens)
     middle = 2 * apply(student, head, 1e-6 * tokens)
-    differ(bend, middle, "f(x) + f(-x) = 2 f(0): the head is linear", by=1e-5)
+    why = "f(x) + f(-x) = 2 f(0), so the head is linear. APE's network is `deep_mlp`"
+    differ(bend, middle, why, by=1e-5)
     wanted = 3 * (8 * 8 + 8) + 8 * 5 + 5
-    same(parameters_of(student, head), wanted, "numbers in three layers 8 x 8 and one 8 x 5")
+    why = "parameters of a head from 8 to 5: three layers 8 x 8 and one 8 x 5, with biases"
+    same(parameters_of(student, head), wanted, why)
 
 
 def test_ape_transformer_looks_back(student):
@@ -84,21 +100,24 @@ def test_ape_transformer_looks_back(student):
     sums = [3 * apply(student, head, each) for each in (tokens, other)]
     first_two = 2 * apply(student, head, tokens[:, :2])
     thirds = [each - first_two for each in sums]
-    same(tuple(first_two.shape), (1, 6), "one feature per caption")
+    same(tuple(first_two.shape), (1, 6), "one feature of 6 numbers per caption should come back")
     order = torch.tensor([1, 0, 2])
     swapped = 3 * apply(student, head, tokens[:, order])
-    differ(swapped, sums[0], "exchanging two tokens changes nothing: no token sees another")
-    differ(thirds[0], thirds[1], "the last token was changed and nothing changed")
+    why = (
+        "exchanging two tokens changes nothing: no token sees another one. Is there a causal block?"
+    )
+    differ(swapped, sums[0], why)
+    differ(thirds[0], thirds[1], "the last token was changed, and the feature stayed")
 
 
 def test_token_mean_head_is_linear(student):
     """The second control: one matrix on each token, no bias, then the mean"""
     head, tokens = student.lift.token_mean(8, 5), normal(2, 4, 8, seed=9)
     (matrix,) = [t for t in state(student, head)["tensors"].values() if t.ndim == 2] or [None]
-    holds(matrix is not None, "there should be one matrix")
-    same(parameters_of(student, head), 40, "8 x 5 numbers and no bias")
+    holds(matrix is not None, "the head should have one matrix")
+    same(parameters_of(student, head), 40, "parameters of a head from 8 to 5: 8 x 5, and no bias")
     found = apply(student, head, tokens)
-    same(found, tokens.mean(1) @ matrix.T, "the mean of the mapped tokens")
+    same(found, tokens.mean(1) @ matrix.T, "the feature should be the mean of the mapped tokens")
 
 
 # ---- LLMTokens.fit
@@ -108,10 +127,13 @@ def test_fit_leaves_padding_out(student):
     """Mean and standard deviation of the real tokens"""
     tokens = torch.tensor([[[1.0, 10.0], [3.0, 30.0]], [[5.0, 20.0], [0.0, 0.0]]])
     found = student.lift.LLMTokens.fit(tokens, 4)
-    holds(isinstance(found, list) and len(found) == 2, "mean and deviation should come back")
-    same(found[0], torch.tensor([3.0, 20.0]), "the mean of (1 10), (3 30), (5 20)")
+    why = "two tensors should come back: mean and standard deviation"
+    holds(isinstance(found, list) and len(found) == 2, why)
+    why = "the mean of the real tokens (1 10), (3 30), (5 20); the fourth, (0 0), is padding"
+    same(found[0], torch.tensor([3.0, 20.0]), why)
     wanted = torch.tensor([(8 / 3) ** 0.5, (200 / 3) ** 0.5])
-    same(found[1], wanted, "the deviation: the root of the mean square around the mean")
+    why = "the deviation is the ROOT of the variance, E[h^2] - E[h]^2, over the real tokens"
+    same(found[1], wanted, why)
 
 
 def test_fit_of_a_constant_dimension(student):
@@ -119,4 +141,7 @@ def test_fit_of_a_constant_dimension(student):
     tokens = normal(5, 4, 3, seed=10)
     tokens[..., 1] = 2.0
     _, deviation = student.lift.LLMTokens.fit(tokens, 4)
-    holds(deviation[1] > 0, f"the deviation of a constant is {float(deviation[1])}")
+    why = (
+        f"a dimension that never varies has the deviation {float(deviation[1])}: give it a tiny one"
+    )
+    holds(deviation[1] > 0, why)

@@ -21,7 +21,8 @@ from .numbers import cross_entropy, normal, unit
 def test_fresh_lora_is_the_layer(student):
     """A fresh LoRA changes nothing"""
     linear, x = filled(nn.Linear(6, 4), seed=1), normal(3, 6, seed=2)
-    same(student.llm_text.LoRA.forward(LoRA(linear, 2, 8), x), linear(x), "B starts at zero")
+    why = "B is zero here, so the output should be that of the frozen layer alone, with its bias"
+    same(student.llm_text.LoRA.forward(LoRA(linear, 2, 8), x), linear(x), why)
 
 
 @torch.no_grad()
@@ -31,7 +32,8 @@ def test_lora_is_a_detour(student):
     lora = LoRA(linear, 2, 8)
     lora.lora_A.weight.data, lora.lora_B.weight.data = normal(2, 6, seed=5), normal(4, 2, seed=6)
     wanted = linear(x) + 4 * x @ lora.lora_A.weight.T @ lora.lora_B.weight.T
-    same(student.llm_text.LoRA.forward(lora, x), wanted, "rank 2 and alpha 8: the detour counts 4")
+    why = "rank 2 and alpha 8: y = W x + (alpha / r) B A x, so the detour is multiplied by 4"
+    same(student.llm_text.LoRA.forward(lora, x), wanted, why)
 
 
 # ---- LilT's adapter
@@ -41,7 +43,8 @@ def test_lora_is_a_detour(student):
 def test_fresh_adapter_is_the_identity(student):
     """A fresh adapter changes nothing"""
     x = normal(2, 3, 8, seed=7)
-    same(student.lift.LilTAdapter.forward(lift.LilTAdapter(8), x), x, "W_up starts at zero")
+    why = "W_up is zero here, so the output should be the input: x is added"
+    same(student.lift.LilTAdapter.forward(lift.LilTAdapter(8), x), x, why)
 
 
 @torch.no_grad()
@@ -50,7 +53,8 @@ def test_adapter_is_a_detour(student):
     adapter, x = filled(lift.LilTAdapter(8), seed=8, size=0.8), normal(2, 3, 8, seed=9)
     inside = F.gelu(x @ adapter.down.weight.T + adapter.down.bias)
     wanted = x + inside @ adapter.up.weight.T + adapter.up.bias
-    same(student.lift.LilTAdapter.forward(adapter, x), wanted, "GELU stands in the bottleneck")
+    why = "x + W_up GELU(W_down x): GELU stands in the bottleneck, between the two layers"
+    same(student.lift.LilTAdapter.forward(adapter, x), wanted, why)
 
 
 # ---- caption_loss
@@ -63,14 +67,18 @@ def test_caption_loss_by_hand(student):
     """Two pairs, cosines [[1, 0], [0.6, 0.8]], scale 2: the rows only"""
     found = student.llm_text.caption_loss(FIRST, SECOND, None, 2.0)
     wanted = (cross_entropy([2.0, 0.0], 0) + cross_entropy([1.2, 1.6], 1)) / 2
-    same(found, wanted, "one direction: each first caption looks for its partner")
+    why = (
+        "scale 2, cosines [[1, 0], [0.6, 0.8]]. One direction only, the rows: each first caption looks for "
+        "its partner among the second ones, and the loss is the mean"
+    )
+    same(found, wanted, why)
 
 
 def test_caption_loss_has_the_scale_50(student):
     """The scale that is not given is 50"""
     found = student.llm_text.caption_loss(FIRST, SECOND)
     wanted = (cross_entropy([50.0, 0.0], 0) + cross_entropy([30.0, 40.0], 1)) / 2
-    same(found, wanted, "the paper keeps it at 50")
+    same(found, wanted, "no scale was given, so it is 50: all cosines are multiplied by it")
 
 
 def test_caption_loss_leaves_duplicates_out(student):
@@ -82,7 +90,11 @@ def test_caption_loss_leaves_duplicates_out(student):
     wanted = cross_entropy([logits[0][0], logits[0][2]], 0)
     wanted += cross_entropy(logits[1], 1) + cross_entropy(logits[2], 2)
     found = student.llm_text.caption_loss(a, b, duplicates, 5.0)
-    same(found, wanted / 3, "second caption 1 also belongs to first caption 0; the diagonal stays")
+    why = (
+        "second caption 1 also belongs to first caption 0, so it must not count in row 0. The diagonal of "
+        "`duplicates` is true, and must stay"
+    )
+    same(found, wanted / 3, why)
 
 
 # ---- CRA
@@ -92,13 +104,17 @@ def test_caption_retrieval_by_hand(student):
     """Two of three captions are nearest to their partners"""
     a = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]])
     b = torch.tensor([[3.0, 0.3], [0.2, 0.9], [0.0, -1.0]])
-    same(student.llm_text.caption_retrieval(a, b), 2 / 3, "cosines, so lengths do not count")
+    why = (
+        "of three captions the first two are nearest to their partners, by cosines: lengths do not count. "
+        "CRA is the share of hits"
+    )
+    same(student.llm_text.caption_retrieval(a, b), 2 / 3, why)
 
 
 def test_caption_retrieval_of_a_collapsed_model(student):
     """If all captions have one vector, none is found"""
     found = student.llm_text.caption_retrieval(torch.ones(4, 3), torch.ones(4, 3))
-    same(found, 0.0, "a tie is wrong")
+    same(found, 0.0, "all captions have one vector, so every partner ties, and a tie is wrong")
 
 
 # ---- merging
@@ -125,10 +141,15 @@ def test_merged_equals_the_detour(student):
         wanted = llm.state_dict()[name].float()
         if name == "model.layers.0.self_attn.q_proj.weight":
             wanted = wanted + 0.5 * (B @ A)
-        same(tensor, wanted, f"the weight {name}")
+        why = (
+            f"the weight {name} after merging: W + scale B A in the layers that the adapter names, and W "
+            "in all others. It is changed in place"
+        )
+        same(tensor, wanted, why)
 
 
 def test_merging_refuses_another_model(student):
     """An adapter of another language model raises BadInput"""
     other = adapter(llm_hash="another hash")
-    refuses(student.llm_text.merge_adapter, frozen(), other, why="hashes differ, and it merges")
+    why = "adapter.llm_hash is not llm.hash, so it is another model's: BadInput must be raised"
+    refuses(student.llm_text.merge_adapter, frozen(), other, why=why)

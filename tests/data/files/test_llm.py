@@ -72,6 +72,11 @@ def test_llama3_slows_slow_waves_by_hand():
     assert llama3_divisors(rope, 8).tolist() == pytest.approx(wanted, rel=1e-5)
 
 
+def named(value):
+    """The name of a case. It must be the same in every process that runs tests."""
+    return "function" if callable(value) else str(value)[:60]
+
+
 @pytest.mark.parametrize("family, heads", [("llama", (4, 2, 0)), ("qwen2", (0, 0, 0))])
 def test_rows_of_queries_and_keys_of_llama_are_in_another_order(monkeypatch, family, heads):
     """In a GGUF file, and there in those of no other family."""
@@ -152,7 +157,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         ("ggml type 20", {}, {"blk.0.ffn_up.weight": (np.zeros((96, 36), np.uint8), "IQ4_NL")}),
         ("", {}, {"rope_freqs.weight": (np.ones(7, np.float32), "F32")}),
     ],
-    ids=lambda v: str(v)[:60],
+    ids=named,
 )
 def test_gguf_files_that_do_not_hold_together_are_refused(models, tmp_path, says, meta, tensors):
     file = models.write_gguf(
@@ -301,7 +306,7 @@ def old_rope(**scaling):
         (TOKENS, {"post_processor": {"type": "Bert"}}, "Bert"),
         (TOKENS, lambda t: t["model"]["merges"].append(["qq", "qq"]), ""),
     ],
-    ids=lambda v: str(v)[:60],
+    ids=named,
 )
 def test_hf_files_that_cannot_be_used_are_refused(tiny_folder, tmp_path, file, change, says):
     """The message names the file."""
@@ -353,7 +358,7 @@ def test_hf_files_that_cannot_be_used_are_refused(tiny_folder, tmp_path, file, c
         # An id without a row in the embedding, which has 256.
         (TOKENS, lambda t: t["model"]["vocab"].update({"a": 256}), ""),
     ],
-    ids=lambda v: str(v)[:60],
+    ids=named,
 )
 def test_hf_folders_that_do_not_hold_together_are_refused(
     tiny_folder, tmp_path, file, change, says
