@@ -431,7 +431,8 @@ def test_gradescope_s_form_in_its_folders(built, tmp_path):
         modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
         archive.extractall(source)
     assert modes["run_autograder"] & 0o111 and modes["setup.sh"] & 0o111
-    run_in(source, "bash", "-n", "setup.sh")
+    for name in ("setup.sh", "run_autograder"):
+        assert run_in(source, "bash", "-n", name).returncode == 0
     # Some tasks are right, one is not, and one file is missing.
     (submission / "unit1").mkdir(parents=True)
     (submission / "unit1/lift.py").write_text(with_body("return image_features.sum()"))
@@ -522,6 +523,16 @@ def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys)
     for name in runners:
         assert f"        id: {name}\n" in flow
         assert f'  {name.upper()}_RESULTS: "${{{{steps.{name}.outputs.result}}}}"\n' in flow
+    # In a notebook a method's cell does not show its class. So the words above it do.
+    for form in ("nbgrader/source", "otter"):
+        cells = json.loads((built / form / "unit4/unit4.ipynb").read_text())["cells"]
+        (words,) = (cell["source"] for cell in cells if "# Task 4.2" in cell["source"])
+        assert "class TwoTower" in words and "requires_grad_(is_trained)" in words
+        assert "super().train(mode)" not in words
+    assert not re.search(r'src="(?!data:)', page), "the page would fetch something"
+    # A student who forgets `make setup`, or has an environment elsewhere.
+    done = run_in(built / "student", "make", "check", "UNIT=1", "VENV=nowhere")
+    assert done.returncode == 2 and "run 'make setup' first" in done.stdout, done.stdout
     other = tmp_path / "other"
     make.make(other, [1], seed=6)
     sheets = [(folder / "student/unit1/answers.md").read_text() for folder in (built, other)]

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from . import handout, written
-from .holes import HERE, CourseError, Task, find, first_line, header_end, source_of
+from .holes import HERE, CourseError, Task, find, first_line, header_end, parse, source_of
 from .notebook import name_in_notebook
 
 ROOT = HERE.parent.parent
@@ -23,6 +23,14 @@ import sys
 sys.path[:0] = [".", "course/reference"]
 {imports}
 from course.notebook import check
+"""
+
+IN_A_NOTEBOOK = """
+## In this notebook
+
+Each function has a cell below, and the cell behind it says which tests hold. The files of the text
+are in `course/reference`, where nothing is missing. So run the commands of the experiment there,
+after `cd course/reference`.
 """
 
 
@@ -89,15 +97,27 @@ def before(tasks: list[Task]) -> str:
     return BEFORE.format(note=note, imports="\n".join(imports))
 
 
+def class_of(task: Task) -> str:
+    """The class of a method, from its first line to the end of __init__."""
+    source = source_of(ROOT, task.file)
+    name = task.name.split(".")[0]
+    (node,) = [one for one in parse(source).body if getattr(one, "name", None) == name]
+    ends = [one.end_lineno for one in node.body if getattr(one, "name", "") == "__init__"]
+    # A class without __init__ says what it holds in its docstring.
+    end = ends[0] if ends else node.body[0].end_lineno
+    return "\n".join(source.splitlines()[first_line(node) - 1 : end])
+
+
 def words_of(task: Task) -> str:
-    where = f"`{task.name}` of `{task.file}`, {task.points} points."
+    """What stands above the cell of a task. A method's cell does not show its class, so this does."""
+    points = f"{task.points} point{'s' if task.points > 1 else ''}"
+    words = f"### Task {task.id}\n\n`{task.name}` of `{task.file}`, {points}."
     name = name_in_notebook(task)
     if name != task.name:
-        where += f" Here it is called `{name}`."
-    # A method is described by its class, which the notebook does not show.
+        words += f" Here it is called `{name}`."
     if "." in task.name:
-        where += f" `print({task.name.split('.')[0]}.__doc__)` says what it is part of."
-    return f"### Task {task.id}\n\n{where}"
+        words += f" Its class begins so:\n\n```python\n{class_of(task)}\n```"
+    return words
 
 
 def hidden_text(task: Task) -> str:
@@ -109,15 +129,20 @@ def hidden_text(task: Task) -> str:
 
 
 def files_beside(target: Path, unit: int, tasks: list[Task], seed: int) -> str:
-    """Put the grader and the figures beside a notebook -> the unit's text, with these figures."""
-    from .make import write_grader  # make imports this module
+    """Put grader, figures and experiment beside a notebook -> the unit's text, with these figures."""
+    from .make import EXTRA, copy, write_grader  # make imports this module
 
     write_grader(target / "course", tasks, hidden=False)
+    for name in EXTRA.get(unit, ()):
+        copy(name, target / "course/reference")
     text = handout.unit_text(unit, tasks, seed)
     for name in handout.figures_of(text):
         (target / "figures").mkdir(exist_ok=True)
         shutil.copyfile(handout.FIGURES / name, target / "figures" / name)
-    return text.replace("](../figures/", "](figures/")
+    text = text.replace("](../figures/", "](figures/") + IN_A_NOTEBOOK
+    if any(task.file == "own.py" for task in tasks):
+        text += "First copy `course/own.py` to that folder, and put your own functions into it.\n"
+    return text
 
 
 # --------------------------------------------------------------------------------------------------

@@ -146,6 +146,10 @@ h1 { margin-top: 3em; page-break-before: always } h1:first-of-type { page-break-
 pre, code { font: 0.85em/1.45 monospace } pre { background: #f5f5f2; padding: 0.7em 1em; overflow-x: auto }
 table { border-collapse: collapse } td, th { border-top: 1px solid #ccc; padding: 0.25em 0.8em; text-align: left }
 img { max-width: 100% } nav a { display: block }
+/* Paper does not scroll: equations and commands are small enough for their longest line. */
+@media print { body { font-size: 11pt; margin: 0; max-width: none }
+pre { font-size: 7.5pt; white-space: pre-wrap } pre, img, tr { break-inside: avoid }
+h2, h3 { break-after: avoid } }
 """
 
 

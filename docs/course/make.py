@@ -109,6 +109,8 @@ MAKEFILE = """\
 # make check UNIT=1    which tests hold, in seconds; TASK=1.2 takes one task
 # make submit          pack code, logs and answers; UNIT=1 packs one unit
 #
+# Where the packages of requirements.txt are installed already: make check UNIT=1 VENV=FOLDER
+#
 # On Linux PyPI's torch is the CUDA build (several GB). Without a GPU, save the download with
 #   make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -120,6 +122,11 @@ setup:
 \ttest -d $(VENV) || $(PYTHON) -m venv $(VENV)
 \t$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \\
 \t\t-r requirements.txt
+
+check submit: $(VENV)/bin/python
+
+$(VENV)/bin/python:
+\t@echo "there is no environment in $(VENV): run 'make setup' first, or name one: VENV=FOLDER"; exit 2
 
 check:
 \t@$(VENV)/bin/python -m course.check $(UNIT) $(if $(TASK),--task $(TASK))
@@ -158,6 +165,7 @@ SETUP = """\
 #!/usr/bin/env bash
 # Gradescope runs this once, as root, when it builds the image (Ubuntu 22.04).
 set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive # no package may ask a question
 apt-get update
 apt-get install -y python3.11 python3.11-venv
 python3.11 -m venv /autograder/venv
@@ -177,7 +185,7 @@ echo '{"score": 0, "output": "The grader did not start. Tell your teacher."}' \\
     > "$home/results/results.json"
 # The processes in which a submission runs are another user. They may not read the hidden tests.
 chmod 700 "$home/source" "$home/results"
-cd "$home/source"
+cd "$home/source" || exit
 export OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
 "$python" -m course.grade --submission "$home/submission" --results "$home/results/results.json"
 """

@@ -92,6 +92,8 @@ def bands(units: list[int]) -> str:
     ]
     for unit in units:
         lines += [f"## Unit {unit}", ""]
+        if not read_bands(unit):
+            lines += ["No band: no number of this unit is that of a run with a seed.", ""]
         for band in read_bands(unit):
             lines += [f"**{band.what}**", "", *(f"    {command}" for command in band.commands), ""]
             if band.measured:
