@@ -101,6 +101,9 @@ def test_cosine_loss_of_two_pairs(student):
         "the cosines of the two pairs are 1 and 0.8, and their mean is 0.9. Each image is compared "
         "with its own caption only. The sum is over the numbers of a feature, the mean over the pairs",
     )
+    everything = torch.ones(2, 2, dtype=torch.bool)
+    found = student.lift.cosine_loss(IMAGES, CAPTIONS, torch.tensor(20.0), everything)
+    same(found, 0.1, "the loss has no negatives: the scale and the duplicates do not change it")
 
 
 def test_cosine_loss_of_equal_features(student):

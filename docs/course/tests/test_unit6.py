@@ -179,6 +179,9 @@ def test_winoground_of_a_collapsed_model(student):
     """Equal features score nothing"""
     for result in student.eval.winoground(torch.ones(4, 2), torch.ones(4, 2)):
         same(result, [0, 0], "all four cosines of an example are equal, and a tie is wrong")
+    nearly = torch.tensor([[1.0, 1.0 - 3e-7], [1.0 - 3e-7, 1.0]] * 2)
+    for result in student.eval.winoground(torch.eye(2).repeat(2, 1), nearly):
+        same(result, [0, 0], "cosines that differ by less than TIE are equal, and a tie is wrong")
 
 
 # ---- interval
@@ -192,6 +195,10 @@ def test_interval_of_a_coin(student):
         "goes from percentile 2.5 to 97.5 of the means"
     )
     same([low, high], [0.431, 0.569], why, atol=0.015)
+    lengths = np.linspace(0, 1, 50) ** 2
+    why = "the same numbers twice: begin the random draws at the same seed in each call"
+    once = student.eval.interval(lengths)
+    same(student.eval.interval(lengths), once, why, atol=1e-9)
 
 
 def test_interval_of_groups(student):
