@@ -21,10 +21,10 @@ demo: $(VENV)/requirements
 	$(VENV)/bin/python eval.py runs/demo/lift runs/demo/clip
 
 test: $(VENV)/requirements-test
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(VENV)/requirements-test-fast
-	$(VENV)/bin/python -m pytest -n 2 -m "not reference and not slow and not real_llm"
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not reference and not slow and not real_llm"
 
 lint: $(VENV)/requirements-test-fast
 	$(VENV)/bin/ruff check .
