@@ -198,7 +198,7 @@ def test_interval_of_a_coin(student):
     lengths = np.linspace(0, 1, 50) ** 2
     why = "the same numbers twice: begin the random draws at the same seed in each call"
     once = student.eval.interval(lengths)
-    same(student.eval.interval(lengths), once, why, atol=1e-9)
+    same(student.eval.interval(lengths), once, why)
 
 
 def test_interval_of_groups(student):
