@@ -140,8 +140,14 @@ class Grader:
     """
 
     def __init__(self, reference: Path = REFERENCE, seconds: float | None = None):
-        from .worker import Workers, public_copy  # torch takes two seconds to import
+        from .worker import Workers, closed_folder, public_copy  # torch takes two seconds to import
 
+        if os.geteuid() == 0 and closed_folder():
+            print(
+                f"warning: the student's code runs as root, because another user cannot enter "
+                f"{closed_folder()}, where Python is; use a Python of the system",
+                file=sys.stderr,
+            )
         self.reference = reference
         self.seconds = seconds  # for a test, where the test itself does not say; None: the usual
         self.workers = Workers()

@@ -36,7 +36,8 @@ written answer, which you give.
 - **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 640 MB of data, 10 MB for a file. After a test that
   ran out of time the others of its task do not run. After 500 seconds everything stops.
 - **Another user**: where the grader is root, as on Gradescope, the student's processes are a user that owns nothing.
-  They cannot write results.json, and cannot read the hidden tests or kill the grader.
+  They cannot write results.json, and cannot read the hidden tests or kill the grader. If Python lies in a folder that other
+  users cannot enter, the student's processes are root, and the grader warns.
 
 ## What is not protected
 
