@@ -6,6 +6,7 @@ python -m pytest tests/test_course.py
 import ast
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from docs.course import experiments, grade, make, others, verify
+from docs.course import experiments, grade, make, others, verify, worker
 from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
 from docs.course.mutants import MUTANTS, mutated
 from docs.course.student import Wrong, same
@@ -358,6 +359,15 @@ def test_bands_are_those_of_their_values():
             assert band.high == pytest.approx(band.mean + reach, abs=close), band.what
         text = (ROOT / band.log).read_text()
         assert all(f"{value}" in text for value in band.values), band.what
+
+
+def test_a_grader_that_has_to_run_code_as_root_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for folder, says in ((Path("/closed"), "cannot enter /closed, where Python is"), (None, "")):
+        monkeypatch.setattr(worker, "closed_folder", lambda folder=folder: folder)
+        grade.Grader().close()
+        warning = capsys.readouterr().err
+        assert says in warning and bool(says) == bool(warning)
 
 
 def test_no_tests_are_an_error(submissions, monkeypatch):
