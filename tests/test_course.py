@@ -339,8 +339,12 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
         run = tmp_path / f"runs/own-{seed}"
         run.mkdir()
         (run / "eval.json").write_text(json.dumps({"compositional": {"mean": share}}))
+        (run / "log.jsonl").write_text('{"step": 1, "seconds": 9.5}\n{"step": 2, "seconds": 600}\n')
         board = experiments.leaderboard(tmp_path)
         assert board == ([] if seed < 2 else [{"name": board[0]["name"], "value": 60.0}])
+    # One run over the budget does not count, and two are too few.
+    (run / "log.jsonl").write_text('{"step": 2, "seconds": 601}\n')
+    assert experiments.leaderboard(tmp_path) == []
 
 
 def test_bands_are_those_of_their_values():
