@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from datetime import timedelta
 
 import torch
@@ -47,24 +47,18 @@ def joined() -> Iterator[None]:
     # By default tensors on GPUs go by NCCL, others by Gloo. To wait for long is no error: a process
     # may read captions for hours. A process that has ended is noticed at once.
     dist.init_process_group(timeout=timedelta(days=7))
-    speaker = sys.stderr
-    if rank() > 0:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (open for the whole run)
-    try:
-        yield
-    except (BadInput, OSError, RuntimeError) as error:
-        # Often all processes fail alike. Then process 0 speaks first, and torchrun ends the others.
-        if rank() > 0:
-            time.sleep(10)
-        if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
-            raise BadInput(
-                "another process has ended; --resume goes on from what was saved"
-            ) from error
-        raise
-    else:
-        dist.destroy_process_group()
-    finally:
-        sys.stderr = speaker
+    # Only process 0 speaks.
+    with redirect_stderr(open(os.devnull, "w") if rank() > 0 else sys.stderr):  # noqa: SIM115
+        try:
+            yield
+        except (BadInput, OSError, RuntimeError) as error:
+            # Often all processes fail alike. Then process 0 speaks first, and torchrun ends the
+            # others.
+            time.sleep(10 if rank() > 0 else 0)
+            if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
+                raise BadInput("another process has ended; go on with --resume") from error
+            raise
+    dist.destroy_process_group()
 
 
 def gather(mine: Tensor) -> Tensor:
@@ -78,11 +72,10 @@ def gather(mine: Tensor) -> Tensor:
 
 def add_gradients(model: nn.Module) -> None:
     """Give each parameter the sum of its gradients in all processes."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    if count() > 1 and gradients:
-        together = nn.utils.parameters_to_vector(gradients)  # sent all at once
-        dist.all_reduce(together)
-        nn.utils.vector_to_parameters(together, gradients)
+    if count() > 1:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
 
 
 def copy_from_first(model: nn.Module) -> None:
@@ -94,16 +87,11 @@ def copy_from_first(model: nn.Module) -> None:
 
 def largest(number: int = 0) -> int:
     """The largest of the numbers of all processes. Each waits here for the others."""
-    if count() == 1:
-        return number
-    numbers = torch.tensor(number)
-    dist.all_reduce(numbers, dist.ReduceOp.MAX)
-    return int(numbers)
+    return int(gather(torch.tensor([number])).max())
 
 
 def check_same(content: bytes) -> None:
     """BadInput where processes have read different data: each would wait for what never comes."""
     number = int.from_bytes(hashlib.blake2b(content, digest_size=7).digest())
-    lowest, highest = -largest(-number), largest(number)
-    if lowest != highest:
+    if len(gather(torch.tensor([number])).unique()) > 1:
         raise BadInput("the processes have read different images; did a file change? start again")
