@@ -203,7 +203,7 @@ def limit_scale(logit_scale: Tensor) -> None:
 
 # --------------------------------------------------------------------------------------------------
 # Heads. Each is a function (width of the tower, shared dimension) -> module. A module with `fit` is
-# fitted once, before training: train.py gives it the batches that training would read.
+# solved for once, before any step: train.py gives it the batches that training would read.
 
 
 def no_head(d_in: int, d_out: int) -> nn.Module:
@@ -229,30 +229,43 @@ def mlp(d_in: int, d_out: int) -> nn.Module:
 class Ridge(nn.Linear):
     """A matrix that is solved for, and not trained: ridge regression. (Hoerl & Kennard 1970)
 
-        W = (X^T X + lambda I)^-1 X^T T           X: n image vectors (n, d_in)
-        lambda = 0.001 trace(X^T X) / d_in        T: features of their captions (n, d_out)
+        W = (X^T X + lambda I)^-1 X^T Y           X: n vectors of this tower (n, d_in)
+        lambda = share trace(X^T X) / d_in        Y: features of the other side (n, d_out)
 
-    W makes |X W - T|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of
-    X^T X, and lambda is a thousandth of it. Without lambda, directions in which the image vectors
-    hardly vary would get huge weights. A tower that ends with a norm has such directions.
+    W makes |X W - Y|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of
+    X^T X. Without lambda, directions in which X hardly varies would get huge weights. A tower that
+    ends with a norm has such directions.
     """
 
-    def __init__(self, d_in: int, d_out: int):
+    def __init__(self, d_in: int, d_out: int, share: float = 0.001):
         super().__init__(d_in, d_out, bias=False)
+        self.share = share
 
     @torch.no_grad()
     def fit(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Solve for the matrix. pairs: image vectors (B, d_in) and text features (B, d_out)."""
+        """Solve for the matrix.
+
+        pairs  batches of this tower's vectors (B, d_in) and the other side's features (B, d_out)
+        """
         # Sums over all pairs, in float64: only these are kept, however many pairs there are.
-        XX = XT = 0
-        for image_vectors, text_features in pairs:
+        XX = XY = 0
+        for vectors, features in pairs:
             # On the CPU: Apple's GPUs have no float64.
-            X, T = image_vectors.cpu().double(), text_features.cpu().double()
+            X, Y = vectors.cpu().double(), features.cpu().double()
             XX = XX + X.T @ X  # (d_in, d_in)
-            XT = XT + X.T @ T  # (d_in, d_out)
-        ridge = 0.001 * XX.trace() / len(XX)
-        W = torch.linalg.solve(XX + ridge * torch.eye(len(XX)).to(XX), XT)  # (d_in, d_out)
+            XY = XY + X.T @ Y  # (d_in, d_out)
+        ridge = self.share * XX.trace() / len(XX)
+        W = torch.linalg.solve(XX + ridge * torch.eye(len(XX)).to(XX), XY)  # (d_in, d_out)
         self.weight.copy_(W.T)
+
+
+def text_ridge(d_in: int, d_out: int) -> nn.Module:
+    """A matrix on the text side that is solved for: text vectors -> features of their images.
+
+    What the image tower cannot see in a caption has no counterpart in the image's feature, so the
+    matrix takes it out. The share was chosen on validation scenes. (docs/results/text_matrix.md)
+    """
+    return Ridge(d_in, d_out, share=0.2)
 
 
 class Residual(nn.Module):
@@ -705,7 +718,7 @@ class Method:
     """One paper. What `trains` does not name is frozen: it gets no gradient and no optimizer."""
 
     paper: str
-    image: str  # where the image tower starts: "scratch" or "pretrained"
+    image: str  # where the image tower starts: "scratch", "pretrained", or a whole "run"
     text: type[TextTower]
     trains: tuple[str, ...]  # parts of the model; see `is_in_part`
     image_head: Callable[[int, int], nn.Module]
@@ -737,6 +750,16 @@ METHODS = {
         trains=("visual", "image_head", "logit_scale"),
         image_head=mlp,
         text_head=no_head,
+        loss=info_nce,
+    ),
+    # A run of LIFT, and then a matrix on its text side, solved for without any step.
+    "lift_ridge": Method(
+        paper="after Hoerl & Kennard 1970",
+        image="run",
+        text=LLMVectors,
+        trains=(),
+        image_head=mlp,
+        text_head=text_ridge,
         loss=info_nce,
     ),
     # LIFT with the cosine loss, which has no scale to learn.
@@ -985,7 +1008,7 @@ class TwoTower(nn.Module):
         # A tower without a head is the shared space itself. Where both have one, the user chooses.
         if method.image_head is no_head:
             D = visual.width
-        elif method.text_head is no_head:
+        elif method.text_head in (no_head, text_ridge):
             D = text.width
         else:
             D = sizes.embed_dim

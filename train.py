@@ -320,14 +320,19 @@ class Config:
 
         # Where the image tower starts.
         has_image_tower = bool(self.image_weights or self.image_features)
+        if method.image == "run" and not self.init_from:
+            raise BadInput(
+                f"--method {self.method} needs a run of --method lift; name it with --init-from"
+            )
         if method.image == "pretrained" and not has_image_tower:
             raise BadInput(
                 f"--method {self.method} starts from a pretrained image tower; name one with "
                 "--image-weights (make one with --method supervised)"
             )
-        if method.image == "scratch" and has_image_tower:
+        if method.image != "pretrained" and has_image_tower:
+            start = "from scratch" if method.image == "scratch" else "from a run"
             raise BadInput(
-                f"--method {self.method} starts from scratch; leave --image-weights and "
+                f"--method {self.method} starts {start}; leave --image-weights and "
                 "--image-features out"
             )
         frozen = has_frozen_image_tower(method)
@@ -782,9 +787,11 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
 def read_parent(cfg: Config) -> dict | None:
     """The run whose weights this one begins with (--init-from). None where there is none.
 
-    A resumed run has its own weights, whatever it began with.
+    A resumed run has its own weights, whatever it began with. But a frozen image tower that a run
+    gave is needed again, as that of --image-weights is.
     """
-    return read_run(cfg.init_from) if cfg.init_from and not cfg.resume else None
+    is_needed = not cfg.resume or lift.METHODS[cfg.method].image == "run"
+    return read_run(cfg.init_from) if cfg.init_from and is_needed else None
 
 
 def check_same_texts(cfg: Config, reader: TextInputs, parent: dict) -> None:
@@ -828,12 +835,19 @@ def build_model(
     if cfg.image_weights:
         load_image_weights(cfg, model.visual)
     if parent:
-        problem = mismatch(parent["model"], model, "this run wants")
+        # A head that is solved for has no weights to begin with.
+        solved = {
+            f"{name}.{of_head}": weight
+            for name in heads_to_solve(model)
+            for of_head, weight in getattr(model, name).state_dict().items()
+        }
+        weights = parent["model"] | solved
+        problem = mismatch(weights, model, "this run wants")
         if problem:
             raise BadInput(
                 f"--init-from {cfg.init_from}: {problem}; leave the flags of the model out"
             )
-        model.load_state_dict(parent["model"])
+        model.load_state_dict(weights)
     return model.to(device).train()
 
 
@@ -876,14 +890,25 @@ def make_batches(
     )
 
 
+def heads_to_solve(model: lift.TwoTower) -> list[str]:
+    """The heads that are solved for, and not trained: those with `fit`. See lift.Ridge."""
+    return [name for name in ("image_head", "text_head") if hasattr(getattr(model, name), "fit")]
+
+
 @torch.no_grad()
-def pairs_of(
-    model: lift.TwoTower, batches: Batches, n_batches: int
+def pairs_for(
+    head: str, model: lift.TwoTower, batches: Batches, n_batches: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a head with `fit` reads: image vectors (B, width), text features (B, D) of batches."""
+    """What a head is solved from: its tower's vectors (B, width), the other side's features (B, D).
+
+    head  "image_head" or "text_head"
+    """
     for step in range(n_batches):
         image, text, *_ = batches(step)
-        yield model.image_vectors(image), model.encode_text(text, normalize=True)
+        if head == "image_head":
+            yield model.image_vectors(image), model.encode_text(text, normalize=True)
+        else:
+            yield model.text(text), model.encode_image(image, normalize=True)
 
 
 def hash_of_data(
@@ -1014,8 +1039,9 @@ def train(cfg: Config) -> dict:
     total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
     # A head that is solved for reads what so many steps would read. If nothing is trained beside
     # it, no step is left.
-    if hasattr(model.image_head, "fit") and not checkpoint:
-        model.image_head.fit(pairs_of(model, batches, total))
+    if not checkpoint:
+        for name in heads_to_solve(model):
+            getattr(model, name).fit(pairs_for(name, model, batches, total))
     if not trained:
         total = 0
     start = 0
@@ -1046,11 +1072,12 @@ def train(cfg: Config) -> dict:
     first = {"config": asdict(cfg), "step": start, **machine(device)}
     first |= {"processes": processes.count(), "trained": trained, "parameters": parameters}
     first |= {"skipped": images.skipped}
-    # A resumed run adds to what it cost before.
+    # A resumed run adds to what it cost before, and one that is made of a run to what that cost.
     cost = {"trained_parameters": trained, "parameters": parameters}
     cost |= {"caption_seconds": 0.0, "training_seconds": 0.0, "images": 0}
-    if checkpoint:
-        cost |= checkpoint["cost"]
+    before = checkpoint or (parent if method.image == "run" else None)
+    if before:
+        cost |= before["cost"] | {"parameters": parameters}
     cost["caption_seconds"] += texts.seconds
     curve = checkpoint["curve"] if checkpoint else []
     record = Record(out, first, total, batches.size, cost, curve, cfg.report_to)

@@ -83,10 +83,10 @@ def evaluated(folder, data="", columns=None):
     return evaluate(trained, held_out(trained.config, data, columns or Columns()))
 
 
-def ridge_by_least_squares(X, T):
+def ridge_by_least_squares(X, T, share=0.001):
     """Ridge regression as plain least squares with more rows: [X; sqrt(lambda) I] W = [T; 0]."""
     X, T = X.double().numpy(), T.double().numpy()
-    strength = 0.001 * np.linalg.eigvalsh(X.T @ X).mean()
+    strength = share * np.linalg.eigvalsh(X.T @ X).mean()
     rows = np.concatenate([X, math.sqrt(strength) * np.eye(X.shape[1])])
     targets = np.concatenate([T, np.zeros((X.shape[1], T.shape[1]))])
     return torch.from_numpy(np.linalg.lstsq(rows, targets)[0])  # (d_in, d_out)

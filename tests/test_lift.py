@@ -242,7 +242,7 @@ def model(tiny_llm_folder):
 
 
 CLIPS, LIFTS = lift.TextTransformer, lift.LLMVectors  # text towers
-SCRATCH, PRETRAINED = "scratch", "pretrained"  # where the image tower starts
+SCRATCH, PRETRAINED, RUN = "scratch", "pretrained", "run"  # where the image tower starts
 NCE, BIASED = lift.info_nce, lift.projection_with_bias
 
 # The table of methods, written down a second time: where the image tower starts, the text tower,
@@ -250,6 +250,7 @@ NCE, BIASED = lift.info_nce, lift.projection_with_bias
 ROWS = {
     "clip": (SCRATCH, CLIPS, lift.projection, lift.projection, NCE),
     "lift": (SCRATCH, LIFTS, lift.mlp, lift.no_head, NCE),
+    "lift_ridge": (RUN, LIFTS, lift.mlp, lift.text_ridge, NCE),
     "lift_cos": (SCRATCH, LIFTS, lift.mlp, lift.no_head, lift.cosine_loss),
     "clip_sigmoid": (SCRATCH, CLIPS, lift.projection, lift.projection, lift.sigmoid_loss),
     "lift_sigmoid": (SCRATCH, LIFTS, lift.mlp, lift.no_head, lift.sigmoid_loss),
@@ -298,7 +299,7 @@ def test_features_have_unit_length_and_scale_is_exponentiated(model, method):
 
 
 @pytest.mark.parametrize("n_pieces", [1, 2, 3, 7])
-@pytest.mark.parametrize("method", [name for name in ROWS if name != "ridge"])
+@pytest.mark.parametrize("method", [name for name in ROWS if "ridge" not in name])
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole(model, method, n_pieces):
     """Also of the scale, the bias and the labels, and with pairs of two pieces that match."""
     m, texts = model(method)
@@ -365,6 +366,7 @@ PARTS = {
     "llm2clip": ("visual", *HEADS),
     "clip_pretrained": ("visual", "text", *HEADS),
     "ridge": (),
+    "lift_ridge": (),
 }
 NORMS = (torch.nn.LayerNorm, llm_text.RMSNorm)
 INSIDE = {
@@ -392,7 +394,7 @@ def declared(m, method, unlock=""):
 
 @pytest.mark.parametrize(
     "method, unlock",
-    [*((m, "") for m in PARTS if m != "ridge"), *(("lilt", u) for u in lift.UNLOCK)],
+    [*((m, "") for m in PARTS if "ridge" not in m), *(("lilt", u) for u in lift.UNLOCK)],
 )
 def test_exactly_the_declared_parameters_change(model, method, unlock):
     m, texts = model(method, unlock)
@@ -433,8 +435,9 @@ def test_linear_layers_start_as_glorot_and_bengio_say(model, method):
 
 def test_every_method_is_in_the_second_tables(model):
     assert PARTS.keys() == ROWS.keys() == lift.METHODS.keys()
-    m, _ = model("ridge")
-    assert not any(p.requires_grad for p in m.parameters())
+    for solved in ("ridge", "lift_ridge"):
+        m, _ = model(solved)
+        assert not any(p.requires_grad for p in m.parameters())
 
 
 def test_unlock_replaces_what_a_method_trains(model):
@@ -726,6 +729,10 @@ def test_load_gives_back_the_model_that_was_trained(small, method):
     if lift.METHODS[method].image == "pretrained":
         torch.save(vit.ViT("micro/16", 32).state_dict(), start)
         small["image_weights"] = str(start)
+    if lift.METHODS[method].image == "run":
+        train.train(train.Config(**small))
+        Path(small["out"], "checkpoint.pt").rename(start)
+        small["init_from"] = str(start)
     train.train(train.Config(method=method, **small))
     start.unlink(missing_ok=True)  # a run needs it no more
     m, transform, tokenize = lift.load(small["out"])

@@ -72,9 +72,14 @@ def test_schedule():
 
 
 def starts(method, small):
-    """Flags for methods that start from a pretrained tower: here a random one, in a file."""
+    """Flags for methods that start from a pretrained tower, here a random one, or from a run."""
     if lift.METHODS[method].image == "scratch":
         return {}
+    if lift.METHODS[method].image == "run":
+        parent = str(Path(small["out"]).parent / "parent")
+        if not Path(parent).exists():
+            train.train(train.Config(**{**small, "out": parent}))
+        return {"init_from": parent}
     path = Path(small["out"]).parent / "tower.pt"
     if not path.exists():
         torch.manual_seed(1)
@@ -123,6 +128,11 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
     [
         ({"method": "lit"}, "starts from a pretrained image tower; name one with --image-weights"),
         ({"method": "clip", "image_weights": "x"}, "starts from scratch"),
+        ({"method": "lift_ridge"}, "needs a run of --method lift; name it with --init-from"),
+        (
+            {"method": "lift_ridge", "init_from": "x", "image_weights": "y"},
+            "starts from a run; leave --image-weights and",
+        ),
         ({"method": "lift", "image_features": "x"}, "starts from scratch"),
         (
             {"method": "llm2clip", "image_features": "x"},
@@ -654,6 +664,42 @@ def test_ridge_is_solved_for_and_not_trained(small, capsys):
         train.train(train.from_cli(["--resume", small["out"]]))
 
 
+def test_a_matrix_is_solved_for_on_the_text_side_of_a_run(small, capsys):
+    """Text vectors of 64 pairs -> their images' features. The run that it is made of stays."""
+    small |= {"steps": 4, "whiten": 8}
+    flags = small | starts("lift_ridge", small) | {"method": "lift_ridge"}
+    train.train(train.Config(**flags))
+    assert "0 steps of 16" in capsys.readouterr().err
+    parent, solved = lift.load(flags["init_from"])[0], lift.load(small["out"])[0]
+    for name, weight in parent.state_dict().items():
+        assert torch.equal(solved.state_dict()[name], weight), name
+    images = read_images("shapes", "train", 32, num_samples=64)
+    transform, tokenize = lift.load(small["out"])[1:]
+    pixels = torch.stack([transform(Image.fromarray(images.pixels([i])[0])) for i in range(64)])
+    with torch.no_grad():
+        X = parent.encode_text(tokenize([c for (c,) in images.captions]))
+        Y = parent.encode_image(pixels, normalize=True)
+    wanted = ridge_by_least_squares(X, Y, share=0.2)
+    assert torch.allclose(solved.text_head.weight.T.double(), wanted, atol=1e-5)
+    # It costs what the run before it cost, and has more parameters.
+    before, now = (
+        evaluated(flags["init_from"]).scores["cost"],
+        evaluated(small["out"]).scores["cost"],
+    )
+    assert now["training_seconds"] == before["training_seconds"] > 0
+    assert now["parameters"] - before["parameters"] == 8 * 8
+    with pytest.raises(BadInput, match="is finished .0 of 0 steps"):
+        train.train(train.from_cli(["--resume", small["out"]]))
+
+
+def test_a_run_that_cannot_get_a_matrix_is_told(small, tmp_path):
+    clip = {**small, "method": "clip", "out": str(tmp_path / "clip")}
+    train.train(train.Config(**clip))
+    flags = {**small, "method": "lift_ridge", "init_from": clip["out"]}
+    with pytest.raises(BadInput, match="trained on other vectors of captions"):
+        train.train(train.Config(**flags))
+
+
 def test_ridge_can_be_where_training_starts(small, tmp_path):
     small |= starts("ridge", small) | {"method": "ridge", "steps": 4}
     train.train(train.Config(**small))
@@ -674,7 +720,6 @@ def put_in_place_of_data(monkeypatch, read):
 def learn(small, images, monkeypatch, method, **changes):
     """Train on given images until they are known by heart; R@1 both ways on the same images."""
     put_in_place_of_data(monkeypatch, lambda *a, **k: images)
-    changes |= starts(method, small) | {"method": method}
     cfg = {
         **small,
         "batch_size": 64,
@@ -687,6 +732,7 @@ def learn(small, images, monkeypatch, method, **changes):
         "whiten": 30,
         **changes,
     }
+    cfg |= starts(method, cfg) | {"method": method}
     train.train(train.Config(**cfg))
     return evaluated(cfg["out"]).scores["retrieval"]
 

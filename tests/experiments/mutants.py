@@ -419,8 +419,8 @@ MUTANTS = [
     ),
     Mutant(
         "lift.py",
-        "ridge = 0.001 * XX.trace() / len(XX)",
-        "ridge = 0.001 * XX.trace()",
+        "ridge = self.share * XX.trace() / len(XX)",
+        "ridge = self.share * XX.trace()",
         T_LIFT + "test_ridge_is_least_squares_with_a_penalty",
         "ridge: the trace in place of the mean eigenvalue",
     ),
