@@ -43,7 +43,7 @@ from eval import Run, evaluate
 from llm_text import TextSource, text_inputs, whitening
 
 FOLDER = Path("docs/figures")
-DEMO_RUNS = (Path("runs/demo/lift"), Path("runs/demo/clip"))
+DEMO_RUNS = (Path("runs/demo/lift"), Path("runs/demo/lift_ridge"), Path("runs/demo/clip"))
 
 # Lengths are in pixels. GitHub shows a README about 830 pixels wide. A wider drawing shrinks there,
 # and its text with it: no text may be lower than SMALL as it is shown.
@@ -80,7 +80,8 @@ POSITIVE = Paint("#d5efe5", "#00795a")
 BAND = Paint("#f8f9fb", PALE)
 GROUND = Paint("#efe9da", DATA.line)  # the background of example images
 BLUE, RED, GREEN = "#2f6fd0", "#cf2f2f", "#3d8f4e"  # the things in them
-RUN_COLOURS = ("#006b50", "#a356b8")  # of the first and of the second run
+RUN_COLOURS = ("#006b50", "#d08a00", "#a356b8")  # of each run
+TWO_COLOURS = RUN_COLOURS[::2]
 
 # --------------------------------------------------------------------------------------------------
 # Helpers: text, boxes, arrows.
@@ -813,9 +814,10 @@ def cosines_figure() -> Drawing:
 
 
 # --------------------------------------------------------------------------------------------------
-# Two runs: their losses, and the false captions.
+# Runs: the losses of two, and how two or three choose between captions.
 
-RUN_NAMES = {"lift": "LIFT", "clip": "CLIP"}  # by the name of the folder; others keep theirs
+# By the name of the folder. Others keep theirs.
+RUN_NAMES = {"lift": "LIFT", "lift_ridge": "LIFT + matrix", "clip": "CLIP"}
 
 
 def run_name(folder: Path) -> str:
@@ -883,7 +885,8 @@ def spread_out(entries: Sequence[dict], at_most: int) -> list[dict]:
 
 
 def curves_figure(runs: Sequence[Path]) -> Drawing:
-    """The losses of two runs by step."""
+    """The losses of two runs by step, of the first and of the last one that are named."""
+    runs = (runs[0], runs[-1])
     logs = [read_log(folder) for folder in runs]
     names = [run_name(folder) for folder in runs]
     ln_batch = logs[0][-1]["ln_batch"]
@@ -927,7 +930,7 @@ def curves_figure(runs: Sequence[Path]) -> Drawing:
     # What guessing costs, and the curves: circles mark the first run, squares the second.
     guess = point(last, ln_batch)
     drawing.line([(plot.x, guess[1]), guess], **DASHES)
-    for number, (log, colour) in enumerate(zip(logs, RUN_COLOURS, strict=True)):
+    for number, (log, colour) in enumerate(zip(logs, TWO_COLOURS, strict=True)):
         points = [point(entry["step"], entry["loss"]) for entry in log]
         drawing.line(points, colour, stroke_width=2.4)
         for x, y in points:
@@ -938,7 +941,7 @@ def curves_figure(runs: Sequence[Path]) -> Drawing:
     # Each line has its name at its end.
     ends = [guess[1], *(point(last, log[-1]["loss"])[1] for log in logs)]
     labels = (f"ln B = {ln_batch:.2f}", *names)
-    for y, label, colour in zip(moved_apart(ends, 20), labels, (INK, *RUN_COLOURS), strict=True):
+    for y, label, colour in zip(moved_apart(ends, 20), labels, (INK, *TWO_COLOURS), strict=True):
         drawing.text(plot.right + 12, y, label, SMALL, colour, bold=colour != INK)
 
     # The same in numbers.
@@ -948,7 +951,7 @@ def curves_figure(runs: Sequence[Path]) -> Drawing:
     drawing.text(MARGIN, y, "step", SMALL, FAINT)
     for i, step in enumerate(shown):
         drawing.text(150 + 75 * i, y, str(step), SMALL, FAINT, "end")
-    for log, name, colour in zip(logs, names, RUN_COLOURS, strict=True):
+    for log, name, colour in zip(logs, names, TWO_COLOURS, strict=True):
         y += 24
         drawing.text(MARGIN, y, name, SMALL, colour, bold=True)
         loss_at = {entry["step"]: entry["loss"] for entry in log}
@@ -975,20 +978,21 @@ MEAN = "compositional mean"
 
 
 def composition_figure(runs: Sequence[Path]) -> Drawing:
-    """How often the true caption wins against a false one, for ten kinds of false captions."""
+    """How often the true caption wins against a false one, for ten kinds, two or three runs."""
     scores = [read_scores(folder, (*CHOICES, MEAN)) for folder in runs]
     names = [run_name(folder) for folder in runs]
     means = [f"{name} {one[MEAN][0]:.1f}" for name, one in zip(names, scores, strict=True)]
     drawing = Drawing(
         760,
-        744,
+        768,
         "False captions of ten kinds",
         "Bars with 95 % intervals: how often an image is nearer to its true caption than to a false "
-        f"one, for {' and '.join(names)}. Chance is 50. Mean of the first seven kinds: "
+        f"one, for {', '.join(names)}. Chance is 50. Mean of the first seven kinds: "
         f"{', '.join(means)}.",
     )
     plot = Place(196, 94, 390, 580)
-    group, thickness = plot.height / len(CHOICES), 17
+    group, thickness = plot.height / len(CHOICES), 17 if len(runs) == 2 else 14
+    colours = TWO_COLOURS if len(runs) == 2 else RUN_COLOURS
 
     def x_of(score: float) -> float:
         return plot.x + plot.width * score / 100
@@ -996,13 +1000,14 @@ def composition_figure(runs: Sequence[Path]) -> Drawing:
     # Title, legend and axis.
     words = "Is the true caption nearer than the false one?"
     drawing.text(MARGIN, 30, words, TITLE, bold=True)
-    drawing.legend(plot.x, 68, [(Paint(c, c), n) for c, n in zip(RUN_COLOURS, names, strict=True)])
+    drawing.legend(plot.x, 68, [(Paint(c, c), n) for c, n in zip(colours, names, strict=True)])
     drawing.text(760 - MARGIN, 68, "%, and 95 % interval", SMALL, FAINT, "end")
     for tick in (0, 25, 50, 75, 100):
         drawing.line([(x_of(tick), plot.y), (x_of(tick), plot.bottom)], PALE, stroke_width=1)
         drawing.text(x_of(tick), plot.bottom + 17, f"{tick}", SMALL, FAINT, "middle")
     drawing.text(x_of(50), plot.bottom + 42, "% of images; 50 is chance", anchor="middle")
-    drawing.text(760 - MARGIN, plot.bottom + 42, f"mean of seven: {', '.join(means)}", anchor="end")
+    words = f"mean of the first seven: {', '.join(means)}"
+    drawing.text(760 - MARGIN, plot.bottom + 68, words, anchor="end")
 
     # One group of bars per kind.
     for row, (category, words) in enumerate(CHOICES.items()):
@@ -1010,13 +1015,15 @@ def composition_figure(runs: Sequence[Path]) -> Drawing:
         name = category.removeprefix("compositional ").split()[0]
         drawing.text(plot.x - 12, middle - 10, words, anchor="end")
         drawing.text(plot.x - 12, middle + 10, f"({name})", SMALL, FAINT, "end")
-        for i, (run_scores, colour) in enumerate(zip(scores, RUN_COLOURS, strict=True)):
+        for i, (run_scores, colour) in enumerate(zip(scores, colours, strict=True)):
             value, low, high = run_scores[category]
-            y = middle + (i - 0.5) * (thickness + 2)  # the middle of the bar
+            y = middle + (i - (len(runs) - 1) / 2) * (thickness + 2)  # the middle of the bar
             bar = Place(plot.x, y - thickness / 2, x_of(value) - plot.x, thickness)
             drawing.rectangle(bar, Paint(colour, "none"), rx=0)
             draw_interval(drawing, x_of(low), x_of(high), y)
-            drawing.text(760 - MARGIN, y, f"{value:.1f} [{low:.1f}, {high:.1f}]", anchor="end")
+            drawing.text(
+                760 - MARGIN, y, f"{value:.1f} [{low:.1f}, {high:.1f}]", SMALL, anchor="end"
+            )
     drawing.line([(plot.x, plot.y), (plot.x, plot.bottom)], stroke_width=1)
     drawing.line([(x_of(50), plot.y - 4), (x_of(50), plot.bottom)], **DASHES)
     return drawing
@@ -1046,11 +1053,11 @@ ALL_FIGURES = (*FIGURES, *METHOD_FIGURES, *RUN_FIGURES, "examples")
 
 
 def save_examples(runs: Sequence[Path], path: Path) -> None:
-    """Test images and the nearest captions of each run, by the code that draws report.png.
+    """Test images and the nearest captions of the first and the last run, as in report.png.
 
     report.png is 1,400 pixels wide. This page is hardly wider than a README, so little shrinks.
     """
-    loaded = [Run(folder) for folder in runs]
+    loaded = [Run(folder) for folder in (runs[0], runs[-1])]
     results = [evaluate(one, held_out(one.config)) for one in loaded]
     page = Page(980)
     page.y = -20  # no space above the first heading
@@ -1064,7 +1071,7 @@ def save_examples(runs: Sequence[Path], path: Path) -> None:
 
 
 def make_figure(name: str, runs: Sequence[Path]) -> Drawing:
-    """One figure by its name. Two runs are for the figures that compare them."""
+    """One figure by its name. The runs are for the figures that compare them."""
     if name in RUN_FIGURES:
         return RUN_FIGURES[name](runs)
     if name in METHOD_FIGURES:
@@ -1078,9 +1085,11 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", choices=ALL_FIGURES, help="draw these figures only")
-    add("--runs", nargs=2, type=Path, default=DEMO_RUNS, help="two runs to compare")
+    add("--runs", nargs="+", type=Path, default=DEMO_RUNS, help="two or three runs to compare")
     add("--out", type=Path, default=FOLDER, help="folder of the figures (%(default)s)")
     args = parser.parse_args()
+    if not 2 <= len(args.runs) <= 3:
+        raise BadInput(f"--runs names two or three runs, not {len(args.runs)}")
     for name in args.only or ALL_FIGURES:
         if name == "examples":
             path = args.out / "examples.png"
