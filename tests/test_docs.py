@@ -353,6 +353,7 @@ def test_the_results_are_those_of_their_runs(capsys):
 @every_page
 def test_every_mean_and_deviation_is_in_a_log(page):
     names = ("claims.md", "emoji64.md", "LOG.md", "demo_seeds.md", "text_map.md", "icons_runs.md")
+    names += ("text_matrix.md",)
     names += ("few.md", "sweep.md", "course.md")
     logs = "".join((RESULTS / name).read_text() for name in names)
     for number in PLUS_MINUS.findall(page.read_text()):
@@ -462,12 +463,14 @@ def test_the_tables_of_emoji_are_the_log_s():
 
 
 def test_the_table_of_three_seeds_is_the_log_s():
-    """Mean and standard deviation, worked out again from the six columns of demo_seeds.md."""
+    """Mean and standard deviation, worked out again from the nine columns of demo_seeds.md."""
     scores, summary = tables_of((RESULTS / "demo_seeds.md").read_text().splitlines())
     of_row = {}
     for row in scores[1:]:
         values = [float(cell.split()[0]) for cell in row[2:]]
-        of_row[row[0]] = [(np.mean(v), np.std(v, ddof=1)) for v in (values[:3], values[3:])]
+        of_row[row[0]] = [
+            (np.mean(v), np.std(v, ddof=1)) for v in (values[:3], values[3:6], values[6:])
+        ]
     for name, *cells in summary[1:]:
         for cell, (mean, deviation) in zip(cells, of_row[name], strict=True):
             # The log's numbers are rounded to 0.1 already.
@@ -482,22 +485,23 @@ def test_the_table_of_three_seeds_is_the_log_s():
 
 @pytest.mark.parametrize("name, rows", [("README.md", 5), ("docs/evaluation.md", 15)])
 def test_the_demo_s_table_is_the_log_s(name, rows):
-    """Each row of a table with the columns LIFT and CLIP has the numbers of one row of the log.
+    """Each row of a table with the columns of the demo has the numbers of one row of the log.
 
     A row may be named in other words. But where it has words of the log ("i2t", "R@1"), they must
     be those of the row with its numbers. Intervals may be left out.
     """
-    log = []  # (words, chance, LIFT, CLIP) of each row
+    columns = ["chance", "lift", "lift + matrix", "clip"]
+    log = []  # (words, and the columns) of each row
     for table in tables_of((RESULTS / "demo.log").read_text().splitlines()):
-        log += [row for row in table[1:] if len(row) == 4]
+        log += [row for row in table[1:] if len(row) == 1 + len(columns)]
     vocabulary = {word for row in log for word in row[0].split()}
 
     found = 0
     for table in tables_of(read_page(ROOT / name).prose):
         header = [cell.lower() for cell in table[0]]
-        if not {"chance", "lift", "clip"} <= set(header):
+        if not set(columns) <= set(header):
             continue
-        places = [header.index(column) for column in ("chance", "lift", "clip")]
+        places = [header.index(column) for column in columns]
         for row in table[1:]:
             words = {word for word in re.findall(r"[\w@]+", row[0]) if word in vocabulary}
             numbers = [row[place].rstrip(" %") for place in places]

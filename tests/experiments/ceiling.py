@@ -1,0 +1,143 @@
+"""What would LIFT score if its image side knew every fact? The ceiling that the text side sets.
+
+    python -m tests.experiments.ceiling                  # docs/results/ceiling.md
+
+In place of the image tower stands a description of the scene in numbers: for each thing its colour
+in L*a*b* (a space in which distances are about as the eye sees them), shape, size and texture, then
+the relation and the background. Ridge regression from these numbers to the text features plays the
+part of training. So nothing is hard to see, and what is still wrong comes from the text vectors.
+
+The scenes have two things. Unseen colours are found as LIFT finds them: the description of a new
+colour is near those of known colours, so its feature is near theirs.
+"""
+
+import argparse
+import sys
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.benchmarks import false_captions, new_colours
+from data.common import run
+from data.world.colours import BASIC, NAMED, RGB_OF
+from data.world.shapes import (
+    BACKGROUNDS,
+    CATEGORIES,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    caption,
+    make_scenes,
+)
+from eval import compositional, retrieval_ranks
+from lift import LLMVectors, Ridge, text_ridge
+from llm_text import TextSource, text_inputs
+
+
+def lab(rgb: tuple[int, int, int]) -> np.ndarray:
+    """A colour in L*a*b* (CIE 1976), white D65, (3,)."""
+    c = np.array(rgb) / 255
+    linear = np.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x = np.array(to_xyz) @ linear / [0.9505, 1.0, 1.089]
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+CENTRES = np.stack([lab(RGB_OF[colour]) for colour in (*BASIC, *NAMED)])  # (83, 3)
+REACH = 25.0  # so far a known colour counts as alike, in units of L*a*b*
+
+
+def one_hot(word: str, words) -> np.ndarray:
+    return np.eye(len(words))[list(words).index(word)]
+
+
+def describe(scene: Scene) -> np.ndarray:
+    """Every fact of a scene of two things, in numbers."""
+    facts = [one_hot(scene.relations[0], RELATIONS), one_hot(scene.background, BACKGROUNDS), [1.0]]
+    for thing in scene.things:
+        colour = lab(RGB_OF[thing.colour])
+        likeness = np.exp(-((CENTRES - colour) ** 2).sum(1) / (2 * REACH**2))
+        facts += [likeness / likeness.sum(), colour / 50, one_hot(thing.shape, SHAPES)]
+        facts += [one_hot(thing.size, SIZES), one_hot(thing.texture, TEXTURES)]
+    return np.concatenate(facts)
+
+
+def scenes_of_two(split: str, count: int) -> list[Scene]:
+    """Of the first `count` scenes of a split those with two things."""
+    return [scene for scene in make_scenes(split, count) if len(scene.things) == 2]
+
+
+def scores(power: float, directions: int, with_matrix: bool, split: str) -> dict[str, float]:
+    """Shares of right answers: unseen words, retrieval, and the seven kinds of false captions."""
+    train = scenes_of_two("train", 10_000)
+    test = scenes_of_two(split, 800)
+    unseen = new_colours("shapes-unseen", 16, split)  # its images are not looked at
+    read = text_inputs("vectors", TextSource(), "cpu")
+    vectors = read([caption(scene) for scene in train])
+    tower = LLMVectors(None, *LLMVectors.fit(vectors, directions, power))
+    matrix = torch.nn.Identity()
+
+    def text(captions) -> Tensor:
+        return F.normalize(matrix(tower(read(captions))), dim=-1)
+
+    # "Training": the best guess of a caption's feature from the facts.
+    facts = torch.tensor(np.stack([describe(scene) for scene in train])).float()
+    wanted = F.normalize(tower(vectors), dim=-1)
+    image_side = Ridge(facts.shape[1], wanted.shape[1])
+    image_side.fit([(facts, wanted)])
+
+    def image(scenes) -> Tensor:
+        described = torch.tensor(np.stack([describe(scene) for scene in scenes])).float()
+        return F.normalize(image_side(described), dim=-1)
+
+    if with_matrix:
+        solved = text_ridge(wanted.shape[1], wanted.shape[1])
+        solved.fit([(tower(vectors), F.normalize(image_side(facts), dim=-1))])
+        matrix = solved
+
+    with torch.no_grad():
+        new = image(unseen.images.scenes)
+        true = text([negative.true for negative in unseen.negatives])
+        false = text([negative.false for negative in unseen.negatives])
+        found = {"unseen_words two_way": compositional(new, true, false)}
+        own = torch.arange(len(new))
+        found["unseen_words i2t"] = retrieval_ranks(new, text(unseen.captions), own)[0] < 1
+        known = image(test)
+        captions = [caption(scene) for scene in test]
+        found["retrieval i2t R@1"] = (
+            retrieval_ranks(known, text(captions), torch.arange(len(known)))[0] < 1
+        )
+        negatives = false_captions(test, set())
+        for kind in CATEGORIES:
+            of_kind = [n for n in negatives if n.category == kind]
+            found[f"compositional {kind}"] = compositional(
+                known[[n.image for n in of_kind]],
+                text([n.true for n in of_kind]),
+                text([n.false for n in of_kind]),
+            )
+    return {name: 100 * hits.float().mean().item() for name, hits in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--split", choices=["val", "test"], default="val", help="which scenes")
+    args = parser.parse_args()
+    columns = {
+        "power 1/2": (0.5, 256, False),
+        "power 1/2, matrix": (0.5, 256, True),
+        "power 0": (0.0, 256, False),
+        "power 1": (1.0, 256, False),
+    }
+    found = {name: scores(*settings, args.split) for name, settings in columns.items()}
+    print(f"| score, in % | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for name in found["power 1/2"]:
+        print(f"| {name} | {' | '.join(f'{one[name]:.1f}' for one in found.values())} |")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
