@@ -331,7 +331,8 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
     lines = entry["output"].splitlines()
     assert lines[0] == "five-0: loss at the first step: 5.1, inside 4.98 to 5.29"
     assert lines[1] == "five-1: loss at the first step: 4.85, OUTSIDE 4.98 to 5.29"
-    assert len(lines) == 2
+    assert lines[2] == "five-0: loss at the fifth step: 1, OUTSIDE 4.83 to 4.89"
+    assert len(lines) == 3
     nothing = experiments.entries(tmp_path, 2)[0]["output"].splitlines()
     assert nothing and all(line.startswith("no log of: ") for line in nothing)
 
@@ -348,21 +349,32 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
 
 
 def test_bands_are_those_of_their_values():
-    """The mean and three deviations, or two points where that is less; the log has the values."""
+    """Three seeds or more, and the log has their values."""
     for band in experiments.read_bands():
         if not band.measured:
             assert not band.values and not band.log
             continue
         assert len(band.values) == len(band.seeds) >= 3
-        in_percent = not band.score.startswith("log: ")
-        reach = max(3 * band.spread, 2.0 if in_percent else 0.0)
-        if in_percent or band.spread:
-            # The bounds are rounded, and no score is below 0.
-            close = 0.11 if in_percent else 0.01
-            assert band.low == pytest.approx(max(0, band.mean - reach), abs=close), band.what
-            assert band.high == pytest.approx(band.mean + reach, abs=close), band.what
+        assert band.low < min(band.values) <= max(band.values) <= band.high, band.what
         text = (ROOT / band.log).read_text()
         assert all(f"{value}" in text for value in band.values), band.what
+
+
+def test_a_band_is_the_mean_and_three_deviations():
+    def band(values, score, **others):
+        return experiments.Band(1, "x", (), "runs/x", score, (0, 1, 2), values, **others)
+
+    loss = band((1.0, 1.1, 1.2), "log: loss at 1")  # mean 1.1, deviation 0.1
+    assert (loss.low, loss.high) == (0.8, 1.4)
+    # Rounded outwards.
+    loss = band((1.0, 1.1, 1.215), "log: loss at 1")
+    assert (loss.low, loss.high) == (0.78, 1.43)
+    # At least the reach, and between 0 and the largest.
+    share = band((99.0, 99.1, 99.2), "retrieval i2t R@1", reach=2.0, largest=100.0)
+    assert (share.low, share.high) == (97.1, 100.0)
+    assert band((0.5, 0.5, 0.5), "retrieval i2t R@1", reach=2.0).low == 0
+    (scored,) = (b for b in experiments.read_bands(2) if b.what.startswith("patch 8"))
+    assert (scored.reach, scored.largest) == (2.0, 100.0)
 
 
 def test_a_grader_that_has_to_run_code_as_root_says_so(monkeypatch, capsys):

@@ -5,6 +5,7 @@ are shown, with the band, and the points are given by a person.
 """
 
 import json
+import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError)
 
 @dataclass(frozen=True)
 class Band:
-    """One number of an experiment. The fields are those of bands.toml."""
+    """One number of an experiment. The fields are those of bands.toml.
+
+    The band is the mean over our seeds and three standard deviations to each side.
+    """
 
     unit: int
     what: str  # in words
@@ -29,8 +33,8 @@ class Band:
     score: str  # "log: KEY at STEP", or the words of a score in eval.json
     seeds: tuple[int, ...] = ()
     values: tuple[float, ...] = ()  # one per seed, in the order of seeds
-    low: float | None = None
-    high: float | None = None
+    reach: float = 0.0  # the band goes at least so far to each side of the mean
+    largest: float = math.inf  # no number can be larger
     log: str = ""  # the file of docs/results that has the values
     wrong: str = ""  # what a wrong solution gets
     measured: bool = True
@@ -44,6 +48,23 @@ class Band:
         """The standard deviation over the seeds."""
         squares = sum((value - self.mean) ** 2 for value in self.values)
         return (squares / (len(self.values) - 1)) ** 0.5
+
+    @property
+    def low(self) -> float:
+        """The mean less three standard deviations, rounded outwards. No number is below 0."""
+        return max(0.0, self._rounded(self.mean - self._reach(), math.floor))
+
+    @property
+    def high(self) -> float:
+        return min(self.largest, self._rounded(self.mean + self._reach(), math.ceil))
+
+    def _reach(self) -> float:
+        return max(3 * self.spread, self.reach)
+
+    def _rounded(self, value: float, direction) -> float:
+        """To 0.1 where the number is in %, else to 0.01."""
+        digits = 10 if not self.score.startswith("log: ") else 100
+        return direction(round(value * digits, 6)) / digits
 
     def in_words(self) -> str:
         """The band as a line for students."""
@@ -60,7 +81,9 @@ def read_bands(unit: int | None = None, folder: Path = HERE) -> list[Band]:
     bands = []
     for row in rows:
         lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
-        bands.append(Band(**row | lists))
+        # Where the score is in %, three equal seeds would be an accident: at least two points.
+        least = {} if row["score"].startswith("log: ") else {"reach": 2.0, "largest": 100.0}
+        bands.append(Band(**least | row | lists))
     return [band for band in bands if unit in (None, band.unit)]
 
 
