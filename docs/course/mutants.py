@@ -86,6 +86,12 @@ MUTANTS = [
         "logit_scale.float() * image_features.float() @ text_features.float().T",
         "(logit_scale.to(image_features.dtype) * image_features @ text_features.T).float()",
     ),
+    Mutant(
+        "1.1",
+        "autocast stays on",
+        "with torch.autocast(image_features.device.type, enabled=False):",
+        "if True:",
+    ),
     Mutant("1.2", "without the 1", "1 - (image", "-(image"),
     Mutant("1.2", "the mean over the numbers, too", ".sum(-1).mean()", ".mean()"),
     Mutant("1.2", "the sum over the batch", ".sum(-1).mean()", ".sum()"),

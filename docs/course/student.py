@@ -211,6 +211,11 @@ def after(name: Name, *args, **kwargs) -> tuple[object, list]:
     return read(reply["value"]), read(reply["more"])
 
 
+def under_autocast(name: Name, *args, **kwargs) -> object:
+    """The result of a call under autocast to bfloat16, as train.py makes it on a GPU."""
+    return read(name._student._ask("autocast", name._name, args, kwargs)["value"])
+
+
 def state(student: Student, kept: Remote) -> dict:
     """Tensors, trained parameters and parts in training of a module that the worker keeps."""
     if not isinstance(kept, Remote):

@@ -190,6 +190,7 @@ def answer(kind: str, target: object, args: tuple, kwargs: dict) -> dict:
     call       the function of that name, or the kept object, with these arguments
     gradients  the same for a scalar result; and its gradient with respect to each tensor of floats
     after      the same; and what the arguments are afterwards
+    autocast   the same as call, where autocast makes products of float32 numbers bfloat16
     state      of a module: its parameters and buffers, which want gradients, which are in training
     get        the value of a name
     keep       the arguments, to be named in later calls
@@ -210,7 +211,8 @@ def answer(kind: str, target: object, args: tuple, kwargs: dict) -> dict:
         value = target(*args, **kwargs)
         value.backward()
         return {"value": encode(value), "more": encode([one.grad for one in wanted])}
-    value = target(*args, **kwargs)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
+        value = target(*args, **kwargs)
     out = {"value": encode(value)}
     if kind == "after":
         out["more"] = encode([state_of(one) for one in args])

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ..student import after, gradients, holds, same
+from ..student import after, gradients, holds, same, under_autocast
 from .numbers import unit
 
 
@@ -55,6 +55,18 @@ def test_info_nce_in_half_precision(student):
     wanted = exact(z, t, torch.tensor(100.0))
     why = "features in bfloat16, scale 100: the logits must be computed in float32, not in bfloat16"
     same(found, wanted, why, atol=1e-2)
+
+
+def test_info_nce_under_autocast(student):
+    """Under autocast the loss is that of the same numbers in float32"""
+    z, t = unit(16, 32, seed=29), unit(16, 32, seed=30)
+    found = under_autocast(student.lift.info_nce, z, t, torch.tensor(100.0))
+    wanted = exact(z, t, torch.tensor(100.0))
+    why = (
+        "features in float32, scale 100, under autocast to bfloat16: autocast computes the product in "
+        "bfloat16, whatever its factors are. Switch it off for the logits"
+    )
+    same(found, wanted, why, atol=1e-3)
 
 
 def test_cosine_loss_of_a_larger_batch(student):
