@@ -1061,9 +1061,10 @@ def save_examples(runs: Sequence[Path], path: Path) -> None:
     results = [evaluate(one, held_out(one.config)) for one in loaded]
     page = Page(980)
     page.y = -20  # no space above the first heading
-    retrieved(page, results, examples=2)
     further = [result.task.further.get("unseen_words") for result in results]
-    if all(further):  # other data than the world of the demo have no such images
+    # Other data than the world of the demo have no such images. There, more of their own are shown.
+    retrieved(page, results, examples=2 if all(further) else 8)
+    if all(further):
         unseen = [evaluate(one, task) for one, task in zip(loaded, further, strict=True)]
         title = "And with colour words that no training caption had?"
         retrieved(page, unseen, examples=2, title=title)
