@@ -17,8 +17,7 @@ PIP_FLAGS ?=
 demo: $(VENV)/requirements
 	rm -rf runs/demo
 	$(VENV)/bin/python train.py --out runs/demo/lift
-	$(VENV)/bin/python train.py --method lift_ridge --init-from runs/demo/lift --data shapes \
-		--out runs/demo/lift_ridge
+	$(VENV)/bin/python train.py --method lift_ridge --init-from runs/demo/lift --out runs/demo/lift_ridge
 	$(VENV)/bin/python train.py --method clip --out runs/demo/clip
 	$(VENV)/bin/python eval.py runs/demo/lift runs/demo/lift_ridge runs/demo/clip
 

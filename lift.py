@@ -243,7 +243,7 @@ class Ridge(nn.Linear):
 
     @torch.no_grad()
     def fit(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Solve for the matrix.
+        """Solve for the matrix. BadInput where all vectors are zero.
 
         pairs  batches of this tower's vectors (B, d_in) and the other side's features (B, d_out)
         """
@@ -254,6 +254,8 @@ class Ridge(nn.Linear):
             X, Y = vectors.cpu().double(), features.cpu().double()
             XX = XX + X.T @ X  # (d_in, d_in)
             XY = XY + X.T @ Y  # (d_in, d_out)
+        if not XX.trace() > 0:
+            raise BadInput("all vectors are zero: do all captions have the same words?")
         ridge = self.share * XX.trace() / len(XX)
         W = torch.linalg.solve(XX + ridge * torch.eye(len(XX)).to(XX), XY)  # (d_in, d_out)
         self.weight.copy_(W.T)
@@ -262,8 +264,8 @@ class Ridge(nn.Linear):
 def text_ridge(d_in: int, d_out: int) -> nn.Module:
     """A matrix on the text side that is solved for: text vectors -> features of their images.
 
-    What the image tower cannot see in a caption has no counterpart in the image's feature, so the
-    matrix takes it out. The share was chosen on validation scenes. (docs/results/text_matrix.md)
+    What the image side has not learned to see in a caption has no counterpart in its features, so
+    the matrix makes it small. The share was chosen on validation scenes. (docs/results/LOG.md)
     """
     return Ridge(d_in, d_out, share=0.2)
 

@@ -322,8 +322,10 @@ class Config:
         has_image_tower = bool(self.image_weights or self.image_features)
         if method.image == "run" and not self.init_from:
             raise BadInput(
-                f"--method {self.method} needs a run of --method lift; name it with --init-from"
+                f"--method {self.method} is made of a run of --method lift; name it with --init-from"
             )
+        if method.image == "run" and self.unlock:
+            raise BadInput(f"--method {self.method} trains nothing; leave --unlock out")
         if method.image == "pretrained" and not has_image_tower:
             raise BadInput(
                 f"--method {self.method} starts from a pretrained image tower; name one with "
@@ -426,10 +428,23 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
                 f"{run_folder} was made by another version of this project (it has the flag "
                 f"{min(unknown)}); train again"
             )
-        if given.get("init_from"):
+        method = lift.METHODS.get(given.get("method", inherited["method"]))
+        if given.get("init_from") and method and method.image == "run":
+            check_kind_of_run(given["method"], run_folder, inherited["method"])
+            # Nothing is trained, and what is solved for belongs to that run: its settings stay.
+            inherited |= {"unlock": "", "init_from": ""}
+        elif given.get("init_from"):
             if "data" not in given:
                 raise BadInput("--init-from begins another training; name its images with --data")
             inherited = {name: inherited[name] for name in names_of_model()}
+        if given.get("init_from"):
+            for name in ("whiten", "whiten_power", "text_map"):
+                if name in given and given[name] != known["config"][name]:
+                    flag_name = "--" + name.replace("_", "-")
+                    raise BadInput(
+                        f"{flag_name} {given[name]}: the text vectors are mapped as those of "
+                        f"--init-from {run_folder} were; leave {flag_name} out"
+                    )
     cfg = Config(**inherited | given)
 
     idle = flags_without_effect(cfg)
@@ -437,6 +452,21 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
         if name in idle:
             print(f"note: --{name.replace('_', '-')} has no effect: {idle[name]}", file=sys.stderr)
     return cfg
+
+
+def check_kind_of_run(name: str, run_folder: str, before: str) -> None:
+    """BadInput if a method that is made of a run cannot be made of one of the method `before`."""
+    wanted = lift.METHODS[name]
+
+    def fits(method: lift.Method) -> bool:
+        same = (method.text, method.image_head) == (wanted.text, wanted.image_head)
+        return same and method.bias is None and not method.labels
+
+    if before not in lift.METHODS or not fits(lift.METHODS[before]):
+        raise BadInput(
+            f"--init-from {run_folder} is a run of --method {before}; --method {name} needs one of "
+            f"{names_of(fits)}"
+        )
 
 
 def names_of_model() -> list[str]:
@@ -463,7 +493,8 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
     if method.text is not lift.TextTransformer:
         for name in ("text_width", "text_depth", "text_heads"):
             idle[name] = f"there is no text transformer from scratch, {with_method}"
-    if has_one_head and method.text is not lift.TokenTable:
+    is_solved = method.text_head is lift.text_ridge
+    if (has_one_head and method.text is not lift.TokenTable) or is_solved:
         idle["embed_dim"] = "the tower without a head is the shared space"
     if method.text is not lift.LLMVectors:
         idle["whiten"] = f"no vectors are whitened, {with_method}"
@@ -638,7 +669,11 @@ def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImag
     """BadInput where flags ask for more than the images have, or processes have read others."""
     both = [images, *([val_images] if val_images else [])]
     processes.check_same(b"".join(some.digests.tobytes() for some in both))
-    if wants_lda(cfg) and all(len(captions) < 2 for captions in images.captions):
+    if (
+        wants_lda(cfg)
+        and not cfg.init_from
+        and all(len(captions) < 2 for captions in images.captions)
+    ):
         raise BadInput(
             f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
             "two (built-in worlds: --csv-caption-key paraphrase)"
@@ -790,8 +825,13 @@ def read_parent(cfg: Config) -> dict | None:
     A resumed run has its own weights, whatever it began with. But a frozen image tower that a run
     gave is needed again, as that of --image-weights is.
     """
-    is_needed = not cfg.resume or lift.METHODS[cfg.method].image == "run"
-    return read_run(cfg.init_from) if cfg.init_from and is_needed else None
+    is_made_of_run = lift.METHODS[cfg.method].image == "run"
+    if not cfg.init_from or (cfg.resume and not is_made_of_run):
+        return None
+    parent = read_run(cfg.init_from)
+    if is_made_of_run:
+        check_kind_of_run(cfg.method, cfg.init_from, parent["config"]["method"])
+    return parent
 
 
 def check_same_texts(cfg: Config, reader: TextInputs, parent: dict) -> None:

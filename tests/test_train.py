@@ -128,7 +128,8 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
     [
         ({"method": "lit"}, "starts from a pretrained image tower; name one with --image-weights"),
         ({"method": "clip", "image_weights": "x"}, "starts from scratch"),
-        ({"method": "lift_ridge"}, "needs a run of --method lift; name it with --init-from"),
+        ({"method": "lift_ridge"}, "made of a run of --method lift; name it with --init-from"),
+        ({"method": "lift_ridge", "init_from": "x", "unlock": "all"}, "leave --unlock out"),
         (
             {"method": "lift_ridge", "init_from": "x", "image_weights": "y"},
             "starts from a run; leave --image-weights and",
@@ -696,8 +697,40 @@ def test_a_run_that_cannot_get_a_matrix_is_told(small, tmp_path):
     clip = {**small, "method": "clip", "out": str(tmp_path / "clip")}
     train.train(train.Config(**clip))
     flags = {**small, "method": "lift_ridge", "init_from": clip["out"]}
-    with pytest.raises(BadInput, match="trained on other vectors of captions"):
+    says = (
+        "is a run of --method clip; --method lift_ridge needs one of lift, lift_ridge or lift_cos"
+    )
+    with pytest.raises(BadInput, match=says):
         train.train(train.Config(**flags))
+    with pytest.raises(BadInput, match=says):
+        train.from_cli(["--method", "lift_ridge", "--init-from", clip["out"]])
+
+
+def test_a_run_with_a_matrix_has_the_settings_of_its_run(small, tmp_path):
+    """The matrix is solved from the images that the run was trained on, with nothing trained."""
+    parent = {
+        **small,
+        "unlock": "all",
+        "train_num_samples": 40,
+        "seed": 3,
+        "out": str(tmp_path / "p"),
+    }
+    train.train(train.Config(**parent))
+    command = ["--method", "lift_ridge", "--init-from", parent["out"], "--out", small["out"]]
+    cfg = train.from_cli(command)
+    kept = {name: value for name, value in parent.items() if name not in ("out", "unlock")}
+    assert {name: getattr(cfg, name) for name in kept} == kept
+    assert (cfg.method, cfg.unlock, cfg.init_from) == ("lift_ridge", "", parent["out"])
+    assert train.train(cfg)["step"] == 0
+    # What the text vectors are mapped by is that of the run, too.
+    for flags in (["--whiten", "4"], ["--whiten-power", "1"], ["--text-map", "lda"]):
+        with pytest.raises(BadInput, match=f"{flags[0]} .*leave {flags[0]} out"):
+            train.from_cli([*command, *flags])
+
+
+def test_captions_of_the_same_words_give_no_matrix(small):
+    with pytest.raises(BadInput, match="all vectors are zero"):
+        lift.Ridge(2, 2).fit([(torch.zeros(3, 2), torch.ones(3, 2))])
 
 
 def test_ridge_can_be_where_training_starts(small, tmp_path):
