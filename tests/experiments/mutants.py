@@ -418,6 +418,27 @@ MUTANTS = [
         "LIFT's head without its nonlinearity",
     ),
     Mutant(
+        "train.py",
+        "yield model.text(text), model.encode_image(image, normalize=True)",
+        "yield model.text(text), model.encode_image(image)",
+        T_TRAIN + "test_a_matrix_is_solved_for_on_the_text_side_of_a_run",
+        "lift_ridge: features of images as long as they come",
+    ),
+    Mutant(
+        "train.py",
+        'inherited |= {"unlock": "", "init_from": ""}',
+        'inherited |= {"init_from": ""}',
+        T_TRAIN + "test_a_run_with_a_matrix_has_the_settings_of_its_run",
+        "lift_ridge: the parts that its run unlocked are trained again",
+    ),
+    Mutant(
+        "lift.py",
+        "return Ridge(d_in, d_out, share=0.2)",
+        "return Ridge(d_in, d_out)",
+        T_TRAIN + "test_a_matrix_is_solved_for_on_the_text_side_of_a_run",
+        "lift_ridge: the penalty of ridge",
+    ),
+    Mutant(
         "lift.py",
         "ridge = self.share * XX.trace() / len(XX)",
         "ridge = self.share * XX.trace()",
