@@ -233,7 +233,7 @@ class Ridge(nn.Linear):
         lambda = share trace(X^T X) / d_in        Y: features of the other side (n, d_out)
 
     W makes |X W - Y|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of
-    X^T X. Without lambda, directions in which X hardly varies would get huge weights. A tower that
+    X^T X, and share says how large lambda is beside it. Without lambda, directions in which X hardly varies would get huge weights. A tower that
     ends with a norm has such directions.
     """
 
@@ -265,7 +265,8 @@ def text_ridge(d_in: int, d_out: int) -> nn.Module:
     """A matrix on the text side that is solved for: text vectors -> features of their images.
 
     What the image side has not learned to see in a caption has no counterpart in its features, so
-    the matrix makes it small. The share was chosen on validation scenes. (docs/results/LOG.md)
+    the matrix makes it small. It is solved for after training: if it were trained, the text side
+    could forget. The share was chosen on validation scenes. (docs/results/LOG.md)
     """
     return Ridge(d_in, d_out, share=0.2)
 
@@ -720,7 +721,7 @@ class Method:
     """One paper. What `trains` does not name is frozen: it gets no gradient and no optimizer."""
 
     paper: str
-    image: str  # where the image tower starts: "scratch", "pretrained", or a whole "run"
+    image: str  # where the image tower starts: "scratch", "pretrained", or "run": --init-from
     text: type[TextTower]
     trains: tuple[str, ...]  # parts of the model; see `is_in_part`
     image_head: Callable[[int, int], nn.Module]

@@ -1112,7 +1112,7 @@ def train(cfg: Config) -> dict:
     first = {"config": asdict(cfg), "step": start, **machine(device)}
     first |= {"processes": processes.count(), "trained": trained, "parameters": parameters}
     first |= {"skipped": images.skipped}
-    # A resumed run adds to what it cost before, and one that is made of a run to what that cost.
+    # A resumed run adds to what it cost before. One that is made of a run adds to what that cost.
     cost = {"trained_parameters": trained, "parameters": parameters}
     cost |= {"caption_seconds": 0.0, "training_seconds": 0.0, "images": 0}
     before = checkpoint or (parent if method.image == "run" else None)

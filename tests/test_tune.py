@@ -4,6 +4,7 @@ caption retrieval accuracy by hand, and that it teaches to tell captions apart.
 python -m pytest tests/test_tune.py
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -507,3 +508,47 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
         assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(
             "error: "
         ), done.stderr
+
+
+ADAPTER = Path(__file__).parent.parent / "data/world/wordnet_adapter.safetensors"
+
+
+def test_the_adapter_of_the_repository_is_the_one_that_was_measured():
+    log = (ADAPTER.parents[2] / "docs/results/adapter.md").read_text()
+    assert hashlib.sha256(ADAPTER.read_bytes()).hexdigest() in log
+    assert ADAPTER.stat().st_size < 4e6
+
+
+WORDS = """violin|a string instrument that is played with a bow
+cello|a large string instrument held between the knees
+harbour|a place where ships are safe
+anchor|a heavy hook that holds a ship
+kitten|a young cat
+puppy|a young dog
+foal|a young horse
+anger|a strong feeling against somebody
+grief|a strong feeling after a loss
+envy|wanting what somebody else has
+physician|somebody who treats the sick
+dentist|somebody who treats teeth
+ice|frozen water
+steam|water as a gas
+frost|thin white crystals on cold ground
+gigantic|very large
+tiny|very small
+scarlet|a bright red
+navy|a very dark blue
+ivory|a white with a little yellow"""
+
+
+@pytest.mark.real_llm
+def test_the_adapter_of_the_repository_brings_words_to_what_they_mean(llm):
+    """Of these twenty words 12 find their meaning before, and 18 after."""
+    tuned = llm_text.load_llm(adapter=ADAPTER)
+    assert tuned.tuned_layer == 10 and tuned.hash != llm.hash
+    words, meanings = zip(*(line.split("|") for line in WORDS.splitlines()), strict=True)
+    before, after = (
+        llm_text.caption_retrieval(model.encode(words), model.encode(meanings))
+        for model in (llm, tuned)
+    )
+    assert before <= 0.65 and after >= 0.85

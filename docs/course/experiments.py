@@ -52,13 +52,13 @@ class Band:
     @property
     def low(self) -> float:
         """The mean less three standard deviations, rounded outwards. No number is below 0."""
-        return max(0.0, self._rounded(self.mean - self._reach(), math.floor))
+        return max(0.0, self._rounded(self.mean - self._half_width(), math.floor))
 
     @property
     def high(self) -> float:
-        return min(self.largest, self._rounded(self.mean + self._reach(), math.ceil))
+        return min(self.largest, self._rounded(self.mean + self._half_width(), math.ceil))
 
-    def _reach(self) -> float:
+    def _half_width(self) -> float:
         return max(3 * self.spread, self.reach)
 
     def _rounded(self, value: float, direction) -> float:
@@ -81,7 +81,7 @@ def read_bands(unit: int | None = None, folder: Path = HERE) -> list[Band]:
     bands = []
     for row in rows:
         lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
-        # Where the score is in %, three equal seeds would be an accident: at least two points.
+        # Where the score is in %, three seeds may be equal by accident: at least two points.
         least = {} if row["score"].startswith("log: ") else {"reach": 2.0, "largest": 100.0}
         bands.append(Band(**least | row | lists))
     return [band for band in bands if unit in (None, band.unit)]

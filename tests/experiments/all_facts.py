@@ -52,7 +52,7 @@ def lab(rgb: tuple[int, int, int]) -> np.ndarray:
 
 
 CENTRES = np.stack([lab(RGB_OF[colour]) for colour in (*BASIC, *NAMED)])  # (83, 3)
-REACHES = (12.0, 25.0, 50.0)  # so far a known colour counts as alike, in units of L*a*b*
+REACHES = (12.0, 25.0, 50.0)  # known colours nearer than this count as alike, in units of L*a*b*
 
 
 def one_hot(word: str, words) -> np.ndarray:
@@ -76,7 +76,7 @@ def scenes_of_two(split: str, count: int) -> list[Scene]:
 
 
 def scores(reach: float, power: float, with_matrix: bool, split: str) -> dict[str, float]:
-    """Shares of right answers: unseen words, retrieval, and the seven kinds of false captions."""
+    """{score: %} of one text side: whitening to `power`, with or without the matrix."""
     train = scenes_of_two("train", 10_000)
     test = scenes_of_two(split, 800)
     unseen = new_colours("shapes-unseen", 16, split)  # its images are not looked at

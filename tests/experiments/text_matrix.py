@@ -1,4 +1,4 @@
-"""Does LIFT's text side want a matrix, and when? The controls of the row `lift_ridge`.
+"""Does a matrix on LIFT's text side help, and when must it be made? The controls of the row `lift_ridge`.
 
     python -m tests.experiments.text_matrix train --method lift_trained --embed-dim 256 --out runs/a
     python -m tests.experiments.text_matrix train --method lift_identity --embed-dim 256 --out runs/b
@@ -38,7 +38,8 @@ class FromIdentity(nn.Module):
 
 
 def solved_again(d_in: int, d_out: int) -> nn.Module:
-    """The matrix of `lift_ridge`, for a text tower whose width is not the shared dimension."""
+    """The matrix of `lift_ridge`. CLIP's text width is not the shared dimension, so it needs a name
+    of its own: lift.py gives `text_ridge` the text's width."""
     return lift.text_ridge(d_in, d_out)
 
 
