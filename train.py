@@ -428,9 +428,10 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
                 f"{run_folder} was made by another version of this project (it has the flag "
                 f"{min(unknown)}); train again"
             )
-        method = lift.METHODS.get(given.get("method", inherited["method"]))
-        if given.get("init_from") and method and method.image == "run":
-            check_kind_of_run(given["method"], run_folder, inherited["method"])
+        name = given.get("method", inherited["method"])
+        is_made_of_run = name in lift.METHODS and lift.METHODS[name].image == "run"
+        if given.get("init_from") and is_made_of_run:
+            check_kind_of_run(name, run_folder, inherited["method"])
             # Nothing is trained, and what is solved for belongs to that run: its settings stay.
             inherited |= {"unlock": "", "init_from": ""}
         elif given.get("init_from"):

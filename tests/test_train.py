@@ -722,6 +722,9 @@ def test_a_run_with_a_matrix_has_the_settings_of_its_run(small, tmp_path):
     assert {name: getattr(cfg, name) for name in kept} == kept
     assert (cfg.method, cfg.unlock, cfg.init_from) == ("lift_ridge", "", parent["out"])
     assert train.train(cfg)["step"] == 0
+    # A run with a matrix may get another one, and needs no --method.
+    cfg = train.from_cli(["--init-from", small["out"], "--out", str(tmp_path / "again")])
+    assert (cfg.method, cfg.init_from) == ("lift_ridge", small["out"])
     # What the text vectors are mapped by is that of the run, too.
     for flags in (["--whiten", "4"], ["--whiten-power", "1"], ["--text-map", "lda"]):
         with pytest.raises(BadInput, match=f"{flags[0]} .*leave {flags[0]} out"):

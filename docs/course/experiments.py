@@ -56,6 +56,7 @@ class Band:
 
     @property
     def high(self) -> float:
+        """The mean and three standard deviations, rounded outwards, and at most the largest."""
         return min(self.largest, self._rounded(self.mean + self._half_width(), math.ceil))
 
     def _half_width(self) -> float:
