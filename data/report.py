@@ -147,7 +147,7 @@ def side_by_side(page: Page, results: Sequence[Result], left: int = MARGIN) -> t
 
 
 def title(page: Page, results: Sequence[Result]) -> None:
-    names = " and ".join(short_name(result) for result in results)
+    names = ", ".join(short_name(result) for result in results)
     page.y = page.text(
         MARGIN, page.y, f"What the runs learned: {names}", size=28, width=page.inside
     )
