@@ -321,18 +321,27 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
         run.mkdir(parents=True)
         (run / "log.jsonl").write_text(text)
 
-    log("five-0", '{"config": {}, "step": 0}\n{"step": 1, "loss": 5.1}\n{"step": 5, "loss": 1}\n')
-    log("five-1", '{"step": 1, "loss": 4.85}\n')
+    def start(seed: int) -> str:
+        return json.dumps({"config": {"seed": seed}, "step": 0}) + "\n"
+
+    # Seed 0 has 5.163 and seed 1 has 5.074. A run with another seed, or without one, has the band.
+    log("five-0", start(0) + '{"step": 1, "loss": 5.1645}\n{"step": 5, "loss": 1}\n')
+    log("five-1", start(1) + '{"step": 1, "loss": 5.102}\n')
+    log("five-12", start(12) + '{"step": 1, "loss": 5.102}\n')
+    log("five-2", '{"step": 1, "loss": 4.7}\n')
     log("five", "no log\n")
     log("five_other-2", '{"step": 1, "loss": 5.1}\n')
     log("five-3", '{"step": 7, "loss": 5.1}\n')
     (entry,) = experiments.entries(tmp_path, 1)
     assert entry["max_score"] == 0 and entry["status"] == "failed"
     lines = entry["output"].splitlines()
-    assert lines[0] == "five-0: loss at the first step: 5.1, inside 4.98 to 5.29"
-    assert lines[1] == "five-1: loss at the first step: 4.85, OUTSIDE 4.98 to 5.29"
-    assert lines[2] == "five-0: loss at the fifth step: 1, OUTSIDE 4.83 to 4.89"
-    assert len(lines) == 3
+    what = "loss at the first step"
+    assert lines == [
+        f"five-0: {what}: 5.165, inside 5.161 to 5.165",
+        f"five-1: {what}: 5.102, OUTSIDE 5.072 to 5.076",
+        f"five-12: {what}: 5.102, inside 4.85 to 5.36",
+        f"five-2: {what}: 4.7, OUTSIDE 4.85 to 5.36",
+    ]
     nothing = experiments.entries(tmp_path, 2)[0]["output"].splitlines()
     assert nothing and all(line.startswith("no log of: ") for line in nothing)
 

@@ -23,7 +23,8 @@ DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError)
 class Band:
     """One number of an experiment. The fields are those of bands.toml.
 
-    The band is the mean over our seeds and three standard deviations to each side.
+    The band is the mean over our seeds and three standard deviations to each side. Where a number
+    is the same on all CPUs, a run with one of our seeds must have ours, to within `same_seed`.
     """
 
     unit: int
@@ -35,6 +36,7 @@ class Band:
     values: tuple[float, ...] = ()  # one per seed, in the order of seeds
     reach: float = 0.0  # the band goes at least so far to each side of the mean
     largest: float = math.inf  # no number can be larger
+    same_seed: float = 0.0  # how far from ours a run with our seed may be (0: only the band counts)
     log: str = ""  # the file of docs/results that has the values
     wrong: str = ""  # what a wrong solution gets
     measured: bool = True
@@ -67,12 +69,27 @@ class Band:
         digits = 10 if not self.score.startswith("log: ") else 100
         return direction(round(value * digits, 6)) / digits
 
+    def limits(self, seed: int | None) -> tuple[float, float]:
+        """Between which numbers a run with this seed should lie."""
+        if not self.same_seed or seed not in self.seeds:
+            return self.low, self.high
+        ours = self.values[self.seeds.index(seed)]
+        return round(ours - self.same_seed, 6), round(ours + self.same_seed, 6)
+
     def in_words(self) -> str:
         """The band as a line for students."""
         if not self.measured:
             return f"{self.what}: not measured yet."
+        band = f"{self.low:g} to {self.high:g}"
+        if self.same_seed:
+            pairs = zip(self.seeds, self.values, strict=True)
+            each = ", ".join(f"{value:g} ({seed})" for seed, value in pairs)
+            return (
+                f"{self.what}, on a CPU, to within {self.same_seed:g}, with the seed in brackets: {each}. "
+                f"With other seeds {band}, where a wrong solution may lie, too."
+            )
         return (
-            f"{self.what}: {self.low:g} to {self.high:g}. Our seeds {', '.join(map(str, self.seeds))} "
+            f"{self.what}: {band}. Our seeds {', '.join(map(str, self.seeds))} "
             f"had {', '.join(f'{value:g}' for value in self.values)}."
         )
 
@@ -124,6 +141,14 @@ def read_score(run: Path, score: str) -> float:
     return entries[-1][key]
 
 
+def seed_of(run: Path) -> int | None:
+    """The seed that a run's log names, or None."""
+    try:
+        return read_score(run, "log: config at 0")["seed"]
+    except DAMAGED:
+        return None
+
+
 def entries(folder: Path, unit: int) -> list[dict]:
     """What the logs of one unit say, in Gradescope's form, without points."""
     lines = []
@@ -136,9 +161,10 @@ def entries(folder: Path, unit: int) -> list[dict]:
         for run, value in found:
             verdict = "not measured by us yet"
             if band.measured:
-                inside = band.low <= value <= band.high
+                low, high = band.limits(seed_of(folder / "runs" / run))
+                inside = low <= value <= high
                 outside |= not inside
-                verdict = f"{'inside' if inside else 'OUTSIDE'} {band.low:g} to {band.high:g}"
+                verdict = f"{'inside' if inside else 'OUTSIDE'} {low:g} to {high:g}"
             lines.append(f"{run}: {band.what}: {value:.4g}, {verdict}")
     return [
         {

@@ -65,7 +65,10 @@ def figures_of(text: str) -> list[str]:
 def sheet(unit: int, seed: int) -> str:
     """Where a student writes the answer. With another seed the runs have other seeds, too."""
     question = written.question_for(unit, seed)
-    numbers = random.Random(f"runs/{seed}/{unit}").sample(range(3, 1000), 3) if seed else (0, 1, 2)
+    # Where a seed has a number of its own, take seeds whose numbers we have.
+    listed = [band.seeds for band in read_bands(unit) if band.same_seed]
+    among = listed[0] if listed else range(3, 1000)
+    numbers = random.Random(f"runs/{seed}/{unit}").sample(among, 3) if seed else (0, 1, 2)
     seeds = ", ".join(f"`--seed {number}`" for number in numbers)
     return (
         f"# Unit {unit}: your answer\n\n## The written question ({question['points']} points)\n\n"

@@ -5,6 +5,7 @@
 An edit is made inside the hole only: `old` stands once in its source, `new` takes its place.
 """
 
+import sys
 from typing import NamedTuple
 
 from .holes import CourseError, Task, find, first_line
@@ -967,3 +968,14 @@ MUTANTS = [
         '"visual", "logit_scale"',
     ),
 ]
+
+# macOS sets no limit of memory, so nothing finds this one there.
+if sys.platform == "linux":
+    MUTANTS.append(
+        Mutant(
+            "6.2",
+            "the whole matrix at once",
+            "    image_to_text = []\n",
+            "    image_to_text = []\n    chunk = max(len(image_features), len(text_features))\n",
+        )
+    )

@@ -232,11 +232,15 @@ return torch.tensor(ranks)
 N, T = len(image_features), len(text_features)
 if caption_ids is None:
     caption_ids = torch.arange(T)
-scores = image_features.float() @ text_features.float().T
+z, t = image_features.float(), text_features.float()
 given = torch.zeros(N, int(caption_ids.max()) + 1, dtype=torch.bool)
 given[image_of_caption, caption_ids] = True
-right = given[:, caption_ids]
-return rank_of_best(scores, right), rank_of_best(scores.T, right.T)
+i2t, t2i = torch.empty(N, dtype=torch.int64), torch.empty(T, dtype=torch.int64)
+for part in torch.arange(N).split(chunk):
+    i2t[part] = rank_of_best(z[part] @ t.T, given[part][:, caption_ids])
+for part in torch.arange(T).split(chunk):
+    t2i[part] = rank_of_best(t[part] @ z.T, given[:, caption_ids[part]].T)
+return i2t, t2i
 """,
     "6.3": """
 gap = torch.einsum("md,md->m", image_features, true_features - false_features)

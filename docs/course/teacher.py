@@ -88,7 +88,8 @@ def bands(units: list[int]) -> str:
     lines = ["# Bands of the experiments", ""]
     lines += [
         "A band is the mean of our seeds and three standard deviations to each side, but at least two points where a score",
-        "is in %. With three seeds the deviation is not known well itself.",
+        "is in %. With three seeds the deviation is not known well itself. Where *same seed* is named, a run with one of our",
+        "seeds is compared with our number of that seed.",
         "",
     ]
     for unit in units:
@@ -104,6 +105,8 @@ def bands(units: list[int]) -> str:
                     f"Seeds {seeds}: {values}; mean {band.mean:.4g}, spread {round(band.spread, 3):g}; band "
                     f"{band.low:g} to {band.high:g} ({band.log})."
                 )
+                if band.same_seed:
+                    lines.append(f"Same seed: to within {band.same_seed:g}, on a CPU.")
                 if band.wrong:
                     lines.append(f"A wrong solution: {band.wrong}.")
             else:
