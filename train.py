@@ -45,6 +45,7 @@ from data.common import (
     run,
     select,
     stop_signals,
+    trains_in_bf16,
 )
 from data.files.runs import SEEN, read_run, run_file, save_tensors
 from data.files.tensors import mismatch
@@ -226,7 +227,7 @@ class Config:
     )
     epochs: int = flag(
         None,
-        "passes over the images; each pass shows one caption per image (default: 4, but as many as "
+        "passes over the images; each pass shows one caption per image (default: 5, but as many as "
         f"{MIN_STEPS} steps need)",
         low=1,
     )
@@ -236,7 +237,7 @@ class Config:
     accum_freq: int = flag(
         1, "compute each step in so many pieces: less memory, the same gradient, more time", low=1
     )
-    lr: float = flag(2e-3, "peak learning rate", low=0, high=1)
+    lr: float = flag(1.4e-3, "peak learning rate", low=0, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
     beta2: float = flag(0.98, "AdamW's beta2", low=0, high=0.9999)
     eps: float = flag(1e-6, "AdamW's epsilon", low=0, high=1)
@@ -246,7 +247,9 @@ class Config:
     )
     grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)", low=0)
     precision: str = flag(
-        "auto", "auto: bf16 autocast on CUDA, else fp32", choices=["auto", "amp_bf16", "fp32"]
+        "auto",
+        "auto: bf16 autocast on a GPU that has it, else fp32",
+        choices=["auto", "amp_bf16", "fp32"],
     )
 
     device: str = flag("auto", DEVICES, section="run")
@@ -733,7 +736,7 @@ def sized(cfg: Config, n_images: int, n_curve: int) -> Config:
     if epochs is None and cfg.steps:
         epochs = math.ceil(cfg.steps / steps_per_epoch)
     elif epochs is None:
-        epochs = max(4, math.ceil(MIN_STEPS / steps_per_epoch))
+        epochs = max(5, math.ceil(MIN_STEPS / steps_per_epoch))
 
     crop_scale = cfg.crop_scale
     if crop_scale is None:
@@ -994,7 +997,8 @@ def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
         lr=cfg.lr,
         betas=(cfg.beta1, cfg.beta2),
         eps=cfg.eps,
-        fused=model.logit_scale.is_cuda,
+        # One pass over the memory in place of a dozen. torch has it for these two.
+        fused=model.logit_scale.device.type in ("cuda", "cpu"),
     )
 
 
@@ -1030,7 +1034,7 @@ def train(cfg: Config) -> dict:
     method = lift.METHODS[cfg.method]
     out = Path(cfg.out)
     on_cuda = device.type == "cuda"
-    bf16 = cfg.precision == "amp_bf16" or (cfg.precision == "auto" and on_cuda)
+    bf16 = trains_in_bf16(cfg.precision, device)
     compiles = on_cuda if cfg.torchcompile is None else cfg.torchcompile
     check_files(cfg)
     check_machine(device, compiles)

@@ -17,6 +17,7 @@ Letters of shapes: N images, T captions, M false captions, C classes, n classifi
 examples of Winoground, D the length of a feature.
 """
 
+import functools
 import json
 import random
 import sys
@@ -271,6 +272,7 @@ def ask_of_world(task: Task, config: dict, split: str) -> None:
             task.further[name] = new_colours(other, config["image_size"], split)
 
 
+@functools.cache  # several runs are asked the same
 def new_colours(world: str, image_size: int, split: str) -> Task:
     """Images of things in colours whose names training did not have.
 
@@ -307,6 +309,7 @@ def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Nega
 IMAGES_PER_CLASS = 11
 
 
+@functools.cache
 def single_things(world: str, image_size: int, split: str) -> Task:
     """Images of one thing each, to be classified by its colour and shape: as many of each class.
 

@@ -203,6 +203,17 @@ def pick_dtype(name: str, device: torch.device) -> str:
     return "bfloat16" if is_native else "float32"
 
 
+def trains_in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether a training step runs under bfloat16 autocast; precision is the flag's value.
+
+    "auto" takes it on a GPU that has bfloat16. On a CPU it is faster with large towers only, and
+    slower with the demo's (docs/results/pieces.md).
+    """
+    if precision != "auto":
+        return precision == "amp_bf16"
+    return device.type == "cuda" and pick_dtype("auto", device) == "bfloat16"
+
+
 def progress(
     iterable: Iterable | None = None,
     *,

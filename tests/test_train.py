@@ -959,7 +959,7 @@ def test_defaults_follow_the_size_of_the_data():
         return cfg.epochs, cfg.crop_scale, cfg.val_frequency
 
     # 1,024 images are scored in the time of 256 trained ones: 2 % are 50 times as many.
-    assert decided(20_000) == (4, 1.0, 67)
+    assert decided(20_000) == (5, 1.0, 67)
     # 560 images are four steps of 128: 75 epochs make 300 steps.
     assert decided(560, 60, data="a.csv") == (75, 0.6, 16)
     assert decided(4_999, data="a.csv")[:2] == (8, 0.6)

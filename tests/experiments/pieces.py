@@ -2,6 +2,7 @@
 
     python -m tests.experiments.pieces            # about 15 minutes on 2 cores
     python -m tests.experiments.pieces --rounds 1
+    python -m tests.experiments.pieces --precision-only --rounds 5    # prints the last table alone
 
 Each row is some runs of train.py, in processes of their own: `--accum-freq K`, or torchrun. Rows
 that are compared take turns. A number is the median of the rounds, and of each round it is the
@@ -27,7 +28,6 @@ from data.common import BadInput, parse_flags, run
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results/pieces.md"
-STEPS = 4
 
 
 class Row(NamedTuple):
@@ -39,6 +39,8 @@ class Row(NamedTuple):
     processes: int = 1
     threads: int = 1  # of each process
     precision: str = "fp32"
+    model: str = "Ti/16"
+    steps: int = 4
 
 
 class Measured(NamedTuple):
@@ -54,28 +56,23 @@ PROCESSES = [
     for method in ("clip", "lift")
     for processes, threads in ((1, 1), (1, 2), (2, 1))
 ]
+# The tower and the batch of the demo, then wider towers. Two threads, as train.py takes them itself.
 PRECISION = [
-    Row(method, 256, 1, 1, 1, precision)
+    Row(method, batch, 1, 1, 2, precision, model, steps)
+    for model, batch, steps in (("nano/16", 128, 24), ("micro/16", 128, 12), ("Ti/16", 256, 4))
     for method in ("clip", "lift")
     for precision in ("fp32", "amp_bf16")
 ]
 
 
-def measure(row: Row, model: str = "Ti/16", image_size: int = 64) -> Measured:
+def measure(row: Row) -> Measured:
     """Run train.py once."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
         command = ["train.py", "--method", row.method, "--batch-size", str(row.batch)]
-        command += ["--accum-freq", str(row.pieces), "--steps", str(STEPS), "--out", str(out)]
-        command += ["--model", model, "--image-size", str(image_size), "--val-frequency", "0"]
-        command += [
-            "--precision",
-            row.precision,
-            "--train-num-samples",
-            "2048",
-            "--log-every-n-steps",
-            "1",
-        ]
+        command += ["--accum-freq", str(row.pieces), "--steps", str(row.steps), "--out", str(out)]
+        command += ["--model", row.model, "--precision", row.precision, "--val-frequency", "0"]
+        command += ["--train-num-samples", "2048", "--log-every-n-steps", "1"]
         if row.processes > 1:
             start = ["-m", "torch.distributed.run", "--standalone"]
             command = [*start, "--nproc-per-node", str(row.processes), *command]
@@ -132,11 +129,6 @@ def report(found: dict[Row, Measured]) -> str:
         speed = found[row].images_per_second
         cells = [row.method, str(row.processes), str(row.threads), f"{speed:.0f}"]
         processes.append([*cells, f"{speed / one:.2f}"])
-    precision = []
-    for row in PRECISION:
-        full = found[row._replace(precision="fp32")].images_per_second
-        speed = found[row].images_per_second
-        precision.append([row.method, row.precision, f"{speed:.0f}", f"{speed / full:.2f}"])
     return "\n\n".join(
         (
             memory,
@@ -145,17 +137,28 @@ def report(found: dict[Row, Measured]) -> str:
                 ["method", "processes", "threads of each", "images per second", "speed, first = 1"],
                 processes,
             ),
-            table(["method", "precision", "images per second", "speed, fp32 = 1"], precision),
+            precision_table(found),
         )
     )
 
 
+def precision_table(found: dict[Row, Measured]) -> str:
+    rows = []
+    for row in PRECISION:
+        full = found[row._replace(precision="fp32")].images_per_second
+        speed = found[row].images_per_second
+        cells = [row.model, row.method, row.precision, f"{speed:.0f}"]
+        rows.append([*cells, f"{speed / full:.2f}"])
+    return table(["model", "method", "precision", "images per second", "speed, fp32 = 1"], rows)
+
+
 HEAD = """# A step in pieces: memory, time, processes
 
-Written by `python -m tests.experiments.pieces`. Image tower Ti/16 at 64 pixels, `--steps {steps}`, seed 0,
+Written by `python -m tests.experiments.pieces`. Image tower Ti/16 at 64 pixels, 4 steps, seed 0,
 {rounds} rounds, torch {torch}, {cores} cores of {machine}. The first table says how much memory a step takes:
 pieces of 256 images, then one batch in more pieces. The second says what the second pass costs, with
-a batch of 256. The third shares such a batch among processes. The last trains in bfloat16 on this CPU.
+a batch of 256. The third shares such a batch among processes. The last trains in bfloat16 on this CPU,
+with two threads: `nano/16` and its batch of 128 are those of the demo.
 
 """
 
@@ -163,14 +166,17 @@ a batch of 256. The third shares such a batch among processes. The last trains i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="how often each row is measured")
+    parser.add_argument("--precision-only", action="store_true", help="print the last table alone")
     args = parse_flags(parser)
     if args.rounds < 1:
         raise BadInput(f"--rounds {args.rounds}: give 1 or more")
+    if args.precision_only:
+        print(precision_table(measure_all(PRECISION, args.rounds)))
+        return
     found = measure_all(MEMORY, 1) | measure_all(
         list(dict.fromkeys([*TIME, *PROCESSES, *PRECISION])), args.rounds
     )
     head = HEAD.format(
-        steps=STEPS,
         rounds=args.rounds,
         torch=torch.__version__,
         cores=os.cpu_count(),
