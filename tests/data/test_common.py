@@ -19,6 +19,7 @@ from data.common import (
     run,
     select,
     stop_signals,
+    trains_in_bf16,
 )
 
 
@@ -122,3 +123,19 @@ def test_auto_is_bfloat16_only_where_the_device_has_it(monkeypatch):
         assert pick_dtype("auto", cpu) == name
         assert pick_dtype("float32", cpu) == "float32"
         assert pick_dtype("bfloat16", cpu) == "bfloat16"
+
+
+def test_training_takes_bfloat16_by_itself_only_on_a_gpu_that_has_it(monkeypatch):
+    """A GPU such as the T4 computes it as well, by emulation, and slowly."""
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    for has_it in (True, False):
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation, has_it=has_it: has_it or including_emulation,
+        )
+        assert trains_in_bf16("auto", gpu) == has_it
+        assert trains_in_bf16("amp_bf16", gpu) and not trains_in_bf16("fp32", gpu)
+    assert not trains_in_bf16("auto", cpu)
+    assert trains_in_bf16("amp_bf16", cpu) and not trains_in_bf16("fp32", cpu)
