@@ -69,7 +69,7 @@ def test_bytes_of_an_image_are_those_of_its_batch():
 
 
 def test_a_rate_without_a_log_is_told():
-    assert scale.rates()["seconds for them"] == 49
+    assert scale.rates()["seconds for them"] == 40
     with pytest.raises(BadInput, match="demo.log has no line like"):
         scale.logged("demo.log", r"no such (\d+)")
 
