@@ -72,6 +72,7 @@ from vit import KINDS, SIZES, ViT
 
 # Defaults that follow the size of the data; see `sized`.
 MIN_STEPS = 300  # by default there are at least so many
+EPOCHS = 5  # and so many passes over the images
 FEW_IMAGES = 5_000  # with fewer images of your own, crops are the default
 FEW_CROP_SCALE = 0.6  # the smallest part that these crops keep
 WARN_STEPS = 50  # fewer steps get a warning
@@ -227,8 +228,8 @@ class Config:
     )
     epochs: int = flag(
         None,
-        "passes over the images; each pass shows one caption per image (default: 5, but as many as "
-        f"{MIN_STEPS} steps need)",
+        "passes over the images; each pass shows one caption per image "
+        f"(default: {EPOCHS}, but as many as {MIN_STEPS} steps need)",
         low=1,
     )
     steps: int = flag(
@@ -736,7 +737,7 @@ def sized(cfg: Config, n_images: int, n_curve: int) -> Config:
     if epochs is None and cfg.steps:
         epochs = math.ceil(cfg.steps / steps_per_epoch)
     elif epochs is None:
-        epochs = max(5, math.ceil(MIN_STEPS / steps_per_epoch))
+        epochs = max(EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
 
     crop_scale = cfg.crop_scale
     if crop_scale is None:

@@ -24,7 +24,7 @@ class Band:
     """One number of an experiment. The fields are those of bands.toml.
 
     The band is the mean over our seeds and three standard deviations to each side. Where a number
-    is the same on all CPUs, a run with one of our seeds must have ours, to within `same_seed`.
+    hardly depends on the CPU, a run with one of our seeds must have ours, to within `same_seed`.
     """
 
     unit: int
@@ -85,8 +85,8 @@ class Band:
             pairs = zip(self.seeds, self.values, strict=True)
             each = ", ".join(f"{value:g} ({seed})" for seed, value in pairs)
             return (
-                f"{self.what}, on a CPU, to within {self.same_seed:g}, with the seed in brackets: {each}. "
-                f"With other seeds {band}, where a wrong solution may lie, too."
+                f"{self.what}, on a CPU, to within {self.same_seed:g}; the seed is in brackets: {each}. "
+                f"With other seeds {band}, but a wrong solution may lie there, too."
             )
         return (
             f"{self.what}: {band}. Our seeds {', '.join(map(str, self.seeds))} "

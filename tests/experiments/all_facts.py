@@ -1,6 +1,7 @@
 """What would LIFT score if its image side had every fact of a scene, and only had to combine them?
 
     python -m tests.experiments.all_facts                # docs/results/all_facts.md
+    python -m tests.experiments.all_facts --layer 7      # with another block's vectors
 
 In place of the image tower stands a description of the scene in numbers: for each thing its colour
 in L*a*b* (a space in which distances are about as the eye sees them), shape, size and texture, then
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.benchmarks import false_captions, new_colours
-from data.common import run
+from data.common import parse_flags, run
 from data.world.colours import BASIC, NAMED, RGB_OF
 from data.world.shapes import (
     BACKGROUNDS,
@@ -75,12 +76,14 @@ def scenes_of_two(split: str, count: int) -> list[Scene]:
     return [scene for scene in make_scenes(split, count) if len(scene.things) == 2]
 
 
-def scores(reach: float, power: float, with_matrix: bool, split: str) -> dict[str, float]:
+def scores(
+    reach: float, power: float, with_matrix: bool, source: TextSource, split: str
+) -> dict[str, float]:
     """{score: %} of one text side: whitening to `power`, with or without the matrix."""
     train = scenes_of_two("train", 10_000)
     test = scenes_of_two(split, 800)
     unseen = new_colours("shapes-unseen", 16, split)  # its images are not looked at
-    read = text_inputs("vectors", TextSource(), "cpu")
+    read = text_inputs("vectors", source, "cpu")
     vectors = read([caption(scene) for scene in train])
     tower = LLMVectors(None, *LLMVectors.fit(vectors, 256, power))
     matrix = torch.nn.Identity()
@@ -129,16 +132,20 @@ def scores(reach: float, power: float, with_matrix: bool, split: str) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--split", choices=["val", "test"], default="val", help="which scenes")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--layer", type=int, default=0, help="block of the language model (0: its own)"
+    )
+    args = parse_flags(parser)
+    source = TextSource(layer=args.layer)
     columns = {}
     for power in (0.5, 0.0, 1.0):
         for with_matrix in (False, True):
             name = f"power {power:g}{', matrix' if with_matrix else ''}"
-            columns[name] = scores(25.0, power, with_matrix, args.split)
+            columns[name] = scores(25.0, power, with_matrix, source, args.split)
     print("Known colours count as alike up to 25:\n")
     print_table(columns)
     print("\nThe power 0.5 with the matrix, and other reaches:\n")
-    print_table({f"{reach:g}": scores(reach, 0.5, True, args.split) for reach in REACHES})
+    print_table({f"{r:g}": scores(r, 0.5, True, source, args.split) for r in REACHES})
 
 
 def print_table(columns: dict[str, dict[str, float]]) -> None:

@@ -361,9 +361,7 @@ def our_step(method: str, tower: Tower, device: str = "cpu", clips: bool = True)
     if on_gpu:
         torch.set_float32_matmul_precision("high")
     model = our_model(method, tower).to(device)
-    optimizer = torch.optim.AdamW(
-        train.parameter_groups(model, 0.2), lr=1e-4, betas=(0.9, 0.98), eps=1e-6, fused=on_gpu
-    )
+    optimizer = train.make_optimizer(train.Config(method=method, lr=1e-4), model)
     if on_gpu:
         model.compile()
     images, texts = (x.to(device) for x in inputs_for(method, tower))

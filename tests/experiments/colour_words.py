@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.common import run
+from data.common import parse_flags, run
 from data.world.colours import BASIC, NAMED, RGB_OF, UNSEEN
 from llm_text import TextSource, text_inputs
 
@@ -84,7 +84,7 @@ def scores(source: TextSource) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+    parse_flags(argparse.ArgumentParser(description=__doc__.split("\n")[0]))
     print("| pooling, block | known colours, each left out | new colours | penalty |")
     print("|---|---|---|---|")
     for source in SOURCES:
