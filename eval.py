@@ -233,8 +233,8 @@ def interval(
 
 
 # --------------------------------------------------------------------------------------------------
-# Scores. Each function returns {name: Score}; the words of a name are the keys on the way to the
-# score in eval.json, as in "retrieval i2t R@1".
+# Scores. The functions whose names end in _scores return {name: Score}. The words of a name are the
+# keys on the way to the score in eval.json, as in "retrieval i2t R@1".
 
 
 class Score(NamedTuple):
@@ -437,7 +437,7 @@ class Run:
     def class_features(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """C class names -> features (C, D), by prompts such as "a photo of a {}".
 
-        Each class's prompts are embedded, their features averaged, and the mean is brought back to
+        Each class's prompts are read, their features are averaged, and the mean is brought back to
         unit length. (Radford et al. 2021, section 3.1.4)
         """
         prompts = [template.replace("{}", name) for name in names for template in templates]

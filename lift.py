@@ -1,8 +1,8 @@
 """What differs between the papers: losses, heads, text towers, and a table of methods.
 
 Read vit.py and the first half of llm_text.py before this file. On a first reading, skip
-`sigmoid_loss`, `LiveLLM`, `WordLabels` with the two losses of labels, `Ridge`, the two controls of
-APE, and `load` at the end.
+`sigmoid_loss`, `LiveLLM`, `WordLabels` with the two losses of labels, `Ridge`, `text_ridge`, the
+two controls of APE, `UNLOCK`, `backward_in_pieces`, and `load` at the end.
 
 The papers ask one question: how much of a CLIP can be left untrained?
 
@@ -63,8 +63,8 @@ from vit import Block, ViT, init_linears
 
 # --------------------------------------------------------------------------------------------------
 # Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
-# and give a scalar. The features have unit length. sigmoid_loss takes a bias, too, and
-# info_nce_and_labels what it needs for the labels. The last function, limit_scale, is no loss.
+# and give a scalar. The features have unit length. sigmoid_loss takes a bias, too. The losses of
+# labels take raw scores of words. The last function, limit_scale, is no loss.
 
 
 def info_nce(
@@ -233,8 +233,8 @@ class Ridge(nn.Linear):
         lambda = share trace(X^T X) / d_in        Y: features of the other side (n, d_out)
 
     W makes |X W - Y|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of
-    X^T X, and share says how large lambda is beside it. Without lambda, directions in which X hardly varies would get huge weights. A tower that
-    ends with a norm has such directions.
+    X^T X. share says how large lambda is, compared with this mean. Without lambda, directions in
+    which X hardly varies would get huge weights. A tower that ends with a norm has such directions.
     """
 
     def __init__(self, d_in: int, d_out: int, share: float = 0.001):
@@ -918,8 +918,8 @@ METHODS = {
         loss=info_nce,
     ),
 }
-# Optimizer, schedule, crops and the limits of the scale are the command line's, and the same for
-# all methods. Each paper has its own; docs/methods.md lists the differences.
+# Optimizer, schedule, batch size and crops come from the command line. The limits of the scale stand
+# in limit_scale. All these are the same for all methods; docs/methods.md has those of the papers.
 
 # What --unlock trains in both towers, in place of the method's own parts. The names are LilT's.
 UNLOCK = {
@@ -1173,7 +1173,7 @@ def backward_in_pieces(
 
 
 # --------------------------------------------------------------------------------------------------
-# A trained run, brought back from its files. Only the two functions below read files.
+# A trained run, brought back from its files. Only `live_llama` and `load` read files.
 
 
 def live_llama(source: TextSource) -> Llama:
@@ -1197,7 +1197,9 @@ def fitted_of(method: Method, state: dict[str, Tensor]) -> tuple[list[Tensor], l
 
 
 def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
-    """Load a trained run -> (model, transform, tokenize). The three names are open_clip's.
+    """Load a trained run -> (model, transform, tokenize).
+
+    The names encode_image, encode_text and normalize are open_clip's.
 
         model, transform, tokenize = lift.load("runs/lift")
         image = model.encode_image(transform(Image.open("dog.jpg"))[None], normalize=True)

@@ -201,9 +201,8 @@ class Llama(nn.Module):
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.config = config
-        self.bidirectional = (
-            False  # True: each token sees the whole caption; an adapter may ask for this
-        )
+        # True: each token sees the whole caption. An adapter may ask for this.
+        self.bidirectional = False
         self.embed_tokens = nn.Embedding(config.vocab, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.eps)
@@ -272,7 +271,7 @@ def start_of(tokenizer: Tokenizer) -> str:
 
 
 def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
-    """Every token's state but the first one's, (B, L, D), with zeros at the other places.
+    """The state of every token except the first, (B, L, D), with zeros at the other places.
 
     The first token is the one that start_of describes. It is no part of the caption.
     """
@@ -518,7 +517,7 @@ class FrozenLLM(nn.Module):
         if pool not in POOLS:
             raise BadInput(f"pooling {pool!r} is unknown; choose one of {', '.join(POOLS)}")
         if layer is not None and not 1 <= layer <= self.depth:
-            raise BadInput(f"layer {layer} does not exist: this model has layers 1 to {self.depth}")
+            raise BadInput(f"block {layer} does not exist: this model has blocks 1 to {self.depth}")
         if layer and self.tuned_layer and layer != self.tuned_layer:
             raise BadInput(
                 f"the adapter was tuned to be read after block {self.tuned_layer}, not {layer}; "
@@ -956,7 +955,7 @@ def compare(llm: FrozenLLM, texts: list[str], pools: list[str], layer: int | Non
         milliseconds = 1000 * (time.time() - begun) / len(texts)
         is_default = pool == "mean" and layer is None
         print(
-            f"\ncosines, pooling {pool} after layer {llm.pool_layer(pool, layer)}"
+            f"\ncosines, pooling {pool} after block {llm.pool_layer(pool, layer)}"
             f"{', the default of train.py' if is_default else ''} ({milliseconds:.0f} ms per text)"
         )
         for i, row in enumerate(vectors @ vectors.T):
@@ -1031,7 +1030,7 @@ def main() -> None:
     device = pick_device(args.device)
     llm = load_llm(args.llm, device, adapter=args.llm_adapter)
     print(
-        f"loaded in {time.time() - begun:.1f} s: {llm.depth} layers of width {llm.width}, "
+        f"loaded in {time.time() - begun:.1f} s: {llm.depth} blocks of width {llm.width}, "
         f"{llm.dtype}, {llm.device}\n"
     )
     if args.texts:

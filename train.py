@@ -11,8 +11,8 @@ Read vit.py, llm_text.py and lift.py before this file. `train` at the end is the
 up, loop, save. On a first reading, start there and skip the flags.
 
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
-object per line), with --save-best also best.pt. Everything random is a pure function of (seed,
-epoch) or (seed, step). So a run that was stopped and resumed equals one that was not, bit for bit
+object per line), with --save-best also best.pt. Everything random in a batch is a pure function of
+(seed, epoch) or (seed, step). So a run that was stopped and resumed equals one that was not, bit for bit
 on a CPU.
 """
 
@@ -71,8 +71,8 @@ from vit import KINDS, SIZES, ViT
 # The flags. Names are open_clip's where it has them.
 
 # Defaults that follow the size of the data; see `sized`.
-MIN_STEPS = 300  # by default there are at least so many
-EPOCHS = 5  # and so many passes over the images
+MIN_STEPS = 300  # at least this many steps
+EPOCHS = 5  # and this many passes over the images
 FEW_IMAGES = 5_000  # with fewer images of your own, crops are the default
 FEW_CROP_SCALE = 0.6  # the smallest part that these crops keep
 WARN_STEPS = 50  # fewer steps get a warning
@@ -193,7 +193,7 @@ class Config:
     )
     layer: int = flag(
         0,
-        "read the language model after this block (lilt: keep so many; 0: the pooling's own)",
+        "read the language model after this block (lilt: keep this many; 0: the pooling's own)",
         low=0,
     )
     whiten: int = flag(
@@ -233,10 +233,12 @@ class Config:
         low=1,
     )
     steps: int = flag(
-        0, "train this many steps at most, the last at rate 0 (0: as --epochs says)", low=0
+        0,
+        "train this many steps at most; the rate falls to 0 with them (0: as --epochs says)",
+        low=0,
     )
     accum_freq: int = flag(
-        1, "compute each step in so many pieces: less memory, the same gradient, more time", low=1
+        1, "compute each step in this many pieces: less memory, the same gradient, more time", low=1
     )
     lr: float = flag(1.4e-3, "peak learning rate", low=0, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
@@ -654,7 +656,7 @@ def read_training_images(cfg: Config) -> CaptionedImages:
     )
 
 
-# So many digests are kept of the images that a run has seen.
+# A run keeps this many digests of the images that it has seen.
 MAX_SEEN = 10_000
 
 
@@ -1083,7 +1085,7 @@ def train(cfg: Config) -> dict:
     optimizer = make_optimizer(cfg, model)
     by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
     total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
-    # A head that is solved for reads what so many steps would read. If nothing is trained beside
+    # A head that is solved for reads what training would read in this many steps. If nothing is trained beside
     # it, no step is left.
     if not checkpoint:
         for name in heads_to_solve(model):

@@ -117,9 +117,8 @@ class Result:
     folder: Path  # where its files are
     task: Task
     image: Tensor  # (N, D) features of task.images
-    text: Tensor | None = (
-        None  # (T, D) features of task.captions, or (2 E, D) of task.winoground_captions
-    )
+    # (T, D) features of task.captions, or (2 E, D) of task.winoground_captions
+    text: Tensor | None = None
     true: Tensor | None = None  # (M, D) features of the true captions of task.negatives
     false: Tensor | None = None  # (M, D) and of the false ones
     is_correct: Tensor | None = None  # (M,) bool: the true caption is nearer to the image
@@ -305,7 +304,7 @@ def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Nega
     return negatives
 
 
-# Of each class of single things, so many images: 1,056 of the 96 classes of the world "shapes".
+# Each class of single things has this many images: the world "shapes" has 1,056 of 96 classes.
 IMAGES_PER_CLASS = 11
 
 

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 train.py ...
 
-torchrun starts train.py so many times. Each process has a rank, from 0, and computes its piece of
+torchrun starts train.py that many times. Each process has a rank, from 0, and computes its piece of
 every batch: on a GPU of its own, or on its share of the CPU's cores. All of them hold the same
 model and take the same steps. Process 0 alone writes and speaks. Started by `python`, there is one
 process, of rank 0, and none of these functions does anything.

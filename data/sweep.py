@@ -108,7 +108,7 @@ class Children:
         raise BadInput(message)
 
     def run_all(self, tasks: Sequence[Callable[[], object]], jobs: int) -> None:
-        """Call functions that use `call`, so many at a time.
+        """Call functions that use `call`, `jobs` of them at a time.
 
         After the first error or a signal nothing new begins. An error is raised when what has
         begun has ended. A signal ends it: train.py saves, and SystemExit is raised.

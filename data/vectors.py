@@ -23,7 +23,7 @@ tower has another file, and an old file is never wrong.
 
 OutsideVectors is for vectors that somebody else's tower made.
 
-Needs data/common.py, and data/images for the folders that are searched. Letters of shapes: N
+On a first reading, skip the processes in `fill`, `folder_vectors` and `OutsideVectors`. Letters of shapes: N
 captions or images, B those of a batch, D length of a vector, L tokens, V views of an image, M
 records of a file.
 """
@@ -211,7 +211,7 @@ class CaptionVectors:
     context_length  tokens at most; what is longer is cut
     folder          where the file lies, in place of the cache
 
-    This is LIFT's whole text tower at training time. Vectors are kept in float16: a caption of the
+    In training these rows stand for the language model: it does not run any more. Vectors are kept in float16: a caption of the
     default model then takes 1.2 kB.
     """
 
@@ -252,7 +252,7 @@ class CaptionVectors:
                 ):
                     yield places[batch], self._to_record(vectors), was_cut
 
-        self.store.fill(keys, make, description="embedding captions", unit="caption")
+        self.store.fill(keys, make, description="reading captions", unit="caption")
         vectors, rows, was_cut = self.store.read(keys)
         cut_share = float(was_cut.mean()) if len(texts) else 0.0
         return StoredRows(vectors, torch.from_numpy(rows), self.pool == "tokens"), cut_share
@@ -271,7 +271,7 @@ class CaptionVectors:
         vectors = vectors.half().cpu()
         if not vectors.isfinite().all():
             raise BadInput(
-                f"the vectors after layer {self.layer} are not finite in float16; choose another "
+                f"the vectors after block {self.layer} are not finite in float16; choose another "
                 "--pool or --layer"
             )
         if self.pool == "tokens":
@@ -401,7 +401,7 @@ def folder_vectors(
     h = hashlib.blake2b(model_path.read_bytes(), digest_size=12)
     h.update(str(folder.resolve()).encode("utf-8", "surrogateescape"))
     store = VectorStore(cache_dir() / "search" / f"{h.hexdigest()}.records", (width,), np.float32)
-    n_new = store.fill(keys, make, description="embedding images", unit="image")
+    n_new = store.fill(keys, make, description="reading images", unit="image")
 
     vectors, rows, is_unreadable = store.read(keys)
     readable = np.flatnonzero(~is_unreadable)

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from docs.course import experiments, grade, make, others, verify, worker
+from data.common import BadInput
+from docs.course import experiments, grade, handout, make, measure, others, verify, worker
 from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
 from docs.course.mutants import MUTANTS, mutated
 from docs.course.student import Wrong, same
@@ -386,6 +387,61 @@ def test_a_band_is_the_mean_and_three_deviations():
     assert (scored.reach, scored.largest) == (2.0, 100.0)
 
 
+def test_other_bands_are_measured_by_running_the_commands(tmp_path, monkeypatch, capsys):
+    """Each command once for each seed; a measurement that was stopped goes on; a failure is said."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json, pathlib, sys\n"
+        "seed, out = int(sys.argv[1]), pathlib.Path(sys.argv[2])\n"
+        "out.mkdir()  # fails where the command is run twice\n"
+        "entry = {'step': 50, 'loss': 1 + seed / 1000}\n"
+        "(out / 'log.jsonl').write_text(json.dumps(entry))\n"
+    )
+    row = {
+        "unit": 2,
+        "what": "loss at step 50",
+        "commands": [f"python {script} SEED runs/x-SEED"],
+        "run": "runs/x-SEED",
+        "score": "log: loss at 50",
+        "seeds": [0, 1, 2],
+        "values": [9, 9, 9],
+        "same_seed": 0.005,
+        "wrong": "of our seeds",
+    }
+    bands = [experiments.band_of(row | {"what": what}) for what in ("one", "two")]
+    monkeypatch.setattr(measure, "read_bands", lambda: bands)
+    out = tmp_path / "bands.toml"
+    command = ["measure", "--units", "2", "--seed", "2027", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    for _ in range(2):
+        measure.main()
+        assert f"--seed 2027 --units 2 --bands {out}" in capsys.readouterr().out
+    edition = experiments.Edition(2027, out)
+    seeds = edition.run_seeds(2)
+    assert seeds == measure.drawn_seeds(2027) and len(set(seeds)) == 3 and min(seeds) > 2
+    found = experiments.read_bands(2, out)
+    assert [band.what for band in found] == ["one", "two"]
+    for band in found:
+        assert band.values == tuple(round(1 + seed / 1000, 3) for seed in seeds)
+        assert not band.wrong and band.same_seed == 0.005
+    # A unit that was not measured has no band here, and the seeds of before.
+    assert experiments.read_bands(4, out) == [] and edition.run_seeds(4) == (0, 1, 2)
+    script.write_text("raise SystemExit(3)")
+    monkeypatch.setattr(sys, "argv", [*command[:3], "--seed", "1", "--out", str(out)])
+    with pytest.raises(
+        BadInput, match="this command failed; its last lines stand in .*commands.log"
+    ):
+        measure.main()
+
+
+def test_a_text_has_the_seeds_of_its_edition():
+    text = "--lr 2e-3 --seed 0 --out runs/rate-2e-3-0 and `--seed\n1`, `five-1`, runs/x-2/y 1.6e-2"
+    assert handout.with_seeds(text, (0, 1, 2)) == text
+    assert handout.with_seeds(text, (70, 71, 72)) == (
+        "--lr 2e-3 --seed 70 --out runs/rate-2e-3-70 and `--seed\n71`, `five-71`, runs/x-72/y 1.6e-2"
+    )
+
+
 def test_a_grader_that_has_to_run_code_as_root_says_so(monkeypatch, capsys):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for folder, says in ((Path("/closed"), "cannot enter /closed, where Python is"), (None, "")):
@@ -435,7 +491,7 @@ def test_a_sample_of_wrong_answers_is_caught(submissions, tmp_path):
 def built(tmp_path_factory):
     """The course with units 1, 4 and 9, written once."""
     out = tmp_path_factory.mktemp("course") / "course"
-    make.make(out, [1, 4, 9], seed=5)
+    make.make(out, [1, 4, 9], experiments.Edition(5))
     return out
 
 
@@ -571,18 +627,23 @@ def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys)
     done = run_in(built / "student", "make", "check", "UNIT=1", "VENV=nowhere")
     assert done.returncode == 2 and "run 'make setup' first" in done.stdout, done.stdout
     other = tmp_path / "other"
-    make.make(other, [1], seed=6)
+    make.make(other, [1], experiments.Edition(6))
     sheets = [(folder / "student/unit1/answers.md").read_text() for folder in (built, other)]
     assert sheets[0] != sheets[1]
     again = tmp_path / "again"
-    make.make(again, [1], seed=6)
+    make.make(again, [1], experiments.Edition(6))
     for path in other.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (again / path.relative_to(other)).read_bytes(), path
+    # A file that has no bands, or is not there, removes nothing.
+    for name, says in (("made_by.txt", "is no file of bands"), ("nothing", "there is no file")):
+        with pytest.raises(CourseError, match=says):
+            make.make(other, [1], experiments.Edition(6, other / name))
+    assert (other / "made_by.txt").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     with pytest.raises(CourseError, match="is not empty and no course"):
-        make.make(tmp_path / "mine", [1], seed=0)
+        make.make(tmp_path / "mine", [1], experiments.Edition(0))
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
 
 

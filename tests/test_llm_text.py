@@ -591,7 +591,7 @@ def command(tiny_folder, monkeypatch, capsys):
 def test_captions_are_compared_with_every_pooling(command):
     status, out, err = command("a dog", "a cat")
     wanted = (
-        r".*3 layers of width 32.*last after layer 3.*mean after layer 1.*prompt after layer 3"
+        r".*3 blocks of width 32.*last after block 3.*mean after block 1.*prompt after block 3"
         r".*\[2\] +0\.\d+ +1\.000.*"
     )
     assert status == 0 and re.fullmatch(wanted, out, re.DOTALL) and err == ""
@@ -599,7 +599,7 @@ def test_captions_are_compared_with_every_pooling(command):
 
 def test_captions_are_compared_with_one_pooling(command):
     status, out, err = command("a", "--pool", "mean", "--layer", "2")
-    assert status == 0 and "mean after layer 2" in out and "prompt" not in out and err == ""
+    assert status == 0 and "mean after block 2" in out and "prompt" not in out and err == ""
 
 
 def test_what_cannot_be_used_is_told_in_one_line(command, tmp_path):

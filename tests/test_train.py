@@ -317,7 +317,7 @@ def test_the_program_ends_with_status_2():
         (["--method", "clipp"], "invalid choice"),
         (["--whiten", "500"], "--whiten"),
         (["--text-map", "lda"], "in shapes no image has two"),
-        (["--layer", "9"], "layer 9 does not exist"),
+        (["--layer", "9"], "block 9 does not exist"),
         (["--device", "cuda:9"], "try --device cpu"),
         (["--val-data", "nowhere.csv"], "nowhere.csv: no such file"),
         (["--text-width", "33", "--method", "clip"], "cannot be shared"),

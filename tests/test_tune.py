@@ -176,7 +176,7 @@ def test_bad_adapters_are_one_line(tiny_llm_folder, adapter, tmp_path):
         ({some + "A.weight": torch.full((3, 32), math.nan)}, {}, "not finite"),
         ({some + "B.weight": torch.ones(3, 3)}, {}, ""),
         ({}, {"bidirectional": "maybe"}, ""),
-        ({}, {"layer": "3"}, "layer 3 does not exist"),
+        ({}, {"layer": "3"}, "block 3 does not exist"),
         ({some.replace("up", "upp") + "A.weight": torch.ones(3, 32)}, {}, ""),
     ]
     for change, more, says in wrong:
@@ -436,7 +436,7 @@ def test_tuning_is_a_function_of_its_seed(tiny_llm_folder, tmp_path):
         ({"lr": math.nan}, "--lr nan"),
         ({"lr": -1}, "--lr -1"),
         ({"seed": -1}, "--seed -1"),
-        ({"layer": 9}, "layer 9 does not exist"),
+        ({"layer": 9}, "block 9 does not exist"),
     ],
 )
 def test_tuning_refuses_what_makes_no_sense(llm, tmp_path, flags, says):

@@ -6,13 +6,15 @@ are shown, with the band, and the points are given by a person.
 
 import json
 import math
+import random
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .holes import HERE
+from .holes import HERE, CourseError
 
+BANDS = HERE / "bands.toml"
 LARGEST = 5_000_000  # bytes of a log that is read
 BUDGET_SECONDS = 600  # of training a run of unit 9; unit9.md says so
 # What a file that is no log, or half of one, may raise.
@@ -94,15 +96,41 @@ class Band:
         )
 
 
-def read_bands(unit: int | None = None, folder: Path = HERE) -> list[Band]:
-    rows = tomllib.loads((folder / "bands.toml").read_text())["band"]
-    bands = []
-    for row in rows:
-        lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
-        # Where the score is in %, three seeds may be equal by accident: at least two points.
-        least = {} if row["score"].startswith("log: ") else {"reach": 2.0, "largest": 100.0}
-        bands.append(Band(**least | row | lists))
+@dataclass(frozen=True)
+class Edition:
+    """What makes one year's course another than the last: see make.py and measure.py."""
+
+    seed: int = 0  # draws the written questions and their numbers
+    bands: Path = BANDS  # where the bands stand, and so the seeds that we have run
+
+    def run_seeds(self, unit: int) -> tuple[int, ...]:
+        """The three seeds of a unit's runs: those that the bands have, or three of them."""
+        # Where a run is compared with ours of the same seed, we must have that seed.
+        listed = sorted(read_bands(unit, self.bands), key=lambda band: not band.same_seed)
+        seeds = listed[0].seeds if listed else (0, 1, 2)
+        if not self.seed or len(seeds) == 3:
+            return seeds[:3]
+        return tuple(random.Random(f"runs/{self.seed}/{unit}").sample(seeds, 3))
+
+
+def read_bands(unit: int | None = None, path: Path = BANDS) -> list[Band]:
+    """The bands of a file, or those of one unit in it. CourseError where it is no such file."""
+    try:
+        rows = tomllib.loads(path.read_text())["band"]
+        bands = [band_of(row) for row in rows]
+    except FileNotFoundError:
+        raise CourseError(f"there is no file {path}; docs.course.measure writes one") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CourseError(f"{path} is no file of bands: {error!r}") from None
     return [band for band in bands if unit in (None, band.unit)]
+
+
+def band_of(row: dict) -> Band:
+    """The band of a row of bands.toml."""
+    lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+    # Where the score is in %, three seeds may be equal by accident: at least two points.
+    least = {} if row["score"].startswith("log: ") else {"reach": 2.0, "largest": 100.0}
+    return Band(**least | row | lists)
 
 
 def found_in(folder: Path, band: Band) -> list[tuple[str, float]]:

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from . import handout, written
+from .experiments import Edition
 from .holes import HERE, CourseError, Task, find, first_line, header_end, parse, source_of
 from .notebook import name_in_notebook
 
@@ -128,14 +129,14 @@ def hidden_text(task: Task) -> str:
     return f"r'''{text}\n\nHIDDEN = {list(task.hidden)}\n'''"
 
 
-def files_beside(target: Path, unit: int, tasks: list[Task], seed: int) -> str:
+def files_beside(target: Path, unit: int, tasks: list[Task], edition: Edition) -> str:
     """Put grader, figures and experiment beside a notebook -> the unit's text, with these figures."""
     from .make import EXTRA, copy, write_grader  # make imports this module
 
-    write_grader(target / "course", tasks, hidden=False)
+    write_grader(target / "course", tasks, edition.bands, hidden=False)
     for name in EXTRA.get(unit, ()):
         copy(name, target / "course/reference")
-    text = handout.unit_text(unit, tasks, seed)
+    text = handout.unit_text(unit, tasks, edition)
     for name in handout.figures_of(text):
         (target / "figures").mkdir(exist_ok=True)
         shutil.copyfile(handout.FIGURES / name, target / "figures" / name)
@@ -157,7 +158,7 @@ def metadata(grade_id: str, points: int | None = None, **switches: bool) -> dict
     return {"nbgrader": made | ({"points": points} if points is not None else {})}
 
 
-def write_nbgrader(target: Path, tasks: list[Task], seed: int) -> None:
+def write_nbgrader(target: Path, tasks: list[Task], edition: Edition) -> None:
     """A course folder: nbgrader_config.py and source/unitN/unitN.ipynb."""
     target.mkdir(parents=True)
     (target / "nbgrader_config.py").write_text(
@@ -168,8 +169,8 @@ def write_nbgrader(target: Path, tasks: list[Task], seed: int) -> None:
         here = [task for task in tasks if task.unit == unit]
         folder = target / "source" / f"unit{unit}"
         folder.mkdir(parents=True)
-        text = files_beside(folder, unit, here, seed)
-        question = written.question_for(unit, seed)
+        text = files_beside(folder, unit, here, edition)
+        question = written.question_for(unit, edition.seed)
         locked = {"locked": True}
         cells = [
             ("markdown", text, metadata("text", **locked)),
@@ -201,15 +202,15 @@ def write_nbgrader(target: Path, tasks: list[Task], seed: int) -> None:
 # otter: raw cells mark what is what; tests raise exceptions.
 
 
-def write_otter(target: Path, tasks: list[Task], seed: int) -> None:
+def write_otter(target: Path, tasks: list[Task], edition: Edition) -> None:
     """One folder for each unit, with a master notebook for `otter assign`."""
     for unit in sorted({task.unit for task in tasks}):
         here = [task for task in tasks if task.unit == unit]
         folder = target / f"unit{unit}"
         folder.mkdir(parents=True)
-        text = files_beside(folder, unit, here, seed)
+        text = files_beside(folder, unit, here, edition)
         shutil.copyfile(ROOT / "requirements.txt", folder / "requirements.txt")
-        question = written.question_for(unit, seed)
+        question = written.question_for(unit, edition.seed)
         files = sorted(
             path.relative_to(folder).as_posix()
             for path in folder.rglob("*")

@@ -6,12 +6,11 @@ tasks.toml, {band:N}, and {question:N}.
 
 import base64
 import html as escape
-import random
 import re
 from pathlib import Path
 
 from . import written
-from .experiments import read_bands
+from .experiments import Edition, read_bands
 from .holes import HERE, CourseError, Task
 
 FIGURES = HERE.parent / "figures"
@@ -22,7 +21,7 @@ WHAT = "A course on contrastive learning with frozen encoders"
 # A unit's text.
 
 
-def unit_text(unit: int, tasks: list[Task], seed: int) -> str:
+def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:
     """A unit's text with its tasks, bands and question. CourseError where something is missing."""
     path = HERE / f"unit{unit}.md"
     if not path.is_file():
@@ -46,10 +45,11 @@ def unit_text(unit: int, tasks: list[Task], seed: int) -> str:
         raise CourseError(f"docs/course/unit{unit}.md has no table below '## The tasks'")
     text = "\n".join(lines) + "\n"
     bands = (
-        "\n".join(f"- {band.in_words()}" for band in read_bands(unit))
+        "\n".join(f"- {band.in_words()}" for band in read_bands(unit, edition.bands))
         or "This experiment has no band."
     )
-    question = written.question_for(unit, seed)["question"]
+    question = written.question_for(unit, edition.seed)["question"]
+    text = with_seeds(text, edition.run_seeds(unit))
     text = text.replace(f"{{band:{unit}}}", bands).replace(f"{{question:{unit}}}", question)
     left = re.search(r"\{(band|question):[^}]*\}", text)
     if left:
@@ -57,19 +57,26 @@ def unit_text(unit: int, tasks: list[Task], seed: int) -> str:
     return text
 
 
+def with_seeds(text: str, seeds: tuple[int, ...]) -> str:
+    """A text whose commands have the seeds 0, 1 and 2, with other ones in their place."""
+
+    def other(found: re.Match) -> str:
+        return found[1] + str(seeds[int(found[2])])
+
+    text = re.sub(r"(--seed\s+)([012])\b", other, text)
+    text = re.sub(r"(runs/[\w.-]+-|`five-)([012])\b", other, text)
+    return text.replace("0, 1, 2", ", ".join(map(str, seeds)))
+
+
 def figures_of(text: str) -> list[str]:
     """The names of the figures that a text shows."""
     return re.findall(r"\]\(\.\./figures/([\w.-]+)\)", text)
 
 
-def sheet(unit: int, seed: int) -> str:
-    """Where a student writes the answer. With another seed the runs have other seeds, too."""
-    question = written.question_for(unit, seed)
-    # Where a seed has a number of its own, take seeds whose numbers we have.
-    listed = [band.seeds for band in read_bands(unit) if band.same_seed]
-    among = listed[0] if listed else range(3, 1000)
-    numbers = random.Random(f"runs/{seed}/{unit}").sample(among, 3) if seed else (0, 1, 2)
-    seeds = ", ".join(f"`--seed {number}`" for number in numbers)
+def sheet(unit: int, edition: Edition) -> str:
+    """Where a student writes the answer."""
+    question = written.question_for(unit, edition.seed)
+    seeds = ", ".join(f"`--seed {number}`" for number in edition.run_seeds(unit))
     return (
         f"# Unit {unit}: your answer\n\n## The written question ({question['points']} points)\n\n"
         f"{question['question']}\n\n## Your answer\n\n(write here)\n\n"
@@ -249,9 +256,9 @@ def blocks(text: str) -> list[list[str]]:
     return [one for one in [*found, block] if any(line.strip() for line in one)]
 
 
-def html(units: list[int], tasks: list[Task], seed: int) -> str:
+def html(units: list[int], tasks: list[Task], edition: Edition) -> str:
     """All units as one page, to read and to print."""
-    body = "\n".join(to_html(unit_text(unit, tasks, seed)) for unit in units)
+    body = "\n".join(to_html(unit_text(unit, tasks, edition)) for unit in units)
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{WHAT}</title>\n'
         f"<style>{STYLE}</style>\n{body}\n</html>\n"

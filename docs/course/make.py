@@ -3,6 +3,7 @@
     make course                                       # everything, into build/course
     python -m docs.course.make --units 1,2,5          # some units
     python -m docs.course.make --seed 2027            # other numbers in the written questions
+    python -m docs.course.make --bands FILE           # other seeds in the experiments: measure.py
 
     build/course/
       student/        what students get: README.md, Makefile, course/, and a folder for each unit
@@ -29,12 +30,13 @@ from pathlib import Path
 from data.common import BadInput, parse_flags, run
 
 from . import forms, handout, teacher
+from .experiments import BANDS, Edition, read_bands
 from .holes import HERE, CourseError, Task, punch, read_tasks, says_of, source_of
 
 ROOT = HERE.parent.parent
 # The grader, and what its tests need. Generator, mutants and texts stay with the teacher.
 GRADER = ("__init__.py", "holes.py", "worker.py", "student.py", "grade.py", "check.py", "own.py")
-GRADER += ("experiments.py", "notebook.py", "bands.toml")
+GRADER += ("experiments.py", "notebook.py")
 HELPERS = ("__init__.py", "numbers.py", "models.py")
 # What a unit needs beside the project's own files.
 EXTRA = {3: ("tests/__init__.py", "tests/experiments/__init__.py", "tests/experiments/pooling.py")}
@@ -74,10 +76,11 @@ def tasks_toml(tasks: list[Task], hidden: bool) -> str:
     return "\n".join(rows)
 
 
-def write_grader(target: Path, tasks: list[Task], hidden: bool) -> None:
+def write_grader(target: Path, tasks: list[Task], bands: Path, hidden: bool) -> None:
     """The package `course`: grader, tests, tasks and the reference."""
     for name in GRADER:
         write(target / name, (HERE / name).read_text())
+    write(target / "bands.toml", bands.read_text())
     units = sorted({task.unit for task in tasks})
     tests = [*HELPERS, *(f"test_unit{unit}.py" for unit in units)]
     tests += [f"hidden_unit{unit}.py" for unit in units] if hidden else []
@@ -88,9 +91,9 @@ def write_grader(target: Path, tasks: list[Task], hidden: bool) -> None:
         copy(path, target / "reference")
 
 
-def write_unit(target: Path, unit: int, tasks: list[Task], seed: int) -> None:
+def write_unit(target: Path, unit: int, tasks: list[Task], edition: Edition) -> None:
     """A unit's folder: the project with this unit's holes, the text, and the questions."""
-    text = handout.unit_text(unit, tasks, seed)
+    text = handout.unit_text(unit, tasks, edition)
     for path in project_files():
         copy(path, target)
     for name in EXTRA.get(unit, ()):
@@ -101,7 +104,7 @@ def write_unit(target: Path, unit: int, tasks: list[Task], seed: int) -> None:
     for name in handout.figures_of(text):
         copy(f"docs/figures/{name}", target)
     write(target / "README.md", text.replace("](../figures/", "](docs/figures/"))
-    write(target / "answers.md", handout.sheet(unit, seed))
+    write(target / "answers.md", handout.sheet(unit, edition))
 
 
 MAKEFILE = """\
@@ -138,12 +141,12 @@ submit:
 """
 
 
-def write_student(target: Path, tasks: list[Task], seed: int) -> None:
+def write_student(target: Path, tasks: list[Task], edition: Edition) -> None:
     units = sorted({task.unit for task in tasks})
-    write_grader(target / "course", tasks, hidden=False)
+    write_grader(target / "course", tasks, edition.bands, hidden=False)
     for unit in units:
         here = [task for task in tasks if task.unit == unit]
-        write_unit(target / f"unit{unit}", unit, here, seed)
+        write_unit(target / f"unit{unit}", unit, here, edition)
     write(target / "Makefile", MAKEFILE)
     copy("requirements.txt", target)
     copy("LICENSE", target)
@@ -191,8 +194,8 @@ export OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
 """
 
 
-def write_gradescope(target: Path, tasks: list[Task], scratch: Path) -> None:
-    write_grader(scratch / "course", tasks, hidden=True)
+def write_gradescope(target: Path, tasks: list[Task], bands: Path, scratch: Path) -> None:
+    write_grader(scratch / "course", tasks, bands, hidden=True)
     write(scratch / "setup.sh", SETUP, executable=True)
     write(scratch / "run_autograder", RUN, executable=True)
     copy("requirements.txt", scratch)
@@ -200,9 +203,10 @@ def write_gradescope(target: Path, tasks: list[Task], scratch: Path) -> None:
     shutil.rmtree(scratch)
 
 
-def make(out: Path, units: list[int] | None, seed: int) -> None:
+def make(out: Path, units: list[int] | None, edition: Edition) -> None:
     """Write the course. What stood in `out` before is removed, if it was a course."""
     tasks = read_tasks(units=units)
+    read_bands(path=edition.bands)  # a file that is none stops here, before anything is removed
     mark = out / "made_by.txt"
     if out.exists():
         if any(out.iterdir()) and not mark.is_file():
@@ -210,15 +214,15 @@ def make(out: Path, units: list[int] | None, seed: int) -> None:
         shutil.rmtree(out)
     out.mkdir(parents=True)
     chosen = sorted({task.unit for task in tasks})
-    write(mark, f"make course: units {chosen}, seed {seed}\n")
-    write_student(out / "student", tasks, seed)
-    write_gradescope(out / "gradescope.zip", tasks, out / "gradescope")
-    forms.write_nbgrader(out / "nbgrader", tasks, seed)
-    forms.write_otter(out / "otter", tasks, seed)
+    write(mark, f"make course: units {chosen}, seed {edition.seed}\n")
+    write_student(out / "student", tasks, edition)
+    write_gradescope(out / "gradescope.zip", tasks, edition.bands, out / "gradescope")
+    forms.write_nbgrader(out / "nbgrader", tasks, edition)
+    forms.write_otter(out / "otter", tasks, edition)
     forms.write_classroom(out / "classroom", out / "student", tasks)
-    write(out / "handout.html", handout.html(chosen, tasks, seed))
-    teacher.write(out / "teacher", tasks, seed)
-    print(f"wrote {out}: units {', '.join(map(str, chosen))}, seed {seed}; begin with")
+    write(out / "handout.html", handout.html(chosen, tasks, edition))
+    teacher.write(out / "teacher", tasks, edition)
+    print(f"wrote {out}: units {', '.join(map(str, chosen))}, seed {edition.seed}; begin with")
     print(f"    {out / 'teacher/README.md'}   and   {out / 'student/README.md'}")
 
 
@@ -226,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--units", default="", help="such as 1,2,5 (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the questions' numbers (0)")
+    parser.add_argument("--bands", type=Path, default=BANDS, help="bands of the experiments")
     parser.add_argument("--out", type=Path, default=ROOT / "build/course", help="folder to write")
     args = parse_flags(parser)
     try:
@@ -233,7 +238,7 @@ def main() -> None:
     except ValueError:
         raise BadInput(f"--units {args.units} is no list of numbers, such as 1,2,5") from None
     try:
-        make(args.out, units, args.seed)
+        make(args.out, units, Edition(args.seed, args.bands))
     except CourseError as error:
         raise BadInput(str(error)) from None
 

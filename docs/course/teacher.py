@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from . import written
-from .experiments import read_bands
-from .holes import HERE, Task
+from .experiments import Edition, read_bands
+from .holes import Task
 from .mutants import MUTANTS
 
 README = """# For the teacher
@@ -59,11 +59,11 @@ none, and that each wrong answer of `mutants.md` is caught.
 """
 
 
-def rubric(tasks: list[Task], seed: int) -> str:
+def rubric(tasks: list[Task], edition: Edition) -> str:
     lines = ["# Rubric", ""]
     for unit in sorted({task.unit for task in tasks}):
         here = [task for task in tasks if task.unit == unit]
-        question = written.question_for(unit, seed)
+        question = written.question_for(unit, edition.seed)
         lines += [
             f"## Unit {unit}",
             "",
@@ -84,7 +84,7 @@ def rubric(tasks: list[Task], seed: int) -> str:
     return "\n".join(lines)
 
 
-def bands(units: list[int]) -> str:
+def bands(units: list[int], edition: Edition) -> str:
     lines = ["# Bands of the experiments", ""]
     lines += [
         "A band is the mean of our seeds and three standard deviations to each side, but at least two points where a score",
@@ -94,9 +94,9 @@ def bands(units: list[int]) -> str:
     ]
     for unit in units:
         lines += [f"## Unit {unit}", ""]
-        if not read_bands(unit):
+        if not read_bands(unit, edition.bands):
             lines += ["No band: no number of this unit is that of a run with a seed.", ""]
-        for band in read_bands(unit):
+        for band in read_bands(unit, edition.bands):
             lines += [f"**{band.what}**", "", *(f"    {command}" for command in band.commands), ""]
             if band.measured:
                 values = ", ".join(f"{value:g}" for value in band.values)
@@ -149,16 +149,16 @@ def mutants(tasks: list[Task]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(target: Path, tasks: list[Task], seed: int) -> None:
+def write(target: Path, tasks: list[Task], edition: Edition) -> None:
     units = sorted({task.unit for task in tasks})
     target.mkdir(parents=True)
     pages = {
         "README.md": README,
-        "rubric.md": rubric(tasks, seed),
-        "bands.md": bands(units),
-        "answers.md": answers(units, seed),
+        "rubric.md": rubric(tasks, edition),
+        "bands.md": bands(units, edition),
+        "answers.md": answers(units, edition.seed),
         "mutants.md": mutants(tasks),
-        "bands.toml": (HERE / "bands.toml").read_text(),
+        "bands.toml": edition.bands.read_text(),
         "tasks.json": json.dumps([vars(task) for task in tasks], indent=1) + "\n",
     }
     for name, text in pages.items():

@@ -1,0 +1,104 @@
+"""Measure the bands of the experiments with seeds of your own: another year, other numbers.
+
+    python -m docs.course.measure --seed 2027 --units 1,2    # draws three seeds, runs, writes the bands
+    python -m docs.course.make --seed 2027 --units 1,2 --bands build/bands-2027.toml
+
+It runs the commands that students run, one after the other, and reads the numbers of bands.toml
+from their logs. A command that has ended is not run again, so a stopped measurement can be started
+again. All nine units take about two hours on one core.
+"""
+
+import argparse
+import json
+import random
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from data.common import BadInput, parse_flags, run
+
+from .experiments import Band, read_bands, read_score
+from .holes import HERE
+
+ROOT = HERE.parent.parent
+SAVED = ("unit", "what", "commands", "run", "score", "seeds", "values", "reach", "largest")
+SAVED += ("same_seed", "log")
+
+
+def drawn_seeds(seed: int) -> tuple[int, ...]:
+    """The three seeds of the runs: 0, 1, 2 for the seed 0, else three between 3 and 999."""
+    return tuple(random.Random(f"runs/{seed}").sample(range(3, 1000), 3)) if seed else (0, 1, 2)
+
+
+def run_commands(commands: tuple[str, ...], seed: int, runs: Path) -> None:
+    """Run those of the commands that are not done yet. BadInput if one of them fails."""
+    runs.mkdir(parents=True, exist_ok=True)
+    log, done = runs / "commands.log", runs / "done.txt"
+    for command in commands:
+        words = command.replace("SEED", str(seed)).replace("runs/", f"{runs}/")
+        if done.exists() and words in done.read_text().splitlines():
+            continue
+        begun = time.monotonic()
+        with log.open("a") as output:
+            output.write(f"$ {words}\n")
+            output.flush()
+            python = [sys.executable, *shlex.split(words)[1:]]
+            process = subprocess.run(python, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        if process.returncode:
+            raise BadInput(f"this command failed; its last lines stand in {log}: {words}")
+        with done.open("a") as output:
+            output.write(f"{words}\n")
+        print(f"{time.monotonic() - begun:5.0f} s  {words}", flush=True)
+
+
+def measured(band: Band, seeds: tuple[int, ...], runs: Path) -> Band:
+    """The band with the numbers of these seeds."""
+    digits = 4 if band.score.startswith("log: ") else 1
+    values = []
+    for seed in seeds:
+        folder = runs / band.run.removeprefix("runs/").replace("SEED", str(seed))
+        run_commands(band.commands, seed, runs)
+        values.append(round(read_score(folder, band.score), digits))
+    return replace(band, seeds=seeds, values=tuple(values), log=f"{runs}/commands.log", wrong="")
+
+
+def in_toml(band: Band) -> str:
+    """One [[band]]. Strings, numbers and lists are the same in JSON and TOML."""
+    known = {name: getattr(band, name) for name in SAVED}
+    lines = [
+        f"{name} = {json.dumps(value)}" for name, value in known.items() if value != float("inf")
+    ]
+    return "\n".join(["[[band]]", *lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--units", default="", help="such as 1,2 (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the seeds of the runs (0)")
+    parser.add_argument("--out", type=Path, help="file to write (build/bands-SEED.toml)")
+    args = parse_flags(parser)
+    out = args.out or ROOT / f"build/bands-{args.seed}.toml"
+    try:
+        units = {int(number) for number in args.units.split(",") if number}
+    except ValueError:
+        raise BadInput(f"--units {args.units} is no list of numbers, such as 1,2") from None
+    chosen = [band for band in read_bands() if not units or band.unit in units]
+    if not chosen:
+        raise BadInput(f"--units {args.units}: bands.toml has no band of these units")
+    lines = []
+    for band in chosen:
+        band = measured(band, drawn_seeds(args.seed), out.with_suffix(""))
+        print(f"unit {band.unit}: {band.in_words()}", flush=True)
+        lines.append(in_toml(band))
+        # Written after each band: a stopped measurement loses nothing.
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(lines))
+    units_flag = f" --units {args.units}" if args.units else ""
+    print(f"next: python -m docs.course.make --seed {args.seed}{units_flag} --bands {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
