@@ -7,8 +7,9 @@
     python train.py --init-from runs/lift --data captions.csv --out runs/more   # with its weights
     torchrun --nproc-per-node 2 train.py             # two processes, each with half of every batch
 
-Read vit.py, llm_text.py and lift.py before this file. `train` at the end is the whole story: set
-up, loop, save. On a first reading, start there and skip the flags.
+Read vit.py, llm_text.py and lift.py before this file. `training_step` is what all methods share.
+`train`, below it, is the whole story: set up, loop, save. On a first reading, start with these two
+and skip the flags.
 
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
 object per line), with --save-best also best.pt. Everything random in a batch is a pure function of
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 
 import lift
 from data import processes
-from data.batches import Batches, Crops
+from data.batches import Batch, Batches, Crops
 from data.captions import DistinctCaptions
 from data.common import (
     DEVICES,
@@ -172,7 +173,7 @@ class Config:
     image_views: int = flag(
         4, "with --crop-scale < 1: crops that a frozen image tower reads of each image", low=1
     )
-    embed_dim: int = flag(128, "shared dimension where both towers have a head", low=1)
+    embed_dim: int = flag(128, "shared dimension where both towers have a head", low=1, high=65_536)
 
     llm: str = flag(
         "",
@@ -221,7 +222,7 @@ class Config:
     text_width: int = flag(64, "width of a text transformer from scratch", low=1)
     text_depth: int = flag(4, "blocks of that text transformer", low=1)
     text_heads: int = flag(2, "attention heads of that text transformer", low=1)
-    context_length: int = flag(77, "tokens of a caption at most", low=2)
+    context_length: int = flag(77, "tokens of a caption at most", low=2, high=65_536)
 
     batch_size: int = flag(
         128, "images per step, of all processes together", section="optimisation", low=1
@@ -243,8 +244,8 @@ class Config:
     lr: float = flag(1.4e-3, "peak learning rate", low=0, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
     beta2: float = flag(0.98, "AdamW's beta2", low=0, high=0.9999)
-    eps: float = flag(1e-6, "AdamW's epsilon", low=0, high=1)
-    wd: float = flag(0.2, "weight decay of matrices", low=0)
+    eps: float = flag(1e-6, "AdamW's epsilon", low=1e-20, high=1)
+    wd: float = flag(0.2, "weight decay of matrices", low=0, high=100)
     warmup: int = flag(
         500, "steps of linear warm-up, but at most a tenth of all; then cosine to 0", low=0
     )
@@ -1000,7 +1001,7 @@ def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
         lr=cfg.lr,
         betas=(cfg.beta1, cfg.beta2),
         eps=cfg.eps,
-        # One pass over the memory in place of a dozen. torch has it for these two.
+        # One pass over the memory in place of a dozen. It was tried on a CPU only.
         fused=model.logit_scale.device.type in ("cuda", "cpu"),
     )
 
@@ -1024,6 +1025,69 @@ def check_machine(device: torch.device, compiles: bool) -> None:
 # The run.
 
 
+def training_step(
+    model: lift.TwoTower,
+    loss_function: Callable,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    rate: float,
+    cfg: Config,
+    bf16: bool,
+) -> tuple[dict, Tensor, Tensor]:
+    """One training step, in which `model` and `optimizer` change -> features, loss, gradient norm.
+
+    batch  image, text, duplicates and label_ids, as data.batches.Batches gives them
+    rate   the learning rate, of which each group of parameters has its share
+
+    features  what the loss gets: image and text (B, D), of unit length, the scale, and more
+    loss      scalar, with a graph that is used up
+    norm      of the gradient of all parameters together, before clipping. It may be NaN
+    """
+    image, text, duplicates, label_ids = batch
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_share"]
+    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32.
+    with torch.autocast(model.logit_scale.device.type, torch.bfloat16, enabled=bf16):
+        if cfg.accum_freq == 1 and processes.count() == 1:
+            features = model(image, text, label_ids)
+            loss = loss_function(**features, duplicates=duplicates)
+            loss.backward()
+        else:
+            # The same gradients in less memory, or by several processes.
+            features, loss = lift.backward_in_pieces(
+                model, loss_function, (image, text, label_ids), duplicates, cfg.accum_freq
+            )
+    norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    lift.limit_scale(model.logit_scale)
+    return features, loss, norm
+
+
+def say_what_begins(
+    cfg: Config, n_images: int, texts: TrainingTexts, total: int, batch_size: int, where: str
+) -> None:
+    """The first line of a run on stderr, and a warning if there are few steps.
+
+    total  steps of the whole run
+    where  the device, in words
+    """
+    crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
+    several = f" in {processes.count()} processes" if processes.count() > 1 else ""
+    print(
+        f"{cfg.method}: {n_images} training images, {len(texts.captions)} distinct captions "
+        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
+        f"{batch_size} in {cfg.epochs} epochs{crops} on {where}{several}",
+        file=sys.stderr,
+    )
+    if 0 < total < WARN_STEPS:
+        print(
+            f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "
+            "--batch-size",
+            file=sys.stderr,
+        )
+
+
 def train(cfg: Config) -> dict:
     """Train as the configuration says; returns the last entry of the log.
 
@@ -1032,12 +1096,13 @@ def train(cfg: Config) -> dict:
     # ---- Set up: what is asked for.
     device = pick_device(cfg.device)
     cfg, checkpoint = open_checkpoint(cfg)
-    # The run keeps what "auto" was, not the word.
+    bf16 = trains_in_bf16(cfg.precision, device)
+    # The run keeps what "auto" was, not the word: it may go on elsewhere.
+    cfg = replace(cfg, precision="amp_bf16" if bf16 else "fp32")
     cfg = replace(cfg, llm_dtype=pick_dtype(cfg.llm_dtype, device))
     method = lift.METHODS[cfg.method]
     out = Path(cfg.out)
     on_cuda = device.type == "cuda"
-    bf16 = trains_in_bf16(cfg.precision, device)
     compiles = on_cuda if cfg.torchcompile is None else cfg.torchcompile
     check_files(cfg)
     check_machine(device, compiles)
@@ -1056,7 +1121,6 @@ def train(cfg: Config) -> dict:
     check_images(cfg, images, val_images)
     # With several processes each has an equal part of every batch.
     part = part_of(min(cfg.batch_size, len(images)))
-    in_pieces = cfg.accum_freq > 1 or processes.count() > 1
     texts = read_texts(cfg, images, readers)
     val_texts = read_texts(cfg, val_images, readers) if val_images else None
     del readers  # and with them the frozen language model
@@ -1085,8 +1149,8 @@ def train(cfg: Config) -> dict:
     optimizer = make_optimizer(cfg, model)
     by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
     total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
-    # A head that is solved for reads what training would read in this many steps. If nothing is trained beside
-    # it, no step is left.
+    # A head that is solved for reads what training would read in this many steps. If nothing is
+    # trained beside it, no step is left.
     if not checkpoint:
         for name in heads_to_solve(model):
             getattr(model, name).fit(pairs_for(name, model, batches, total))
@@ -1100,22 +1164,9 @@ def train(cfg: Config) -> dict:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
     # ---- Set up: what the run says and keeps.
-    crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
-    several = f" in {processes.count()} processes" if processes.count() > 1 else ""
-    print(
-        f"{cfg.method}: {len(images)} training images, {len(texts.captions)} distinct captions "
-        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
-        f"{batches.size} in {cfg.epochs} epochs{crops} on {device}{' in bf16' if bf16 else ''}"
-        f"{several}\n"
-        f"trained parameters: {by_part}",
-        file=sys.stderr,
-    )
-    if 0 < total < WARN_STEPS:
-        print(
-            f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "
-            "--batch-size",
-            file=sys.stderr,
-        )
+    where = f"{device}{' in bf16' if bf16 and total else ''}"
+    say_what_begins(cfg, len(images), texts, total, batches.size, where)
+    print(f"trained parameters: {by_part}", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     first = {"config": asdict(cfg), "step": start, **machine(device)}
     first |= {"processes": processes.count(), "trained": trained, "parameters": parameters}
@@ -1133,6 +1184,12 @@ def train(cfg: Config) -> dict:
     def save(step, name="checkpoint.pt"):
         if processes.rank() > 0:
             return  # process 0 writes
+        # The loss may be finite, and the step behind it not.
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise BadInput(
+                f"the weights are not finite after step {step}; stopped. The last good checkpoint "
+                "is kept; lower --lr, or look for extreme values in the data"
+            )
         state = {
             "config": asdict(cfg),
             "step": step,
@@ -1159,28 +1216,11 @@ def train(cfg: Config) -> dict:
         progress(description="training", total=total, initial=start, unit="step") as bar,
     ):
         for step, batch, waited in batches.ahead(start, total, part):
-            image, text, duplicates, label_ids = batch
-            # ---- the training step ---------------------------------------------------------------
-            for group in optimizer.param_groups:
-                group["lr"] = lr_at(step, total, cfg) * group["lr_share"]
-            # The towers may run in bfloat16. Unit length, loss and whitening stay in float32.
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                if not in_pieces:
-                    # Image and text (B, D) of unit length, and the scale.
-                    features = model(image, text, label_ids)
-                    loss = method.loss(**features, duplicates=duplicates)
-                    loss.backward()
-                else:
-                    # The same gradients in less memory, or by several processes.
-                    features, loss = lift.backward_in_pieces(
-                        model, method.loss, (image, text, label_ids), duplicates, cfg.accum_freq
-                    )
-            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            lift.limit_scale(model.logit_scale)
-            # ---- below: diagnostics --------------------------------------------------------------
-
+            rate = lr_at(step, total, cfg)
+            features, loss, grad_norm = training_step(
+                model, method.loss, optimizer, batch, rate, cfg, bf16
+            )
+            # ---- The rest of the loop looks at what happened, and saves.
             done = step + 1
             is_last = done == total
             bar.update()
@@ -1193,17 +1233,18 @@ def train(cfg: Config) -> dict:
             scores_now = curve_batches and (is_last or done % cfg.val_frequency == 0)
             if scores_now and processes.rank() == 0:
                 scores = {
-                    name: score_batch(model, method.loss, batch, bf16)
-                    for name, batch in curve_batches.items()
+                    name: score_batch(model, method.loss, curve_batch, bf16)
+                    for name, curve_batch in curve_batches.items()
                 }
                 is_best = record.add_scores(scores, done, bar) and cfg.save_best
             if saves or is_best or done == start + 1 or done % cfg.log_every_n_steps == 0:
+                _, _, duplicates, _ = batch
                 found = features["image_features"], features["text_features"], duplicates
                 numbers = {
                     "loss": loss.item(),
                     "accuracy": batch_accuracy(*found),
                     "scale": model.logit_scale.exp().item(),
-                    "lr": lr_at(step, total, cfg),
+                    "lr": rate,
                     "grad_norm": grad_norm.item(),
                 }
                 entry = record.add_step(numbers, done, device, bar)

@@ -268,7 +268,8 @@ def ask_of_world(task: Task, config: dict, split: str) -> None:
             ("unseen_words", "shapes-unseen"),
             ("unseen_compounds", "shapes-compounds"),
         ):
-            task.further[name] = new_colours(other, config["image_size"], split)
+            if config["data"] != other:  # a run that was trained on them has seen these words
+                task.further[name] = new_colours(other, config["image_size"], split)
 
 
 @functools.cache  # several runs are asked the same
@@ -312,7 +313,7 @@ IMAGES_PER_CLASS = 11
 def single_things(world: str, image_size: int, split: str) -> Task:
     """Images of one thing each, to be classified by its colour and shape: as many of each class.
 
-    In training no thing of this kind had this size, texture and background.
+    In training no thing of this kind that stood alone had this size, texture and background.
     """
     images = draw_scenes(shapes.single_scenes(split, world, IMAGES_PER_CLASS), image_size)
     class_names, templates = shapes.classes(world)

@@ -90,3 +90,13 @@ def ridge_by_least_squares(X, T, share=0.001):
     rows = np.concatenate([X, math.sqrt(strength) * np.eye(X.shape[1])])
     targets = np.concatenate([T, np.zeros((X.shape[1], T.shape[1]))])
     return torch.from_numpy(np.linalg.lstsq(rows, targets)[0])  # (d_in, d_out)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered():
+    """What one test drew of a smaller world is not what the next one is asked."""
+    yield
+    from data import benchmarks
+
+    benchmarks.new_colours.cache_clear()
+    benchmarks.single_things.cache_clear()

@@ -604,7 +604,7 @@ def test_captions_are_compared_with_one_pooling(command):
 
 def test_what_cannot_be_used_is_told_in_one_line(command, tmp_path):
     status, _, err = command("a", "--layer", "9")
-    assert status == 2 and re.fullmatch(r"error: [^\n]*layer 9[^\n]*\n", err)
+    assert status == 2 and re.fullmatch(r"error: [^\n]*block 9[^\n]*\n", err)
     nowhere = tmp_path / "none"
     status, out, err = command("a", llm=nowhere)
     assert status == 2 and re.fullmatch(rf"error: [^\n]*{re.escape(str(nowhere))}[^\n]*\n", err)

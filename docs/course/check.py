@@ -11,16 +11,19 @@ The same grader runs as on the teacher's side, in the same way, with the tests t
 import argparse
 import ast
 import importlib
+import re
 import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+from .experiments import said_of_logs
 from .grade import Grader, Outcome
 from .holes import HERE, CourseError, Task, read_tasks
 
 LARGEST = 5_000_000  # bytes of a file that is packed
-LOGS = ("log.jsonl", "eval*.json", "*.log")
+LOGS = ("runs/**/log.jsonl", "runs/**/eval*.json", "runs/**/*.log")
+DRAWINGS = ("*.png", "*.jpg", "*.pdf", "*.svg")  # in the unit's folder itself
 
 
 def show(outcome: Outcome) -> None:
@@ -40,8 +43,11 @@ def show(outcome: Outcome) -> None:
         print(f"     {outcome.note}")
 
 
-def check(tasks: list[Task], folder: Path) -> int:
-    """Test some tasks and print what holds. The exit status is 0 if everything does."""
+def check(tasks: list[Task], folder: Path, whole_units: bool) -> int:
+    """Test some tasks and print what holds. The exit status is 0 if everything does.
+
+    whole_units  also compare the logs of the units' experiments with the bands
+    """
     grader = Grader()
     shown = set()
 
@@ -58,6 +64,11 @@ def check(tasks: list[Task], folder: Path) -> int:
         outcomes = grader.grade(tasks, folder, progress)
     finally:
         grader.close()
+    if whole_units:
+        for unit in sorted({task.unit for task in tasks}):
+            print(f"\nThe experiment of unit {unit}, beside our own runs:")
+            for line in said_of_logs(folder / f"unit{unit}", unit)[0]:
+                print(f"     {line}")
     done = sum(outcome.passed == outcome.max_tests for outcome in outcomes)
     print(f"\n{done} of {len(outcomes)} tasks are done")
     return 0 if done == len(outcomes) else 1
@@ -75,23 +86,27 @@ def with_hidden(task: Task, folder: Path) -> Task:
     for node in ast.parse((folder / f"hidden_unit{task.unit}.py").read_text()).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "HIDDEN":
             names = tuple(ast.literal_eval(node.value))
+    if not names:
+        raise CourseError(f"{folder}: hidden_unit{task.unit}.py lists no tests as HIDDEN")
     return replace(task, visible=(), hidden=names)
 
 
 def submit(tasks: list[Task], folder: Path, target: Path) -> int:
-    """Pack the files with holes, the answers, and the logs of runs. Says what is missing."""
+    """Pack the files with holes, answers, drawings, and the logs of runs. Says what is missing."""
     missing = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for unit in sorted({task.unit for task in tasks}):
             home = folder / f"unit{unit}"
             files = sorted({home / task.file for task in tasks if task.unit == unit})
-            logs = [path for name in LOGS for path in sorted(home.glob(f"runs/**/{name}"))]
-            if not logs:
-                missing.append(f"unit{unit}/runs: no log of an experiment")
+            logs = [path for name in (*LOGS, *DRAWINGS) for path in sorted(home.glob(name))]
+            lines, _ = said_of_logs(home, unit)
+            missing += [f"unit{unit}: {line}" for line in lines if line.startswith("no log")]
             sheet = home / "answers.md"
             written = sheet.read_text(errors="replace") if sheet.is_file() else ""
-            if "(write here)" in written:
-                missing.append(f"unit{unit}/answers.md: it still says (write here)")
+            for section in re.split(r"^## ", written, flags=re.M)[1:]:
+                if "(write here)" in section:
+                    title = section.splitlines()[0]
+                    missing.append(f"unit{unit}/answers.md: {title!r} still says (write here)")
             for path in [*files, sheet, *logs]:
                 name = path.relative_to(folder).as_posix()
                 if not path.is_file():
@@ -103,7 +118,8 @@ def submit(tasks: list[Task], folder: Path, target: Path) -> int:
         count = len(archive.namelist())
     for line in missing:
         print(f"missing: {line}")
-    print(f"wrote {target}: {count} files; hand this in")
+    what_now = "hand this in, or complete it first" if missing else "hand this in"
+    print(f"wrote {target}: {count} files; {what_now}")
     return 0
 
 
@@ -126,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise CourseError(f"there is no task {args.task} in this unit")
         if args.tests:  # a notebook's hidden tests
             tasks = [with_hidden(task, args.tests) for task in tasks]
-        return check(tasks, args.folder)
+        return check(tasks, args.folder, whole_units=not (args.task or args.tests))
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -177,8 +177,8 @@ def seed_of(run: Path) -> int | None:
         return None
 
 
-def entries(folder: Path, unit: int) -> list[dict]:
-    """What the logs of one unit say, in Gradescope's form, without points."""
+def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
+    """What the logs of one unit say beside the bands, and whether one is missing or outside."""
     lines = []
     outside = False
     for band in read_bands(unit):
@@ -193,7 +193,13 @@ def entries(folder: Path, unit: int) -> list[dict]:
                 inside = low <= value <= high
                 outside |= not inside
                 verdict = f"{'inside' if inside else 'OUTSIDE'} {low:g} to {high:g}"
-            lines.append(f"{run}: {band.what}: {value:.4g}, {verdict}")
+            lines.append(f"{run}: {band.what}: {value:.5g}, {verdict}")
+    return lines, outside
+
+
+def entries(folder: Path, unit: int) -> list[dict]:
+    """The same in Gradescope's form, without points."""
+    lines, outside = said_of_logs(folder, unit)
     return [
         {
             "number": f"{unit}.log",

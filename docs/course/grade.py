@@ -140,14 +140,8 @@ class Grader:
     """
 
     def __init__(self, reference: Path = REFERENCE, seconds: float | None = None):
-        from .worker import Workers, closed_folder, public_copy  # torch takes two seconds to import
+        from .worker import Workers, public_copy  # torch takes two seconds to import
 
-        if os.geteuid() == 0 and closed_folder():
-            print(
-                f"warning: the student's code runs as root, because another user cannot enter "
-                f"{closed_folder()}, where Python is; use a Python of the system",
-                file=sys.stderr,
-            )
         self.reference = reference
         self.seconds = seconds  # for a test, where the test itself does not say; None: the usual
         self.workers = Workers()
@@ -280,6 +274,18 @@ def write_results(
     os.replace(unfinished, path)
 
 
+def warn_of_root() -> None:
+    """Say so where the grader is root and cannot let the student's code be somebody else."""
+    from .worker import closed_folder  # torch takes two seconds to import
+
+    if os.geteuid() == 0 and closed_folder():
+        print(
+            f"warning: the student's code runs as root, because another user cannot enter "
+            f"{closed_folder()}, where Python is; use a Python of the system",
+            file=sys.stderr,
+        )
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Grade a submission as Gradescope wants it.")
     parser.add_argument("--submission", type=Path, required=True)
@@ -296,6 +302,7 @@ def main(argv: list[str] | None = None) -> int:
         units = [int(number) for number in args.units.split(",")] if args.units else None
         tasks = read_tasks(units=units)
         grader = Grader()
+        warn_of_root()
         try:
             outcomes = grader.grade(
                 tasks, submission, lambda done: write_results(args.results, done, begun)

@@ -122,14 +122,14 @@ you have already can be named in place of the setup: `make check UNIT={first} VE
 2. In the unit's folder, some functions end in `raise NotImplementedError("task {first}.1: ...")`. Write
    their bodies. Signature and docstring say what comes in and what goes out. You may add functions,
    constants and imports. Nothing else that you change is graded.
-3. `make check UNIT={first}` says which tests hold. `make check UNIT={first} TASK={first}.1` takes one task. Your
+3. `make check UNIT={first}` says which tests hold, and compares your logs with our bands. `make check UNIT={first} TASK={first}.1` takes one task. Your
    teacher has a few more tests. Begin with the first `NO`: the next ones may have the same cause. The
    last line of make, `Error 1`, only says that not all tests hold.
 4. Run the experiment in the unit's folder, with the environment's Python:
    `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`. The first
    run fetches the language model, 98 MB, and keeps it for all units.
-5. Write your answer into `unit{first}/answers.md`.
-6. `make submit` packs code, logs and answers of all units into `submission.zip`; `make submit
+5. Write your answer into `unit{first}/answers.md`. A drawing is saved beside it, as png or pdf.
+6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`; `make submit
    UNIT={first}` those of one.
 
 Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those of
@@ -142,7 +142,8 @@ function that is not written yet.
 ## The solutions
 
 `course/reference` has the finished code, because the grader needs it: the tests of a task run with the
-finished code around your function. Look at it after you have tried.
+finished code around your function. The folders of the other units have it, too, as far as it is not
+missing there. Look at it after you have tried.
 
 {policy()}"""
 

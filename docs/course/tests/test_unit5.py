@@ -9,6 +9,7 @@ from torch import nn
 
 from data.batches import Batches
 from data.captions import DistinctCaptions
+from train import Config
 
 from ..student import Student, after, differ, holds, refuses, same
 from .models import filled
@@ -227,7 +228,8 @@ def checkpoint_after(steps: int) -> dict:
     }
 
 
-CFG = SimpleNamespace(data="shapes", out="runs/example")
+# All fields of a real configuration: which of them stands in the words of an error is free.
+CFG = SimpleNamespace(**vars(Config(out="runs/example", resume="runs/example")))
 
 
 def test_three_steps_and_three_are_six(student):
