@@ -566,6 +566,30 @@ def test_a_gradient_that_is_not_finite_stops_before_the_save(small, monkeypatch)
     assert not (Path(small["out"]) / "checkpoint.pt").exists()
 
 
+def test_weights_that_are_not_finite_are_never_saved(small, monkeypatch):
+    """Loss and gradient are those before the step, and the step itself may spoil a weight."""
+
+    class Spoilt(torch.optim.AdamW):
+        def step(self):
+            super().step()
+            self.param_groups[0]["params"][0].data.fill_(torch.nan)
+
+    optimizer = lambda cfg, model: Spoilt(train.parameter_groups(model, cfg.wd))  # noqa: E731
+    monkeypatch.setattr(train, "make_optimizer", optimizer)
+    with pytest.raises(BadInput, match="the weights are not finite after step 1"):
+        train.train(train.Config(**{**small, "steps": 1}))
+    assert not (Path(small["out"]) / "checkpoint.pt").exists()
+
+
+def test_a_run_keeps_the_precision_that_auto_took(small, monkeypatch):
+    for name, bf16 in (("fp32", False), ("amp_bf16", True)):
+        monkeypatch.setattr(train, "trains_in_bf16", lambda precision, device, b=bf16: b)
+        cfg = train.Config(**{**small, "steps": 1, "out": f"{small['out']}-{name}"})
+        train.train(cfg)
+        saved = torch.load(f"{cfg.out}/checkpoint.pt")
+        assert cfg.precision == "auto" and saved["config"]["precision"] == name
+
+
 def test_a_run_is_never_overwritten_nor_resumed_as_another(small, monkeypatch):
     train.train(train.Config(**{**small, "steps": 2}))
     with pytest.raises(BadInput, match="already holds a run"):

@@ -684,6 +684,10 @@ def test_no_false_caption_is_one_of_training():
         assert words <= set(UNSEEN) and len(words) == 2
     assert {len(texts) for texts in task.other_words.values()} == {len(task.reworded)}
 
+    # A run that was trained on the new colours is not asked whether it knows words never seen.
+    task = benchmarks.held_out(config | {"data": "shapes-unseen"}, "shapes")
+    assert set(task.further) == {"zeroshot", "unseen_compounds"}
+
     # Whoever brings vectors has those that data.images.read lists.
     _, texts = names_and_texts("shapes", Columns(), 16)
     task = benchmarks.held_out(config | {"text_features": "vectors.npy"})
