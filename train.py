@@ -200,7 +200,7 @@ class Config:
     whiten: int = flag(
         None,
         "whiten the vectors to this many directions (0: only centre them; default: 256, but at "
-        "most a quarter of the captions)",
+        "most a quarter of the captions, but 16 at least, or half of the captions)",
         low=0,
     )
     whiten_power: float = flag(
@@ -813,12 +813,15 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     """How many directions the captions' vectors of this width are whitened to.
 
     By default 256, but not more than they have, and at most a quarter of the captions: a direction
-    that few captions vary along is not known well. With few captions the number is printed.
+    that few captions vary along is not known well. Yet in few directions captions cannot be told
+    apart. So there are at least 16, or half as many as captions. With few captions the number is
+    printed.
     """
     if cfg.whiten is not None:
         return cfg.whiten
-    directions = min(256, width, n_captions // 4)
-    if directions == n_captions // 4:
+    few = max(n_captions // 4, min(n_captions // 2, 16))
+    directions = min(256, width, few)
+    if directions == few:
         print(
             f"note: {n_captions} distinct captions are few, so their vectors are whitened to "
             f"{directions} directions (--whiten)",

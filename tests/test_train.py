@@ -952,6 +952,9 @@ def test_few_captions_are_whitened_to_a_quarter_of_their_number(capsys):
     assert train.directions_for(cfg, 5000, 32) == 32  # narrow vectors of another encoder
     assert capsys.readouterr().err == ""
     assert train.directions_for(cfg, 100, 576) == 25
+    # With very few captions a quarter would be too few to tell them apart.
+    found = [train.directions_for(cfg, n, 576) for n in (65, 63, 32, 11, 2, 1)]
+    assert found == [16, 16, 16, 5, 1, 0]
     assert "100 distinct captions are few" in capsys.readouterr().err
     assert train.directions_for(train.Config(whiten=40), 100, 576) == 40
     assert capsys.readouterr().err == ""

@@ -617,7 +617,7 @@ def add_object(scene: Scene, rng: Random) -> list[Scene]:
 
 
 def add_attribute(scene: Scene) -> list[Scene]:
-    """add_att: one property more. Is every property that the caption names in the image?
+    """add_att: one attribute more. Is every attribute that the caption names in the image?
 
     "a large white cross" -> "a large striped white cross"
     """
