@@ -1173,6 +1173,8 @@ def train(cfg: Config) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     first = {"config": asdict(cfg), "step": start, **machine(device)}
     first |= {"processes": processes.count(), "trained": trained, "parameters": parameters}
+    decayed = [group["params"] for group in optimizer.param_groups if group["weight_decay"]]
+    first |= {"decayed": sum(p.numel() for parameters in decayed for p in parameters)}
     first |= {"skipped": images.skipped}
     # A resumed run adds to what it cost before. One that is made of a run adds to what that cost.
     cost = {"trained_parameters": trained, "parameters": parameters}

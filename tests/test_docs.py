@@ -428,6 +428,20 @@ def test_each_claim_has_one_verdict():
         assert verdicts == [f"**Verdict: {mark}.**"] and mark in marks
 
 
+def test_loose_numbers_of_the_defaults_are_those_of_the_code():
+    """Numbers in sentences and examples, which no table holds."""
+    docs = {page.stem: page.read_text() for page in (ROOT / "docs").glob("*.md")}
+    assert train.Config().lr == 1.4e-3 and all(
+        "1.4e-3" in docs[name] for name in ("glossary", "methods", "evaluation")
+    )
+    (last,) = set(re.findall(r"^step (\d+)/\1 \|", (RESULTS / "demo.log").read_text(), re.M))
+    assert f"| epochs | {train.EPOCHS}, or as many as" in docs["data"]
+    assert f"The default is {train.EPOCHS}\nepochs" in docs["glossary"]
+    assert f'"step": {last}, ' in docs["evaluation"] and f"step 50/{last} |" in docs["evaluation"]
+    (shown,) = re.findall(r"^ {4}(step 50/\d+ \| .*) \| \.\.\.$", docs["evaluation"], re.M)
+    assert shown in (RESULTS / "demo.log").read_text()
+
+
 def test_the_verdicts_of_readme_are_those_of_claims():
     sections = sections_of(read_page(ROOT / "docs/claims.md").prose, "##")
     verdict_at = {}  # anchor -> mark

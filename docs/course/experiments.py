@@ -193,7 +193,8 @@ def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
                 inside = low <= value <= high
                 outside |= not inside
                 verdict = f"{'inside' if inside else 'OUTSIDE'} {low:g} to {high:g}"
-            lines.append(f"{run}: {band.what}: {value:.5g}, {verdict}")
+            shown = f"{value:.5g}" if value < 10_000 else f"{value:.0f}"
+            lines.append(f"{run}: {band.what}: {shown}, {verdict}")
     return lines, outside
 
 
