@@ -5,7 +5,7 @@
 
 It runs the commands that students run, one after the other, and reads the numbers of bands.toml
 from their logs. A command that has ended is not run again, so a stopped measurement can be started
-again. All nine units take about two hours on one core.
+again. All nine units take two to three hours on one core, as estimated from single runs.
 """
 
 import argparse
