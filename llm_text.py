@@ -297,13 +297,9 @@ class Pooling(NamedTuple):
 POOLS = {
     "last": Pooling("", "", last_token, 1.0),
     # Why a middle block: the mean says more of the caption there. Emoji are found by their keywords
-    # in 34 % of cases after block 10, and in 10 % after block 30 (docs/results/pooling.md). A
+    # in 67 % of cases after block 10, and in 25 % after block 30 (docs/results/pooling.md). A
     # likely reason is that the last blocks turn every token's state towards predicting the next
-    # token. A third of the blocks also costs a third of the time. Block 15 in place of 10 made no
-    # difference beyond the noise of one seed (docs/results/LOG.md).
-    # The pooling "prompt", below, finds more in that test, 68 %. Yet as a target for training it
-    # was worse: recall@1 from image to text was 45.8, with the mean 56.1, in one run each. All
-    # these numbers are older than start_of and the power of whitening.
+    # token. A third of the blocks also costs a third of the time.
     "mean": Pooling("", "", mean_token, 1 / 3),
     # Jiang et al. 2023, arXiv 2307.16645: ask for one word, take the state that would predict it.
     "prompt": Pooling('This sentence: "', '" means in one word: "', last_token, 1.0),
