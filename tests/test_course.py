@@ -342,6 +342,7 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
         f"five-1: {what}: 5.102, OUTSIDE 5.0741 to 5.0747",
         f"five-12: {what}: 5.102, inside 4.85 to 5.36",
         f"five-2: {what}: 4.7, OUTSIDE 4.85 to 5.36",
+        "five-0: loss at the fifth step: 1, OUTSIDE 4.8543 to 4.8549",
     ]
     nothing = experiments.entries(tmp_path, 2)[0]["output"].splitlines()
     assert nothing and all(line.startswith("no log of: ") for line in nothing)
@@ -587,7 +588,8 @@ def test_what_a_student_sees(built, tmp_path):
 
     run = student / "unit1/runs/five-0"
     run.mkdir(parents=True)
-    (run / "log.jsonl").write_text('{"step": 1, "loss": 5.1}\n')
+    steps = ({"step": 1, "loss": 5.1}, {"step": 5, "loss": 4.86})
+    (run / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     (run / "checkpoint.pt").write_text("large")
     (student / "unit1/curve.png").write_text("a drawing")
     (student / "unit1/runs/table.log").write_text("| pooling | layer |\n")

@@ -35,49 +35,34 @@ def reach_of(band: Band) -> float:
 
 
 def numbers_of(bands: list[Band], code: Path) -> list[float | str]:
-    """The bands' numbers of this code. Bands that follow each other may share a run."""
-    numbers, command = [], None
-    for band in bands:
-        if band.commands != command:
-            command = band.commands
-            number = number_of(band, code)
-        elif isinstance(number, (int, float)):
-            number = read_score(code / "runs/now", band.score)
-        numbers.append(number)
-    return numbers
-
-
-def number_of(band: Band, code: Path) -> float | str:
-    """The band's number of a run of this code, with the first seed; or what stopped the run."""
-    (command,) = band.commands
+    """The bands' numbers in one run of this code, with the first seed; or what stopped the run."""
+    (command,) = {command for band in bands for command in band.commands}
     out = code / "runs/now"
     shutil.rmtree(out, ignore_errors=True)
-    words = command.replace(band.run, str(out)).replace("SEED", str(band.seeds[0]))
+    words = command.replace(bands[0].run, str(out)).replace("SEED", str(bands[0].seeds[0]))
     log = code / "output.txt"
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, *shlex.split(words)[1:]], cwd=code, stdout=output, stderr=output
         )
     begun = time.monotonic()
+    # A number of the last step is there at the end only.
+    at_the_end = any(band.score.endswith("the end") for band in bands)
     while True:
         ended = process.poll() is not None
         try:
-            value = read_score(out, band.score)
+            numbers = [read_score(out, band.score) for band in bands]
         except DAMAGED:
-            value = None
-        # A number of the last step is there at the end only.
-        is_there = value is not None and not band.score.endswith("the end")
-        if is_there or ended or time.monotonic() - begun > PATIENCE:
+            numbers = []
+        if ended or numbers and not at_the_end or time.monotonic() - begun > PATIENCE:
             break
         time.sleep(0.5)
     process.kill()
     process.wait()
-    if is_there or value is not None and ended and not process.returncode:
-        return value
-    if not ended:
-        return f"no such step after {PATIENCE} s"
+    if numbers and not (ended and process.returncode):
+        return numbers
     last = log.read_text().strip().splitlines()[-1]
-    return f"stops: {last[:60]}"
+    return [f"stops: {last[:60]}" if ended else f"no such step after {PATIENCE} s"] * len(bands)
 
 
 def main() -> None:
