@@ -173,7 +173,7 @@ class Config:
     image_views: int = flag(
         4, "with --crop-scale < 1: crops that a frozen image tower reads of each image", low=1
     )
-    embed_dim: int = flag(128, "shared dimension where both towers have a head", low=1, high=65_536)
+    embed_dim: int = flag(128, "shared dimension where both towers have a head", low=1)
 
     llm: str = flag(
         "",
@@ -222,7 +222,7 @@ class Config:
     text_width: int = flag(64, "width of a text transformer from scratch", low=1)
     text_depth: int = flag(4, "blocks of that text transformer", low=1)
     text_heads: int = flag(2, "attention heads of that text transformer", low=1)
-    context_length: int = flag(77, "tokens of a caption at most", low=2, high=65_536)
+    context_length: int = flag(77, "tokens of a caption at most", low=2)
 
     batch_size: int = flag(
         128, "images per step, of all processes together", section="optimisation", low=1
@@ -882,7 +882,17 @@ def build_model(
     if method.text.needs_llama:
         llama = lift.live_llama(select(TextSource, settings))
     sizes = select(lift.Sizes, settings)
-    model = lift.TwoTower(cfg.method, sizes, fitted, cfg.unlock, image_width, llama, label_fitted)
+    try:
+        model = lift.TwoTower(
+            cfg.method, sizes, fitted, cfg.unlock, image_width, llama, label_fitted
+        )
+    except RuntimeError as error:
+        if "allocate" not in str(error):
+            raise
+        raise BadInput(
+            "the model is too large for the memory of this machine; take a smaller --embed-dim, "
+            "--context-length, --text-width or --model"
+        ) from None
     if cfg.image_weights:
         load_image_weights(cfg, model.visual)
     if parent:

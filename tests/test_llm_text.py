@@ -458,7 +458,7 @@ def test_the_token_of_number_0_is_no_padding(tiny_llm):
 
 @pytest.mark.parametrize("pool, layer", [("median", None), ("mean", 4), ("mean", -1), ("mean", 0)])
 def test_poolings_and_layers_that_do_not_exist_are_refused(tiny_llm, pool, layer):
-    says = pool if layer is None else f"layer {layer}"
+    says = pool if layer is None else f"block {layer}"
     with pytest.raises(BadInput, match=says):
         tiny_llm.encode(["a"], pool, layer)
 

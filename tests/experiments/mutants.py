@@ -710,8 +710,8 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        'lr_at(step, total, cfg) * group["lr_share"]',
-        "lr_at(step, total, cfg)",
+        'rate * group["lr_share"]',
+        "rate",
         T_TRAIN + "test_the_optimizer_gets_its_flags_and_the_methods_share_of_the_rate",
         "the image tower's own rate is ignored",
     ),
@@ -745,8 +745,8 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        "loss = method.loss(**features, duplicates=duplicates)",
-        "loss = method.loss(**features, duplicates=torch.eye(len(text)).bool())",
+        "loss = loss_function(**features, duplicates=duplicates)",
+        "loss = loss_function(**features, duplicates=torch.eye(len(text)).bool())",
         T_TRAIN + "test_the_loop_passes_duplicates_steps_the_rate_and_clamps",
         "duplicates do not reach the loss",
     ),
@@ -794,8 +794,8 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        "directions = min(256, width, n_captions // 4)",
-        "directions = min(256, width, n_captions)",
+        "few = max(n_captions // 4, min(n_captions // 2, 16))",
+        "few = n_captions",
         T_TRAIN + "test_few_captions_are_whitened_to_a_quarter_of_their_number",
         "few captions whitened to as many directions",
     ),
