@@ -64,7 +64,8 @@ from vit import Block, ViT, init_linears
 # --------------------------------------------------------------------------------------------------
 # Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
 # and give a scalar. The features have unit length. sigmoid_loss takes a bias, too. The losses of
-# labels take raw scores of words. The last function, limit_scale, is no loss.
+# labels take (B, V) in place of (B, D): V words, their scores and weights. The last function,
+# limit_scale, is no loss.
 
 
 def info_nce(
@@ -918,8 +919,9 @@ METHODS = {
         loss=info_nce,
     ),
 }
-# Optimizer, schedule, batch size and crops come from the command line. The limits of the scale stand
-# in limit_scale. All these are the same for all methods; docs/methods.md has those of the papers.
+# Optimizer, schedule, batch size and crops come from the command line. The limits of the scale
+# stand in limit_scale. All these are the same for all methods; docs/methods.md has those of the
+# papers.
 
 # What --unlock trains in both towers, in place of the method's own parts. The names are LilT's.
 UNLOCK = {

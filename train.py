@@ -13,8 +13,8 @@ and skip the flags.
 
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
 object per line), with --save-best also best.pt. Everything random in a batch is a pure function of
-(seed, epoch) or (seed, step). So a run that was stopped and resumed equals one that was not, bit for bit
-on a CPU.
+(seed, epoch) or (seed, step). So a run that was stopped and resumed equals one that was not, bit
+for bit on a CPU.
 """
 
 import argparse
@@ -73,7 +73,7 @@ from vit import KINDS, SIZES, ViT
 
 # Defaults that follow the size of the data; see `sized`.
 MIN_STEPS = 300  # at least this many steps
-EPOCHS = 5  # and this many passes over the images
+EPOCHS = 5  # this many passes over the images, if that gives as many steps
 FEW_IMAGES = 5_000  # with fewer images of your own, crops are the default
 FEW_CROP_SCALE = 0.6  # the smallest part that these crops keep
 WARN_STEPS = 50  # fewer steps get a warning
@@ -657,6 +657,10 @@ def read_training_images(cfg: Config) -> CaptionedImages:
     )
 
 
+# What a run says that ends with a number that is not finite.
+WHEN_NOT_FINITE = (
+    "stopped. What was saved before is kept; lower --lr, or look for extreme values in the data"
+)
 # A run keeps this many digests of the images that it has seen.
 MAX_SEEN = 10_000
 
@@ -1111,8 +1115,8 @@ def train(cfg: Config) -> dict:
     cfg, checkpoint = open_checkpoint(cfg)
     bf16 = trains_in_bf16(cfg.precision, device)
     # The run keeps what "auto" was, not the word: it may go on elsewhere.
-    cfg = replace(cfg, precision="amp_bf16" if bf16 else "fp32")
-    cfg = replace(cfg, llm_dtype=pick_dtype(cfg.llm_dtype, device))
+    precision = "amp_bf16" if bf16 else "fp32"
+    cfg = replace(cfg, precision=precision, llm_dtype=pick_dtype(cfg.llm_dtype, device))
     method = lift.METHODS[cfg.method]
     out = Path(cfg.out)
     on_cuda = device.type == "cuda"
@@ -1201,10 +1205,7 @@ def train(cfg: Config) -> dict:
             return  # process 0 writes
         # The loss may be finite, and the step behind it not.
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
-            raise BadInput(
-                f"the weights are not finite after step {step}; stopped. The last good checkpoint "
-                "is kept; lower --lr, or look for extreme values in the data"
-            )
+            raise BadInput(f"the weights are not finite after step {step}; {WHEN_NOT_FINITE}")
         state = {
             "config": asdict(cfg),
             "step": step,
@@ -1267,8 +1268,7 @@ def train(cfg: Config) -> dict:
                 if not math.isfinite(entry["loss"] + entry["grad_norm"]):
                     raise BadInput(
                         f"the loss is {entry['loss']} and its gradient's norm "
-                        f"{entry['grad_norm']} at step {done}; stopped. The last good checkpoint "
-                        "is kept; lower --lr, or look for extreme values in the data"
+                        f"{entry['grad_norm']} at step {done}; {WHEN_NOT_FINITE}"
                     )
             if is_best:
                 save(done, "best.pt")

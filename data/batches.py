@@ -1,8 +1,8 @@
 """Training batches: which images, which caption of each, and which pairs are masked.
 
 Read `Batches.__call__` first: it is one batch, from numbers to tensors. Everything random in a
-batch is a pure function of (seed, epoch) or (seed, step). So a run that was stopped and resumed sees the same
-batches as one that was not, and no state of a random generator has to be saved.
+batch is a pure function of (seed, epoch) or (seed, step). So a run that was stopped and resumed
+sees the same batches as one that was not, and no state of a random generator has to be saved.
 
 Letters of shapes: N images of the data set, B images of a batch, C captions of the image that has
 the most, S pixels per side.

@@ -23,9 +23,9 @@ tower has another file, and an old file is never wrong.
 
 OutsideVectors is for vectors that somebody else's tower made.
 
-On a first reading, skip the processes in `fill`, `folder_vectors` and `OutsideVectors`. Letters of shapes: N
-captions or images, B those of a batch, D length of a vector, L tokens, V views of an image, M
-records of a file.
+On a first reading, skip the processes in `fill`, `folder_vectors` and `OutsideVectors`. Letters of
+shapes: N captions or images, B those of a batch, D length of a vector, L tokens, V views of an
+image, M records of a file.
 """
 
 import fcntl
@@ -211,8 +211,8 @@ class CaptionVectors:
     context_length  tokens at most; what is longer is cut
     folder          where the file lies, in place of the cache
 
-    In training these rows stand for the language model: it does not run any more. Vectors are kept in float16: a caption of the
-    default model then takes 1.2 kB.
+    In training these rows stand for the language model: it does not run any more. Vectors are
+    kept in float16: a caption of the default model then takes 1.2 kB.
     """
 
     def __init__(

@@ -438,6 +438,10 @@ def test_other_bands_are_measured_by_running_the_commands(tmp_path, monkeypatch,
 def test_a_text_has_the_seeds_of_its_edition():
     text = "--lr 2e-3 --seed 0 --out runs/rate-2e-3-0 and `--seed\n1`, `five-1`, runs/x-2/y 1.6e-2"
     assert handout.with_seeds(text, (0, 1, 2)) == text
+    # The heads 0, 1, 2 of unit 3 are no seeds, and the row of unit 9 is one of seeds.
+    table = "| seeds | 0, 1, 2 |\nthe heads 0, 1, 2 share keys"
+    found = handout.with_seeds(table, (70, 71, 72))
+    assert found == "| seeds | 70, 71, 72 |\nthe heads 0, 1, 2 share keys"
     assert handout.with_seeds(text, (70, 71, 72)) == (
         "--lr 2e-3 --seed 70 --out runs/rate-2e-3-70 and `--seed\n71`, `five-71`, runs/x-72/y 1.6e-2"
     )

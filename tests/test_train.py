@@ -253,7 +253,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(small, monkeypatch):
 
     monkeypatch.setitem(lift.METHODS, "lift", replace(lift.METHODS["lift"], loss=spoilt))
     with pytest.raises(
-        BadInput, match="the loss is nan .* at step 6; stopped. The last good checkpoint is kept"
+        BadInput, match="the loss is nan .* at step 6; stopped. What was saved before is kept"
     ):
         train.train(train.Config(**small))
     checkpoint = read_run(small["out"])

@@ -58,14 +58,17 @@ def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:
 
 
 def with_seeds(text: str, seeds: tuple[int, ...]) -> str:
-    """A text whose commands have the seeds 0, 1 and 2, with other ones in their place."""
+    """A text whose commands have the seeds 0, 1 and 2, with other ones in their place.
+
+    A row of a table that begins with "seeds" lists them all. Other numbers stay as they are.
+    """
 
     def other(found: re.Match) -> str:
         return found[1] + str(seeds[int(found[2])])
 
     text = re.sub(r"(--seed\s+)([012])\b", other, text)
     text = re.sub(r"(runs/[\w.-]+-|`five-)([012])\b", other, text)
-    return text.replace("0, 1, 2", ", ".join(map(str, seeds)))
+    return text.replace("| seeds | 0, 1, 2 |", f"| seeds | {', '.join(map(str, seeds))} |")
 
 
 def figures_of(text: str) -> list[str]:
@@ -122,8 +125,8 @@ you have already can be named in place of the setup: `make check UNIT={first} VE
 2. In the unit's folder, some functions end in `raise NotImplementedError("task {first}.1: ...")`. Write
    their bodies. Signature and docstring say what comes in and what goes out. You may add functions,
    constants and imports. Nothing else that you change is graded.
-3. `make check UNIT={first}` says which tests hold, and compares your logs with our bands. `make check UNIT={first} TASK={first}.1` takes one task. Your
-   teacher has a few more tests. Begin with the first `NO`: the next ones may have the same cause. The
+3. `make check UNIT={first}` says which tests hold, and compares your logs with our bands. `make check
+   UNIT={first} TASK={first}.1` takes one task. Your teacher has a few more tests. Begin with the first `NO`: the next ones may have the same cause. The
    last line of make, `Error 1`, only says that not all tests hold.
 4. Run the experiment in the unit's folder, with the environment's Python:
    `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`. The first
