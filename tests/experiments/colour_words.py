@@ -8,12 +8,18 @@ guesses the colours that training never had. Then the question of `unseen_words.
 given one of two new colours, which of two new words names it? The penalty is chosen on the known
 colours, each guessed from the others.
 
+Many known colours have relatives, such as "dark blue" and "light blue", from which they are easily
+guessed. So those that share no token with another one are asked among themselves as well. They say
+whether the new words are harder than others.
+
 This is easier than what LIFT is asked: there is one thing, nothing but its colour matters, and the
 colour itself is known exactly.
 """
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,7 +27,7 @@ from torch import Tensor
 
 from data.common import parse_flags, run
 from data.world.colours import BASIC, NAMED, RGB_OF, UNSEEN
-from llm_text import TextSource, text_inputs
+from llm_text import TextSource, load_llm, text_inputs
 
 from .all_facts import lab
 
@@ -59,8 +65,20 @@ def guess(known: Tensor, colours: Tensor, new: Tensor, share: float) -> Tensor:
     return (new - mean) @ (known - mean).T @ weights + offset
 
 
-def scores(source: TextSource) -> tuple[float, float, float]:
-    """Right of two, in %: known colours, each guessed from the others; new ones; and the penalty."""
+def without_relatives(words: Sequence[str]) -> list[int]:
+    """The places of the words that share no token with another one."""
+    tokenizer = load_llm().tokenizer
+    tokens = [set(tokenizer.encode(f" {word}")) for word in words]
+    counts = Counter(token for some in tokens for token in some)
+    return [i for i, some in enumerate(tokens) if all(counts[token] == 1 for token in some)]
+
+
+def scores(source: TextSource, alone: list[int]) -> tuple[float, float, float, float]:
+    """Right of two, in %, and the penalty.
+
+    known colours, each guessed from the others; those of them that are `alone`, without relatives,
+    asked among themselves; new ones
+    """
     read = text_inputs("vectors", source, "cpu")
 
     def vectors(words) -> Tensor:
@@ -71,27 +89,30 @@ def scores(source: TextSource) -> tuple[float, float, float]:
 
     known, colours = vectors((*BASIC, *NAMED)), colours_of((*BASIC, *NAMED))
 
-    def left_out(share: float) -> float:
+    def from_the_others(share: float) -> Tensor:
         found = []
         for i in range(len(known)):
             rest = torch.arange(len(known)) != i
             found.append(guess(known[rest], colours[rest], known[i : i + 1], share))
-        return right_of_two(torch.cat(found), colours)
+        return torch.cat(found)
 
-    share = max(PENALTIES, key=left_out)
+    share = max(PENALTIES, key=lambda share: right_of_two(from_the_others(share), colours))
+    guesses = from_the_others(share)
     new = right_of_two(guess(known, colours, vectors(UNSEEN), share), colours_of(UNSEEN))
-    return 100 * left_out(share), 100 * new, share
+    of_all = right_of_two(guesses, colours)
+    return 100 * of_all, 100 * right_of_two(guesses[alone], colours[alone]), 100 * new, share
 
 
 def main() -> None:
     parse_flags(argparse.ArgumentParser(description=__doc__.split("\n")[0]))
-    print("| pooling, block | known colours, each left out | new colours | penalty |")
-    print("|---|---|---|---|")
+    alone = without_relatives((*BASIC, *NAMED))
+    print(f"| pooling, block | {len(BASIC) + len(NAMED)} known colours, each left out |", end="")
+    print(f" {len(alone)} of them without relatives | {len(UNSEEN)} new colours | penalty |")
+    print("|---|---|---|---|---|")
     for source in SOURCES:
-        known, new, share = scores(source)
-        print(
-            f"| {source.pool}, {source.layer} | {known:.1f} | {new:.1f} | {share:g} |", flush=True
-        )
+        known, known_alone, new, share = scores(source, alone)
+        cells = f"{known:.1f} | {known_alone:.1f} | {new:.1f} | {share:g}"
+        print(f"| {source.pool}, {source.layer} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
