@@ -870,6 +870,7 @@ def tune(
     rank: int = 16,
     alpha: float = 32,
     bidirectional: bool = False,
+    precision: str = "auto",
     seed: int = 0,
 ) -> list[float]:
     """Train LoRA on pairs of texts that belong together; write the adapter to `out`.
@@ -879,6 +880,8 @@ def tune(
     layer          the texts' vectors are the mean of the tokens after this block
     batch_size     pairs per step
     bidirectional  let each token see the whole caption, as the paper does
+    precision      of the products: "fp32", "amp_bf16", or "auto", which takes bfloat16 where the
+                   device has instructions of its own for it
 
     Returns the loss of each step. `llm` keeps its LoRA; to have it merged, load it again with the
     adapter. What the paper has and this has not: dropout in LoRA, instructions, and the last block
@@ -898,7 +901,8 @@ def tune(
     llm.to(llm.device)  # the LoRA are new, and on the CPU
     trained = [parameter for parameter in llm.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
-    in_bf16 = pick_dtype("auto", llm.device) == "bfloat16"
+    is_native = pick_dtype("auto", llm.device) == "bfloat16"
+    in_bf16 = is_native if precision == "auto" else precision == "amp_bf16"
 
     def read(texts):
         # Texts of similar length are read together. So little is padded.
@@ -1009,6 +1013,12 @@ def command_line() -> argparse.Namespace:
     add("--lr", type=float, default=2e-4, help="peak learning rate (%(default)s)")
     add("--rank", type=int, default=16, help="of LoRA (%(default)s)")
     add("--alpha", type=float, default=32.0, help="of LoRA (%(default)s)")
+    add(
+        "--precision",
+        choices=["auto", "amp_bf16", "fp32"],
+        default="auto",
+        help="auto: bf16 autocast where the device has instructions of its own for it, else fp32",
+    )
     add("--seed", type=int, default=0, help="of LoRA's start and of the pairs (%(default)s)")
 
     args = parse_flags(parser)
@@ -1038,7 +1048,7 @@ def main() -> None:
 
     sources = [read_texts(spec, args.csv_caption_key) for spec in args.tune]
     before = [held_out_accuracy(llm, held_out, args.layer) for _, held_out in sources]
-    tune(
+    losses = tune(
         llm,
         [training for training, _ in sources],
         args.out,
@@ -1049,8 +1059,10 @@ def main() -> None:
         rank=args.rank,
         alpha=args.alpha,
         bidirectional=args.bidirectional,
+        precision=args.precision,
         seed=args.seed,
     )
+    print(f"loss of the first step: {losses[0]:.4f}\nloss of the last step: {losses[-1]:.4f}")
     tuned = load_llm(args.llm, device, adapter=args.out)
     for spec, (_, held_out), accuracy_before in zip(args.tune, sources, before, strict=True):
         print(

@@ -418,12 +418,16 @@ def test_tuning_is_a_function_of_its_seed(tiny_llm_folder, tmp_path):
     scenes = shapes.make_scenes("train", 60)
     pairs = [[shapes.caption(s), shapes.paraphrases(s)[-2]] for s in scenes]
 
-    def losses(name, seed=0):
+    def losses(name, **others):
         llm = llm_text.load_llm(tiny_llm_folder)
-        few = dict(layer=2, steps=3, batch_size=32, lr=1e-2, rank=4, alpha=8, seed=seed)
+        few = dict(layer=2, steps=3, batch_size=32, lr=1e-2, rank=4, alpha=8) | others
         return llm_text.tune(llm, [related(pairs)], tmp_path / name, **few)
 
     assert losses("b") == losses("c") != losses("d", seed=1)
+    # The precision is asked of the flag: "auto" is one of the two, whichever this CPU has.
+    exact, coarse = losses("e", precision="fp32"), losses("f", precision="amp_bf16")
+    assert exact != coarse and exact == pytest.approx(coarse, abs=0.1)
+    assert losses("b") in (exact, coarse)
     assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
@@ -476,6 +480,9 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
     done = call(
         "--tune", str(tmp_path / "data"), "--out", str(out), "--steps", "3", "--batch-size", "8"
     )
+    first, last = done.stdout.splitlines()[2:4]
+    assert first.startswith("loss of the first step: ") and float(first.split()[-1]) > 0
+    assert last.startswith("loss of the last step: ") and float(last.split()[-1]) > 0
     assert (
         done.returncode == 0
         and "before: " in done.stdout
@@ -491,7 +498,7 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
     done = call("--tune", *both, "--out", str(out), "--steps", "2", "--batch-size", "8")
     assert done.returncode == 0, done.stderr
     n_held_out = len(read_texts(str(table))[1])
-    name, before, after = done.stdout.splitlines()[5:8]
+    name, before, after = done.stdout.splitlines()[7:10]
     assert name == str(table) and before.startswith("before: ") and after.startswith("after:  ")
     assert (
         f"of {n_held_out} held-out texts" in before and f"of {n_held_out} held-out texts" in after
