@@ -213,7 +213,7 @@ def interval(
     hits       numbers or booleans, one per question
     groups     int from 0, one per question: captions of one image rise and fall together, so they
                are drawn together. Default: every question is a group of its own.
-    resamples  how often is drawn
+    resamples  how many times a sample is drawn
 
     The bootstrap asks what the mean would be with other test images: draw as many groups as there
     are, with replacement, and take the mean over all their questions. Of 1,000 such means the

@@ -62,10 +62,10 @@ from llm_text import Llama, TextSource, load_llm, mean_token, scatter_within, te
 from vit import Block, ViT, init_linears
 
 # --------------------------------------------------------------------------------------------------
-# Losses. All take (image_features (B, D), text_features (B, D), logit_scale (), duplicates (B, B))
-# and give a scalar. The features have unit length. sigmoid_loss takes a bias, too. The losses of
-# labels take (B, V) in place of (B, D): V words, their scores and weights. The last function,
-# limit_scale, is no loss.
+# Losses. Each gives a scalar. info_nce and cosine_loss take (image_features (B, D),
+# text_features (B, D), logit_scale (), duplicates (B, B)); these features have unit length.
+# sigmoid_loss takes a bias, too. label_loss takes scores and weights of V labels, (B, V), in place
+# of features. info_nce_and_labels takes both. The last function, limit_scale, is no loss.
 
 
 def info_nce(
@@ -162,11 +162,14 @@ def label_loss(
 ) -> Tensor:
     """Softmax cross-entropy against several labels at once. (SuperClass, arXiv 2411.03313)
 
-        loss = - mean_i sum_v y_iv log softmax(s z_i)_v
+        loss = - mean_i sum_v y_iv log softmax(s x_i)_v       x_i: image_features[i], s: logit_scale
 
-    text_features (B, V) are the weights of WordLabels, zero where a caption lacks a word. Dividing
-    them by their sum makes each caption's targets y_i add up to 1. Their length does not matter.
-    A caption without any known word does not count.
+    image_features  (B, V): one score for each label. In `supervised` they have unit length. In
+                    SuperCLIP they are not scaled, and s is 1
+    text_features   (B, V): the weights of WordLabels, zero where a caption lacks the label. y_i are
+                    these weights divided by their sum, so they add up to 1
+
+    A caption without any known label does not count in the mean.
     """
     weights = text_features.float()
     total = weights.sum(-1, keepdim=True)  # (B, 1)
@@ -446,7 +449,7 @@ class TextTower(nn.Module):
         """Compute, once and before training, what the tower needs to know of the training captions:
         statistics or a vocabulary. No gradient is involved.
 
-        inputs      has a length and slices; one row per distinct caption
+        inputs      one row per distinct caption; len(inputs) and inputs[a:b] must work
         directions  how many directions whitening keeps (--whiten); most towers ignore it
         power       how far it evens them out (--whiten-power); most towers ignore it
         captions    with --text-map lda: which image has which captions; most towers ignore it
@@ -492,7 +495,8 @@ class RawVectors(LLMVectors):
         inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
     ) -> tuple[Tensor, ...]:
         llm_width = inputs[:1].shape[1]
-        # Subtracting zeros and multiplying by the identity changes nothing. So `forward` stays one.
+        # Subtracting zeros and multiplying by the identity changes nothing. So this class needs no
+        # `forward` of its own.
         return torch.zeros(llm_width), torch.eye(llm_width)
 
 
@@ -594,6 +598,8 @@ class TextTransformer(TextTower):
         super().__init__(sizes, vocab)
         width = sizes.text_width
         self.width = width
+        # V rows for the words, and one for END and PAD. Their ids are negative, so no vocabulary
+        # holds them, and positions_in gives them V. Unknown tokens have V, too: see `forward`.
         self.token_embedding = nn.Embedding(len(vocab) + 1, width)
         self.positional_embedding = nn.Parameter(
             torch.randn(1, sizes.context_length, width) * 0.01  # 0.01 and 0.02 below are CLIP's
@@ -603,9 +609,9 @@ class TextTransformer(TextTower):
         self.ln_final = nn.LayerNorm(width)
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        # What CLIP has for a token that no training caption holds: a vector that was never trained,
-        # nearly always another one for each token. With one vector for all, many captions would
-        # have the same feature.
+        # A token that no training caption holds: CLIP has a random vector for it, which no step
+        # has changed. Here 4,096 such vectors stand for all of them, so two unknown tokens nearly
+        # always have different vectors. With a single one, many captions would be equal.
         generator = torch.Generator(device="cpu").manual_seed(0)
         untrained = torch.randn(4096, width, generator=generator, device="cpu").mul_(0.02)
         untrained = untrained.to(self.token_embedding.weight.device)
@@ -615,7 +621,7 @@ class TextTransformer(TextTower):
         position = positions_in(self.vocab, ids)  # (B, L)
         x = self.token_embedding(position)  # (B, L, width)
         is_new = (ids >= 0) & (position == len(self.vocab))
-        # Numbers of tokens are spread over the 4,096 vectors by what is left after a division.
+        # An unknown token takes the untrained vector with the number id % 4096.
         x = torch.where(is_new[..., None], self.untrained[ids.clamp_min(0) % 4096], x)
         x = self.blocks(x + self.positional_embedding[:, : ids.shape[1]])
         end = (ids == END).int().argmax(1)  # (B,) the first END of each caption
@@ -719,7 +725,7 @@ class WordLabels(TextTower):
 
 @dataclass(frozen=True)
 class Method:
-    """One paper. What `trains` does not name is frozen: it gets no gradient and no optimizer."""
+    """One row of METHODS. What `trains` does not name is frozen: it gets no gradient and no optimizer."""
 
     paper: str
     image: str  # where the image tower starts: "scratch", "pretrained", or "run": --init-from
@@ -728,7 +734,7 @@ class Method:
     image_head: Callable[[int, int], nn.Module]
     text_head: Callable[[int, int], nn.Module]
     loss: Callable[..., Tensor]
-    scale: float = 1 / 0.07  # where logit_scale starts, here CLIP's
+    scale: float = 1 / 0.07  # s at the start, here CLIP's; the model holds ln s as logit_scale
     bias: float | None = None  # where logit_bias starts; None: the loss takes none
     labels: bool = False  # a second head on the image tower names the caption's WordLabels
     adapters: bool = False  # put LilT's adapters into both towers
@@ -919,9 +925,8 @@ METHODS = {
         loss=info_nce,
     ),
 }
-# Optimizer, schedule, batch size and crops come from the command line. The limits of the scale
-# stand in limit_scale. All these are the same for all methods; docs/methods.md has those of the
-# papers.
+# Optimizer, schedule, batch size and crops come from the command line, the same for all methods.
+# Only `image_lr_share` differs. docs/methods.md has the settings of the papers.
 
 # What --unlock trains in both towers, in place of the method's own parts. The names are LilT's.
 UNLOCK = {
@@ -935,7 +940,7 @@ UNLOCK = {
 
 
 def method_for(name: str, unlock: str = "") -> Method:
-    """An entry of METHODS, with the parts that --unlock names trained in place of its own."""
+    """A row of METHODS, with the parts that --unlock names trained in place of its own."""
     method = METHODS[name]
     if not unlock:
         return method
@@ -1035,8 +1040,8 @@ class TwoTower(nn.Module):
                     block.adapter1 = LilTAdapter(block.width)
                     block.adapter2 = LilTAdapter(block.width)
 
-        # One over the temperature, as a logarithm: it cannot become negative, and it moves by
-        # factors.
+        # The parameter logit_scale is ln s. So s cannot become negative, and it moves by factors.
+        # `forward` gives the losses s itself, under the same name, as open_clip does.
         self.logit_scale = nn.Parameter(torch.tensor(math.log(method.scale)))
         self.logit_bias = None
         if method.bias is not None:
@@ -1190,7 +1195,7 @@ def live_llama(source: TextSource) -> Llama:
 
 
 def fitted_of(method: Method, state: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """What the text tower and the labels were fitted to, from a run's weights."""
+    """What `fit` made for the text tower and for the labels, read from the weights of a run."""
     # Contiguous: a checkpoint keeps the order of a matrix in memory, an exported file does not.
     # Sums in another order differ in their last bit, and both files are the same model.
     fitted = [state[f"text.{name}"].contiguous() for name in method.text.fitted]

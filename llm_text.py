@@ -156,7 +156,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU, a feed-forward network with a gate. (Shazeer 2020, arXiv 2002.05202)
+    """SwiGLU, an MLP with a gate. (Shazeer 2020, arXiv 2002.05202)
 
         y = W_down ( silu(W_gate x) * W_up x )           silu(x) = x sigmoid(x)
 
@@ -174,7 +174,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then the feed-forward network, each added to its input."""
+    """One block: attention, then the MLP, each added to its input."""
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
@@ -390,7 +390,7 @@ def whitening(
     # known well enough to be enlarged (Friedman 1989).
     if within is not None:
         strength, U = torch.linalg.eigh(within.double())
-        even = (U / (strength + strength.mean()).sqrt()) @ U.T  # S^(-1/2), symmetric
+        even = (U / (strength + strength.mean()).sqrt()) @ U.T  # (S + s I)^(-1/2), symmetric
         covariance = even @ covariance @ even
 
     variance, V = torch.linalg.eigh(covariance)  # ascending
@@ -450,9 +450,10 @@ def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
 class FrozenLLM(nn.Module):
     """A language model that reads texts and is not trained. Only `tune` trains it, by its LoRA.
 
-    model  the transformer; tokenizer  makes its token ids
-    hash   of the files of both, and of the adapter that was merged in
-    start  what stands before every caption
+    model      the transformer
+    tokenizer  makes its token ids
+    hash       of the files of both, and of the adapter that was merged in
+    start      what stands before every caption
     """
 
     def __init__(self, model: Llama, tokenizer: Tokenizer, hash: str):
@@ -562,7 +563,7 @@ class FrozenLLM(nn.Module):
         for place, ids in enumerate(lists):
             places_of[math.ceil(len(ids) / 8) * 8].append(place)
 
-        # The short texts first: the progress bar then promises too little and not too much.
+        # The short texts first. So the time left that the progress bar shows is too short at first.
         for length in sorted(places_of):
             size = max(1, min(32, 2048 // length))
             for places in chunks(places_of[length], size):
@@ -639,8 +640,8 @@ def load_llm(
 
 # --------------------------------------------------------------------------------------------------
 # Text inputs: what a text tower takes. All three classes share
-#     read(texts) -> (rows, cut_share)   rows: a length, and indexing by a slice or a tensor; texts
-#                                        that were too long are cut, and cut_share says how many
+#     read(texts) -> (rows, cut_share)   rows have a length, and a slice or a tensor indexes them.
+#                                        Texts that are too long are cut. cut_share is their share
 #     __call__(texts) -> tensor of all rows
 #     fingerprint, frozen_parameters     of what made them
 #     had(fingerprint)                   do they still give what they gave under this fingerprint?
@@ -884,9 +885,7 @@ def tune(
                    device has instructions of its own for it
 
     Returns the loss of each step. `llm` keeps its LoRA; to have it merged, load it again with the
-    adapter. What the paper has and this has not: dropout in LoRA, instructions, and the last block
-    in place of a middle one. The paper has one more negative for every pair, drawn at random. Here
-    a pair has one if its table names it, and then it is a hard one.
+    adapter. docs/methods.md says what the paper does in another way.
     """
     check_tuning_flags(steps, batch_size, lr, rank, seed)
     if Path(out).is_dir():

@@ -12,7 +12,7 @@ Read vit.py, llm_text.py and lift.py before this file. `training_step` is what a
 and skip the flags.
 
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
-object per line), with --save-best also best.pt. Everything random in a batch is a pure function of
+object per line). With --save-best it also holds best.pt. Everything random in a batch is a pure function of
 (seed, epoch) or (seed, step). So a run that was stopped and resumed equals one that was not, bit
 for bit on a CPU.
 """
@@ -173,7 +173,7 @@ class Config:
     image_views: int = flag(
         4, "with --crop-scale < 1: crops that a frozen image tower reads of each image", low=1
     )
-    embed_dim: int = flag(128, "shared dimension where both towers have a head", low=1)
+    embed_dim: int = flag(128, "shared dimension where both towers have a head", low=1, high=10**6)
 
     llm: str = flag(
         "",
@@ -199,8 +199,9 @@ class Config:
     )
     whiten: int = flag(
         None,
-        "whiten the vectors to this many directions (0: only centre them; default: 256, but at "
-        "most a quarter of the captions, but 16 at least, or half of the captions)",
+        "whiten the vectors to this many directions (0: only centre them; default: 256, or a "
+        "quarter of the captions if that is less; with fewer than 64 captions 16, or half of them "
+        "if that is less)",
         low=0,
     )
     whiten_power: float = flag(
@@ -219,10 +220,10 @@ class Config:
     text_features: str = flag(
         "", "in place of the language model, vectors of captions: FILE.npy, named by FILE.txt"
     )
-    text_width: int = flag(64, "width of a text transformer from scratch", low=1)
-    text_depth: int = flag(4, "blocks of that text transformer", low=1)
-    text_heads: int = flag(2, "attention heads of that text transformer", low=1)
-    context_length: int = flag(77, "tokens of a caption at most", low=2)
+    text_width: int = flag(64, "width of a text transformer from scratch", low=1, high=10**6)
+    text_depth: int = flag(4, "blocks of that text transformer", low=1, high=10**6)
+    text_heads: int = flag(2, "attention heads of that text transformer", low=1, high=10**6)
+    context_length: int = flag(77, "tokens of a caption at most", low=2, high=10**6)
 
     batch_size: int = flag(
         128, "images per step, of all processes together", section="optimisation", low=1
@@ -230,7 +231,7 @@ class Config:
     epochs: int = flag(
         None,
         "passes over the images; each pass shows one caption per image "
-        f"(default: {EPOCHS}, but as many as {MIN_STEPS} steps need)",
+        f"(default: {EPOCHS}, or as many as {MIN_STEPS} steps need, if that is more)",
         low=1,
     )
     steps: int = flag(
@@ -422,44 +423,49 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
             name_of(f), default=argparse.SUPPRESS, help=f.metadata["help"] + default, **kind
         )
     given = vars(parse_flags(parser, argv))
-    inherited = {}
-    if given.get("resume") and given.get("init_from"):
-        raise BadInput("--resume goes on with a run, --init-from begins another; choose one")
-    run_folder = given.get("resume") or given.get("init_from")
-    if run_folder:
-        known = last_checkpoint(run_folder) if given.get("resume") else read_run(run_folder)
-        inherited = known["config"] | {"out": "", "resume": ""}
-        unknown = inherited.keys() - {f.name for f in fields(Config)}
-        if unknown:
-            raise BadInput(
-                f"{run_folder} was made by another version of this project (it has the flag "
-                f"{min(unknown)}); train again"
-            )
-        name = given.get("method", inherited["method"])
-        is_made_of_run = name in lift.METHODS and lift.METHODS[name].image == "run"
-        if given.get("init_from") and is_made_of_run:
-            check_kind_of_run(name, run_folder, inherited["method"])
-            # Nothing is trained, and what is solved for belongs to that run: its settings stay.
-            inherited |= {"unlock": "", "init_from": ""}
-        elif given.get("init_from"):
-            if "data" not in given:
-                raise BadInput("--init-from begins another training; name its images with --data")
-            inherited = {name: inherited[name] for name in names_of_model()}
-        if given.get("init_from"):
-            for name in ("whiten", "whiten_power", "text_map"):
-                if name in given and given[name] != known["config"][name]:
-                    flag_name = "--" + name.replace("_", "-")
-                    raise BadInput(
-                        f"{flag_name} {given[name]}: the text vectors are mapped as those of "
-                        f"--init-from {run_folder} were; leave {flag_name} out"
-                    )
-    cfg = Config(**inherited | given)
+    cfg = Config(**inherited_flags(given) | given)
 
     idle = flags_without_effect(cfg)
     for name in given:
         if name in idle:
             print(f"note: --{name.replace('_', '-')} has no effect: {idle[name]}", file=sys.stderr)
     return cfg
+
+
+def inherited_flags(given: dict) -> dict:
+    """What the flags of --resume or --init-from bring: {field of Config: value of that run}."""
+    resumed, begun_from = given.get("resume"), given.get("init_from")
+    if resumed and begun_from:
+        raise BadInput("--resume goes on with a run, --init-from begins another; choose one")
+    if not resumed and not begun_from:
+        return {}
+    saved = (last_checkpoint(resumed) if resumed else read_run(begun_from))["config"]
+    unknown = saved.keys() - {f.name for f in fields(Config)}
+    if unknown:
+        raise BadInput(
+            f"{resumed or begun_from} was made by another version of this project (it has the flag "
+            f"{min(unknown)}); train again"
+        )
+    if resumed:
+        return saved | {"out": "", "resume": ""}
+
+    method_name = given.get("method", saved["method"])
+    if method_name in lift.METHODS and lift.METHODS[method_name].image == "run":
+        check_kind_of_run(method_name, begun_from, saved["method"])
+        # Nothing is trained, and what is solved for belongs to that run: its settings stay.
+        inherited = saved | {"out": "", "resume": "", "unlock": "", "init_from": ""}
+    elif "data" in given:
+        inherited = {name: saved[name] for name in names_of_model()}
+    else:
+        raise BadInput("--init-from begins another training; name its images with --data")
+    for name in ("whiten", "whiten_power", "text_map"):
+        if name in given and given[name] != saved[name]:
+            flag_name = "--" + name.replace("_", "-")
+            raise BadInput(
+                f"{flag_name} {given[name]}: the text vectors are mapped as those of "
+                f"--init-from {begun_from} were; leave {flag_name} out"
+            )
+    return inherited
 
 
 def check_kind_of_run(name: str, run_folder: str, before: str) -> None:
@@ -751,10 +757,12 @@ def sized(cfg: Config, n_images: int, n_curve: int) -> Config:
         is_few = cfg.data not in shapes.WORLDS and n_images < FEW_IMAGES
         crop_scale = FEW_CROP_SCALE if is_few and not cfg.image_features else 1.0
 
-    # To score an image takes about a third of the time that it takes to train on one.
     val_frequency = cfg.val_frequency
     if val_frequency is None:
-        val_frequency = max(1, math.ceil(2 * n_curve / 3 / 0.02 / cfg.batch_size))
+        # The curve scores as many training images as validation images. To score an image takes
+        # about a third of the time that it takes to train on one. All may take 2 % of the time.
+        cost = 2 * n_curve / 3  # so many images could be trained on in this time
+        val_frequency = max(1, math.ceil(cost / 0.02 / cfg.batch_size))
     return replace(cfg, epochs=epochs, crop_scale=crop_scale, val_frequency=val_frequency)
 
 
@@ -816,22 +824,23 @@ def wants_lda(cfg: Config) -> bool:
 def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     """How many directions the captions' vectors of this width are whitened to.
 
-    By default 256, but not more than they have, and at most a quarter of the captions: a direction
-    that few captions vary along is not known well. Yet in few directions captions cannot be told
-    apart. So there are at least 16, or half as many as captions. With few captions the number is
-    printed.
+    By default 256, but not more than the vectors have, and not more than a quarter of the captions:
+    a direction that few captions vary along is not known well. With fewer than 64 captions a
+    quarter would be too few to tell them apart. Then there are 16, or half as many as captions if
+    that is less. Along the one direction that is left for three captions two would be equal, so the
+    vectors of three or fewer are only centred: 0. With few captions the number is printed.
     """
     if cfg.whiten is not None:
         return cfg.whiten
-    few = max(n_captions // 4, min(n_captions // 2, 16))
-    directions = min(256, width, few)
-    if directions == few:
+    most = min(256, width)
+    few = max(n_captions // 4, min(n_captions // 2, 16)) if n_captions > 3 else 0
+    if few < most:
+        what = f"whitened to {few} directions" if few else "only centred"
         print(
-            f"note: {n_captions} distinct captions are few, so their vectors are whitened to "
-            f"{directions} directions (--whiten)",
+            f"note: {n_captions} distinct captions are few, so their vectors are {what} (--whiten)",
             file=sys.stderr,
         )
-    return directions
+    return min(few, most)
 
 
 def read_parent(cfg: Config) -> dict | None:
@@ -863,7 +872,7 @@ def build_model(
 ) -> lift.TwoTower:
     """The model of a method, with what its text tower makes of the captions, and its weights.
 
-    parent  the run whose weights it begins with. Its text tower also knows what it was fitted to
+    parent  the run whose weights it begins with. What `fit` made for its text tower is taken, too
     """
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
@@ -1185,20 +1194,26 @@ def train(cfg: Config) -> dict:
     say_what_begins(cfg, len(images), texts, total, batches.size, where)
     print(f"trained parameters: {by_part}", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
-    first = {"config": asdict(cfg), "step": start, **machine(device)}
-    first |= {"processes": processes.count(), "trained": trained, "parameters": parameters}
     decayed = [group["params"] for group in optimizer.param_groups if group["weight_decay"]]
-    first |= {"decayed": sum(p.numel() for parameters in decayed for p in parameters)}
-    first |= {"skipped": images.skipped}
+    first_entry = {
+        "config": asdict(cfg),
+        "step": start,
+        **machine(device),
+        "processes": processes.count(),
+        "trained": trained,
+        "parameters": parameters,
+        "decayed": sum(p.numel() for group in decayed for p in group),
+        "skipped": images.skipped,
+    }
     # A resumed run adds to what it cost before. One that is made of a run adds to what that cost.
     cost = {"trained_parameters": trained, "parameters": parameters}
     cost |= {"caption_seconds": 0.0, "training_seconds": 0.0, "images": 0}
-    before = checkpoint or (parent if method.image == "run" else None)
-    if before:
-        cost |= before["cost"] | {"parameters": parameters}
+    earlier_run = checkpoint or (parent if method.image == "run" else None)
+    if earlier_run:
+        cost |= earlier_run["cost"] | {"parameters": parameters}
     cost["caption_seconds"] += texts.seconds
     curve = checkpoint["curve"] if checkpoint else []
-    record = Record(out, first, total, batches.size, cost, curve, cfg.report_to)
+    record = Record(out, first_entry, total, batches.size, cost, curve, cfg.report_to)
 
     def save(step, name="checkpoint.pt"):
         if processes.rank() > 0:
@@ -1222,7 +1237,7 @@ def train(cfg: Config) -> dict:
         }
         save_tensors(state, out / name)
 
-    entry = first
+    entry = first_entry
     if total == 0:
         save(0)  # the loop saves after steps only
 
@@ -1334,9 +1349,12 @@ def go_on(
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for number, moments in checkpoint["optimizer"]["state"].items():
             shape = parameters[number].shape
-            found = {name: (moment.dtype, moment.shape) for name, moment in moments.items()}
             wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
-            if found != {name: (torch.float32, shape) for name, shape in wanted.items()}:
+            fits = moments.keys() == wanted.keys() and all(
+                moment.dtype == torch.float32 and moment.shape == wanted[name]
+                for name, moment in moments.items()
+            )
+            if not fits:
                 raise BadInput(f"damaged: the optimizer's state {number} does not fit; train again")
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
     print(f"going on after step {start} of {total}", file=sys.stderr)

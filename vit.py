@@ -147,7 +147,7 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Images (B, 3, S, S), float, normalised as CLIP does -> vectors (B, D).
 
-        x = norm_pre(patches + positions)                norm_pre: does nothing, but in CLIP's tower
+        x = norm_pre(patches + positions)                norm_pre: only CLIP's tower has it
         y = norm(blocks(x))
         output = the mean of y over the places, or y at the class token
 

@@ -359,6 +359,36 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
     assert experiments.leaderboard(tmp_path) == []
 
 
+def test_printed_numbers_are_read_and_compared_with_bands(tmp_path):
+    """The first number behind the words; the seed is in the file's name, where there is one."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    row = "| mean | 10 | raw | {} | 0.092 | 0.000 | 0.006 | |\n"
+    what = "mean after block 10, raw, own"
+
+    def verdicts(unit: int, what: str) -> list[str]:
+        (entry,) = experiments.entries(tmp_path, unit)
+        return [line for line in entry["output"].splitlines() if what in line]
+
+    (runs / "pooling.log").write_text(row.format("0.714"))
+    assert verdicts(3, what) == [f"pooling.log: {what}: 0.714, inside 0.71 to 0.72"]
+    (runs / "pooling.log").write_text(row.format("0.362"))
+    assert verdicts(3, what) == [f"pooling.log: {what}: 0.362, OUTSIDE 0.71 to 0.72"]
+    for unreadable in ("", "| mean | 10 | raw |\n", row.format("none")):
+        (runs / "pooling.log").write_text(unreadable)
+        assert verdicts(3, what) == [f"no log of: {what} (runs/pooling.log)"]
+
+    # Seed 1 is compared with ours of seed 1. A file without a seed has the band.
+    (band,) = (b for b in experiments.read_bands(8) if b.what == "tuning, loss of the first step")
+    ours = dict(zip(band.seeds, band.values, strict=True))
+    words = "loss of the first step: {}\nloss of the last step: 0.1\n"
+    (runs / "adapter-1.log").write_text(words.format(ours[1]))
+    (runs / "adapter-2.log").write_text(words.format(ours[1]))
+    (runs / "adapter.log").write_text(words.format(ours[1]))
+    said = [line.split(", ")[-1].split()[0] for line in verdicts(8, band.what)]
+    assert said == ["inside", "OUTSIDE", "inside"]
+
+
 def test_bands_are_those_of_their_values():
     """Three seeds or more, and the log has their values."""
     for band in experiments.read_bands():
@@ -366,7 +396,7 @@ def test_bands_are_those_of_their_values():
             assert not band.values and not band.log
             continue
         assert len(band.values) == len(band.seeds) >= 3
-        assert band.low < min(band.values) <= max(band.values) <= band.high, band.what
+        assert band.low <= min(band.values) <= max(band.values) <= band.high, band.what
         text = (ROOT / band.log).read_text()
         assert all(f"{value}" in text for value in band.values), band.what
 
@@ -393,15 +423,16 @@ def test_other_bands_are_measured_by_running_the_commands(tmp_path, monkeypatch,
     script = tmp_path / "train.py"
     script.write_text(
         "import json, pathlib, sys\n"
-        "seed, out = int(sys.argv[1]), pathlib.Path(sys.argv[2])\n"
+        "seed, out = int(sys.argv[1]), pathlib.Path(sys.argv[3])\n"
         "out.mkdir()  # fails where the command is run twice\n"
         "entry = {'step': 50, 'loss': 1 + seed / 1000}\n"
         "(out / 'log.jsonl').write_text(json.dumps(entry))\n"
+        "print('the number is', 1 + seed / 1000)\n"
     )
     row = {
         "unit": 2,
         "what": "loss at step 50",
-        "commands": [f"python {script} SEED runs/x-SEED"],
+        "commands": [f"python {script} SEED --out runs/x-SEED"],
         "run": "runs/x-SEED",
         "score": "log: loss at 50",
         "seeds": [0, 1, 2],
@@ -410,8 +441,18 @@ def test_other_bands_are_measured_by_running_the_commands(tmp_path, monkeypatch,
         "wrong": "of our seeds",
     }
     bands = [experiments.band_of(row | {"what": what}) for what in ("one", "two")]
-    monkeypatch.setattr(measure, "read_bands", lambda: bands)
-    out = tmp_path / "bands.toml"
+    # What is printed goes to a file, as in a shell.
+    command = f"python {script} SEED --out runs/y-SEED > runs/y-SEED.log"
+    printed = {"commands": [command], "run": "runs/y-SEED.log", "score": "printed: number is"}
+    bands.append(experiments.band_of(row | printed | {"what": "three"}))
+    ours = experiments.read_bands
+    monkeypatch.setattr(measure, "read_bands", lambda path=None: ours(path=path) if path else bands)
+    out = tmp_path / "my bands"
+    # A command that was stopped has left a folder, in which it cannot be run again.
+    (tmp_path / f"my bands-runs/x-{measure.drawn_seeds(2027)[1]}").mkdir(parents=True)
+    # What was measured of another unit before stays.
+    of_another = experiments.band_of(row | {"unit": 1, "what": "zero"})
+    out.write_text(measure.in_toml(of_another))
     command = ["measure", "--units", "2", "--seed", "2027", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", command)
     for _ in range(2):
@@ -420,8 +461,9 @@ def test_other_bands_are_measured_by_running_the_commands(tmp_path, monkeypatch,
     edition = experiments.Edition(2027, out)
     seeds = edition.run_seeds(2)
     assert seeds == measure.drawn_seeds(2027) and len(set(seeds)) == 3 and min(seeds) > 2
+    assert [band.what for band in ours(1, out)] == ["zero"]
     found = experiments.read_bands(2, out)
-    assert [band.what for band in found] == ["one", "two"]
+    assert [band.what for band in found] == ["one", "two", "three"]
     for band in found:
         assert band.values == tuple(round(1 + seed / 1000, 3) for seed in seeds)
         assert not band.wrong and band.same_seed == 0.005

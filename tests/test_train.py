@@ -958,9 +958,12 @@ def test_few_captions_are_whitened_to_a_quarter_of_their_number(capsys):
     assert capsys.readouterr().err == ""
     assert train.directions_for(cfg, 100, 576) == 25
     # With very few captions a quarter would be too few to tell them apart.
-    found = [train.directions_for(cfg, n, 576) for n in (65, 63, 32, 11, 2, 1)]
-    assert found == [16, 16, 16, 5, 1, 0]
-    assert "100 distinct captions are few" in capsys.readouterr().err
+    found = [train.directions_for(cfg, n, 576) for n in (65, 63, 32, 11, 4, 3, 2, 1)]
+    assert found == [16, 16, 16, 5, 2, 0, 0, 0]
+    said = capsys.readouterr().err
+    assert "100 distinct captions are few, so their vectors are whitened to 25 directions" in said
+    assert "3 distinct captions are few, so their vectors are only centred" in said
+    assert train.directions_for(cfg, 1024, 576) == 256 and capsys.readouterr().err == ""
     assert train.directions_for(train.Config(whiten=40), 100, 576) == 40
     assert capsys.readouterr().err == ""
 

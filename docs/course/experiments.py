@@ -18,7 +18,7 @@ BANDS = HERE / "bands.toml"
 LARGEST = 5_000_000  # bytes of a log that is read
 BUDGET_SECONDS = 600  # of training a run of unit 9; unit9.md says so
 # What a file that is no log, or half of one, may raise.
-DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Band:
     unit: int
     what: str  # in words
     commands: tuple[str, ...]  # with SEED for the seed
-    run: str  # the folder of the run whose number it is, with SEED
-    score: str  # "log: KEY at STEP", or the words of a score in eval.json
+    run: str  # the folder of the run whose number it is, or a file of what was printed, with SEED
+    score: str  # "log: KEY at STEP", "printed: WORDS", or the words of a score in eval.json
     seeds: tuple[int, ...] = ()
     values: tuple[float, ...] = ()  # one per seed, in the order of seeds
     reach: float = 0.0  # the band goes at least so far to each side of the mean
@@ -54,6 +54,11 @@ class Band:
         return (squares / (len(self.values) - 1)) ** 0.5
 
     @property
+    def is_constant(self) -> bool:
+        """Whether the seed does not matter: a count, or something in which nothing is drawn."""
+        return len(set(self.values)) == 1
+
+    @property
     def low(self) -> float:
         """The mean less three standard deviations, rounded outwards. No number is below 0."""
         return max(0.0, self._rounded(self.mean - self._half_width(), math.floor))
@@ -67,8 +72,8 @@ class Band:
         return max(3 * self.spread, self.reach)
 
     def _rounded(self, value: float, direction) -> float:
-        """To 0.1 where the number is in %, else to 0.01."""
-        digits = 10 if not self.score.startswith("log: ") else 100
+        """To 0.1 where the number is a score in %, else to 0.01."""
+        digits = 100 if is_no_score(self.score) else 10
         return direction(round(value * digits, 6)) / digits
 
     def limits(self, seed: int | None) -> tuple[float, float]:
@@ -82,17 +87,20 @@ class Band:
         """The band as a line for students."""
         if not self.measured:
             return f"{self.what}: not measured yet."
-        band = f"{self.low:g} to {self.high:g}"
+        if self.is_constant:
+            within = f", to within {self.reach:g}" if self.reach else ""
+            return f"{self.what}: {self.values[0]:.9g}{within}, whatever the seed."
+        band = f"{self.low:.9g} to {self.high:.9g}"
         if self.same_seed:
             pairs = zip(self.seeds, self.values, strict=True)
-            each = ", ".join(f"{value:g} ({seed})" for seed, value in pairs)
+            each = ", ".join(f"{value:.9g} ({seed})" for seed, value in pairs)
             return (
                 f"{self.what}, on a CPU, to within {self.same_seed:g}; the seed is in brackets: {each}. "
                 f"With other seeds {band}, but a wrong solution may lie there, too."
             )
         return (
             f"{self.what}: {band}. Our seeds {', '.join(map(str, self.seeds))} "
-            f"had {', '.join(f'{value:g}' for value in self.values)}."
+            f"had {', '.join(f'{value:.9g}' for value in self.values)}."
         )
 
 
@@ -126,51 +134,76 @@ def read_bands(unit: int | None = None, path: Path = BANDS) -> list[Band]:
 
 
 def band_of(row: dict) -> Band:
-    """The band of a row of bands.toml."""
+    """The band of a row of bands.toml. ValueError where its numbers are not those of its seeds."""
     lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
     # Where the score is in %, three seeds may be equal by accident: at least two points.
-    least = {} if row["score"].startswith("log: ") else {"reach": 2.0, "largest": 100.0}
-    return Band(**least | row | lists)
+    least = {} if is_no_score(row["score"]) else {"reach": 2.0, "largest": 100.0}
+    band = Band(**least | row | lists)
+    if band.measured and not len(band.seeds) == len(band.values) >= 3:
+        raise ValueError(
+            f"unit {band.unit}, {band.what}: there must be a value for each of 3 seeds"
+        )
+    return band
+
+
+def is_no_score(score: str) -> bool:
+    """Whether a band's number is none of eval.json: these are in %, and others are as they are."""
+    return score.startswith(("log: ", "printed: "))
 
 
 def found_in(folder: Path, band: Band) -> list[tuple[str, float]]:
     """(run, number) of each log of a unit's folder that has a band's number, whatever the seed."""
     found = []
     # "runs/lift-SEED": lift, lift-0 and lift-1 are meant, and lift_cos-0 is not.
-    name = re.escape(band.run.removeprefix("runs/").replace("-SEED", "")) + r"(-\w+)?"
+    name = re.escape(band.run.removeprefix("runs/")).replace(r"\-SEED", r"(-\w+)?")
     for run in sorted(folder.glob("runs/*")):
         if not re.fullmatch(name, run.name):
             continue
         try:
             value = read_score(run, band.score)
+            if isinstance(value, (int, float)):
+                found.append((run.name, float(value)))
         except DAMAGED:
             continue
-        if isinstance(value, (int, float)):
-            found.append((run.name, float(value)))
     return found
 
 
 def read_score(run: Path, score: str) -> float:
-    """A number of a run's log.jsonl or eval.json. Scores are given in %."""
+    """A number of a run's log.jsonl or eval.json, or of a file of what was printed.
+
+    Scores of eval.json are given in %. Of what was printed it is the first number behind the words.
+    """
+    if score.startswith("printed: "):
+        words = score.removeprefix("printed: ")
+        _, _, rest = read_small(run).partition(words)
+        return float(re.match(r"[\s|]*(-?[\d.]+)", rest)[1])
     name = "log.jsonl" if score.startswith("log: ") else "eval.json"
-    path = run / name
-    if path.is_symlink() or path.stat().st_size > LARGEST:
-        raise ValueError("no log")
+    text = read_small(run / name)
     if name == "eval.json":
-        node = json.loads(path.read_text())
+        node = json.loads(text)
         for word in score.split():
-            node = node[word]
+            node = node[int(word) if isinstance(node, list) else word]
         return 100 * node
     key, _, step = score.removeprefix("log: ").partition(" at ")
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in text.splitlines()]
     entries = [entry for entry in entries if key in entry]
     if step != "the end":
         entries = [entry for entry in entries if entry["step"] == int(step)]
     return entries[-1][key]
 
 
+def read_small(path: Path) -> str:
+    """The text of a log. ValueError where it is none."""
+    if path.is_symlink() or path.stat().st_size > LARGEST:
+        raise ValueError("no log")
+    return path.read_text()
+
+
 def seed_of(run: Path) -> int | None:
-    """The seed that a run's log names, or None."""
+    """The seed that a run's log names, or the name of a file such as adapter-1.log, or None."""
+    if run.is_file():
+        number = re.search(r"-(\d+)\.\w+$", run.name)
+        return int(number[1]) if number else None
     try:
         return read_score(run, "log: config at 0")["seed"]
     except DAMAGED:
@@ -192,7 +225,7 @@ def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
                 low, high = band.limits(seed_of(folder / "runs" / run))
                 inside = low <= value <= high
                 outside |= not inside
-                verdict = f"{'inside' if inside else 'OUTSIDE'} {low:g} to {high:g}"
+                verdict = f"{'inside' if inside else 'OUTSIDE'} {low:.9g} to {high:.9g}"
             shown = f"{value:.5g}" if value < 10_000 else f"{value:.0f}"
             lines.append(f"{run}: {band.what}: {shown}, {verdict}")
     return lines, outside

@@ -14,6 +14,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -93,7 +94,7 @@ def root_of(folder: Path) -> Path:
     while True:
         inside = [path for path in folder.glob("[!._]*") if not path.is_symlink()]
         is_wrapped = len(inside) == 1 and inside[0].is_dir()
-        if not is_wrapped or inside[0].name.startswith(("unit", "data")):
+        if not is_wrapped or re.fullmatch(r"unit\d+|data", inside[0].name):
             return folder
         folder = inside[0]
 

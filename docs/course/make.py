@@ -206,7 +206,18 @@ def write_gradescope(target: Path, tasks: list[Task], bands: Path, scratch: Path
 def make(out: Path, units: list[int] | None, edition: Edition) -> None:
     """Write the course. What stood in `out` before is removed, if it was a course."""
     tasks = read_tasks(units=units)
-    read_bands(path=edition.bands)  # a file that is none stops here, before anything is removed
+    # What is wrong with the bands stops here, before anything is removed.
+    measured = {band.unit for band in read_bands(path=edition.bands)}
+    lacking = {band.unit for band in read_bands()} & {task.unit for task in tasks} - measured
+    if lacking:
+        raise CourseError(
+            f"{edition.bands} has no band of unit {min(lacking)}; measure it (docs.course.measure), "
+            "or leave it out (--units)"
+        )
+    if edition.bands.resolve().is_relative_to(out.resolve()):
+        raise CourseError(
+            f"--bands {edition.bands} lies in --out {out}, which is made anew; move it"
+        )
     mark = out / "made_by.txt"
     if out.exists():
         if any(out.iterdir()) and not mark.is_file():

@@ -5,13 +5,14 @@
 
 It runs the commands that students run, one after the other, and reads the numbers of bands.toml
 from their logs. A command that has ended is not run again, so a stopped measurement can be started
-again. All nine units take two to three hours on one core, as estimated from single runs.
+again. What a stopped command left is removed first. All nine units take two to three hours on one core, as estimated from single runs.
 """
 
 import argparse
 import json
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from data.common import BadInput, parse_flags, run
 
-from .experiments import Band, read_bands, read_score
+from .experiments import Band, is_no_score, read_bands, read_score
 from .holes import HERE
 
 ROOT = HERE.parent.parent
@@ -34,29 +35,42 @@ def drawn_seeds(seed: int) -> tuple[int, ...]:
 
 
 def run_commands(commands: tuple[str, ...], seed: int, runs: Path) -> None:
-    """Run those of the commands that are not done yet. BadInput if one of them fails."""
+    """Run those of the commands that are not done yet. BadInput if one of them fails.
+
+    "COMMAND > FILE" writes what the command prints to a file, as in a shell.
+    """
     runs.mkdir(parents=True, exist_ok=True)
     log, done = runs / "commands.log", runs / "done.txt"
     for command in commands:
-        words = command.replace("SEED", str(seed)).replace("runs/", f"{runs}/")
-        if done.exists() and words in done.read_text().splitlines():
+        command = command.replace("SEED", str(seed))
+        if done.exists() and command in done.read_text().splitlines():
             continue
+        # Runs go below `runs`, and so does a file that is named behind ">".
+        words = [word.replace("runs/", f"{runs}/") for word in shlex.split(command)[1:]]
+        if "--out" in words:
+            left_over = Path(words[words.index("--out") + 1])
+            if left_over.is_dir():
+                shutil.rmtree(left_over)
+        words, file = (words[:-2], words[-1]) if ">" in words else (words, "")
         begun = time.monotonic()
         with log.open("a") as output:
-            output.write(f"$ {words}\n")
+            output.write(f"$ {command}\n")
             output.flush()
-            python = [sys.executable, *shlex.split(words)[1:]]
-            process = subprocess.run(python, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+            printed = subprocess.PIPE if file else output
+            python = [sys.executable, *words]
+            process = subprocess.run(python, cwd=ROOT, stdout=printed, stderr=output)
+            if file:
+                Path(file).write_bytes(process.stdout)
         if process.returncode:
-            raise BadInput(f"this command failed; its last lines stand in {log}: {words}")
+            raise BadInput(f"this command failed; its last lines stand in {log}: {command}")
         with done.open("a") as output:
-            output.write(f"{words}\n")
-        print(f"{time.monotonic() - begun:5.0f} s  {words}", flush=True)
+            output.write(f"{command}\n")
+        print(f"{time.monotonic() - begun:5.0f} s  {command}", flush=True)
 
 
 def measured(band: Band, seeds: tuple[int, ...], runs: Path) -> Band:
     """The band with the numbers of these seeds."""
-    digits = 4 if band.score.startswith("log: ") else 1
+    digits = 4 if is_no_score(band.score) else 1
     values = []
     for seed in seeds:
         folder = runs / band.run.removeprefix("runs/").replace("SEED", str(seed))
@@ -80,7 +94,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the seeds of the runs (0)")
     parser.add_argument("--out", type=Path, help="file to write (build/bands-SEED.toml)")
     args = parse_flags(parser)
-    out = args.out or ROOT / f"build/bands-{args.seed}.toml"
+    out = (args.out or ROOT / f"build/bands-{args.seed}.toml").resolve()
+    runs = out.with_name(f"{out.stem}-runs")
     try:
         units = {int(number) for number in args.units.split(",") if number}
     except ValueError:
@@ -88,14 +103,19 @@ def main() -> None:
     chosen = [band for band in read_bands() if not units or band.unit in units]
     if not chosen:
         raise BadInput(f"--units {args.units}: bands.toml has no band of these units")
-    lines = []
+    # Bands of other units that were measured before stay.
+    units = {band.unit for band in chosen}
+    known = (
+        [band for band in read_bands(path=out) if band.unit not in units] if out.exists() else []
+    )
     for band in chosen:
-        band = measured(band, drawn_seeds(args.seed), out.with_suffix(""))
+        band = measured(band, drawn_seeds(args.seed), runs)
         print(f"unit {band.unit}: {band.in_words()}", flush=True)
-        lines.append(in_toml(band))
+        known.append(band)
         # Written after each band: a stopped measurement loses nothing.
+        known.sort(key=lambda band: band.unit)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("\n".join(lines))
+        out.write_text("\n".join(map(in_toml, known)))
     units_flag = f" --units {args.units}" if args.units else ""
     print(f"next: python -m docs.course.make --seed {args.seed}{units_flag} --bands {out}")
 

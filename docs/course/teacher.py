@@ -99,11 +99,11 @@ def bands(units: list[int], edition: Edition) -> str:
         for band in read_bands(unit, edition.bands):
             lines += [f"**{band.what}**", "", *(f"    {command}" for command in band.commands), ""]
             if band.measured:
-                values = ", ".join(f"{value:g}" for value in band.values)
+                values = ", ".join(f"{value:.9g}" for value in band.values)
                 seeds = ", ".join(map(str, band.seeds))
                 lines.append(
-                    f"Seeds {seeds}: {values}; mean {band.mean:.4g}, spread {round(band.spread, 3):g}; band "
-                    f"{band.low:g} to {band.high:g} ({band.log})."
+                    f"Seeds {seeds}: {values}; mean {round(band.mean, 4):.9g}, spread {round(band.spread, 3):g}; band "
+                    f"{band.low:.9g} to {band.high:.9g} ({band.log})."
                 )
                 if band.same_seed:
                     lines.append(f"Same seed: to within {band.same_seed:g}, on a CPU.")

@@ -3,21 +3,24 @@
     python -m tests.experiments.course_bands > docs/results/course_bands.md
 
 A student whose function is wrong may still get a model that trains. So each wrong answer of
-docs/course/mutants.py is put into the code, and the unit's experiment is begun, up to the step of
-the band that compares seed by seed. The number of the unchanged code comes first. A wrong answer is
-found if its run stops with an error, or if its number is farther away than the band allows.
+docs/course/mutants.py is put into the code, and the unit's experiment is run, until the numbers are
+there that are compared one by one: with that of the same seed, or because nothing in them is drawn.
+The numbers of the unchanged code come first. A wrong answer is found if its run stops with an
+error, or if a number is farther away than the band allows.
 
 What is not found here does not change these runs at all, or hardly. The tests of the grader catch
 all of them (docs/results/course_check.md).
 """
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from docs.course.experiments import DAMAGED, Band, read_bands, read_score
@@ -25,8 +28,10 @@ from docs.course.holes import read_tasks, source_of
 from docs.course.make import ROOT, project_files
 from docs.course.mutants import MUTANTS, mutated
 
-UNITS = (1, 2, 4, 5)  # those with a band that compares seed by seed, or counts parameters
-PATIENCE = 240  # seconds for a run to reach its step
+UNITS = (1, 2, 3, 4, 5, 6, 7, 8)  # those with a number that is compared by itself
+# Tuning for 60 steps takes ten minutes, and 25 wrong answers four hours.
+SHORTER = {8: ("--steps 60", "--steps 5")}
+PATIENCE = 600  # seconds for a command to bring its numbers
 
 
 def reach_of(band: Band) -> float:
@@ -34,35 +39,90 @@ def reach_of(band: Band) -> float:
     return band.same_seed or band.reach
 
 
-def numbers_of(bands: list[Band], code: Path) -> list[float | str]:
-    """The bands' numbers in one run of this code, with the first seed; or what stopped the run."""
-    (command,) = {command for band in bands for command in band.commands}
-    out = code / "runs/now"
-    shutil.rmtree(out, ignore_errors=True)
-    words = command.replace(bands[0].run, str(out)).replace("SEED", str(bands[0].seeds[0]))
-    log = code / "output.txt"
-    with log.open("w") as output:
+def is_compared(band: Band) -> bool:
+    """Whether a band is about one number: that of the same seed, or one that no seed changes.
+
+    The accuracy at the end of unit 2's run is left out: its runs are stopped at step 20.
+    """
+    return bool(band.same_seed) or band.is_constant and not band.score.endswith("the end")
+
+
+def compared_bands(unit: int) -> tuple[list[Band], list[str]]:
+    """The bands of a unit that are compared, and their commands, with the first seed.
+
+    The functions of the unit count in the last command only. The others are run once.
+    """
+    bands = [band for band in read_bands(unit) if is_compared(band)]
+    seed = str(bands[0].seeds[0])
+    bands = [replace(band, run=band.run.replace("SEED", seed)) for band in bands]
+    # The longest list: a band of the log needs no eval.py.
+    commands = [
+        command.replace("SEED", seed).replace(*SHORTER.get(unit, ("", "")))
+        for command in max((band.commands for band in bands), key=len)
+    ]
+    return bands, commands
+
+
+def numbers_so_far(bands: list[Band], code: Path) -> list[float | None]:
+    """The number of each band; None where the run has not brought it yet."""
+    numbers = []
+    for band in bands:
+        try:
+            numbers.append(read_score(code / band.run, band.score))
+        except DAMAGED:
+            numbers.append(None)
+    return numbers
+
+
+def is_off(band: Band, number: float | None, right: float) -> bool:
+    """Whether a number is farther from ours than it may be. NaN is."""
+    return number is not None and not abs(number - right) <= reach_of(band)
+
+
+def numbers_of(
+    bands: list[Band], command: str, code: Path, ours: list[float] | None = None
+) -> tuple[list[float | None], str]:
+    """The bands' numbers after one command in this code, and what stopped it, if something did.
+
+    The command is stopped when all numbers are there, or when one is off beside ours.
+    """
+    run = code / bands[0].run
+    if "eval.py" in command:
+        (run / "eval.json").unlink(missing_ok=True)
+    elif run.is_dir():
+        shutil.rmtree(run)
+    else:
+        run.unlink(missing_ok=True)
+
+    command, _, file = command.partition(" > ")
+    log, errors = code / (file or "output.txt"), code / "errors.txt"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as output, errors.open("w") as error_output:
         process = subprocess.Popen(
-            [sys.executable, *shlex.split(words)[1:]], cwd=code, stdout=output, stderr=output
+            [sys.executable, *shlex.split(command)[1:]],
+            cwd=code,
+            stdout=output,
+            stderr=error_output,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     begun = time.monotonic()
-    # A number of the last step is there at the end only.
+    # A number of the last step is there at the end only: before, it is that of another step.
     at_the_end = any(band.score.endswith("the end") for band in bands)
     while True:
         ended = process.poll() is not None
-        try:
-            numbers = [read_score(out, band.score) for band in bands]
-        except DAMAGED:
-            numbers = []
-        if ended or numbers and not at_the_end or time.monotonic() - begun > PATIENCE:
+        numbers = numbers_so_far(bands, code)
+        is_done = None not in numbers
+        if ours:
+            is_done |= any(map(is_off, bands, numbers, ours))
+        if ended or is_done and not at_the_end or time.monotonic() - begun > PATIENCE:
             break
         time.sleep(0.5)
     process.kill()
     process.wait()
-    if numbers and not (ended and process.returncode):
-        return numbers
-    last = log.read_text().strip().splitlines()[-1]
-    return [f"stops: {last[:60]}" if ended else f"no such step after {PATIENCE} s"] * len(bands)
+    if ended and process.returncode:
+        last = (errors.read_text().strip() or "no words").splitlines()[-1]
+        return numbers, f"stops: {last[:60]}"
+    return numbers, "" if is_done else f"no number after {PATIENCE} s"
 
 
 def main() -> None:
@@ -75,13 +135,18 @@ def main() -> None:
         chosen = args.tasks.split(",") if args.tasks else None
         tasks = {task.id: task for task in read_tasks(units=[unit])}
         tasks = {name: task for name, task in tasks.items() if not chosen or name in chosen}
-        bands = [band for band in read_bands(unit) if band.same_seed or band.score.endswith("at 0")]
+        bands, commands = compared_bands(unit)
         with tempfile.TemporaryDirectory() as name:
             code = Path(name)
             for path in project_files():
                 (code / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / path, code / path)
-            ours = numbers_of(bands, code)
+            *before, last = commands
+            for command in before:
+                words = [sys.executable, *shlex.split(command)[1:]]
+                subprocess.run(words, cwd=code, check=True, capture_output=True)
+            ours, problem = numbers_of(bands, last, code)
+            assert not problem, problem
             print(f"\nUnit {unit}:\n")
             for band, number in zip(bands, ours, strict=True):
                 print(f"- {band.what}: {number:.7g}, to within {reach_of(band):g}")
@@ -90,17 +155,12 @@ def main() -> None:
                 file = tasks[mutant.task].file
                 source = source_of(ROOT, file)
                 (code / file).write_text(mutated(source, tasks[mutant.task], mutant))
-                theirs = numbers_of(bands, code)
+                theirs, problem = numbers_of(bands, last, code, ours)
                 (code / file).write_text(source)
-                is_found = False
-                for band, number, right in zip(bands, theirs, ours, strict=True):
-                    stopped = isinstance(number, str)
-                    is_found |= stopped or not abs(number - right) <= reach_of(band)
+                is_found = bool(problem) or any(map(is_off, bands, theirs, ours))
                 found += is_found
                 others += not is_found
-                shown = ", ".join(
-                    x if isinstance(x, str) else f"{x:.7g}" for x in dict.fromkeys(theirs)
-                )
+                shown = problem or ", ".join(f"{x:.7g}" for x in theirs if x is not None)
                 verdict = "yes" if is_found else "no"
                 print(f"| {mutant.task} | {mutant.wrong} | {shown} | {verdict} |", flush=True)
     print(f"\n{found} of {found + others} wrong answers are found.")

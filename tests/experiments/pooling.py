@@ -111,8 +111,9 @@ def main() -> None:
     parser.add_argument("--emoji", type=Path, help="folder that data.world.emoji made")
     args = parser.parse_args()
     llm = load_llm()
-    settings = [("last", llm.depth), ("prompt", llm.depth)]
-    settings += [("mean", layer) for layer in (5, 10, 15, llm.depth)]
+    # The cheapest first.
+    settings = [("mean", layer) for layer in (5, 10, 15)]
+    settings += [(pool, llm.depth) for pool in ("last", "mean", "prompt")]
     if args.emoji:
         print(f"{len(emoji_pairs(args.emoji / 'test.tar'))} emoji in the pool\n")
     print(
