@@ -165,6 +165,7 @@ class Run:
     folder: Path
     scores: dict = field(default_factory=dict)  # on validation images, in per cent
     test: dict = field(default_factory=dict)  # the same on test images
+    asked: dict = field(default_factory=dict)  # {split: how many images and captions}
     error: str = ""  # why it failed
 
     @property
@@ -315,6 +316,7 @@ def evaluated(one: Run, split: str, children: Children) -> dict[str, float]:
         scores = json.loads(answer.read_text())
         i2t, t2i = (100 * scores["retrieval"][way]["R@1"] for way in ("i2t", "t2i"))
         seconds = scores["cost"]["training_seconds"]
+        one.asked[split] = scores["counts"]
     return {"i2t": i2t, "t2i": t2i, "mean": (i2t + t2i) / 2, "training_seconds": seconds}
 
 
@@ -338,13 +340,29 @@ def differing_questions(runs: Sequence[Run]) -> list[str]:
     return [name for name in names if len({getattr(one.config, name) for one in runs}) > 1]
 
 
+def changed_data(runs: Sequence[Run]) -> str:
+    """A sentence if two runs were asked about different numbers of images or captions, else "".
+
+    A run that has ended is not made again. So the files behind --data may have changed since.
+    """
+    asked = [one for one in runs if "val" in one.asked]
+    for one in asked[1:]:
+        if one.asked["val"] != asked[0].asked["val"] and not differing_questions(runs):
+            return (
+                f"No best setting: {asked[0].name} was asked about {asked[0].asked['val']}, and "
+                f"{one.name} about {one.asked['val']}. If the data changed in between, remove the "
+                "folders of the older runs, and give the command again."
+            )
+    return ""
+
+
 def best_of(runs: Sequence[Run]) -> str | None:
     """The setting with the best validation score, of those whose runs have all finished.
 
     None where there is none, and where the settings were not asked the same questions. Of two that
     are equal the first one.
     """
-    if differing_questions(runs):
+    if differing_questions(runs) or changed_data(runs):
         return None
     means = {
         setting: np.mean([one.scores["mean"] for one in seeds])
@@ -388,6 +406,8 @@ def summary(runs: Sequence[Run], command: str) -> str:
     if differing:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in differing)
         parts.append(f"No best setting: they differ in {flags}, and so in their questions.")
+    elif changed_data(runs):
+        parts.append(changed_data(runs))
     elif best:
         if len(settings_of(runs)) > 1:
             parts.append(

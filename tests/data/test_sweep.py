@@ -46,6 +46,7 @@ def fake(monkeypatch):
 
     class Fake:
         asked = []
+        n_images = 80  # among which the runs are asked
         scores = {}  # {(folder's name, split): (i2t, t2i)}
         fails = {}  # {folder's name: message}
 
@@ -64,11 +65,12 @@ def fake(monkeypatch):
                 i2t, t2i = Fake.scores.get((folder.name, split), (0.5, 0.5))
                 ways = {"i2t": {"R@1": i2t}, "t2i": {"R@1": t2i}}
                 scores = {"retrieval": ways, "cost": {"training_seconds": 7}}
+                scores["counts"] = {"images": Fake.n_images}
                 name = "eval-split-val.json" if split == "val" else "eval.json"
                 (folder / name).write_text(json.dumps(scores))
 
     monkeypatch.setattr(sweep.Children, "call", Fake.call)
-    Fake.asked, Fake.scores, Fake.fails = [], {}, {}
+    Fake.asked, Fake.scores, Fake.fails, Fake.n_images = [], {}, {}, 80
     return Fake
 
 
@@ -217,6 +219,18 @@ def test_settings_with_other_validation_images_have_no_best(command, fake):
     assert status == 0 and "**best**" in out  # a built-in world asks the same of both
     status, out, _ = command("--data", "a.csv", "--csv-caption-key", "x,y")
     assert status == 0 and "they differ in --csv-caption-key" in out
+
+
+def test_runs_of_data_that_changed_in_between_have_no_best(command, fake):
+    status, out, _ = command("--lr", "1e-3,3e-3", "--seed", "0,1")
+    assert status == 0 and "**best**" in out
+    fake.n_images = 40  # the file behind --data is shorter now
+    status, out, _ = command("--lr", "1e-3,3e-3", "--seed", "0,1,2")
+    assert status == 0 and "**best**" not in out
+    said = "lr=0.001,seed=0 was asked about {'images': 80}, and lr=0.001,seed=2 about"
+    assert f"No best setting: {said} {{'images': 40}}" in out
+    status, out, _ = command("--lr", "1e-3,3e-3", "--seed", "0,1,2", "--test")
+    assert status == 0 and {asked[2] for asked in fake.asked if asked[0] == "eval.py"} == {"val"}
 
 
 # --------------------------------------------------------------------------------------------------

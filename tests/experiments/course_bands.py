@@ -25,7 +25,7 @@ from pathlib import Path
 
 from docs.course.experiments import DAMAGED, Band, read_bands, read_score
 from docs.course.holes import read_tasks, source_of
-from docs.course.make import ROOT, project_files
+from docs.course.make import EXTRA, ROOT, project_files
 from docs.course.mutants import MUTANTS, mutated
 
 UNITS = (1, 2, 3, 4, 5, 6, 7, 8)  # those with a number that is compared by itself
@@ -138,7 +138,7 @@ def main() -> None:
         bands, commands = compared_bands(unit)
         with tempfile.TemporaryDirectory() as name:
             code = Path(name)
-            for path in project_files():
+            for path in (*project_files(), *EXTRA.get(unit, ())):
                 (code / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / path, code / path)
             *before, last = commands
