@@ -426,8 +426,8 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        'inherited |= {"unlock": "", "init_from": ""}',
-        'inherited |= {"init_from": ""}',
+        '"resume": "", "unlock": "", "init_from": ""}',
+        '"resume": "", "init_from": ""}',
         T_TRAIN + "test_a_run_with_a_matrix_has_the_settings_of_its_run",
         "lift_ridge: the parts that its run unlocked are trained again",
     ),
