@@ -331,6 +331,7 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
     log("five-12", start(12) + '{"step": 1, "loss": 5.102}\n')
     log("five-2", '{"step": 1, "loss": 4.7}\n')
     log("five", "no log\n")
+    log("five-4", '{"step": 1, "loss": 1' + 400 * "0" + "}\n")  # more than a float holds
     log("five_other-2", '{"step": 1, "loss": 5.1}\n')
     log("five-3", '{"step": 7, "loss": 5.1}\n')
     (entry,) = experiments.entries(tmp_path, 1)
@@ -475,6 +476,41 @@ def test_other_bands_are_measured_by_running_the_commands(tmp_path, monkeypatch,
         BadInput, match="this command failed; its last lines stand in .*commands.log"
     ):
         measure.main()
+
+
+def test_seeds_that_are_compared_come_before_others(tmp_path):
+    """A unit has bands of other seeds, too: its texts name those whose numbers are compared."""
+    rows = [
+        "unit = 1\nwhat = 'wide'\nseeds = [0, 1, 2]\nvalues = [1, 2, 3]",
+        "unit = 1\nwhat = 'exact'\nseeds = [5, 6, 7]\nvalues = [1, 2, 3]\nsame_seed = 0.1",
+    ]
+    rest = "commands = []\nrun = 'runs/x-SEED'\nscore = 'log: loss at 1'\n"
+    for order in (rows, rows[::-1]):
+        path = tmp_path / "bands.toml"
+        path.write_text("\n".join(f"[[band]]\n{row}\n{rest}" for row in order))
+        assert experiments.Edition(0, path).run_seeds(1) == (5, 6, 7)
+    # Two seeds are too few, and each needs a value.
+    for wrong in ("seeds = [0, 1]\nvalues = [1, 2]", "seeds = [0, 1, 2]\nvalues = [1, 2]"):
+        path.write_text(f"[[band]]\nunit = 1\nwhat = 'x'\n{wrong}\n{rest}")
+        with pytest.raises(handout.CourseError, match="unit 1, x: there must be a value for each"):
+            experiments.read_bands(path=path)
+
+
+def test_bands_that_would_be_removed_are_refused(tmp_path, monkeypatch):
+    out = tmp_path / "course"
+    out.mkdir()
+    (out / "made_by.txt").write_text("make course")
+    inside = out / "bands.toml"
+    inside.write_text(experiments.BANDS.read_text())
+    with pytest.raises(make.CourseError, match="lies in --out"):
+        make.make(out, [1], experiments.Edition(0, inside))
+    assert inside.exists()
+    # A file that lacks a chosen unit is refused, too, before anything is removed.
+    few = tmp_path / "few.toml"
+    few.write_text("\n".join(measure.in_toml(band) for band in experiments.read_bands(2)))
+    with pytest.raises(make.CourseError, match="has no band of unit 1"):
+        make.make(out, [1, 2], experiments.Edition(0, few))
+    assert inside.exists()
 
 
 def test_a_text_has_the_seeds_of_its_edition():
