@@ -314,6 +314,10 @@ def test_a_submission_may_be_wrapped_in_folders(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert grade.root_of(empty) == empty
+    # A name that only begins like a unit's is no unit.
+    inner = tmp_path / "other/unit1-alice"
+    (inner / "unit1").mkdir(parents=True)
+    assert grade.root_of(tmp_path / "other") == inner
 
 
 def test_logs_are_read_and_compared_with_bands(tmp_path):
