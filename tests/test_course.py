@@ -344,10 +344,10 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
     what = "loss at the first step"
     assert lines == [
         f"five-0: {what}: 5.1631, inside 5.1626 to 5.1632",
-        f"five-1: {what}: 5.102, OUTSIDE 5.0741 to 5.0747",
+        f"five-1: {what}: 5.102, OUTSIDE 5.0741 to 5.0747, on a CPU",
         f"five-12: {what}: 5.102, inside 4.85 to 5.36",
-        f"five-2: {what}: 4.7, OUTSIDE 4.85 to 5.36",
-        "five-0: loss at the fifth step: 1, OUTSIDE 4.8543 to 4.8549",
+        f"five-2: {what}: 4.7, OUTSIDE 4.85 to 5.36, on a CPU",
+        "five-0: loss at the fifth step: 1, OUTSIDE 4.8543 to 4.8549, on a CPU",
     ]
     nothing = experiments.entries(tmp_path, 2)[0]["output"].splitlines()
     assert nothing and all(line.startswith("no log of: ") for line in nothing)
@@ -376,9 +376,9 @@ def test_printed_numbers_are_read_and_compared_with_bands(tmp_path):
         return [line for line in entry["output"].splitlines() if what in line]
 
     (runs / "pooling.log").write_text(row.format("0.714"))
-    assert verdicts(3, what) == [f"pooling.log: {what}: 0.714, inside 0.71 to 0.72"]
+    assert verdicts(3, what) == [f"pooling.log: {what}: 0.714, inside 0.711 to 0.717"]
     (runs / "pooling.log").write_text(row.format("0.362"))
-    assert verdicts(3, what) == [f"pooling.log: {what}: 0.362, OUTSIDE 0.71 to 0.72"]
+    assert verdicts(3, what) == [f"pooling.log: {what}: 0.362, OUTSIDE 0.711 to 0.717"]
     for unreadable in ("", "| mean | 10 | raw |\n", row.format("none")):
         (runs / "pooling.log").write_text(unreadable)
         assert verdicts(3, what) == [f"no log of: {what} (runs/pooling.log)"]
@@ -390,8 +390,8 @@ def test_printed_numbers_are_read_and_compared_with_bands(tmp_path):
     (runs / "adapter-1.log").write_text(words.format(ours[1]))
     (runs / "adapter-2.log").write_text(words.format(ours[1]))
     (runs / "adapter.log").write_text(words.format(ours[1]))
-    said = [line.split(", ")[-1].split()[0] for line in verdicts(8, band.what)]
-    assert said == ["inside", "OUTSIDE", "inside"]
+    said = ["OUTSIDE" in line for line in verdicts(8, band.what)]
+    assert said == [False, True, False]
 
 
 def test_bands_are_those_of_their_values():

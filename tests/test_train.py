@@ -568,7 +568,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_save(small, monkeypatch)
 
 def test_a_model_that_no_memory_holds_is_refused(small):
     with pytest.raises(BadInput, match="too large for the memory of this machine"):
-        train.train(train.Config(**{**small, "method": "clip", "embed_dim": 10**6, "text_width": 10**6}))
+        train.train(
+            train.Config(**{**small, "method": "clip", "embed_dim": 10**6, "text_width": 10**6})
+        )
 
 
 def test_weights_that_are_not_finite_are_never_saved(small, monkeypatch):

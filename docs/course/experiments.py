@@ -78,17 +78,21 @@ class Band:
 
     def limits(self, seed: int | None) -> tuple[float, float]:
         """Between which numbers a run with this seed should lie."""
-        if not self.same_seed or seed not in self.seeds:
+        if self.is_constant:
+            ours, within = self.values[0], self.same_seed or self.reach
+        elif self.same_seed and seed in self.seeds:
+            ours, within = self.values[self.seeds.index(seed)], self.same_seed
+        else:
             return self.low, self.high
-        ours = self.values[self.seeds.index(seed)]
-        return round(ours - self.same_seed, 6), round(ours + self.same_seed, 6)
+        return max(0.0, round(ours - within, 6)), min(self.largest, round(ours + within, 6))
 
     def in_words(self) -> str:
         """The band as a line for students."""
         if not self.measured:
             return f"{self.what}: not measured yet."
         if self.is_constant:
-            within = f", to within {self.reach:g}" if self.reach else ""
+            within = self.same_seed or self.reach
+            within = f", to within {within:g}" if within else ""
             return f"{self.what}: {self.values[0]:.9g}{within}, whatever the seed."
         band = f"{self.low:.9g} to {self.high:.9g}"
         if self.same_seed:
@@ -226,6 +230,8 @@ def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
                 inside = low <= value <= high
                 outside |= not inside
                 verdict = f"{'inside' if inside else 'OUTSIDE'} {low:.9g} to {high:.9g}"
+                if band.same_seed and not inside:
+                    verdict += ", on a CPU"
             shown = f"{value:.5g}" if value < 10_000 else f"{value:.0f}"
             lines.append(f"{run}: {band.what}: {shown}, {verdict}")
     return lines, outside

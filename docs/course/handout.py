@@ -20,6 +20,13 @@ WHAT = "A course on contrastive learning with frozen encoders"
 # --------------------------------------------------------------------------------------------------
 # A unit's text.
 
+# Before the numbers of each unit.
+ABOUT_BANDS = """\
+What we had, with our seeds. A *band* is where we expect your number. Where a seed stands in brackets,
+your run with that seed must have our number, to within what is said. These numbers are from CPUs: add
+`--device cpu` on a machine with a GPU and on a Mac. Macs with ARM processors were not tried. If `make
+check` says OUTSIDE, look first at the flags, the seed and the device, and then at your code."""
+
 
 def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:
     """A unit's text with its tasks, bands and question. CourseError where something is missing."""
@@ -48,6 +55,7 @@ def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:
         "\n".join(f"- {band.in_words()}" for band in read_bands(unit, edition.bands))
         or "This experiment has no band."
     )
+    bands = f"{ABOUT_BANDS}\n\n{bands}"
     question = written.question_for(unit, edition.seed)["question"]
     text = with_seeds(text, edition.run_seeds(unit))
     text = text.replace(f"{{band:{unit}}}", bands).replace(f"{{question:{unit}}}", question)

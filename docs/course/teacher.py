@@ -20,7 +20,10 @@ README = """# For the teacher
    - **GitHub Classroom**: make a template repository of `classroom/`.
    - **nbgrader**: `nbgrader/` is a course folder; `nbgrader generate_assignment unit1` and so on.
    - **otter**: `otter assign otter/unit1/unit1.ipynb dist/unit1`.
-3. Read `rubric.md`. Run the experiments of your units once on your own machine (`bands.md` has the commands).
+3. Read `rubric.md`. Run the experiments of your units once on your own machine, in the project's folder and not
+   in `student/`: `python -m docs.course.measure --units 1,2` runs those of the units 1 and 2 with the seeds 0, 1
+   and 2, and writes `build/bands-0.toml`. By hand: `mkdir -p runs`, then the commands of `bands.md`, with a number
+   for SEED.
 
 A unit is worth 20 points: 10 for code, which the grader gives, 5 for measured numbers with their logs, and 5 for the
 written answer, which you give.
