@@ -165,7 +165,6 @@ class Run:
     folder: Path
     scores: dict = field(default_factory=dict)  # on validation images, in per cent
     test: dict = field(default_factory=dict)  # the same on test images
-    asked: dict = field(default_factory=dict)  # {split: how many images and captions}
     error: str = ""  # why it failed
 
     @property
@@ -302,8 +301,8 @@ def make(one: Run, children: Children) -> None:
         one.error = str(error)
 
 
-def evaluated(one: Run, split: str, children: Children) -> dict[str, float]:
-    """What eval.py says of a finished run: R@1 in per cent, and how long it trained.
+def evaluated(one: Run, split: str, children: Children) -> dict:
+    """What eval.py says of a finished run: R@1 in per cent, how long it trained, how many were asked.
 
     It is asked if it was not asked since the run was saved for the last time.
     """
@@ -316,8 +315,9 @@ def evaluated(one: Run, split: str, children: Children) -> dict[str, float]:
         scores = json.loads(answer.read_text())
         i2t, t2i = (100 * scores["retrieval"][way]["R@1"] for way in ("i2t", "t2i"))
         seconds = scores["cost"]["training_seconds"]
-        one.asked[split] = scores["counts"]
-    return {"i2t": i2t, "t2i": t2i, "mean": (i2t + t2i) / 2, "training_seconds": seconds}
+        counts = scores["counts"]
+    of_both = (i2t + t2i) / 2
+    return {"i2t": i2t, "t2i": t2i, "mean": of_both, "training_seconds": seconds, "counts": counts}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -345,12 +345,12 @@ def changed_data(runs: Sequence[Run]) -> str:
 
     A run that has ended is not made again. So the files behind --data may have changed since.
     """
-    asked = [one for one in runs if "val" in one.asked]
-    for one in asked[1:]:
-        if one.asked["val"] != asked[0].asked["val"] and not differing_questions(runs):
+    scored = [one for one in runs if one.scores]
+    for one in scored[1:]:
+        if one.scores["counts"] != scored[0].scores["counts"]:
             return (
-                f"No best setting: {asked[0].name} was asked about {asked[0].asked['val']}, and "
-                f"{one.name} about {one.asked['val']}. If the data changed in between, remove the "
+                f"No best setting: {scored[0].name} was asked about {scored[0].scores['counts']}, and "
+                f"{one.name} about {one.scores['counts']}. If the data changed in between, remove the "
                 "folders of the older runs, and give the command again."
             )
     return ""

@@ -500,7 +500,7 @@ def test_seeds_that_are_compared_come_before_others(tmp_path):
             experiments.read_bands(path=path)
 
 
-def test_bands_that_would_be_removed_are_refused(tmp_path, monkeypatch):
+def test_bands_that_would_be_removed_are_refused(tmp_path):
     out = tmp_path / "course"
     out.mkdir()
     (out / "made_by.txt").write_text("make course")

@@ -55,7 +55,7 @@ class Band:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the seed does not matter: a count, or something in which nothing is drawn."""
+        """Whether all our seeds had the same number: a count, or nothing in it is drawn."""
         return len(set(self.values)) == 1
 
     @property
