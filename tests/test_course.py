@@ -348,6 +348,7 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
         f"five-12: {what}: 5.102, inside 4.85 to 5.36",
         f"five-2: {what}: 4.7, OUTSIDE 4.85 to 5.36, on a CPU",
         "five-0: loss at the fifth step: 1, OUTSIDE 4.8543 to 4.8549, on a CPU",
+        "no log of: LIFT with the cosine loss, loss at the fifth step (runs/cos-SEED)",
     ]
     nothing = experiments.entries(tmp_path, 2)[0]["output"].splitlines()
     assert nothing and all(line.startswith("no log of: ") for line in nothing)
@@ -381,7 +382,10 @@ def test_printed_numbers_are_read_and_compared_with_bands(tmp_path):
     assert verdicts(3, what) == [f"pooling.log: {what}: 0.362, OUTSIDE 0.711 to 0.717"]
     for unreadable in ("", "| mean | 10 | raw |\n", row.format("none")):
         (runs / "pooling.log").write_text(unreadable)
-        assert verdicts(3, what) == [f"no log of: {what} (runs/pooling.log)"]
+        assert verdicts(3, what) == [f"no log of: {what} (not in pooling.log)"]
+    (runs / "pooling.log").unlink()
+    assert verdicts(3, what) == [f"no log of: {what} (runs/pooling.log)"]
+    (runs / "pooling.log").write_text(row.format("0.714"))
 
     # Seed 1 is compared with ours of seed 1. A file without a seed has the band.
     (band,) = (b for b in experiments.read_bands(8) if b.what == "tuning, loss of the first step")
@@ -677,10 +681,13 @@ def test_what_a_student_sees(built, tmp_path):
     steps = ({"step": 1, "loss": 5.1}, {"step": 5, "loss": 4.86})
     (run / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     (run / "checkpoint.pt").write_text("large")
+    cosine_run = student / "unit1/runs/cos-0"
+    cosine_run.mkdir()
+    (cosine_run / "log.jsonl").write_text('{"step": 5, "loss": 0.92}')
     (student / "unit1/curve.png").write_text("a drawing")
     (student / "unit1/runs/table.log").write_text("| pooling | layer |\n")
     status, said = check("1", "--submit")
-    assert status == 0 and "5 files; hand this in, or complete it first" in said, said
+    assert status == 0 and "6 files; hand this in, or complete it first" in said, said
     for title in ("Your answer", "What you measured"):
         assert f"missing: unit1/answers.md: '{title}' still says (write here)" in said, said
     assert "no log of" not in said
@@ -688,7 +695,7 @@ def test_what_a_student_sees(built, tmp_path):
     assert "five-0: loss at the first step: 5.1, inside" in said, said
     with zipfile.ZipFile(student / "submission-unit1.zip") as archive:
         names = sorted(archive.namelist())
-    logs = ["unit1/runs/five-0/log.jsonl", "unit1/runs/table.log"]
+    logs = ["unit1/runs/cos-0/log.jsonl", "unit1/runs/five-0/log.jsonl", "unit1/runs/table.log"]
     assert names == ["unit1/answers.md", "unit1/curve.png", "unit1/lift.py", *logs]
 
 

@@ -72,8 +72,10 @@ class Band:
         return max(3 * self.spread, self.reach)
 
     def _rounded(self, value: float, direction) -> float:
-        """To 0.1 where the number is a score in %, else to 0.01."""
-        digits = 100 if is_no_score(self.score) else 10
+        """To 0.1 where the number is a score in %, else to 0.01, or to 0.0001 where it is small."""
+        digits = 10
+        if is_no_score(self.score):
+            digits = 100 if self.mean >= 0.1 else 10_000
         return direction(round(value * digits, 6)) / digits
 
     def limits(self, seed: int | None) -> tuple[float, float]:
@@ -155,20 +157,25 @@ def is_no_score(score: str) -> bool:
     return score.startswith(("log: ", "printed: "))
 
 
-def found_in(folder: Path, band: Band) -> list[tuple[str, float]]:
-    """(run, number) of each log of a unit's folder that has a band's number, whatever the seed."""
+def found_in(folder: Path, band: Band) -> list[tuple[str, float | None]]:
+    """(run, number) of each run of a unit's folder that a band is about, whatever the seed.
+
+    The number is None where the run's log does not have it.
+    """
     found = []
     # "runs/lift-SEED": lift, lift-0 and lift-1 are meant, and lift_cos-0 is not.
     name = re.escape(band.run.removeprefix("runs/")).replace(r"\-SEED", r"(-\w+)?")
     for run in sorted(folder.glob("runs/*")):
         if not re.fullmatch(name, run.name):
             continue
+        value = None
         try:
-            value = read_score(run, band.score)
-            if isinstance(value, (int, float)):
-                found.append((run.name, float(value)))
+            number = read_score(run, band.score)
+            if isinstance(number, (int, float)):
+                value = float(number)
         except DAMAGED:
-            continue
+            pass
+        found.append((run.name, value))
     return found
 
 
@@ -220,10 +227,13 @@ def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
     outside = False
     for band in read_bands(unit):
         found = found_in(folder, band)
-        if not found:
-            lines.append(f"no log of: {band.what} ({band.run})")
+        with_number = [(run, value) for run, value in found if value is not None]
+        if not with_number:
+            # A run that is not there at all, or one that was not scored, or did not come so far.
+            where = f"not in {', '.join(run for run, _ in found)}" if found else band.run
+            lines.append(f"no log of: {band.what} ({where})")
             outside = True
-        for run, value in found:
+        for run, value in with_number:
             verdict = "not measured by us yet"
             if band.measured:
                 low, high = band.limits(seed_of(folder / "runs" / run))

@@ -109,10 +109,10 @@ def write_unit(target: Path, unit: int, tasks: list[Task], edition: Edition) -> 
 
 MAKEFILE = """\
 # make setup           the environment: PyTorch and four small packages
-# make check UNIT=1    which tests hold, in seconds; TASK=1.2 takes one task
-# make submit          pack code, logs and answers; UNIT=1 packs one unit
+# make check UNIT=N    which tests of unit N hold, in seconds; TASK=N.2 takes its second task
+# make submit          pack code, logs and answers; UNIT=N packs those of unit N
 #
-# Where the packages of requirements.txt are installed already: make check UNIT=1 VENV=FOLDER
+# Where the packages of requirements.txt are installed already: make check UNIT=N VENV=FOLDER
 #
 # On Linux PyPI's torch is the CUDA build (several GB). Without a GPU, save the download with
 #   make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"

@@ -18,8 +18,8 @@ README = """# For the teacher
      half a core, 10 minutes. `setup.sh` installs Python 3.11 and PyTorch for the CPU when the image is built; grading
      needs no network. Add the points of logs and answers by hand, as a rubric on the same submission.
    - **GitHub Classroom**: make a template repository of `classroom/`.
-   - **nbgrader**: `nbgrader/` is a course folder; `nbgrader generate_assignment unit1` and so on.
-   - **otter**: `otter assign otter/unit1/unit1.ipynb dist/unit1`.
+   - **nbgrader**: `nbgrader/` is a course folder; `nbgrader generate_assignment unitN` for unit N.
+   - **otter**: `otter assign otter/unitN/unitN.ipynb dist/unitN` for unit N.
 3. Read `rubric.md`. Run the experiments of your units once on your own machine, in the project's folder and not
    in `student/`: `python -m docs.course.measure --units 1,2` runs those of the units 1 and 2 with the seeds 0, 1
    and 2, and writes `build/bands-0.toml`. By hand: `mkdir -p runs`, then the commands of `bands.md`, with a number
@@ -76,8 +76,8 @@ def rubric(tasks: list[Task], edition: Edition) -> str:
             "| measured numbers, with commands, seeds and logs | 5 | you |",
             f"| the written answer ({question['id']}) | {question['points']} | you |",
             "",
-            "Measured numbers: 2 for logs that are there and belong to the commands; 2 for a table with the numbers and",
-            "the spread; 1 for a sentence on what surprised, or on a number outside its band.",
+            "Measured numbers: 2 for logs that are there and belong to the commands; 2 for a table with the numbers, and",
+            "with the spread where there are several seeds; 1 for a sentence on what surprised, or on a number outside its band.",
             "",
             "The written answer:",
             "",

@@ -47,20 +47,23 @@ def is_compared(band: Band) -> bool:
     return bool(band.same_seed) or band.is_constant and not band.score.endswith("the end")
 
 
-def compared_bands(unit: int) -> tuple[list[Band], list[str]]:
-    """The bands of a unit that are compared, and their commands, with the first seed.
+def compared_runs(unit: int) -> list[tuple[list[Band], list[str]]]:
+    """For each run of a unit: its bands that are compared, and its commands, with the first seed.
 
-    The functions of the unit count in the last command only. The others are run once.
+    The functions of the unit count in a run's last command only. The others are run once.
     """
     bands = [band for band in read_bands(unit) if is_compared(band)]
-    seed = str(bands[0].seeds[0])
-    bands = [replace(band, run=band.run.replace("SEED", seed)) for band in bands]
-    # The longest list: a band of the log needs no eval.py.
-    commands = [
-        command.replace("SEED", seed).replace(*SHORTER.get(unit, ("", "")))
-        for command in max((band.commands for band in bands), key=len)
-    ]
-    return bands, commands
+    runs = []
+    for run in dict.fromkeys(band.run for band in bands):
+        of_run = [band for band in bands if band.run == run]
+        seed = str(of_run[0].seeds[0])
+        # The longest list: a band of the log needs no eval.py.
+        commands = [
+            command.replace("SEED", seed).replace(*SHORTER.get(unit, ("", "")))
+            for command in max((band.commands for band in of_run), key=len)
+        ]
+        runs.append(([replace(band, run=run.replace("SEED", seed)) for band in of_run], commands))
+    return runs
 
 
 def numbers_so_far(bands: list[Band], code: Path) -> list[float | None]:
@@ -135,32 +138,39 @@ def main() -> None:
         chosen = args.tasks.split(",") if args.tasks else None
         tasks = {task.id: task for task in read_tasks(units=[unit])}
         tasks = {name: task for name, task in tasks.items() if not chosen or name in chosen}
-        bands, commands = compared_bands(unit)
+        runs = compared_runs(unit)
         with tempfile.TemporaryDirectory() as name:
             code = Path(name)
             for path in (*project_files(), *EXTRA.get(unit, ())):
                 (code / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / path, code / path)
-            *before, last = commands
-            for command in before:
+            for command in dict.fromkeys(c for _, commands in runs for c in commands[:-1]):
                 words = [sys.executable, *shlex.split(command)[1:]]
                 subprocess.run(words, cwd=code, check=True, capture_output=True)
-            ours, problem = numbers_of(bands, last, code)
-            assert not problem, problem
             print(f"\nUnit {unit}:\n")
-            for band, number in zip(bands, ours, strict=True):
-                print(f"- {band.what}: {number:.7g}, to within {reach_of(band):g}")
+            right = []  # our numbers, run by run
+            for bands, commands in runs:
+                ours, problem = numbers_of(bands, commands[-1], code)
+                assert not problem, problem
+                right.append(ours)
+                for band, number in zip(bands, ours, strict=True):
+                    print(f"- {band.what}: {number:.7g}, to within {reach_of(band):g}")
             print("\n| task | wrong answer | numbers | found |\n|---|---|---|---|", flush=True)
             for mutant in (mutant for mutant in MUTANTS if mutant.task in tasks):
                 file = tasks[mutant.task].file
                 source = source_of(ROOT, file)
                 (code / file).write_text(mutated(source, tasks[mutant.task], mutant))
-                theirs, problem = numbers_of(bands, last, code, ours)
+                seen, is_found = [], False
+                for (bands, commands), ours in zip(runs, right, strict=True):
+                    theirs, problem = numbers_of(bands, commands[-1], code, ours)
+                    seen += [f"{x:.7g}" for x in theirs if x is not None]
+                    is_found = bool(problem) or any(map(is_off, bands, theirs, ours))
+                    if is_found:
+                        break
                 (code / file).write_text(source)
-                is_found = bool(problem) or any(map(is_off, bands, theirs, ours))
                 found += is_found
                 others += not is_found
-                shown = problem or ", ".join(f"{x:.7g}" for x in theirs if x is not None)
+                shown = problem or ", ".join(seen)
                 verdict = "yes" if is_found else "no"
                 print(f"| {mutant.task} | {mutant.wrong} | {shown} | {verdict} |", flush=True)
     print(f"\n{found} of {found + others} wrong answers are found.")
