@@ -253,9 +253,9 @@ def start_of(tokenizer: Tokenizer) -> str:
     The first token is an attention sink (Xiao et al. 2023, arXiv 2309.17453): later tokens look at
     it when they look for nothing. In a causal model it sees no token but itself, and in later
     blocks its numbers are huge. After block 15 of the default model its norm is 24,000, that of
-    other tokens 165; after block 10, where the mean is read, it is 161 and 142 (averages over the
-    captions of shapes.make_scenes("train", 200)). So a mean must leave it out, and it must not be a
-    word of the caption: else that word would be lost.
+    other tokens 165. After block 10, where the mean is read, they are 161 and 142
+    (docs/results/cone.md). So a mean must leave it out, and it must not be a word of the caption:
+    else that word would be lost.
 
     Some tokenizers put a start token before every text themselves: then nothing is added. The
     others, as that of the default model, get a new line. BadInput for a tokenizer that knows
@@ -356,11 +356,11 @@ def whitening(
     each, with 128 directions at a = 1 and 256 at a = 1/2 (docs/results/LOG.md).
 
     Why float32: along the 256th direction the standard deviation is 0.16, while elements of x reach
-    83. Near 83, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors
+    86. Near 86, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors
     are kept, 0.06. The sums below are in float64.
 
-    The numbers are those of the default model's mean pooling, cosines over the captions of
-    shapes.make_scenes("train", 200), variances over those of 1,500 scenes.
+    The numbers of the cone and of float32 are those of the default model's mean pooling
+    (docs/results/cone.md).
     """
     N = len(vectors)
     D = vectors[:1].shape[1]

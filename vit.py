@@ -12,8 +12,8 @@ weights fit. Two choices differ from the textbook:
 - The output is the mean of the patch vectors, as in LIFT (arXiv 2506.04209). A class token is an
   option.
 - Position embeddings start with standard deviation 0.5. They are added to patch projections, which
-  differ between the patches of an image by about 0.5. Beside these the usual 0.02 is too small for
-  the first blocks to notice.
+  differ between the patches of an image by 0.66 (docs/results/cone.md). Beside these the usual 0.02
+  is too small for the first blocks to notice.
 
 Letters of shapes: B images in a batch, S pixels per side, p pixels per side of a patch,
 N = (S / p)^2 patches (one more with a class token), D width, H heads, d = D / H width of a head.
