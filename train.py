@@ -7,9 +7,9 @@
     python train.py --init-from runs/lift --data captions.csv --out runs/more   # with its weights
     torchrun --nproc-per-node 2 train.py             # two processes, each with half of every batch
 
-Read vit.py, llm_text.py and lift.py before this file. `training_step` is what all methods share.
-`train`, below it, is the whole story: set up, loop, save. On a first reading, start with these two
-and skip the flags.
+Read vit.py, llm_text.py and lift.py before this file. Begin at its end: `training_step` is what all
+methods share, and `train` is the loop around it. Then read `set_up`, which makes what the loop
+needs. On a first reading skip the flags.
 
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
 object per line). With --save-best it also holds best.pt. Everything random in a batch is a pure function of
@@ -582,7 +582,7 @@ def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -
 
 
 # --------------------------------------------------------------------------------------------------
-# Setting up, one step after the other, in the order in which `train` calls them.
+# Setting up, one function after the other, in the order in which `set_up` calls them.
 
 
 def last_checkpoint(folder: str | Path) -> dict:
@@ -1047,6 +1047,217 @@ def check_machine(device: torch.device, compiles: bool) -> None:
         ) from error
 
 
+def say_what_begins(
+    cfg: Config, n_images: int, texts: TrainingTexts, total: int, batch_size: int, where: str
+) -> None:
+    """The first line of a run on stderr, and a warning if there are few steps.
+
+    total  steps of the whole run
+    where  the device, in words
+    """
+    crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
+    several = f" in {processes.count()} processes" if processes.count() > 1 else ""
+    print(
+        f"{cfg.method}: {n_images} training images, {len(texts.captions)} distinct captions "
+        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
+        f"{batch_size} in {cfg.epochs} epochs{crops} on {where}{several}",
+        file=sys.stderr,
+    )
+    if 0 < total < WARN_STEPS:
+        print(
+            f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "
+            "--batch-size",
+            file=sys.stderr,
+        )
+
+
+def go_on(
+    checkpoint: dict,
+    cfg: Config,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data_fingerprint: str,
+    total: int,
+) -> int:
+    """Put a checkpoint's weights in place and return the step to go on with.
+
+    AdamW's moments come from the checkpoint, too. Its groups, with rate and decay, stay as they
+    are. BadInput where the data are not those that the run was started with, where the run is
+    finished, or where the checkpoint does not fit: the names or shapes of its weights, or the
+    shapes of its moments.
+
+    checkpoint        what `save` wrote. Four of its entries are read here:
+                      "data_fingerprint", "step", "model" and "optimizer". The last two are state
+                      dictionaries, and "step" is the number of steps that are done
+    cfg               only for the words of errors
+    model, optimizer  new ones, which are changed in place
+    data_fingerprint  that of the data which this program has read now
+    total             steps of the whole run
+    """
+    if checkpoint.get("data_fingerprint") != data_fingerprint:
+        raise BadInput(
+            f"{cfg.data}, the language model or the frozen image tower is not what it was when "
+            f"{cfg.out} was started; bring it back, or start a new run with another --out"
+        )
+    start = checkpoint["step"]
+    if start >= total:
+        raise BadInput(
+            f"{cfg.out} is finished ({start} of {total} steps); to train longer, begin a new run "
+            f"with its weights: --init-from {cfg.out} --data {cfg.data} --lr 2e-4 --out ANOTHER"
+        )
+    problem = mismatch(checkpoint["model"], model, "its configuration wants")
+    if problem:
+        raise BadInput(f"{cfg.out}: damaged: {problem}; train again")
+    model.load_state_dict(checkpoint["model"])
+    # The groups of parameters follow from the configuration: only AdamW's moments are loaded.
+    groups = optimizer.state_dict()["param_groups"]
+    with interpreting(Path(cfg.out) / "checkpoint.pt"):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, moments in checkpoint["optimizer"]["state"].items():
+            shape = parameters[number].shape
+            wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+            fits = moments.keys() == wanted.keys() and all(
+                moment.dtype == torch.float32 and moment.shape == wanted[name]
+                for name, moment in moments.items()
+            )
+            if not fits:
+                raise BadInput(f"damaged: the optimizer's state {number} does not fit; train again")
+        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
+    print(f"going on after step {start} of {total}", file=sys.stderr)
+    return start
+
+
+@dataclass
+class Job:
+    """A run that is ready for its loop: what `set_up` makes and `train` uses."""
+
+    cfg: Config  # nothing in it is left open
+    bf16: bool  # do the towers run in bfloat16?
+    model: lift.TwoTower
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    part: slice  # the rows of every batch that are for this process
+    curve_batches: dict[str, Batch]  # of the validation curve: "val" and "train", or none
+    record: Record  # log, cost and validation curve
+    start: int  # steps that are done
+    total: int  # steps of the whole run
+    about: dict  # what a checkpoint says of the run, beside weights and counts
+
+
+def set_up(cfg: Config) -> Job:
+    """Read data, language model and weights, and make what the loop needs. No step is made yet.
+
+    Raises BadInput for what cannot go on. What is wrong with a flag or a file is found before
+    anything long begins.
+    """
+    # ---- What is asked for.
+    device = pick_device(cfg.device)
+    cfg, checkpoint = open_checkpoint(cfg)
+    bf16 = trains_in_bf16(cfg.precision, device)
+    # The run keeps what "auto" was, not the word: it may go on elsewhere.
+    precision = "amp_bf16" if bf16 else "fp32"
+    cfg = replace(cfg, precision=precision, llm_dtype=pick_dtype(cfg.llm_dtype, device))
+    method = lift.METHODS[cfg.method]
+    on_cuda = device.type == "cuda"
+    compiles = on_cuda if cfg.torchcompile is None else cfg.torchcompile
+    check_files(cfg)
+    check_machine(device, compiles)
+    parent = read_parent(cfg)
+    readers = open_texts(cfg, device)
+    if parent:
+        check_same_texts(cfg, readers[0], parent)
+    torch.manual_seed(cfg.seed)
+
+    # ---- The data. Captions and, for a frozen tower, images are read here, once.
+    images = read_training_images(cfg)
+    seen = seen_digests(images, parent)
+    val_images = read_val_images(cfg, seen)
+    n_curve = min(MAX_CURVE, len(images), len(val_images or ()))
+    cfg = sized(cfg, len(images), n_curve)
+    check_images(cfg, images, val_images)
+    # With several processes each has an equal part of every batch.
+    part = part_of(min(cfg.batch_size, len(images)))
+    texts = read_texts(cfg, images, readers)
+    val_texts = read_texts(cfg, val_images, readers) if val_images else None
+    del readers  # and with them the frozen language model
+    if method.text is lift.LLMVectors and not parent:
+        width = texts.inputs[:1].shape[-1]
+        cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
+
+    # ---- The model, its batches, the optimizer.
+    model = build_model(cfg, texts, device, parent)
+    image_inputs = open_image_inputs(cfg, images, model.visual, device)
+    batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
+    # The validation curve: a batch of validation images, which are not cropped, and a batch of
+    # training images.
+    curve_batches = {}
+    if val_images:
+        whole = replace(cfg, crop_scale=1.0)
+        val_inputs = open_image_inputs(whole, val_images, model.visual, device)
+        curve_batches = {
+            "val": make_batches(cfg, val_images, val_texts, val_inputs, n_curve, device)(0),
+            "train": make_batches(cfg, images, texts, image_inputs, n_curve, device)(0),
+        }
+    data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
+    # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
+    if on_cuda:
+        torch.set_float32_matmul_precision("high")
+    optimizer = make_optimizer(cfg, model)
+    by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
+    total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
+    # A head that is solved for reads what training would read in this many steps. If nothing is
+    # trained beside it, no step is left.
+    if not checkpoint:
+        for name in heads_to_solve(model):
+            getattr(model, name).fit(pairs_for(name, model, batches, total))
+    if not trained:
+        total = 0
+    start = 0
+    if checkpoint:
+        start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
+    processes.copy_from_first(model)
+    if compiles:
+        model.compile()  # in place, so names in the checkpoint stay as they are
+
+    # ---- What the run says and keeps.
+    where = f"{device}{' in bf16' if bf16 and total else ''}"
+    say_what_begins(cfg, len(images), texts, total, batches.size, where)
+    print(f"trained parameters: {by_part}", file=sys.stderr)
+    Path(cfg.out).mkdir(parents=True, exist_ok=True)
+    decayed = [group["params"] for group in optimizer.param_groups if group["weight_decay"]]
+    first_entry = {
+        "config": asdict(cfg),
+        "step": start,
+        **machine(device),
+        "processes": processes.count(),
+        "trained": trained,
+        "parameters": parameters,
+        "decayed": sum(p.numel() for group in decayed for p in group),
+        "skipped": images.skipped,
+    }
+    # A resumed run adds to what it cost before. One that is made of a run adds to what that cost.
+    cost = {"trained_parameters": trained, "parameters": parameters}
+    cost |= {"caption_seconds": 0.0, "training_seconds": 0.0, "images": 0}
+    earlier_run = checkpoint or (parent if method.image == "run" else None)
+    if earlier_run:
+        cost |= earlier_run["cost"] | {"parameters": parameters}
+    cost["caption_seconds"] += texts.seconds
+    curve = checkpoint["curve"] if checkpoint else []
+    record = Record(Path(cfg.out), first_entry, total, batches.size, cost, curve, cfg.report_to)
+    about = {
+        "config": asdict(cfg),
+        "total": total,
+        "data_fingerprint": data_fingerprint,
+        "text_fingerprint": texts.fingerprint,
+        "image_fingerprint": image_inputs.fingerprint,
+        SEEN: torch.from_numpy(seen[:MAX_SEEN].view(np.int64)),
+        "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
+    }
+    return Job(
+        cfg, bf16, model, optimizer, batches, part, curve_batches, record, start, total, about
+    )
+
+
 # --------------------------------------------------------------------------------------------------
 # The run.
 
@@ -1090,28 +1301,22 @@ def training_step(
     return features, loss, norm
 
 
-def say_what_begins(
-    cfg: Config, n_images: int, texts: TrainingTexts, total: int, batch_size: int, where: str
-) -> None:
-    """The first line of a run on stderr, and a warning if there are few steps.
-
-    total  steps of the whole run
-    where  the device, in words
-    """
-    crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
-    several = f" in {processes.count()} processes" if processes.count() > 1 else ""
-    print(
-        f"{cfg.method}: {n_images} training images, {len(texts.captions)} distinct captions "
-        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
-        f"{batch_size} in {cfg.epochs} epochs{crops} on {where}{several}",
-        file=sys.stderr,
-    )
-    if 0 < total < WARN_STEPS:
-        print(
-            f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "
-            "--batch-size",
-            file=sys.stderr,
-        )
+def save(job: Job, step: int, name: str = "checkpoint.pt") -> None:
+    """Write a checkpoint after a step. BadInput, and nothing is written, where weights are broken."""
+    if processes.rank() > 0:
+        return  # process 0 writes
+    # The loss may be finite, and the step behind it not.
+    if not all(parameter.isfinite().all() for parameter in job.model.parameters()):
+        raise BadInput(f"the weights are not finite after step {step}; {WHEN_NOT_FINITE}")
+    state = {
+        **job.about,
+        "step": step,
+        "cost": job.record.cost,
+        "curve": job.record.curve,
+        "model": job.model.state_dict(),
+        "optimizer": job.optimizer.state_dict(),
+    }
+    save_tensors(state, Path(job.cfg.out) / name)
 
 
 def train(cfg: Config) -> dict:
@@ -1119,139 +1324,23 @@ def train(cfg: Config) -> dict:
 
     Raises BadInput for what cannot go on. A signal ends it with SystemExit, after saving.
     """
-    # ---- Set up: what is asked for.
-    device = pick_device(cfg.device)
-    cfg, checkpoint = open_checkpoint(cfg)
-    bf16 = trains_in_bf16(cfg.precision, device)
-    # The run keeps what "auto" was, not the word: it may go on elsewhere.
-    precision = "amp_bf16" if bf16 else "fp32"
-    cfg = replace(cfg, precision=precision, llm_dtype=pick_dtype(cfg.llm_dtype, device))
-    method = lift.METHODS[cfg.method]
-    out = Path(cfg.out)
-    on_cuda = device.type == "cuda"
-    compiles = on_cuda if cfg.torchcompile is None else cfg.torchcompile
-    check_files(cfg)
-    check_machine(device, compiles)
-    parent = read_parent(cfg)
-    readers = open_texts(cfg, device)
-    if parent:
-        check_same_texts(cfg, readers[0], parent)
-    torch.manual_seed(cfg.seed)
-
-    # ---- Set up: the data. Captions and, for a frozen tower, images are read here, once.
-    images = read_training_images(cfg)
-    seen = seen_digests(images, parent)
-    val_images = read_val_images(cfg, seen)
-    n_curve = min(MAX_CURVE, len(images), len(val_images or ()))
-    cfg = sized(cfg, len(images), n_curve)
-    check_images(cfg, images, val_images)
-    # With several processes each has an equal part of every batch.
-    part = part_of(min(cfg.batch_size, len(images)))
-    texts = read_texts(cfg, images, readers)
-    val_texts = read_texts(cfg, val_images, readers) if val_images else None
-    del readers  # and with them the frozen language model
-    if method.text is lift.LLMVectors and not parent:
-        width = texts.inputs[:1].shape[-1]
-        cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
-
-    # ---- Set up: the model, its batches, the optimizer.
-    model = build_model(cfg, texts, device, parent)
-    image_inputs = open_image_inputs(cfg, images, model.visual, device)
-    batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
-    # The validation curve: a batch of validation images, which are not cropped, and a batch of
-    # training images.
-    curve_batches = {}
-    if val_images:
-        whole = replace(cfg, crop_scale=1.0)
-        val_inputs = open_image_inputs(whole, val_images, model.visual, device)
-        curve_batches = {
-            "val": make_batches(cfg, val_images, val_texts, val_inputs, n_curve, device)(0),
-            "train": make_batches(cfg, images, texts, image_inputs, n_curve, device)(0),
-        }
-    data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
-    # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
-    if on_cuda:
-        torch.set_float32_matmul_precision("high")
-    optimizer = make_optimizer(cfg, model)
-    by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
-    total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
-    # A head that is solved for reads what training would read in this many steps. If nothing is
-    # trained beside it, no step is left.
-    if not checkpoint:
-        for name in heads_to_solve(model):
-            getattr(model, name).fit(pairs_for(name, model, batches, total))
-    if not trained:
-        total = 0
-    start = 0
-    if checkpoint:
-        start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
-    processes.copy_from_first(model)
-    if compiles:
-        model.compile()  # in place, so names in the checkpoint stay as they are
-
-    # ---- Set up: what the run says and keeps.
-    where = f"{device}{' in bf16' if bf16 and total else ''}"
-    say_what_begins(cfg, len(images), texts, total, batches.size, where)
-    print(f"trained parameters: {by_part}", file=sys.stderr)
-    out.mkdir(parents=True, exist_ok=True)
-    decayed = [group["params"] for group in optimizer.param_groups if group["weight_decay"]]
-    first_entry = {
-        "config": asdict(cfg),
-        "step": start,
-        **machine(device),
-        "processes": processes.count(),
-        "trained": trained,
-        "parameters": parameters,
-        "decayed": sum(p.numel() for group in decayed for p in group),
-        "skipped": images.skipped,
-    }
-    # A resumed run adds to what it cost before. One that is made of a run adds to what that cost.
-    cost = {"trained_parameters": trained, "parameters": parameters}
-    cost |= {"caption_seconds": 0.0, "training_seconds": 0.0, "images": 0}
-    earlier_run = checkpoint or (parent if method.image == "run" else None)
-    if earlier_run:
-        cost |= earlier_run["cost"] | {"parameters": parameters}
-    cost["caption_seconds"] += texts.seconds
-    curve = checkpoint["curve"] if checkpoint else []
-    record = Record(out, first_entry, total, batches.size, cost, curve, cfg.report_to)
-
-    def save(step, name="checkpoint.pt"):
-        if processes.rank() > 0:
-            return  # process 0 writes
-        # The loss may be finite, and the step behind it not.
-        if not all(parameter.isfinite().all() for parameter in model.parameters()):
-            raise BadInput(f"the weights are not finite after step {step}; {WHEN_NOT_FINITE}")
-        state = {
-            "config": asdict(cfg),
-            "step": step,
-            "total": total,
-            "data_fingerprint": data_fingerprint,
-            "text_fingerprint": texts.fingerprint,
-            "image_fingerprint": image_inputs.fingerprint,
-            SEEN: torch.from_numpy(seen[:MAX_SEEN].view(np.int64)),
-            "cost": record.cost,
-            "curve": record.curve,
-            "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        save_tensors(state, out / name)
-
-    entry = first_entry
+    job = set_up(cfg)
+    cfg, model, record, total = job.cfg, job.model, job.record, job.total
+    loss_function = lift.METHODS[cfg.method].loss
+    device = model.logit_scale.device
     if total == 0:
-        save(0)  # the loop saves after steps only
+        save(job, 0)  # the loop saves after steps only
 
-    # ---- Loop.
     with (
         stop_signals(patient=processes.count() > 1) as stop,
-        progress(description="training", total=total, initial=start, unit="step") as bar,
+        progress(description="training", total=total, initial=job.start, unit="step") as bar,
     ):
-        for step, batch, waited in batches.ahead(start, total, part):
+        for step, batch, waited in job.batches.ahead(job.start, total, job.part):
             rate = lr_at(step, total, cfg)
             features, loss, grad_norm = training_step(
-                model, method.loss, optimizer, batch, rate, cfg, bf16
+                model, loss_function, job.optimizer, batch, rate, cfg, job.bf16
             )
-            # ---- The rest of the loop looks at what happened, and saves.
+            # That was the training. The rest looks at what happened, and saves.
             done = step + 1
             is_last = done == total
             bar.update()
@@ -1261,14 +1350,14 @@ def train(cfg: Config) -> dict:
             saves = is_last or done % cfg.save_frequency == 0 or signal_number > 0
             is_best = False
             # Only the process that writes looks at validation images.
-            scores_now = curve_batches and (is_last or done % cfg.val_frequency == 0)
+            scores_now = job.curve_batches and (is_last or done % cfg.val_frequency == 0)
             if scores_now and processes.rank() == 0:
                 scores = {
-                    name: score_batch(model, method.loss, curve_batch, bf16)
-                    for name, curve_batch in curve_batches.items()
+                    name: score_batch(model, loss_function, curve_batch, job.bf16)
+                    for name, curve_batch in job.curve_batches.items()
                 }
                 is_best = record.add_scores(scores, done, bar) and cfg.save_best
-            if saves or is_best or done == start + 1 or done % cfg.log_every_n_steps == 0:
+            if saves or is_best or done == job.start + 1 or done % cfg.log_every_n_steps == 0:
                 _, _, duplicates, _ = batch
                 found = features["image_features"], features["text_features"], duplicates
                 numbers = {
@@ -1286,79 +1375,24 @@ def train(cfg: Config) -> dict:
                         f"{entry['grad_norm']} at step {done}; {WHEN_NOT_FINITE}"
                     )
             if is_best:
-                save(done, "best.pt")
+                save(job, done, "best.pt")
             if saves or is_best:
-                save(done)
+                save(job, done)
             if signal_number:
                 processes.largest()  # wait for the save: torchrun ends all when one has ended
                 bar.close()
                 print(
                     f"stopped after step {done} of {total}, saved; go on with: "
-                    f"python train.py --resume {out}",
+                    f"python train.py --resume {cfg.out}",
                     file=sys.stderr,
                 )
                 raise SystemExit(128 + signal_number)
     note = learned_by_heart(record.curve)
     if note:
         print(note, file=sys.stderr)
-    print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
-    return entry
-
-
-def go_on(
-    checkpoint: dict,
-    cfg: Config,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data_fingerprint: str,
-    total: int,
-) -> int:
-    """Put a checkpoint's weights in place and return the step to go on with.
-
-    AdamW's moments come from the checkpoint, too. Its groups, with rate and decay, stay as they
-    are. BadInput where the data are not those that the run was started with, where the run is
-    finished, or where the checkpoint does not fit: the names or shapes of its weights, or the
-    shapes of its moments.
-
-    checkpoint        what `save` in `train` wrote. Four of its entries are read here:
-                      "data_fingerprint", "step", "model" and "optimizer". The last two are state
-                      dictionaries, and "step" is the number of steps that are done
-    cfg               only for the words of errors
-    model, optimizer  new ones, which are changed in place
-    data_fingerprint  that of the data which this program has read now
-    total             steps of the whole run
-    """
-    if checkpoint.get("data_fingerprint") != data_fingerprint:
-        raise BadInput(
-            f"{cfg.data}, the language model or the frozen image tower is not what it was when "
-            f"{cfg.out} was started; bring it back, or start a new run with another --out"
-        )
-    start = checkpoint["step"]
-    if start >= total:
-        raise BadInput(
-            f"{cfg.out} is finished ({start} of {total} steps); to train longer, begin a new run "
-            f"with its weights: --init-from {cfg.out} --data {cfg.data} --lr 2e-4 --out ANOTHER"
-        )
-    problem = mismatch(checkpoint["model"], model, "its configuration wants")
-    if problem:
-        raise BadInput(f"{cfg.out}: damaged: {problem}; train again")
-    model.load_state_dict(checkpoint["model"])
-    # The groups of parameters follow from the configuration: only AdamW's moments are loaded.
-    groups = optimizer.state_dict()["param_groups"]
-    with interpreting(Path(cfg.out) / "checkpoint.pt"):
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for number, moments in checkpoint["optimizer"]["state"].items():
-            shape = parameters[number].shape
-            wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
-            fits = moments.keys() == wanted.keys() and all(
-                moment.dtype == torch.float32 and moment.shape == wanted[name]
-                for name, moment in moments.items()
-            )
-            if not fits:
-                raise BadInput(f"damaged: the optimizer's state {number} does not fit; train again")
-        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
-    print(f"going on after step {start} of {total}", file=sys.stderr)
-    return start
+    checkpoint = Path(cfg.out) / "checkpoint.pt"
+    print(f"saved {checkpoint}; next: python eval.py {cfg.out}", file=sys.stderr)
+    return record.last
 
 
 def main() -> None:

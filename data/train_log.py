@@ -174,6 +174,7 @@ class Record:
         log_path = folder / "log.jsonl" if is_writer else os.devnull
         self.log = open(log_path, "a", buffering=1)  # noqa: SIM115  (open for the whole run)
         self.log.write(json.dumps(first) + "\n")
+        self.last = first  # the last entry of a step; the first line of the log where there is none
         self.reports = open_reports(report_to, folder, first["config"]) if is_writer else []
         self.total = total
         self.batch_size = batch_size
@@ -218,6 +219,7 @@ class Record:
         bar.write(log_line(entry, self.total), file=sys.stderr)
         self._write(entry)
         self.since, self.n_images, self.waited = time.time(), 0, 0.0
+        self.last = entry
         return entry
 
     def _write(self, entry: dict) -> None:
