@@ -12,9 +12,10 @@ methods share, and `train` is the loop around it. Then read `set_up`, which make
 needs. On a first reading skip the flags.
 
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
-object per line). With --save-best it also holds best.pt. Everything random in a batch is a pure function of
-(seed, epoch) or (seed, step). So a run that was stopped and resumed equals one that was not, bit
-for bit on a CPU.
+object per line). With --save-best it also holds best.pt.
+
+Everything random in a batch is a pure function of (seed, epoch) or (seed, step). So a run that was
+stopped and resumed equals one that was not, bit for bit on a CPU.
 """
 
 import argparse
@@ -582,7 +583,7 @@ def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -
 
 
 # --------------------------------------------------------------------------------------------------
-# Setting up, one function after the other, in the order in which `set_up` calls them.
+# Setting up. `set_up`, the last function here, calls the others.
 
 
 def last_checkpoint(folder: str | Path) -> dict:
@@ -1131,7 +1132,7 @@ def go_on(
 class Job:
     """A run that is ready for its loop: what `set_up` makes and `train` uses."""
 
-    cfg: Config  # nothing in it is left open
+    cfg: Config  # "auto", and the defaults that follow the data, are decided
     bf16: bool  # do the towers run in bfloat16?
     model: lift.TwoTower
     optimizer: torch.optim.Optimizer
@@ -1141,14 +1142,16 @@ class Job:
     record: Record  # log, cost and validation curve
     start: int  # steps that are done
     total: int  # steps of the whole run
-    about: dict  # what a checkpoint says of the run, beside weights and counts
+    about: dict  # the entries of a checkpoint that no step changes
 
 
 def set_up(cfg: Config) -> Job:
     """Read data, language model and weights, and make what the loop needs. No step is made yet.
 
-    Raises BadInput for what cannot go on. What is wrong with a flag or a file is found before
-    anything long begins.
+    A head that is solved for, and not trained, is solved here. (lift.Ridge)
+
+    Raises BadInput for what cannot go on. Flags and files are checked first, as far as that is
+    possible without the data.
     """
     # ---- What is asked for.
     device = pick_device(cfg.device)
@@ -1302,9 +1305,12 @@ def training_step(
 
 
 def save(job: Job, step: int, name: str = "checkpoint.pt") -> None:
-    """Write a checkpoint after a step. BadInput, and nothing is written, where weights are broken."""
+    """Write a checkpoint after a step. Only process 0 writes.
+
+    BadInput, and nothing is written, where a weight is not finite.
+    """
     if processes.rank() > 0:
-        return  # process 0 writes
+        return
     # The loss may be finite, and the step behind it not.
     if not all(parameter.isfinite().all() for parameter in job.model.parameters()):
         raise BadInput(f"the weights are not finite after step {step}; {WHEN_NOT_FINITE}")
@@ -1328,6 +1334,7 @@ def train(cfg: Config) -> dict:
     cfg, model, record, total = job.cfg, job.model, job.record, job.total
     loss_function = lift.METHODS[cfg.method].loss
     device = model.logit_scale.device
+    out = Path(cfg.out)
     if total == 0:
         save(job, 0)  # the loop saves after steps only
 
@@ -1383,15 +1390,14 @@ def train(cfg: Config) -> dict:
                 bar.close()
                 print(
                     f"stopped after step {done} of {total}, saved; go on with: "
-                    f"python train.py --resume {cfg.out}",
+                    f"python train.py --resume {out}",
                     file=sys.stderr,
                 )
                 raise SystemExit(128 + signal_number)
     note = learned_by_heart(record.curve)
     if note:
         print(note, file=sys.stderr)
-    checkpoint = Path(cfg.out) / "checkpoint.pt"
-    print(f"saved {checkpoint}; next: python eval.py {cfg.out}", file=sys.stderr)
+    print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
     return record.last
 
 

@@ -382,7 +382,7 @@ def test_printed_numbers_are_read_and_compared_with_bands(tmp_path):
     assert verdicts(3, what) == [f"pooling.log: {what}: 0.362, OUTSIDE 0.711 to 0.717"]
     for unreadable in ("", "| mean | 10 | raw |\n", row.format("none")):
         (runs / "pooling.log").write_text(unreadable)
-        assert verdicts(3, what) == [f"no log of: {what} (not in pooling.log)"]
+        assert verdicts(3, what) == [f"no log of: {what} (no number in pooling.log)"]
     (runs / "pooling.log").unlink()
     assert verdicts(3, what) == [f"no log of: {what} (runs/pooling.log)"]
     (runs / "pooling.log").write_text(row.format("0.714"))
@@ -408,6 +408,16 @@ def test_bands_are_those_of_their_values():
         assert band.low <= min(band.values) <= max(band.values) <= band.high, band.what
         text = (ROOT / band.log).read_text()
         assert all(f"{value}" in text for value in band.values), band.what
+
+
+def test_a_run_folder_has_one_command():
+    """measure.py keeps the runs of all units in one folder, and so does who works in the project."""
+    command_of = {}
+    for band in experiments.read_bands():
+        for command in band.commands:
+            folder = re.search(r"--out (\S+)", command)
+            if folder:
+                assert command_of.setdefault(folder[1], command) == command
 
 
 def test_a_band_is_the_mean_and_three_deviations():

@@ -72,10 +72,8 @@ class Band:
         return max(3 * self.spread, self.reach)
 
     def _rounded(self, value: float, direction) -> float:
-        """To 0.1 where the number is a score in %, else to 0.01, or to 0.0001 where it is small."""
-        digits = 10
-        if is_no_score(self.score):
-            digits = 100 if self.mean >= 0.1 else 10_000
+        """To 0.1 where the number is a score in %, else to 0.01."""
+        digits = 100 if is_no_score(self.score) else 10
         return direction(round(value * digits, 6)) / digits
 
     def limits(self, seed: int | None) -> tuple[float, float]:
@@ -229,8 +227,9 @@ def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
         found = found_in(folder, band)
         with_number = [(run, value) for run, value in found if value is not None]
         if not with_number:
-            # A run that is not there at all, or one that was not scored, or did not come so far.
-            where = f"not in {', '.join(run for run, _ in found)}" if found else band.run
+            # A run that is not there at all, or was not scored, or did not come so far.
+            lacks = "no number in" if is_no_score(band.score) else "eval.py has not scored"
+            where = f"{lacks} {', '.join(run for run, _ in found)}" if found else band.run
             lines.append(f"no log of: {band.what} ({where})")
             outside = True
         for run, value in with_number:

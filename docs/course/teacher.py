@@ -23,7 +23,7 @@ README = """# For the teacher
 3. Read `rubric.md`. Run the experiments of your units once on your own machine, in the project's folder and not
    in `student/`: `python -m docs.course.measure --units 1,2` runs those of the units 1 and 2 with the seeds 0, 1
    and 2, and writes `build/bands-0.toml`. By hand: `mkdir -p runs`, then the commands of `bands.md`, with a number
-   for SEED.
+   for SEED. A command that stands there several times is run once.
 
 A unit is worth 20 points: 10 for code, which the grader gives, 5 for measured numbers with their logs, and 5 for the
 written answer, which you give.

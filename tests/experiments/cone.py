@@ -1,6 +1,6 @@
 """The numbers behind the comments of llm_text.py and vit.py: the sink, the cone, the positions.
 
-    python -m tests.experiments.cone    # docs/results/cone.md; a minute on 2 cores
+    python -m tests.experiments.cone    # docs/results/cone.md; less than a minute
 
 All are of the default model and the built-in world. Nothing is trained, and no seed is drawn but
 that of the image tower's weights.
