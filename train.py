@@ -1142,7 +1142,7 @@ class Job:
     record: Record  # log, cost and validation curve
     start: int  # steps that are done
     total: int  # steps of the whole run
-    about: dict  # the entries of a checkpoint that no step changes
+    about: dict  # what a checkpoint says of data and captions; no step changes it
 
 
 def set_up(cfg: Config) -> Job:
@@ -1248,8 +1248,6 @@ def set_up(cfg: Config) -> Job:
     curve = checkpoint["curve"] if checkpoint else []
     record = Record(Path(cfg.out), first_entry, total, batches.size, cost, curve, cfg.report_to)
     about = {
-        "config": asdict(cfg),
-        "total": total,
         "data_fingerprint": data_fingerprint,
         "text_fingerprint": texts.fingerprint,
         "image_fingerprint": image_inputs.fingerprint,
@@ -1315,6 +1313,8 @@ def save(job: Job, step: int, name: str = "checkpoint.pt") -> None:
     if not all(parameter.isfinite().all() for parameter in job.model.parameters()):
         raise BadInput(f"the weights are not finite after step {step}; {WHEN_NOT_FINITE}")
     state = {
+        "config": asdict(job.cfg),
+        "total": job.total,
         **job.about,
         "step": step,
         "cost": job.record.cost,
@@ -1374,12 +1374,12 @@ def train(cfg: Config) -> dict:
                     "lr": rate,
                     "grad_norm": grad_norm.item(),
                 }
-                entry = record.add_step(numbers, done, device, bar)
+                record.add_step(numbers, done, device, bar)
                 # A loss that is not finite has spoilt the parameters. They are not saved.
-                if not math.isfinite(entry["loss"] + entry["grad_norm"]):
+                if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
                     raise BadInput(
-                        f"the loss is {entry['loss']} and its gradient's norm "
-                        f"{entry['grad_norm']} at step {done}; {WHEN_NOT_FINITE}"
+                        f"the loss is {numbers['loss']} and its gradient's norm "
+                        f"{numbers['grad_norm']} at step {done}; {WHEN_NOT_FINITE}"
                     )
             if is_best:
                 save(job, done, "best.pt")

@@ -199,7 +199,7 @@ class Record:
 
     def add_step(
         self, numbers: dict[str, float], step: int, device: torch.device, bar: tqdm
-    ) -> dict:
+    ) -> None:
         """Add an entry of a step, and what the steps since the last one have cost."""
         now = time.time()
         seconds = now - self.since
@@ -220,7 +220,6 @@ class Record:
         self._write(entry)
         self.since, self.n_images, self.waited = time.time(), 0, 0.0
         self.last = entry
-        return entry
 
     def _write(self, entry: dict) -> None:
         self.log.write(json.dumps(entry) + "\n")

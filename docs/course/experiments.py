@@ -59,6 +59,11 @@ class Band:
         return len(set(self.values)) == 1
 
     @property
+    def within(self) -> float:
+        """How far from ours a number may be that is compared by itself."""
+        return self.same_seed or self.reach
+
+    @property
     def low(self) -> float:
         """The mean less three standard deviations, rounded outwards. No number is below 0."""
         return max(0.0, self._rounded(self.mean - self._half_width(), math.floor))
@@ -79,20 +84,20 @@ class Band:
     def limits(self, seed: int | None) -> tuple[float, float]:
         """Between which numbers a run with this seed should lie."""
         if self.is_constant:
-            ours, within = self.values[0], self.same_seed or self.reach
+            ours = self.values[0]
         elif self.same_seed and seed in self.seeds:
-            ours, within = self.values[self.seeds.index(seed)], self.same_seed
+            ours = self.values[self.seeds.index(seed)]
         else:
             return self.low, self.high
-        return max(0.0, round(ours - within, 6)), min(self.largest, round(ours + within, 6))
+        low, high = round(ours - self.within, 6), round(ours + self.within, 6)
+        return max(0.0, low), min(self.largest, high)
 
     def in_words(self) -> str:
         """The band as a line for students."""
         if not self.measured:
             return f"{self.what}: not measured yet."
         if self.is_constant:
-            within = self.same_seed or self.reach
-            within = f", to within {within:g}" if within else ""
+            within = f", to within {self.within:g}" if self.within else ""
             return f"{self.what}: {self.values[0]:.9g}{within}, whatever the seed."
         band = f"{self.low:.9g} to {self.high:.9g}"
         if self.same_seed:

@@ -34,11 +34,6 @@ SHORTER = {8: ("--steps 60", "--steps 5")}
 PATIENCE = 600  # seconds for a command to bring its numbers
 
 
-def reach_of(band: Band) -> float:
-    """How far from ours a number of the same seed may be."""
-    return band.same_seed or band.reach
-
-
 def is_compared(band: Band) -> bool:
     """Whether a band is about one number: that of the same seed, or one that no seed changes.
 
@@ -79,7 +74,7 @@ def numbers_so_far(bands: list[Band], code: Path) -> list[float | None]:
 
 def is_off(band: Band, number: float | None, right: float) -> bool:
     """Whether a number is farther from ours than it may be. NaN is."""
-    return number is not None and not abs(number - right) <= reach_of(band)
+    return number is not None and not abs(number - right) <= band.within
 
 
 def numbers_of(
@@ -154,7 +149,7 @@ def main() -> None:
                 assert not problem, problem
                 right.append(ours)
                 for band, number in zip(bands, ours, strict=True):
-                    print(f"- {band.what}: {number:.7g}, to within {reach_of(band):g}")
+                    print(f"- {band.what}: {number:.7g}, to within {band.within:g}")
             print("\n| task | wrong answer | numbers | found |\n|---|---|---|---|", flush=True)
             for mutant in (mutant for mutant in MUTANTS if mutant.task in tasks):
                 file = tasks[mutant.task].file
