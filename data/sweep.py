@@ -7,7 +7,8 @@
 The flags are those of train.py, with commas between values. A run is a process of train.py in a
 folder of its own: runs/s/method=lift,lr=0.001,seed=0 is named by the flags that vary. Then eval.py
 --split val scores it. The same command again goes on where the sweep stopped, and a flag that
-varies may get more values. The table goes to OUT/sweep.md, and a line for each run to OUT/sweep.jsonl.
+varies may get more values. The table goes to OUT/sweep.md, and a line for each run to
+OUT/sweep.jsonl.
 
 The score that chooses is R@1 on validation images, the mean of both directions and over the seeds.
 It is not the loss: the losses of two methods, or of two batch sizes, have different units. The test

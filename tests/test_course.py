@@ -387,6 +387,12 @@ def test_printed_numbers_are_read_and_compared_with_bands(tmp_path):
     assert verdicts(3, what) == [f"no log of: {what} (runs/pooling.log)"]
     (runs / "pooling.log").write_text(row.format("0.714"))
 
+    # A run that was not scored is named, too.
+    (runs / "patch8-0").mkdir()
+    (runs / "patch8-0" / "log.jsonl").write_text("{}")
+    (line,) = verdicts(2, "patch 8")
+    assert line.endswith("(eval.py has not scored patch8-0)"), line
+
     # Seed 1 is compared with ours of seed 1. A file without a seed has the band.
     (band,) = (b for b in experiments.read_bands(8) if b.what == "tuning, loss of the first step")
     ours = dict(zip(band.seeds, band.values, strict=True))

@@ -22,10 +22,11 @@ WHAT = "A course on contrastive learning with frozen encoders"
 
 # Before the numbers of each unit.
 ABOUT_BANDS = """\
-What we had, with our seeds. A *band* is where we expect your number. Where a seed stands in brackets,
-your run with that seed must have our number, to within what is said. These numbers are from CPUs: add
-`--device cpu` on a machine with a GPU and on a Mac. Macs with ARM processors were not tried. If `make
-check` says OUTSIDE, look first at the flags, the seed and the device, and then at your code."""
+These are our numbers, with our seeds. A *band* is where we expect your number. Where a seed stands
+in brackets, your run with that seed must have our number, to within what is said. The numbers are
+from CPUs: add `--device cpu` on a machine with a GPU and on a Mac. Macs with ARM processors were
+not tried. If `make check` says OUTSIDE, look first at the flags, the seed and the device, and then
+at your code."""
 
 
 def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:
@@ -123,38 +124,43 @@ def readme(tasks: list[Task]) -> str:
     make setup                # once: PyTorch and four small packages
     make check UNIT={first}         # which tests hold, in seconds
 
-On Linux without a GPU, `make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"`
-saves a download of several GB. Python 3.11 or newer is needed, on Linux or macOS. An environment that
-you have already can be named in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
+On Linux without a GPU this setup saves a download of several GB:
+
+    make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+Python 3.11 or newer is needed, on Linux or macOS. An environment that you have already can be named
+in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
 
 ## Each unit
 
 1. Read `unit{first}/README.md`.
-2. In the unit's folder, some functions end in `raise NotImplementedError("task {first}.1: ...")`. Write
-   their bodies. Signature and docstring say what comes in and what goes out. You may add functions,
-   constants and imports. Nothing else that you change is graded.
-3. `make check UNIT={first}` says which tests hold, and compares your logs with our bands. `make check
-   UNIT={first} TASK={first}.1` takes one task. Your teacher has a few more tests. Begin with the first `NO`: the next ones may have the same cause. The
-   last line of make, `Error 1`, only says that not all tests hold.
+2. In the unit's folder, some functions end in `raise NotImplementedError("task {first}.1: ...")`.
+   Write their bodies. Signature and docstring say what comes in and what goes out. You may add
+   functions, constants and imports. Nothing else that you change is graded.
+3. `make check UNIT={first}` says which tests hold, and compares your logs with our bands. `make
+   check UNIT={first} TASK={first}.1` takes one task. Your teacher has a few more tests. Begin with
+   the first `NO`: the next ones may have the same cause. The last line of make, `Error 1`, only
+   says that not all tests hold.
 4. Run the experiment in the unit's folder, with the environment's Python:
    `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`. The first
    run fetches the language model, 98 MB, and keeps it for all units.
 5. Write your answer into `unit{first}/answers.md`. A drawing is saved beside it, as png or pdf.
-6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`; `make submit
-   UNIT={first}` those of one.
+6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`; `make
+   submit UNIT={first}` those of one.
 
-Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those of
-the project that this course is made from. They say where a number comes from. No task needs them.
+Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those
+of the project that this course is made from. They say where a number comes from. No task needs
+them.
 
-Each unit stands alone: in its folder only its own functions are missing. Each task stands alone, too:
-the tests of a task use the finished code for everything else. A run of the experiment stops at a
-function that is not written yet.
+Each unit stands alone: in its folder only its own functions are missing. Each task stands alone,
+too: the tests of a task use the finished code for everything else. A run of the experiment stops at
+a function that is not written yet.
 
 ## The solutions
 
-`course/reference` has the finished code, because the grader needs it: the tests of a task run with the
-finished code around your function. The folders of the other units have it, too, as far as it is not
-missing there. Look at it after you have tried.
+`course/reference` has the finished code, because the grader needs it: the tests of a task run with
+the finished code around your function. The folders of the other units have it, too, as far as it is
+not missing there. Look at it after you have tried.
 
 {policy()}"""
 

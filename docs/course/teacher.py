@@ -14,45 +14,57 @@ README = """# For the teacher
 
 1. Hand out `student/` (as a zip, or as a repository).
 2. Choose how to grade:
-   - **Gradescope**: a programming assignment; upload `gradescope.zip`. The default limits are enough: 768 MB,
-     half a core, 10 minutes. `setup.sh` installs Python 3.11 and PyTorch for the CPU when the image is built; grading
-     needs no network. Add the points of logs and answers by hand, as a rubric on the same submission.
+   - **Gradescope**: a programming assignment; upload `gradescope.zip`. The default limits are
+     enough: 768 MB, half a core, 10 minutes. `setup.sh` installs Python 3.11 and PyTorch for the
+     CPU when the image is built; grading needs no network. Add the points of logs and answers by
+     hand, as a rubric on the same submission.
    - **GitHub Classroom**: make a template repository of `classroom/`.
    - **nbgrader**: `nbgrader/` is a course folder; `nbgrader generate_assignment unitN` for unit N.
    - **otter**: `otter assign otter/unitN/unitN.ipynb dist/unitN` for unit N.
-3. Read `rubric.md`. Run the experiments of your units once on your own machine, in the project's folder and not
-   in `student/`: `python -m docs.course.measure --units 1,2` runs those of the units 1 and 2 with the seeds 0, 1
-   and 2, and writes `build/bands-0.toml`. By hand: `mkdir -p runs`, then the commands of `bands.md`, with a number
-   for SEED. A command that stands there several times is run once.
+3. Read `rubric.md`. Run the experiments of your units once on your own machine, in the project's
+   folder and not in `student/`: `python -m docs.course.measure --units 1,2` runs those of the units
+   1 and 2 with the seeds 0, 1 and 2, and writes `build/bands-0.toml`. By hand: `mkdir -p runs`,
+   then the commands of `bands.md`, with a number for SEED. A command that stands there several
+   times is run once.
 
-A unit is worth 20 points: 10 for code, which the grader gives, 5 for measured numbers with their logs, and 5 for the
-written answer, which you give.
+A unit is worth 20 points: 10 for code, which the grader gives, 5 for measured numbers with their
+logs, and 5 for the written answer, which you give.
 
 ## What is protected, and how
 
-- **A task's points are given when all its tests hold.** The tested file is the reference with the student's function in
-  the place of ours. So nothing else in the submission counts, and one mistake costs one task.
-- **The student's code runs in another process than the tests.** It gets arguments and gives numbers back, as JSON. The
-  tests compare these numbers where no line of the student's ever runs. So a print of results, `sys.exit(0)`, a patched
-  `torch.allclose`, a deleted or rewritten test, or a walk up the stack changes no verdict.
-- **results.json** has 0 points before anything is read, and is written again after every test, by the grader's process.
-- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 640 MB of data, 10 MB for a file. After a test that
-  ran out of time the others of its task do not run. After 500 seconds everything stops.
-- **Another user**: where the grader is root, as on Gradescope, the student's processes are a user that owns nothing.
-  They cannot write results.json, and cannot read the hidden tests or kill the grader. If Python lies in a folder that other
-  users cannot enter, the student's processes are root, and the grader warns.
+- **A task's points are given when all its tests hold.** The tested file is the reference with the
+  student's function in the place of ours. So nothing else in the submission counts, and one mistake
+  costs one task.
+- **The student's code runs in another process than the tests.** It gets arguments and gives numbers
+  back, as JSON. The tests compare these numbers where no line of the student's ever runs. So a
+  print of results, `sys.exit(0)`, a patched `torch.allclose`, a deleted or rewritten test, or a
+  walk up the stack changes no verdict.
+- **results.json** has 0 points before anything is read, and is written again after every test, by
+  the grader's process.
+- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 640 MB of
+  data, 10 MB for a file. After a test that ran out of time the others of its task do not run. After
+  500 seconds everything stops.
+- **Another user**: where the grader is root, as on Gradescope, the student's processes are a user
+  that owns nothing. They cannot write results.json, and cannot read the hidden tests or kill the
+  grader. If Python lies in a folder that other users cannot enter, the student's processes are
+  root, and the grader warns.
 
 ## What is not protected
 
-- The solutions are public. Whoever pastes the reference passes. That is why the code is half of the points.
-- A function may look at its arguments and give back known numbers, test by test. That is harder than the task.
-- Where the grader is not root (GitHub Classroom, a laptop), the student's process is the same user. It can read the hidden
-  tests, kill the grader, or overwrite results.json after it has ended.
-- In the forms of nbgrader and otter the notebook runs in one kernel, and the cells that ask for a verdict run in it. A student
-  can replace the function `check` there. The verdict itself comes from the isolated processes, but the kernel is trusted to pass it on. If
-  it matters, grade with `python -m course.grade`.
-- In unit 9 the row is trained where the student's code is, so "64 pairs by heart" is what that process says.
-- Logs are what students say they are. Ask for commands and seeds, and run the best of the leaderboard again.
+- The solutions are public. Whoever pastes the reference passes. That is why the code is half of the
+  points.
+- A function may look at its arguments and give back known numbers, test by test. That is harder
+  than the task.
+- Where the grader is not root (GitHub Classroom, a laptop), the student's process is the same user.
+  It can read the hidden tests, kill the grader, or overwrite results.json after it has ended.
+- In the forms of nbgrader and otter the notebook runs in one kernel, and the cells that ask for a
+  verdict run in it. A student can replace the function `check` there. The verdict itself comes from
+  the isolated processes, but the kernel is trusted to pass it on. If it matters, grade with `python
+  -m course.grade`.
+- In unit 9 the row is trained where the student's code is, so "64 pairs by heart" is what that
+  process says.
+- Logs are what students say they are. Ask for commands and seeds, and run the best of the
+  leaderboard again.
 
 ## If something goes wrong
 
