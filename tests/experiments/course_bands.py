@@ -31,7 +31,7 @@ from docs.course.mutants import MUTANTS, mutated
 UNITS = (1, 2, 3, 4, 5, 6, 7, 8)  # those with a number that is compared by itself
 # Tuning for 60 steps takes ten minutes, and 25 wrong answers four hours.
 SHORTER = {8: ("--steps 60", "--steps 5")}
-PATIENCE = 600  # seconds for a command to bring its numbers
+PATIENCE = 1200  # seconds for a command to bring its numbers
 
 
 def is_compared(band: Band) -> bool:
