@@ -34,14 +34,13 @@ class Band:
     commands: tuple[str, ...]  # with SEED for the seed
     run: str  # the folder of the run whose number it is, or a file of what was printed, with SEED
     score: str  # "log: KEY at STEP", "printed: WORDS", or the words of a score in eval.json
-    seeds: tuple[int, ...] = ()
-    values: tuple[float, ...] = ()  # one per seed, in the order of seeds
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]  # one per seed, in the order of seeds
     reach: float = 0.0  # the band goes at least so far to each side of the mean
     largest: float = math.inf  # no number can be larger
     same_seed: float = 0.0  # how far from ours a run with our seed may be (0: only the band counts)
     log: str = ""  # the file of docs/results that has the values
     wrong: str = ""  # what a wrong solution gets
-    measured: bool = True
 
     @property
     def mean(self) -> float:
@@ -94,8 +93,6 @@ class Band:
 
     def in_words(self) -> str:
         """The band as a line for students."""
-        if not self.measured:
-            return f"{self.what}: not measured yet."
         if self.is_constant:
             within = f", to within {self.within:g}" if self.within else ""
             return f"{self.what}: {self.values[0]:.9g}{within}, whatever the seed."
@@ -148,7 +145,7 @@ def band_of(row: dict) -> Band:
     # Where the score is in %, three seeds may be equal by accident: at least two points.
     least = {} if is_no_score(row["score"]) else {"reach": 2.0, "largest": 100.0}
     band = Band(**least | row | lists)
-    if band.measured and not len(band.seeds) == len(band.values) >= 3:
+    if not len(band.seeds) == len(band.values) >= 3:
         raise ValueError(
             f"unit {band.unit}, {band.what}: there must be a value for each of 3 seeds"
         )
@@ -238,14 +235,12 @@ def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
             lines.append(f"no log of: {band.what} ({where})")
             outside = True
         for run, value in with_number:
-            verdict = "not measured by us yet"
-            if band.measured:
-                low, high = band.limits(seed_of(folder / "runs" / run))
-                inside = low <= value <= high
-                outside |= not inside
-                verdict = f"{'inside' if inside else 'OUTSIDE'} {low:.9g} to {high:.9g}"
-                if band.same_seed and not inside:
-                    verdict += ", on a CPU"
+            low, high = band.limits(seed_of(folder / "runs" / run))
+            inside = low <= value <= high
+            outside |= not inside
+            verdict = f"{'inside' if inside else 'OUTSIDE'} {low:.9g} to {high:.9g}"
+            if band.same_seed and not inside:
+                verdict += ", on a CPU"
             shown = f"{value:.5g}" if value < 10_000 else f"{value:.0f}"
             lines.append(f"{run}: {band.what}: {shown}, {verdict}")
     return lines, outside

@@ -113,19 +113,17 @@ def bands(units: list[int], edition: Edition) -> str:
             lines += ["No band: no number of this unit is that of a run with a seed.", ""]
         for band in read_bands(unit, edition.bands):
             lines += [f"**{band.what}**", "", *(f"    {command}" for command in band.commands), ""]
-            if band.measured:
-                values = ", ".join(f"{value:.9g}" for value in band.values)
-                seeds = ", ".join(map(str, band.seeds))
-                lines.append(
-                    f"Seeds {seeds}: {values}; mean {round(band.mean, 4):.9g}, spread {round(band.spread, 3):g}; band "
-                    f"{band.low:.9g} to {band.high:.9g} ({band.log})."
-                )
-                if band.same_seed:
-                    lines.append(f"Same seed: to within {band.same_seed:g}, on a CPU.")
-                if band.wrong:
-                    lines.append(f"A wrong solution: {band.wrong}.")
-            else:
-                lines.append("Not measured yet: no three seeds of exactly these commands.")
+            values = ", ".join(f"{value:.9g}" for value in band.values)
+            seeds = ", ".join(map(str, band.seeds))
+            lines.append(
+                f"Seeds {seeds}: {values}; mean {round(band.mean, 4):.9g}, "
+                f"spread {round(band.spread, 3):g}; band {band.low:.9g} to {band.high:.9g} "
+                f"({band.log})."
+            )
+            if band.same_seed:
+                lines.append(f"Same seed: to within {band.same_seed:g}, on a CPU.")
+            if band.wrong:
+                lines.append(f"A wrong solution: {band.wrong}.")
             lines.append("")
     return "\n".join(lines)
 
