@@ -583,7 +583,12 @@ def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -
 
 
 # --------------------------------------------------------------------------------------------------
-# Setting up. `set_up`, the last function here, calls the others.
+# Setting up. `set_up`, the last function here, calls the others in this order.
+
+# A run keeps this many digests of the images that it has seen.
+MAX_SEEN = 10_000
+# Validation images of the validation curve, at most, and as many training images.
+MAX_CURVE = 256
 
 
 def last_checkpoint(folder: str | Path) -> dict:
@@ -648,6 +653,53 @@ def load_image_weights(cfg: Config, tower: nn.Module) -> None:
     load_vit(tower, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
 
 
+def check_machine(device: torch.device, compiles: bool) -> None:
+    """BadInput where torch.compile cannot work, as without a C++ compiler, and on some devices."""
+    if device.type == "mps" and processes.count() > 1:
+        raise BadInput("--device mps works in one process only; start train.py by python")
+    if not compiles:
+        return
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # a dozen types, by what is missing
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput(
+            f"--torchcompile does not work here ({reason}); give --no-torchcompile"
+        ) from error
+
+
+def read_parent(cfg: Config) -> dict | None:
+    """The run whose weights this one begins with (--init-from). None where there is none.
+
+    A resumed run has its own weights, whatever it began with. But a frozen image tower that a run
+    gave is needed again, as that of --image-weights is.
+    """
+    is_made_of_run = lift.METHODS[cfg.method].image == "run"
+    if not cfg.init_from or (cfg.resume and not is_made_of_run):
+        return None
+    parent = read_run(cfg.init_from)
+    if is_made_of_run:
+        check_kind_of_run(cfg.method, cfg.init_from, parent["config"]["method"])
+    return parent
+
+
+def open_texts(cfg: Config, device: torch.device) -> list[TextInputs]:
+    """What reads captions: for the text tower, and for the labels where the method has them."""
+    method = lift.METHODS[cfg.method]
+    source = select(TextSource, asdict(cfg))
+    kinds = [method.text.inputs] + ["ids"] * method.labels
+    return [text_inputs(kind, source, device) for kind in kinds]
+
+
+def check_same_texts(cfg: Config, reader: TextInputs, parent: dict) -> None:
+    """BadInput if the weights to begin with are made for other vectors of captions."""
+    if not reader.had(parent["text_fingerprint"]):
+        raise BadInput(
+            f"--init-from {cfg.init_from} was trained on other vectors of captions; leave --llm, "
+            "--pool and the other flags of the text tower out"
+        )
+
+
 def read_training_images(cfg: Config) -> CaptionedImages:
     """The training images. Those of --val-data are read too, so that a mistake shows now."""
     columns = select(Columns, asdict(cfg))
@@ -664,14 +716,6 @@ def read_training_images(cfg: Config) -> CaptionedImages:
     )
 
 
-# What a run says that ends with a number that is not finite.
-WHEN_NOT_FINITE = (
-    "stopped. What was saved before is kept; lower --lr, or look for extreme values in the data"
-)
-# A run keeps this many digests of the images that it has seen.
-MAX_SEEN = 10_000
-
-
 def seen_digests(images: CaptionedImages, parent: dict | None) -> np.ndarray:
     """Digests of the training images, and of those of the run that this one begins with.
 
@@ -682,27 +726,6 @@ def seen_digests(images: CaptionedImages, parent: dict | None) -> np.ndarray:
     if parent:
         digests = np.union1d(digests, parent[SEEN].numpy().view(np.uint64))
     return digests
-
-
-def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImages | None) -> None:
-    """BadInput where flags ask for more than the images have, or processes have read others."""
-    both = [images, *([val_images] if val_images else [])]
-    processes.check_same(b"".join(some.digests.tobytes() for some in both))
-    if (
-        wants_lda(cfg)
-        and not cfg.init_from
-        and all(len(captions) < 2 for captions in images.captions)
-    ):
-        raise BadInput(
-            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
-            "two (built-in worlds: --csv-caption-key paraphrase)"
-        )
-    if cfg.save_best and not val_images:
-        raise BadInput("--save-best: there are no validation images to choose by; leave it out")
-
-
-# Validation images of the validation curve, at most, and as many training images.
-MAX_CURVE = 256
 
 
 def read_val_images(cfg: Config, seen_digests: np.ndarray) -> CaptionedImages | None:
@@ -767,6 +790,37 @@ def sized(cfg: Config, n_images: int, n_curve: int) -> Config:
     return replace(cfg, epochs=epochs, crop_scale=crop_scale, val_frequency=val_frequency)
 
 
+def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImages | None) -> None:
+    """BadInput where flags ask for more than the images have, or processes have read others."""
+    both = [images, *([val_images] if val_images else [])]
+    processes.check_same(b"".join(some.digests.tobytes() for some in both))
+    if (
+        wants_lda(cfg)
+        and not cfg.init_from
+        and all(len(captions) < 2 for captions in images.captions)
+    ):
+        raise BadInput(
+            f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
+            "two (built-in worlds: --csv-caption-key paraphrase)"
+        )
+    if cfg.save_best and not val_images:
+        raise BadInput("--save-best: there are no validation images to choose by; leave it out")
+
+
+def part_of(batch_size: int) -> slice:
+    """The rows of every batch that are for this process. BadInput where they cannot be shared."""
+    count = processes.count()
+    n_rows, left_over = divmod(batch_size, count)
+    if not n_rows:
+        raise BadInput(f"{count} processes for batches of {batch_size} images; start fewer")
+    if left_over:
+        raise BadInput(
+            f"{count} processes cannot share a batch of {batch_size} images alike; give "
+            f"--batch-size {batch_size - left_over}"
+        )
+    return slice(processes.rank() * n_rows, (processes.rank() + 1) * n_rows)
+
+
 @dataclass
 class TrainingTexts:
     """The distinct captions, as the text tower takes them."""
@@ -779,14 +833,6 @@ class TrainingTexts:
     seconds: float  # that making the inputs took; few where the cache had them
     label_ids: object | None  # for a method with labels: their token ids, rows as in inputs
     label_fingerprint: str  # of the tokenizer that made them
-
-
-def open_texts(cfg: Config, device: torch.device) -> list[TextInputs]:
-    """What reads captions: for the text tower, and for the labels where the method has them."""
-    method = lift.METHODS[cfg.method]
-    source = select(TextSource, asdict(cfg))
-    kinds = [method.text.inputs] + ["ids"] * method.labels
-    return [text_inputs(kind, source, device) for kind in kinds]
 
 
 def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextInputs]) -> TrainingTexts:
@@ -842,30 +888,6 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
             file=sys.stderr,
         )
     return min(few, most)
-
-
-def read_parent(cfg: Config) -> dict | None:
-    """The run whose weights this one begins with (--init-from). None where there is none.
-
-    A resumed run has its own weights, whatever it began with. But a frozen image tower that a run
-    gave is needed again, as that of --image-weights is.
-    """
-    is_made_of_run = lift.METHODS[cfg.method].image == "run"
-    if not cfg.init_from or (cfg.resume and not is_made_of_run):
-        return None
-    parent = read_run(cfg.init_from)
-    if is_made_of_run:
-        check_kind_of_run(cfg.method, cfg.init_from, parent["config"]["method"])
-    return parent
-
-
-def check_same_texts(cfg: Config, reader: TextInputs, parent: dict) -> None:
-    """BadInput if the weights to begin with are made for other vectors of captions."""
-    if not reader.had(parent["text_fingerprint"]):
-        raise BadInput(
-            f"--init-from {cfg.init_from} was trained on other vectors of captions; leave --llm, "
-            "--pool and the other flags of the text tower out"
-        )
 
 
 def build_model(
@@ -965,27 +987,6 @@ def make_batches(
     )
 
 
-def heads_to_solve(model: lift.TwoTower) -> list[str]:
-    """The heads that are solved for, and not trained: those with `fit`. See lift.Ridge."""
-    return [name for name in ("image_head", "text_head") if hasattr(getattr(model, name), "fit")]
-
-
-@torch.no_grad()
-def pairs_for(
-    head: str, model: lift.TwoTower, batches: Batches, n_batches: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a head is solved from: its tower's vectors (B, width), the other side's features (B, D).
-
-    head  "image_head" or "text_head"
-    """
-    for step in range(n_batches):
-        image, text, *_ = batches(step)
-        if head == "image_head":
-            yield model.image_vectors(image), model.encode_text(text, normalize=True)
-        else:
-            yield model.text(text), model.encode_image(image, normalize=True)
-
-
 def hash_of_data(
     cfg: Config, images: CaptionedImages, texts: TrainingTexts, image_inputs: Crops | ImageViews
 ) -> str:
@@ -1005,20 +1006,6 @@ def hash_of_data(
     return h.hexdigest()
 
 
-def part_of(batch_size: int) -> slice:
-    """The rows of every batch that are for this process. BadInput where they cannot be shared."""
-    count = processes.count()
-    n_rows, left_over = divmod(batch_size, count)
-    if not n_rows:
-        raise BadInput(f"{count} processes for batches of {batch_size} images; start fewer")
-    if left_over:
-        raise BadInput(
-            f"{count} processes cannot share a batch of {batch_size} images alike; give "
-            f"--batch-size {batch_size - left_over}"
-        )
-    return slice(processes.rank() * n_rows, (processes.rank() + 1) * n_rows)
-
-
 def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW. (Loshchilov & Hutter 2019, arXiv 1711.05101)"""
     groups = parameter_groups(model, cfg.wd, lift.METHODS[cfg.method].image_lr_share)
@@ -1033,43 +1020,25 @@ def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def check_machine(device: torch.device, compiles: bool) -> None:
-    """BadInput where torch.compile cannot work, as without a C++ compiler, and on some devices."""
-    if device.type == "mps" and processes.count() > 1:
-        raise BadInput("--device mps works in one process only; start train.py by python")
-    if not compiles:
-        return
-    try:
-        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
-    except Exception as error:  # a dozen types, by what is missing
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(
-            f"--torchcompile does not work here ({reason}); give --no-torchcompile"
-        ) from error
+def heads_to_solve(model: lift.TwoTower) -> list[str]:
+    """The heads that are solved for, and not trained: those with `fit`. See lift.Ridge."""
+    return [name for name in ("image_head", "text_head") if hasattr(getattr(model, name), "fit")]
 
 
-def say_what_begins(
-    cfg: Config, n_images: int, texts: TrainingTexts, total: int, batch_size: int, where: str
-) -> None:
-    """The first line of a run on stderr, and a warning if there are few steps.
+@torch.no_grad()
+def pairs_for(
+    head: str, model: lift.TwoTower, batches: Batches, n_batches: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a head is solved from: its tower's vectors (B, width), the other side's features (B, D).
 
-    total  steps of the whole run
-    where  the device, in words
+    head  "image_head" or "text_head"
     """
-    crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
-    several = f" in {processes.count()} processes" if processes.count() > 1 else ""
-    print(
-        f"{cfg.method}: {n_images} training images, {len(texts.captions)} distinct captions "
-        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
-        f"{batch_size} in {cfg.epochs} epochs{crops} on {where}{several}",
-        file=sys.stderr,
-    )
-    if 0 < total < WARN_STEPS:
-        print(
-            f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "
-            "--batch-size",
-            file=sys.stderr,
-        )
+    for step in range(n_batches):
+        image, text, *_ = batches(step)
+        if head == "image_head":
+            yield model.image_vectors(image), model.encode_text(text, normalize=True)
+        else:
+            yield model.text(text), model.encode_image(image, normalize=True)
 
 
 def go_on(
@@ -1126,6 +1095,30 @@ def go_on(
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
     print(f"going on after step {start} of {total}", file=sys.stderr)
     return start
+
+
+def say_what_begins(
+    cfg: Config, n_images: int, texts: TrainingTexts, total: int, batch_size: int, where: str
+) -> None:
+    """The first line of a run on stderr, and a warning if there are few steps.
+
+    total  steps of the whole run
+    where  the device, in words
+    """
+    crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
+    several = f" in {processes.count()} processes" if processes.count() > 1 else ""
+    print(
+        f"{cfg.method}: {n_images} training images, {len(texts.captions)} distinct captions "
+        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
+        f"{batch_size} in {cfg.epochs} epochs{crops} on {where}{several}",
+        file=sys.stderr,
+    )
+    if 0 < total < WARN_STEPS:
+        print(
+            f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "
+            "--batch-size",
+            file=sys.stderr,
+        )
 
 
 @dataclass
@@ -1261,6 +1254,11 @@ def set_up(cfg: Config) -> Job:
 
 # --------------------------------------------------------------------------------------------------
 # The run.
+
+# What a run says that ends with a number that is not finite.
+WHEN_NOT_FINITE = (
+    "stopped. What was saved before is kept; lower --lr, or look for extreme values in the data"
+)
 
 
 def training_step(
