@@ -15,7 +15,8 @@ report[-TEST]-NAME-HASH.png. Scores in the json files are fractions in [0, 1]. T
 docs/evaluation.md lists all keys.
 
 Every score is a function of features. A tie counts as wrong, and so does NaN ("not a number").
-So a collapsed model, which gives everything the same feature, scores 0 and not chance.
+So a collapsed model, which gives everything the same feature, scores 0 and not chance, unless all
+answers are among the best k.
 
 Read lift.py before this file. The metrics come first and need nothing else. On a first reading stop
 where the class Run begins. What is asked of a run is in data/benchmarks.py.
@@ -332,13 +333,14 @@ def zeroshot_scores(
 ) -> dict[str, Score]:
     """Top-k accuracy, and the mean of the classes' own top-1 accuracies.
 
-    Each class counts the same in that mean, however many images it has.
+    Each class counts the same in that mean, however many images it has. Images of one class rise
+    and fall together, so the intervals are those of groups.
     """
     C = len(class_features)
     scores = {}
     for k in ks:
         hits = zeroshot(image_features, class_features, labels, k)
-        scores[f"zeroshot top{k}"] = score(hits, k / C)
+        scores[f"zeroshot top{k}"] = score(hits, k / C, labels)
     hits = zeroshot(image_features, class_features, labels)
     class_size = torch.bincount(labels).float()
     mean = (hits / class_size[labels]).sum() / (class_size > 0).sum()
@@ -446,7 +448,7 @@ class Run:
 
 
 def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
-    """Scores of a task of Task.further: R@1 both ways, the choice of two, the first class.
+    """Scores of a task of Task.further: two-way choice, R@1 both ways, zero-shot top-1.
 
     name  what the scores' names begin with. All false captions of such a task are of one category.
     """
@@ -629,6 +631,30 @@ def check_report_path(args: argparse.Namespace) -> None:
         )
 
 
+# Which question each of these flags belongs to; "data": images with captions.
+USED_BY = {
+    "images": ["sugarcrepe"],
+    "classnames": ["zeroshot"],
+    "templates": ["zeroshot", "classify"],
+    **{f.name: ["data"] for f in fields(Columns)},
+}
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """BadInput for a flag that the question does not use."""
+    questions = ("zeroshot", "sugarcrepe", "winoground", "search", "classify")
+    asked = next((name for name in questions if getattr(args, name)), "data")
+    if args.split == "val" and asked != "data":
+        raise BadInput(f"--split val cannot be given with --{asked}")
+    for flag, used_by in USED_BY.items():
+        if getattr(args, flag) and asked not in used_by:
+            here = "here" if asked == "data" else f"with --{asked}"
+            raise BadInput(
+                f"--{flag.replace('_', '-')} has no effect {here}; leave it out"
+                + ("" if "data" in used_by else f", or ask by --{' or --'.join(used_by)}")
+            )
+
+
 def choose_task(args: argparse.Namespace, config: dict) -> Task:
     """What the command line asks of a run with this configuration."""
     image_size = config["image_size"]
@@ -711,9 +737,7 @@ def search_or_classify(run: Run, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_flags(build_parser())
-    others = ("zeroshot", "sugarcrepe", "winoground", "search", "classify")
-    if args.split == "val" and any(getattr(args, name) for name in others):
-        raise BadInput(f"--split val cannot be given with --{', --'.join(others)}")
+    check_flags(args)
     check_report_path(args)
     device = pick_device(args.device)
     if args.search or args.classify:

@@ -58,7 +58,7 @@ from data.files.runs import read_run
 from data.files.tensors import mismatch
 from data.images.pixels import normalize_pixels, to_square
 from data.vectors import OutsideVectors
-from llm_text import Llama, TextSource, load_llm, mean_token, scatter_within, text_inputs, whitening
+from llm_text import Llama, TextSource, load_llm, mean_token, scatter_within, text_reader, whitening
 from vit import Block, ViT, init_linears
 
 # --------------------------------------------------------------------------------------------------
@@ -206,8 +206,9 @@ def limit_scale(logit_scale: Tensor) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# Heads. Each is a function (width of the tower, shared dimension) -> module. A module with `fit` is
-# solved for once, before any step: train.py gives it the batches that training would read.
+# Heads. Each is a function (width of the tower, shared dimension) -> module. A module with `solve` is
+# not trained: train.py solves for it once, before the first step of its run, from the batches that
+# training would read. A run of lift_ridge has no steps. It begins with a trained run of LIFT.
 
 
 def no_head(d_in: int, d_out: int) -> nn.Module:
@@ -246,7 +247,7 @@ class Ridge(nn.Linear):
         self.share = share
 
     @torch.no_grad()
-    def fit(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def solve(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Solve for the matrix. BadInput where all vectors are zero.
 
         pairs  batches of this tower's vectors (B, d_in) and the other side's features (B, d_out)
@@ -543,7 +544,7 @@ class LLMTokens(TextTower):
 
 
 def vocabulary(inputs) -> Tensor:
-    """All token ids that the training captions use, (V,) int64, sorted.
+    """All ids in the rows of the training captions, END and PAD included, (V,) int64, sorted.
 
     The language model's tokenizer knows 49,000 more. Rows for those would stay random anyway.
     """
@@ -598,8 +599,8 @@ class TextTransformer(TextTower):
         super().__init__(sizes, vocab)
         width = sizes.text_width
         self.width = width
-        # V rows for the words, and one for END and PAD. Their ids are negative, so no vocabulary
-        # holds them, and positions_in gives them V. Unknown tokens have V, too: see `forward`.
+        # V rows: the captions' tokens, END, and PAD where a row was padded. positions_in gives every
+        # other id V. An unknown token has V, too, but `forward` puts another vector in its place.
         self.token_embedding = nn.Embedding(len(vocab) + 1, width)
         self.positional_embedding = nn.Parameter(
             torch.randn(1, sizes.context_length, width) * 0.01  # 0.01 and 0.02 below are CLIP's
@@ -1016,6 +1017,7 @@ class TwoTower(nn.Module):
             text = method.text(sizes, *fitted)
 
         # A tower without a head is the shared space itself. Where both have one, the user chooses.
+        # lift_ridge has the image head of a run of LIFT, which ends in the text vectors' width.
         if method.image_head is no_head:
             D = visual.width
         elif method.text_head in (no_head, text_ridge):
@@ -1054,7 +1056,8 @@ class TwoTower(nn.Module):
     def train(self, mode: bool = True) -> "TwoTower":
         """As nn.Module.train, but a child without any trained parameter stays in eval mode.
 
-        With mode False everything is in eval mode. Returns the model.
+        With mode False everything is in eval mode. Returns the model. Today no module here behaves
+        differently in training. This is for a tower with dropout that somebody adds.
         """
         super().train(mode)
         for part in self.children():
@@ -1206,7 +1209,7 @@ def fitted_of(method: Method, state: dict[str, Tensor]) -> tuple[list[Tensor], l
 def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
     """Load a trained run -> (model, transform, tokenize).
 
-    The names encode_image, encode_text and normalize are open_clip's.
+    The names encode_image, encode_text, normalize and tokenize are open_clip's.
 
         model, transform, tokenize = lift.load("runs/lift")
         image = model.encode_image(transform(Image.open("dog.jpg"))[None], normalize=True)
@@ -1235,7 +1238,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
             is_possible = is_possible and sizes.text_width % sizes.text_heads == 0
         if not is_possible:
             raise BadInput(f"damaged: no model has such sizes: {sizes}")
-        tokenize = text_inputs(method.text.inputs, source, device)
+        tokenize = text_reader(method.text.inputs, source, device)
         if not tokenize.had(saved["text_fingerprint"]):
             trained_with = source.text_features or source.llm or "the default one"
             with_adapter = f" with {source.llm_adapter}" if source.llm_adapter else ""

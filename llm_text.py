@@ -7,10 +7,10 @@ Nothing needs to be read before this file. On a first reading, stop at "Caption-
 It is the first stage of LLM2CLIP, and LIFT can use its result, too. The parts, in order:
 
     Llama          the transformer of Llama, Qwen2 and Qwen3       token ids -> hidden states
-    POOLS          mean, last token, one-word prompt, all tokens   hidden states -> one vector
+    POOLS          mean, last token, one-word prompt, all tokens   hidden states -> vectors
     whitening      what repairs the "cone" in which these vectors lie
     FrozenLLM      a file's tokenizer and transformer together     texts -> vectors
-    text_inputs    what a text tower takes: vectors from the cache, or token ids
+    text_reader    what a text tower takes: vectors from the cache, or token ids
     tune           LLM2CLIP's first stage: the model learns to tell captions apart
 
     python llm_text.py "a dog bites a man" "a man bites a dog"   # tokens, cosines, time
@@ -235,7 +235,8 @@ class Llama(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------
-# Pooling: hidden states (B, L, D) and mask (B, L) -> one vector per caption (B, D), in float32.
+# Pooling: hidden states (B, L, D) and mask (B, L) -> one vector per caption (B, D), or one per token
+# (B, L, D), in float32.
 
 
 def last_token(h: Tensor, mask: Tensor) -> Tensor:
@@ -251,11 +252,11 @@ def start_of(tokenizer: Tokenizer) -> str:
     """What is put before every caption, so that its first word is not the first token.
 
     The first token is an attention sink (Xiao et al. 2023, arXiv 2309.17453): later tokens look at
-    it when they look for nothing. In a causal model it sees no token but itself, and in later
-    blocks its numbers are huge. After block 15 of the default model its norm is 24,000, that of
-    other tokens 165. After block 10, where the mean is read, they are 161 and 142
-    (docs/results/cone.md). So a mean must leave it out, and it must not be a word of the caption:
-    else that word would be lost.
+    it when they look for nothing. In a causal model it sees no token but itself. So it says nothing
+    of the caption, and a mean leaves it out. It must not be a word of the caption: that word would
+    be lost. In later blocks its numbers are huge, too. After block 15 of the default model its norm
+    is 24,000, that of other tokens 165. After block 10, where the mean is read unless --layer says
+    otherwise, they are 161 and 142 (docs/results/cone.md).
 
     Some tokenizers put a start token before every text themselves: then nothing is added. The
     others, as that of the default model, get a new line. BadInput for a tokenizer that knows
@@ -453,7 +454,7 @@ class FrozenLLM(nn.Module):
     model      the transformer
     tokenizer  makes its token ids
     hash       of the files of both, and of the adapter that was merged in
-    start      what stands before every caption
+    start      what stands before every caption, unless the pooling has words of its own
     """
 
     def __init__(self, model: Llama, tokenizer: Tokenizer, hash: str):
@@ -646,7 +647,7 @@ def load_llm(
 #     fingerprint, frozen_parameters     of what made them
 #     had(fingerprint)                   do they still give what they gave under this fingerprint?
 
-TextInputs = TokenIds | CaptionVectors | OutsideVectors
+TextReader = TokenIds | CaptionVectors | OutsideVectors
 
 
 @dataclass(frozen=True)
@@ -662,7 +663,7 @@ class TextSource:
     text_features: str = ""  # FILE.npy of somebody else's text encoder, in place of all the above
 
 
-def text_inputs(kind: str, source: TextSource, device: str | torch.device) -> TextInputs:
+def text_reader(kind: str, source: TextSource, device: str | torch.device) -> TextReader:
     """What turns texts into a text tower's inputs.
 
     kind  "vectors"  one vector per text, (N, D), kept on disk
@@ -828,8 +829,8 @@ def draw_pairs(
 
         B_k = B sqrt(N_k) / sum_j sqrt(N_j)              of source k, which has N_k; at least one
 
-    So a large source gives more than a small one, though less than its share. B_k is rounded, and
-    the batch is as much larger or smaller. No source gives one of its own twice.
+    So a large source gives more than a small one, though less than its share. Each B_k is rounded,
+    so a batch may have a few rows more or fewer than B. No source gives one of its own twice.
 
     first       B texts
     second      C texts, C >= B: the partner of each, then the hard negatives that there are
@@ -910,6 +911,7 @@ def tune(
         for places in chunks(order, 32):
             ids, mask = llm.tokenize([texts[i] for i in places], 512)
             with torch.autocast(llm.device.type, torch.bfloat16, enabled=in_bf16):
+                # Not llm(...), which computes no gradients.
                 hidden = llm.model(ids, mask, layer)  # (B, L, D)
             parts.append(mean_token(hidden, mask))
         in_order = torch.tensor(order, device=llm.device).argsort()
@@ -918,7 +920,8 @@ def tune(
     losses = []
     with progress(description="tuning the language model", unit="step", total=steps) as bar:
         for step in range(steps):
-            # A tenth of the steps is warm-up, and all the way the rate falls linearly to zero.
+            # The rate falls linearly to zero. The first tenth is warm-up beside that, so the highest
+            # rate is about 0.9 lr.
             warmup = min(1, 10 * (step + 1) / steps)
             optimizer.param_groups[0]["lr"] = lr * warmup * (1 - step / steps)
 
@@ -1009,7 +1012,12 @@ def command_line() -> argparse.Namespace:
     add("--bidirectional", action="store_true", help="let every token see the whole caption")
     add("--steps", type=int, default=200, help="of the optimizer (%(default)s)")
     add("--batch-size", type=int, default=64, help="pairs per step (%(default)s)")
-    add("--lr", type=float, default=2e-4, help="peak learning rate (%(default)s)")
+    add(
+        "--lr",
+        type=float,
+        default=2e-4,
+        help="learning rate before warm-up and decay (%(default)s)",
+    )
     add("--rank", type=int, default=16, help="of LoRA (%(default)s)")
     add("--alpha", type=float, default=32.0, help="of LoRA (%(default)s)")
     add(

@@ -66,7 +66,7 @@ from data.train_log import (
 )
 from data.vectors import ImageViews, OutsideVectors, outside_views, read_views
 from data.world import shapes
-from llm_text import POOLS, TextInputs, TextSource, text_inputs
+from llm_text import POOLS, TextReader, TextSource, text_reader
 from vit import KINDS, SIZES, ViT
 
 # --------------------------------------------------------------------------------------------------
@@ -683,15 +683,15 @@ def read_parent(cfg: Config) -> dict | None:
     return parent
 
 
-def open_texts(cfg: Config, device: torch.device) -> list[TextInputs]:
+def open_texts(cfg: Config, device: torch.device) -> list[TextReader]:
     """What reads captions: for the text tower, and for the labels where the method has them."""
     method = lift.METHODS[cfg.method]
     source = select(TextSource, asdict(cfg))
     kinds = [method.text.inputs] + ["ids"] * method.labels
-    return [text_inputs(kind, source, device) for kind in kinds]
+    return [text_reader(kind, source, device) for kind in kinds]
 
 
-def check_same_texts(cfg: Config, reader: TextInputs, parent: dict) -> None:
+def check_same_texts(cfg: Config, reader: TextReader, parent: dict) -> None:
     """BadInput if the weights to begin with are made for other vectors of captions."""
     if not reader.had(parent["text_fingerprint"]):
         raise BadInput(
@@ -835,7 +835,7 @@ class TrainingTexts:
     label_fingerprint: str  # of the tokenizer that made them
 
 
-def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextInputs]) -> TrainingTexts:
+def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextReader]) -> TrainingTexts:
     """Turn every distinct caption into what the text tower takes, once and before training.
 
     For LIFT this is where the frozen language model reads. From now on a caption is its vector, in
@@ -1022,7 +1022,7 @@ def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 def heads_to_solve(model: lift.TwoTower) -> list[str]:
     """The heads that are solved for, and not trained: those with `fit`. See lift.Ridge."""
-    return [name for name in ("image_head", "text_head") if hasattr(getattr(model, name), "fit")]
+    return [name for name in ("image_head", "text_head") if hasattr(getattr(model, name), "solve")]
 
 
 @torch.no_grad()
@@ -1205,7 +1205,7 @@ def set_up(cfg: Config) -> Job:
     # trained beside it, no step is left.
     if not checkpoint:
         for name in heads_to_solve(model):
-            getattr(model, name).fit(pairs_for(name, model, batches, total))
+            getattr(model, name).solve(pairs_for(name, model, batches, total))
     if not trained:
         total = 0
     start = 0
@@ -1384,7 +1384,7 @@ def train(cfg: Config) -> dict:
             if saves or is_best:
                 save(job, done)
             if signal_number:
-                processes.largest()  # wait for the save: torchrun ends all when one has ended
+                processes.wait()  # for the save: torchrun ends all when one has ended
                 bar.close()
                 print(
                     f"stopped after step {done} of {total}, saved; go on with: "

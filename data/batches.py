@@ -105,8 +105,8 @@ class Batches:
         where image i and caption j match. On the diagonal they always do. Off the diagonal they
         match by accident, and a contrastive loss must not push them apart.
 
-        part  of images, texts and label_ids only these rows, where other processes have the rest.
-              They are the same as in the whole batch
+        part  make only these rows of images, texts and label_ids: other processes make the rest.
+              duplicates is always that of the whole batch
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         order, draws = self.epoch(epoch)

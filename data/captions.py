@@ -112,7 +112,7 @@ class TokenIds:
     """Text inputs of the kinds "ids" and "llm_ids": the tokens of each text, then END, then PAD.
 
     Of the language model only the tokenizer is used. The methods are those of all text inputs; see
-    llm_text.text_inputs.
+    llm_text.text_reader.
     """
 
     frozen_parameters = 0

@@ -85,9 +85,14 @@ def copy_from_first(model: nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-def largest(number: int = 0) -> int:
+def largest(number: int) -> int:
     """The largest of the numbers of all processes. Each waits here for the others."""
     return int(gather(torch.tensor([number])).max())
+
+
+def wait() -> None:
+    """Wait here for the other processes."""
+    largest(0)
 
 
 def check_same(content: bytes) -> None:

@@ -23,8 +23,8 @@ tower has another file, and an old file is never wrong.
 
 OutsideVectors is for vectors that somebody else's tower made.
 
-On a first reading, skip the processes in `fill`, `folder_vectors` and `OutsideVectors`. Letters of
-shapes: N captions or images, B those of a batch, D length of a vector, L tokens, V views of an
+On a first reading, skip `folder_vectors`, `OutsideVectors`, and what `fill` does for processes.
+Letters of shapes: N captions or images, B those of a batch, D length of a vector, L tokens, V views of an
 image, M records of a file.
 """
 
@@ -109,7 +109,7 @@ class VectorStore:
             if rank == 0:
                 fcntl.flock(whole, fcntl.LOCK_EX)
                 self._join(whole)  # what a killed run has left
-            processes.largest()  # wait for process 0
+            processes.wait()  # for process 0
 
             known = set(self.records()["key"].tolist())
             missing = []
@@ -117,7 +117,7 @@ class VectorStore:
                 if key not in known:
                     known.add(key)
                     missing.append(place)
-            processes.largest()  # wait until all have looked: now they may write
+            processes.wait()  # until all have looked: now they may write
             if not missing:
                 return 0
 
@@ -136,10 +136,10 @@ class VectorStore:
                     own.flush()
                     bar.update(len(places))
 
-            processes.largest()  # wait until all have written
+            processes.wait()  # until all have written
             if rank == 0:
                 self._join(whole)
-            processes.largest()  # wait until all records are in one file
+            processes.wait()  # until all records are in one file
         if len(self.records()) < len(known):
             raise BadInput(
                 f"{self.path} lacks what other processes have written; set LIFT_CACHE to a folder "
@@ -300,6 +300,8 @@ class ImageViews:
         self.device = device
 
     def __call__(self, indices: np.ndarray, step: int, part: slice = slice(None)) -> Tensor:
+        # The 1 keeps this stream apart from that of an epoch's order, which is (seed, epoch). A 0
+        # would not: numpy ignores zeros at the end.
         rng = np.random.default_rng((self.seed, step, 1))
         view = rng.integers(self.vectors.shape[1], size=len(indices))  # (B,)
         return self.vectors[indices[part], view[part]].to(self.device)
@@ -342,6 +344,8 @@ def read_views(
                 continue
             views = []
             for v in range(n_views):
+                # start * n_views + v is a number that no other view and batch has. It stands in the
+                # place of a step.
                 with torch.no_grad():
                     views.append(tower(crops(batch, start * n_views + v)).float().cpu())
             vectors = torch.stack(views, dim=1)  # (B, V, D)
@@ -370,7 +374,7 @@ def folder_vectors(
     Only what is new or changed is read. An image that cannot be read is named once and not tried
     again until its file changes. BadInput if there is no image, or none that can be read.
     """
-    # Here and not above: training and `lift.load` come without the readers of images.
+    # Here and not above: `lift.load` comes without the readers of images.
     from data.images.formats import SUFFIXES
     from data.images.read import decode_files
 

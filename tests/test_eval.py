@@ -256,6 +256,37 @@ def texts_true_of(scene):
     return texts
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--templates t.txt", "--templates has no effect here; .* --zeroshot or --classify"),
+        ("--classnames n.txt --classify a.jpg x,y", "--classnames has no effect with --classify"),
+        ("--zeroshot d --images i", "--images has no effect with --zeroshot; .* --sugarcrepe"),
+        ("--search d dog --csv-img-key path", "--csv-img-key has no effect with --search"),
+        ("--zeroshot d --split val", "--split val cannot be given with --zeroshot"),
+        ("--zeroshot d --templates t.txt --classnames n.txt", ""),
+        ("--classify a.jpg x,y --templates t.txt", ""),
+        ("--data d --split val --csv-img-key path", ""),
+    ],
+)
+def test_a_flag_that_the_question_does_not_use_is_refused(flags, said):
+    """Else the scores would be those of another question than the user meant."""
+    args = ev.build_parser().parse_args(["runs/x", *flags.split()])
+    if not said:
+        return ev.check_flags(args)
+    with pytest.raises(BadInput, match=said):
+        ev.check_flags(args)
+
+
+def test_intervals_of_zero_shot_are_those_of_groups():
+    """96 classes of eight images each, all right or all wrong: 96 answers, not 768."""
+    labels = torch.arange(96).repeat_interleave(8)
+    guess = torch.where(labels % 4 == 0, labels, (labels + 1) % 96)
+    scores = ev.zeroshot_scores(torch.eye(96)[guess], torch.eye(96), labels, [1])
+    low, high = scores["zeroshot top1"].ci95
+    assert scores["zeroshot top1"].value == 0.25 and high - low > 0.14
+
+
 @pytest.mark.slow
 def test_a_model_that_knows_all_scores_all(small):
     """Features that say which image it is: every score must be 1, or something is mixed up.

@@ -802,7 +802,7 @@ def test_ridge_is_least_squares_with_a_penalty():
     X, T = torch.randn(50, 6), torch.randn(50, 4)
     X[:, 5] = 2 * X[:, 4]  # a direction without variance: without the penalty nothing fits best
     head = lift.Ridge(6, 4)
-    head.fit((X[i : i + 16], T[i : i + 16]) for i in range(0, 50, 16))
+    head.solve((X[i : i + 16], T[i : i + 16]) for i in range(0, 50, 16))
     wanted = ridge_by_least_squares(X, T)
     assert torch.allclose(head.weight.T.double(), wanted, atol=1e-6)
     assert torch.allclose(head(X).double(), X.double() @ wanted, atol=1e-5)

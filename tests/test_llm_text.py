@@ -408,8 +408,8 @@ def test_something_that_is_no_caption_stands_first(tiny_folder):
 
 def test_a_live_language_model_gets_the_same_start(tiny_folder):
     source = llm_text.TextSource(llm=str(tiny_folder))
-    words = llm_text.text_inputs("ids", source, "cpu")(["a dog"])[0].tolist()
-    with_start = llm_text.text_inputs("llm_ids", source, "cpu")(["a dog"])[0].tolist()
+    words = llm_text.text_reader("ids", source, "cpu")(["a dog"])[0].tolist()
+    with_start = llm_text.text_reader("llm_ids", source, "cpu")(["a dog"])[0].tolist()
     tokenizer = load_llm(tiny_folder).tokenizer
     assert words == [*tokenizer.encode(" a dog"), END]
     assert with_start == [*tokenizer.encode("\n"), *words]

@@ -764,7 +764,7 @@ def test_a_run_with_a_matrix_has_the_settings_of_its_run(small, tmp_path):
 
 def test_captions_of_the_same_words_give_no_matrix(small):
     with pytest.raises(BadInput, match="all vectors are zero"):
-        lift.Ridge(2, 2).fit([(torch.zeros(3, 2), torch.ones(3, 2))])
+        lift.Ridge(2, 2).solve([(torch.zeros(3, 2), torch.ones(3, 2))])
 
 
 def test_ridge_can_be_where_training_starts(small, tmp_path):

@@ -39,7 +39,7 @@ from data.world.shapes import (
 )
 from eval import compositional, retrieval_ranks
 from lift import LLMVectors, Ridge, text_ridge
-from llm_text import TextSource, text_inputs
+from llm_text import TextSource, text_reader
 
 
 def lab(rgb: tuple[int, int, int]) -> np.ndarray:
@@ -83,7 +83,7 @@ def scores(
     train = scenes_of_two("train", 10_000)
     test = scenes_of_two(split, 800)
     unseen = new_colours("shapes-unseen", 16, split)  # its images are not looked at
-    read = text_inputs("vectors", source, "cpu")
+    read = text_reader("vectors", source, "cpu")
     vectors = read([caption(scene) for scene in train])
     tower = LLMVectors(None, *LLMVectors.fit(vectors, 256, power))
     matrix = torch.nn.Identity()
@@ -95,7 +95,7 @@ def scores(
     facts = torch.tensor(np.stack([describe(scene, reach) for scene in train])).float()
     wanted = F.normalize(tower(vectors), dim=-1)
     image_side = Ridge(facts.shape[1], wanted.shape[1])
-    image_side.fit([(facts, wanted)])
+    image_side.solve([(facts, wanted)])
 
     def image(scenes) -> Tensor:
         described = torch.tensor(np.stack([describe(scene, reach) for scene in scenes])).float()
@@ -103,7 +103,7 @@ def scores(
 
     if with_matrix:
         solved = text_ridge(wanted.shape[1], wanted.shape[1])
-        solved.fit([(tower(vectors), F.normalize(image_side(facts), dim=-1))])
+        solved.solve([(tower(vectors), F.normalize(image_side(facts), dim=-1))])
         matrix = solved
 
     with torch.no_grad():

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from data.common import parse_flags, run
 from data.world.colours import BASIC, NAMED, RGB_OF, UNSEEN
-from llm_text import TextSource, load_llm, text_inputs
+from llm_text import TextSource, load_llm, text_reader
 
 from .all_facts import lab
 
@@ -79,7 +79,7 @@ def scores(source: TextSource, alone: list[int]) -> tuple[float, float, float, f
     known colours, each guessed from the others; those of them that are `alone`, without relatives,
     asked among themselves; new ones
     """
-    read = text_inputs("vectors", source, "cpu")
+    read = text_reader("vectors", source, "cpu")
 
     def vectors(words) -> Tensor:
         return torch.stack([read([t.format(w) for w in words]) for t in TEXTS]).double().mean(0)

@@ -40,7 +40,7 @@ from data.page import Page
 from data.report import flat, retrieved
 from data.world.shapes import caption, make_scenes
 from eval import Run, evaluate
-from llm_text import TextSource, text_inputs, whitening
+from llm_text import TextSource, text_reader, whitening
 
 FOLDER = Path("docs/figures")
 DEMO_RUNS = (Path("runs/demo/lift"), Path("runs/demo/lift_ridge"), Path("runs/demo/clip"))
@@ -757,7 +757,7 @@ def caption_cosines() -> dict[str, Tensor]:
     llm_text.whitening tells the same numbers.
     """
     texts = [caption(scene) for scene in make_scenes("train", 1500)]
-    vectors = text_inputs("vectors", TextSource(), "cpu")(texts).float()  # (1500, 576)
+    vectors = text_reader("vectors", TextSource(), "cpu")(texts).float()  # (1500, 576)
     mean, matrix = whitening(vectors, 256)
     compared = vectors[:200]
     return {
