@@ -23,6 +23,7 @@ from PIL import Image
 import eval as ev
 import train
 from data import benchmarks, report
+from data.common import BadInput
 from data.files.export import export
 from data.images.formats import Columns
 from data.images.read import read_images
