@@ -40,8 +40,7 @@ PAIRS = (
     "--data shapes-pairs --model micro/16 --image-size 64 --train-num-samples 24000 --epochs 10 "
     "--lr 1e-3"
 )
-# Nine in ten captions are long ones, of 60 to 150 words. Every test is on short ones. All else was
-# as built in then: 312 steps at a learning rate of 3e-3.
+# Nine in ten captions are long ones, of 60 to 150 words. Every test is on short ones.
 LONG = "--csv-caption-key mixed --long-share 0.9 --context-length 160"
 FROM = "--image-weights {supervised}"
 FEW = "--train-num-samples 512 --batch-size 128 --epochs 1000 --steps 150"

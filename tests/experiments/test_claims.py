@@ -135,7 +135,7 @@ def test_the_sentence_encoder_reads_what_the_module_lists(runner):
 
 def test_every_known_run_has_a_recipe_of_today():
     known = {(x["name"], x["flags"]) for x in claims.read_lines(claims.RESULTS)}
-    assert len(known) > 40
+    assert len(known) >= 20
     today = {(name, claims.recipe(name)) for name in (*claims.RUNS, "adapter")}
     assert known <= today
 
