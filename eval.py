@@ -333,14 +333,14 @@ def zeroshot_scores(
 ) -> dict[str, Score]:
     """Top-k accuracy, and the mean of the classes' own top-1 accuracies.
 
-    Each class counts the same in that mean, however many images it has. Images of one class rise
-    and fall together, so the intervals are those of groups.
+    Each class counts the same in that mean, however many images it has. The intervals are about
+    other images of the same classes.
     """
     C = len(class_features)
     scores = {}
     for k in ks:
         hits = zeroshot(image_features, class_features, labels, k)
-        scores[f"zeroshot top{k}"] = score(hits, k / C, labels)
+        scores[f"zeroshot top{k}"] = score(hits, k / C)
     hits = zeroshot(image_features, class_features, labels)
     class_size = torch.bincount(labels).float()
     mean = (hits / class_size[labels]).sum() / (class_size > 0).sum()
@@ -468,7 +468,8 @@ def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
     if task.class_names:
         class_features = run.class_features(task.class_names, task.templates)
         hits = zeroshot(image, class_features, task.labels)
-        # Images of one class rise and fall together.
+        # The built-in world's classes are a few of many kinds of things, and images of one class
+        # rise and fall together. So the interval is about other classes, too.
         scores[f"{name} top1"] = score(hits, 1 / len(class_features), task.labels)
     return scores
 
@@ -646,6 +647,8 @@ def check_flags(args: argparse.Namespace) -> None:
     asked = next((name for name in questions if getattr(args, name)), "data")
     if args.split == "val" and asked != "data":
         raise BadInput(f"--split val cannot be given with --{asked}")
+    if args.report and asked == "classify":
+        raise BadInput("--report has no effect with --classify; leave it out")
     for flag, used_by in USED_BY.items():
         if getattr(args, flag) and asked not in used_by:
             here = "here" if asked == "data" else f"with --{asked}"

@@ -206,9 +206,9 @@ def limit_scale(logit_scale: Tensor) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# Heads. Each is a function (width of the tower, shared dimension) -> module. A module with `solve` is
-# not trained: train.py solves for it once, before the first step of its run, from the batches that
-# training would read. A run of lift_ridge has no steps. It begins with a trained run of LIFT.
+# Heads. Each is a function (width of the tower, shared dimension) -> module. A module with `solve`
+# is not trained: train.py solves for it once, before the first step of its run, from the batches
+# that training would read. A run of lift_ridge has no steps. It begins with a trained run of LIFT.
 
 
 def no_head(d_in: int, d_out: int) -> nn.Module:
@@ -599,8 +599,9 @@ class TextTransformer(TextTower):
         super().__init__(sizes, vocab)
         width = sizes.text_width
         self.width = width
-        # V rows: the captions' tokens, END, and PAD where a row was padded. positions_in gives every
-        # other id V. An unknown token has V, too, but `forward` puts another vector in its place.
+        # V rows: the captions' tokens, END, and PAD where a row was padded. positions_in gives
+        # every other id V. An unknown token has V, too, but `forward` puts another vector in its
+        # place.
         self.token_embedding = nn.Embedding(len(vocab) + 1, width)
         self.positional_embedding = nn.Parameter(
             torch.randn(1, sizes.context_length, width) * 0.01  # 0.01 and 0.02 below are CLIP's

@@ -235,8 +235,8 @@ class Llama(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------
-# Pooling: hidden states (B, L, D) and mask (B, L) -> one vector per caption (B, D), or one per token
-# (B, L, D), in float32.
+# Pooling: hidden states (B, L, D) and mask (B, L) -> one vector per caption (B, D), or one per
+# token (B, L, D), in float32.
 
 
 def last_token(h: Tensor, mask: Tensor) -> Tensor:
@@ -920,8 +920,8 @@ def tune(
     losses = []
     with progress(description="tuning the language model", unit="step", total=steps) as bar:
         for step in range(steps):
-            # The rate falls linearly to zero. The first tenth is warm-up beside that, so the highest
-            # rate is about 0.9 lr.
+            # The rate falls linearly to zero. The first tenth is warm-up beside that, so the
+            # highest rate is about 0.9 lr.
             warmup = min(1, 10 * (step + 1) / steps)
             optimizer.param_groups[0]["lr"] = lr * warmup * (1 - step / steps)
 

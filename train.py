@@ -1021,7 +1021,7 @@ def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def heads_to_solve(model: lift.TwoTower) -> list[str]:
-    """The heads that are solved for, and not trained: those with `fit`. See lift.Ridge."""
+    """The heads that are solved for, and not trained: those with `solve`. See lift.Ridge."""
     return [name for name in ("image_head", "text_head") if hasattr(getattr(model, name), "solve")]
 
 

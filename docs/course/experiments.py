@@ -34,8 +34,8 @@ class Band:
     commands: tuple[str, ...]  # with SEED for the seed
     run: str  # the folder of the run whose number it is, or a file of what was printed, with SEED
     score: str  # "log: KEY at STEP", "printed: WORDS", or the words of a score in eval.json
-    seeds: tuple[int, ...]
-    values: tuple[float, ...]  # one per seed, in the order of seeds
+    seeds: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()  # one per seed, in the order of seeds
     reach: float = 0.0  # the band goes at least so far to each side of the mean
     largest: float = math.inf  # no number can be larger
     same_seed: float = 0.0  # how far from ours a run with our seed may be (0: only the band counts)

@@ -10,14 +10,17 @@ reversed        a small blue ring right of a large red star     also true
 order alone     a small blue ring left of a large red star      false
 relation alone  a large red star right of a small blue ring     false
 
-Training captions name the larger thing first. So for them "left of" in the caption and the larger
-thing at the left of the image are one and the same. A model that has learned this looks for a text
-with "left of". In `reversed` the right text says "right of".
+Training captions name the larger thing first. So "left of" is said of exactly those images with two
+things whose larger thing stands left. A model that has learned the word with the relation looks for
+a text with "left of". In `reversed` the right text says "right of". Two more questions ask whether
+this is what happens:
 
-R@1             how often the image finds its text
-same relation   the same, among the scenes with the same relation only: all their texts have the
-                same relation words, so these words cannot decide
-misled          the share of wrong finds that say the relation word of the image's own caption
+true before false  Is `reversed`, which is true, nearer than `order alone`, which is false? Only the
+                   relation word differs. The same is asked with the own caption's features in the
+                   place of the image's: so would an image tower choose that does what it is trained
+                   for.
+without the word   R@1 of `reversed`, when all texts are left out that say the relation word of the
+                   image's own caption; and when as many others are left out, drawn at random
 """
 
 import argparse
@@ -31,7 +34,7 @@ from torch import Tensor
 from data.benchmarks import held_out
 from data.common import run
 from data.world.shapes import OPPOSITE, Scene, caption
-from eval import Run, retrieval_ranks
+from eval import Run, compositional
 
 
 def forms(scene: Scene) -> dict[str, Scene]:
@@ -46,59 +49,73 @@ def forms(scene: Scene) -> dict[str, Scene]:
     }
 
 
-def is_found(image: Tensor, text: Tensor) -> Tensor:
-    """(N,) bool: is text i nearer to image i than all other texts? image, text: (N, D)"""
-    ranks, _ = retrieval_ranks(image, text, torch.arange(len(text)))
-    return ranks < 1
+def recall(image: Tensor, text: Tensor, left_out: Tensor | None = None) -> float:
+    """R@1: how often text i is nearer to image i than all other texts on offer. A tie is wrong.
 
-
-def scores(
-    image: Tensor, text: Tensor, relations: Sequence[str], said: Sequence[str]
-) -> tuple[float, float, float]:
-    """R@1, R@1 among scenes with the same relation, and the share of misled wrong finds.
-
-    image, text  (N, D) features; text i is that of image i
-    relations    N words, those of the images' own captions
-    said         N words, those of the texts
+    image, text  (N, D) features of unit length
+    left_out     (N, N) bool: texts that an image is not offered; never its own one
     """
-    found = is_found(image, text)
-
-    # Each relation's images among themselves.
-    found_among_same = torch.zeros(len(text), dtype=torch.bool)
-    for relation in set(relations):
-        rows = torch.tensor([i for i, other in enumerate(relations) if other == relation])
-        found_among_same[rows] = is_found(image[rows], text[rows])
-
-    nearest = (image @ text.T).argmax(1).tolist()  # (N,)
-    wrong = [i for i, is_right in enumerate(found.tolist()) if not is_right]
-    misled = [said[nearest[i]] == relations[i] for i in wrong]
-    share = sum(misled) / len(misled) if misled else 0.0
-    return found.double().mean().item(), found_among_same.double().mean().item(), share
+    cosines = image @ text.T  # (N, N)
+    own = cosines.diagonal().clone()
+    cosines.fill_diagonal_(-2)
+    if left_out is not None:
+        cosines[left_out] = -2
+    return (cosines.amax(1) < own - 1e-6).double().mean().item()
 
 
-def rows_of(trained: Run) -> list[str]:
-    """The table's rows of one run."""
+def misleading(relations: Sequence[str], said: Sequence[str]) -> Tensor:
+    """(N, N) bool: does text j say the relation word of image i's own caption?
+
+    relations  N words, those of the images' own captions
+    said       N words, those of the texts
+    """
+    return torch.tensor([[word == relation for word in said] for relation in relations])
+
+
+def as_many_at_random(left_out: Tensor) -> Tensor:
+    """(N, N) bool: as many places in each row, drawn at random, and never those of the diagonal."""
+    chance = torch.rand(left_out.shape, generator=torch.Generator().manual_seed(0))
+    chance.fill_diagonal_(2)
+    return chance.argsort(1).argsort(1) < left_out.sum(1, keepdim=True)
+
+
+def numbers_of(trained: Run) -> list[float]:
+    """The numbers of one run, in %, in the order of the table."""
     task = held_out(trained.config)
     which = [i for i, scene in enumerate(task.images.scenes) if len(scene.things) == 2]
     scenes = [task.images.scenes[i] for i in which]
     image = trained.encode_images(task.images)[which]  # (N, D)
+    text = {
+        form: trained.encode_texts([caption(forms(scene)[form]) for scene in scenes])
+        for form in forms(scenes[0])
+    }
+    numbers = [recall(image, features) for features in text.values()]
+
+    for features in (image, text["own"]):
+        hits = compositional(features, text["reversed"], text["order alone"])
+        numbers.append(hits.double().mean().item())
+
     relations = [scene.relations[0] for scene in scenes]
-    rows = []
-    for form in forms(scenes[0]):
-        told = [forms(scene)[form] for scene in scenes]
-        text = trained.encode_texts([caption(scene) for scene in told])
-        of_form = scores(image, text, relations, [scene.relations[0] for scene in told])
-        cells = " | ".join(f"{100 * score:.1f}" for score in of_form)
-        rows.append(f"| {trained.folder} | {form} | {cells} |")
-    return rows
+    left_out = misleading(relations, [OPPOSITE[relation] for relation in relations])
+    for some in (left_out, as_many_at_random(left_out)):
+        numbers.append(recall(image, text["reversed"], some))
+    return [100 * number for number in numbers]
+
+
+COLUMNS = (
+    *("own", "reversed", "order alone", "relation alone"),
+    *("true before false", "the same, own caption as image"),
+    *("without the word", "without as many others"),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="+")
-    print("| run | form of all texts | R@1 | same relation | misled |\n|---|---|---|---|---|")
+    print(f"| run | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
     for folder in parser.parse_args().runs:
-        print("\n".join(rows_of(Run(folder))), flush=True)
+        cells = " | ".join(f"{number:.1f}" for number in numbers_of(Run(folder)))
+        print(f"| {folder} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

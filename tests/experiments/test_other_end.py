@@ -1,10 +1,10 @@
 """tests/experiments/other_end.py: which forms are true, and what misleads."""
 
-import pytest
 import torch
+import torch.nn.functional as F
 
 from data.world.shapes import is_true, make_scenes
-from tests.experiments.other_end import forms, scores
+from tests.experiments.other_end import as_many_at_random, forms, misleading, recall
 
 
 def test_two_of_the_four_forms_are_true():
@@ -22,18 +22,25 @@ def test_two_of_the_four_forms_are_true():
 
 def test_a_model_that_goes_by_the_relation_word_is_misled():
     """Four scenes, two with each relation. Their texts say the opposite."""
-    relations = ["left of", "left of", "right of", "right of"]
-    said = ["right of", "right of", "left of", "left of"]
+    left_out = misleading(["l", "l", "r", "r"], ["r", "r", "l", "l"])
+    assert left_out.int().tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
     scene = torch.eye(4)
     left = torch.tensor([1.0, 1, -1, -1])[:, None]  # what the image's own caption says
-    image = torch.cat([scene, left], 1)
+    image = F.normalize(torch.cat([scene, left], 1), dim=1)
 
     # Who knows the scene alone finds all.
-    text = torch.cat([scene, 0 * left], 1)
-    assert scores(image, text, relations, said) == (1.0, 1.0, 0.0)
-    # Who goes by the word finds a text that has it. Among texts with the same word all is found.
-    text = torch.cat([scene, -left], 1)
-    assert scores(image, text, relations, said) == (0.0, 1.0, 1.0)
-    # A tie is wrong. Whoever is nearest then, two of the four texts say the image's word.
-    r_at_1, among_same, misled = scores(0 * image, text, relations, said)
-    assert (r_at_1, among_same) == (0.0, 0.0) and misled == pytest.approx(0.5)
+    text = F.normalize(torch.cat([scene, 0 * left], 1), dim=1)
+    assert recall(image, text) == 1
+    # Who goes by the word finds a text that has it, unless none is offered.
+    text = F.normalize(torch.cat([scene, -left], 1), dim=1)
+    assert recall(image, text) == 0 and recall(image, text, left_out) == 1
+    # A tie is wrong.
+    assert recall(0 * image, text) == 0
+
+
+def test_as_many_are_left_out_and_never_the_own_one():
+    left_out = torch.rand(50, 50, generator=torch.Generator().manual_seed(1)) < 0.3
+    left_out.fill_diagonal_(False)
+    others = as_many_at_random(left_out)
+    assert torch.equal(others.sum(1), left_out.sum(1)) and not others.diagonal().any()
+    assert not torch.equal(others, left_out)
