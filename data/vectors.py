@@ -24,8 +24,8 @@ tower has another file, and an old file is never wrong.
 OutsideVectors is for vectors that somebody else's tower made.
 
 On a first reading, skip `folder_vectors`, `OutsideVectors`, and what `fill` does for processes.
-Letters of shapes: N captions or images, B those of a batch, D length of a vector, L tokens, V views of an
-image, M records of a file.
+Letters of shapes: N captions or images, B those of a batch, D length of a vector, L tokens, V views
+of an image, M records of a file.
 """
 
 import fcntl
