@@ -17,8 +17,8 @@ this is what happens:
 
 true before false  Is `reversed`, which is true, nearer than `order alone`, which is false? Only the
                    relation word differs. The same is asked with the own caption's features in the
-                   place of the image's: so would an image tower choose that does what it is trained
-                   for.
+                   place of the image's: an image tower that does its training task perfectly would
+                   choose in this way.
 without the word   R@1 of `reversed`, when all texts are left out that say the relation word of the
                    image's own caption; and when as many others are left out, drawn at random
 """
