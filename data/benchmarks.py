@@ -22,7 +22,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,6 +147,11 @@ def held_out(
     is_training_data = Path(data).resolve() == Path(config["data"]).resolve()
     if split == "val":
         check_validation(config, data)
+    if data in shapes.WORLDS and replace(columns, csv_caption_key="") != Columns():
+        raise BadInput(
+            f"{data} is a built-in world: of the flags that say how to read a file only "
+            "--csv-caption-key has an effect there; leave the others out"
+        )
     is_known = is_training_data or data == config["val_data"]
     if is_known and columns == Columns() and data not in shapes.WORLDS:
         columns = select(Columns, config)

@@ -660,6 +660,14 @@ def test_split_val_goes_with_no_other_test(trained, command):
     fails(command(trained, "--split", "val", "--zeroshot", "z"), "--split val")
 
 
+def test_flags_for_files_are_refused_in_a_built_in_world():
+    """Else a wrong column would pass unseen, and the scores would get a name of their own."""
+    config = dataclasses.asdict(train.Config())
+    for columns in (Columns(csv_img_key="nonsense"), Columns(image_root="/nope")):
+        with pytest.raises(BadInput, match="shapes is a built-in world: .*only --csv-caption-key"):
+            benchmarks.held_out(config, "", columns)
+
+
 def test_no_false_caption_is_one_of_training():
     config = {
         "data": "shapes",
