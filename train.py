@@ -331,7 +331,8 @@ class Config:
         has_image_tower = bool(self.image_weights or self.image_features)
         if method.image == "run" and not self.init_from:
             raise BadInput(
-                f"--method {self.method} is made of a run of --method lift; name it with --init-from"
+                f"--method {self.method} is made of a run of --method lift; name it with "
+                "--init-from"
             )
         if method.image == "run" and self.unlock:
             raise BadInput(f"--method {self.method} trains nothing; leave --unlock out")

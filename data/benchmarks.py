@@ -142,6 +142,8 @@ def held_out(
     data     a data specification; "": the run's --val-data, or the held-out part of its --data
     columns  how to read `data`; by default as train.py read it, if it is the run's own
     split    "test", or "val": validation images, to choose settings by
+
+    BadInput where there are no such images, and where `columns` says how to read a built-in world.
     """
     data = data or (split == "test" and config["val_data"]) or config["data"]
     is_training_data = Path(data).resolve() == Path(config["data"]).resolve()

@@ -350,9 +350,9 @@ def changed_data(runs: Sequence[Run]) -> str:
     for one in scored[1:]:
         if one.scores["counts"] != scored[0].scores["counts"]:
             return (
-                f"No best setting: {scored[0].name} was asked about {scored[0].scores['counts']}, and "
-                f"{one.name} about {one.scores['counts']}. If the data changed in between, remove the "
-                "folders of the older runs, and give the command again."
+                f"No best setting: {scored[0].name} was asked about {scored[0].scores['counts']}, "
+                f"and {one.name} about {one.scores['counts']}. If the data changed in between, "
+                "remove the folders of the older runs, and give the command again."
             )
     return ""
 

@@ -542,7 +542,8 @@ def test_a_text_has_the_seeds_of_its_edition():
     found = handout.with_seeds(table, (70, 71, 72))
     assert found == "| seeds | 70, 71, 72 |\nthe heads 0, 1, 2 share keys"
     assert handout.with_seeds(text, (70, 71, 72)) == (
-        "--lr 2e-3 --seed 70 --out runs/rate-2e-3-70 and `--seed\n71`, `five-71`, runs/x-72/y 1.6e-2"
+        "--lr 2e-3 --seed 70 --out runs/rate-2e-3-70 and `--seed\n71`, `five-71`, runs/x-72/y "
+        "1.6e-2"
     )
 
 

@@ -166,12 +166,12 @@ def test_the_share_that_is_trained_is_printed(small, capsys):
     )
     tower = sum(p.numel() for p in vit.ViT("micro/16", 32).parameters())
     assert (
-        f"visual 0 of {tower:,}, text_head {head:,} of {head:,}, logit_scale 1 of 1, the LLM behind the cached captions 0 of {llm:,}"
-        in said
+        f"visual 0 of {tower:,}, text_head {head:,} of {head:,}, logit_scale 1 of 1, the LLM "
+        f"behind the cached captions 0 of {llm:,}" in said
     )
     assert (
-        f"in all {head + 1:,} of {head + tower + llm + 1:,} ({(head + 1) / (head + tower + llm + 1):.2%})"
-        in said
+        f"in all {head + 1:,} of {head + tower + llm + 1:,} "
+        f"({(head + 1) / (head + tower + llm + 1):.2%})" in said
     )
 
 

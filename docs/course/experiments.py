@@ -101,8 +101,8 @@ class Band:
             pairs = zip(self.seeds, self.values, strict=True)
             each = ", ".join(f"{value:.9g} ({seed})" for seed, value in pairs)
             return (
-                f"{self.what}, on a CPU, to within {self.same_seed:g}; the seed is in brackets: {each}. "
-                f"With other seeds {band}, but a wrong solution may lie there, too."
+                f"{self.what}, on a CPU, to within {self.same_seed:g}; the seed is in brackets: "
+                f"{each}. With other seeds {band}, but a wrong solution may lie there, too."
             )
         return (
             f"{self.what}: {band}. Our seeds {', '.join(map(str, self.seeds))} "

@@ -92,8 +92,8 @@ def sheet(unit: int, edition: Edition) -> str:
     return (
         f"# Unit {unit}: your answer\n\n## The written question ({question['points']} points)\n\n"
         f"{question['question']}\n\n## Your answer\n\n(write here)\n\n"
-        f"## What you measured\n\nWhere the text repeats a run with several seeds, take {seeds}.\n\n"
-        "Commands, seeds, a table, and what surprised you:\n\n(write here)\n"
+        f"## What you measured\n\nWhere the text repeats a run with several seeds, take "
+        f"{seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n"
     )
 
 

@@ -211,8 +211,8 @@ def make(out: Path, units: list[int] | None, edition: Edition) -> None:
     lacking = {band.unit for band in read_bands()} & {task.unit for task in tasks} - measured
     if lacking:
         raise CourseError(
-            f"{edition.bands} has no band of unit {min(lacking)}; measure it (docs.course.measure), "
-            "or leave it out (--units)"
+            f"{edition.bands} has no band of unit {min(lacking)}; measure it "
+            "(docs.course.measure), or leave it out (--units)"
         )
     if edition.bands.resolve().is_relative_to(out.resolve()):
         raise CourseError(

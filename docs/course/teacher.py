@@ -88,8 +88,10 @@ def rubric(tasks: list[Task], edition: Edition) -> str:
             "| measured numbers, with commands, seeds and logs | 5 | you |",
             f"| the written answer ({question['id']}) | {question['points']} | you |",
             "",
-            "Measured numbers: 2 for logs that are there and belong to the commands; 2 for a table with the numbers, and",
-            "with the spread where there are several seeds; 1 for a sentence on what surprised, or on a number outside its band.",
+            "Measured numbers: 2 for logs that are there and belong to the commands; 2 for a table "
+            "with the numbers, and",
+            "with the spread where there are several seeds; 1 for a sentence on what surprised, or "
+            "on a number outside its band.",
             "",
             "The written answer:",
             "",
@@ -102,8 +104,10 @@ def rubric(tasks: list[Task], edition: Edition) -> str:
 def bands(units: list[int], edition: Edition) -> str:
     lines = ["# Bands of the experiments", ""]
     lines += [
-        "A band is the mean of our seeds and three standard deviations to each side, but at least two points where a score",
-        "is in %. With three seeds the deviation is not known well itself. Where *same seed* is named, a run with one of our",
+        "A band is the mean of our seeds and three standard deviations to each side, but at least "
+        "two points where a score",
+        "is in %. With three seeds the deviation is not known well itself. Where *same seed* is "
+        "named, a run with one of our",
         "seeds is compared with our number of that seed.",
         "",
     ]

@@ -79,8 +79,9 @@ def cost_of_grading(tasks: list[Task], folder: Path) -> str:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     memory = f"{peak / 1024**2:.0f} MB" if peak else "unknown (no /proc here)"
     return (
-        f"grading the reference once: {seconds:.0f} s, of which {used.ru_utime + used.ru_stime:.0f} s "
-        f"of processor time in the grader itself; peak memory of all its processes {memory}"
+        f"grading the reference once: {seconds:.0f} s, of which "
+        f"{used.ru_utime + used.ru_stime:.0f} s of processor time in the grader itself; peak "
+        f"memory of all its processes {memory}"
     )
 
 

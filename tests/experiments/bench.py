@@ -959,7 +959,8 @@ def gpu_page(steps: Sequence[GpuStep], name: str, peak: float) -> list[str]:
         "",
         f"{today()}, {name}, torch {torch.__version__}, made by",
         "`python -m tests.experiments.bench --device cuda`. As train.py does by default: bfloat16,",
-        "compiled, AdamW fused. Memory is what torch allocated at most. MFU, the model's use of the",
+        "compiled, AdamW fused. Memory is what torch allocated at most. MFU, the model's use of "
+        "the",
         "GPU's operations (model FLOPs utilization), is the operations of the step by",
         f"tests/experiments/flops.py, divided by its time and by {peak:g} TFLOPS.",
         "",
@@ -1097,11 +1098,13 @@ def page(
         "# Speed and memory beside peers",
         "",
         f"{today()}, {cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__} with",
-        f"{torch.get_num_threads()} threads, made by `python -m tests.experiments.bench`, which says",
+        f"{torch.get_num_threads()} threads, made by `python -m tests.experiments.bench`, which "
+        "says",
         "at its top how time and memory are measured. The peers:",
         (", ".join(f"{package} {version(package)}" for package in peers) or "none") + ".",
         "",
-        "A ratio is the peer's median time divided by ours: above 1, ours is faster. Beside it stand",
+        "A ratio is the peer's median time divided by ours: above 1, ours is faster. Beside it "
+        "stand",
         "the smallest and the largest ratio of two turns that follow each other.",
     ]
     for name, rows in sections.items():

@@ -986,8 +986,8 @@ def composition_figure(runs: Sequence[Path]) -> Drawing:
         760,
         768,
         "False captions of ten kinds",
-        "Bars with 95 % intervals: how often an image is nearer to its true caption than to a false "
-        f"one, for {', '.join(names)}. Chance is 50. Mean of the first seven kinds: "
+        "Bars with 95 % intervals: how often an image is nearer to its true caption than to a "
+        f"false one, for {', '.join(names)}. Chance is 50. Mean of the first seven kinds: "
         f"{', '.join(means)}.",
     )
     plot = Place(196, 94, 390, 580)

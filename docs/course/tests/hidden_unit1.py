@@ -63,8 +63,8 @@ def test_info_nce_under_autocast(student):
     found = under_autocast(student.lift.info_nce, z, t, torch.tensor(100.0))
     wanted = exact(z, t, torch.tensor(100.0))
     why = (
-        "features in float32, scale 100, under autocast to bfloat16: autocast computes the product in "
-        "bfloat16, whatever its factors are. Switch it off for the logits"
+        "features in float32, scale 100, under autocast to bfloat16: autocast computes the product "
+        "in bfloat16, whatever its factors are. Switch it off for the logits"
     )
     same(found, wanted, why, atol=1e-3)
 

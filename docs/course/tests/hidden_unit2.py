@@ -59,7 +59,10 @@ def test_block_with_everything(student):
     found = student.vit.Block.forward(block, x)
     wanted = x + naive(block.attn, block.norm1(block.adapter1(x)))
     wanted = wanted + block.mlp(block.norm2(block.adapter2(wanted)))
-    why = "with adapters it should be x + attention(norm1(adapter1(x))), then x + mlp(norm2(adapter2(x)))"
+    why = (
+        "with adapters it should be x + attention(norm1(adapter1(x))), then x + "
+        "mlp(norm2(adapter2(x)))"
+    )
     same(found, wanted, why, atol=5e-4)
 
 
@@ -80,7 +83,7 @@ def test_vit_with_everything(student):
         x = tower.norm(x)
         wanted = x[:, 0] if pool == "tok" else x.mean(1)
         why = (
-            f"{size}, pool {pool}: class token where there is one, + positions, norm_pre, blocks, norm, "
-            "then class token or mean"
+            f"{size}, pool {pool}: class token where there is one, + positions, norm_pre, blocks, "
+            "norm, then class token or mean"
         )
         same(found, wanted, why, atol=1e-3)

@@ -49,8 +49,8 @@ def test_rotate_all_heads(student):
     turned = complex_x * torch.complex(cos[:, :4], sin[:, :4])
     wanted = torch.cat([turned.real, turned.imag], dim=-1)
     why = (
-        "taken as complex numbers x_i + i x_(i + d/2), the pairs should be multiplied by e^(i a), in "
-        "every head and at every position"
+        "taken as complex numbers x_i + i x_(i + d/2), the pairs should be multiplied by e^(i a), "
+        "in every head and at every position"
     )
     same(student.llm_text.rotate(x, cos, sin), wanted, why)
 
@@ -167,7 +167,10 @@ def test_whitening_with_the_scatter_within(student):
     found, wanted = (x - mean) @ matrix, (x - ours_mean) @ ours
     # The sign of a direction is free, so products are compared.
     scale = float((wanted @ wanted.T).abs().max())
-    why = "with `within`, t = (x - mu) (S + s I)^(-1/2) V: scalar products of captions, over the largest"
+    why = (
+        "with `within`, t = (x - mu) (S + s I)^(-1/2) V: scalar products of captions, over the "
+        "largest"
+    )
     same(found @ found.T / scale, wanted @ wanted.T / scale, why)
 
 

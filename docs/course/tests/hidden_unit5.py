@@ -52,7 +52,10 @@ def test_crops_have_both_shapes(student):
     """Wide crops are as many as high ones"""
     width, height = sides_of(crops(student, 300, 0.2, seed=7))
     share = (width > height).float().mean()
-    why = f"{float(share):.0%} of the crops are wider than high: the ratio should be drawn evenly in its log"
+    why = (
+        f"{float(share):.0%} of the crops are wider than high: the ratio should be drawn evenly in "
+        "its log"
+    )
     holds(0.35 < share < 0.65, why)
 
 
@@ -109,7 +112,10 @@ def test_settings_do_not_come_from_the_checkpoint(student):
     optimizer.param_groups[0]["weight_decay"] = 0.123
     args = (checkpoint_after(3), CFG, model, optimizer, "the same", 6)
     _, found = after(student.train.go_on, *args)
-    why = "the weight decay came from the checkpoint; the groups should stay those of the new optimizer"
+    why = (
+        "the weight decay came from the checkpoint; the groups should stay those of the new "
+        "optimizer"
+    )
     same(found[3]["groups"][0]["weight_decay"], 0.123, why)
     steps = [float(moments["step"]) for moments in found[3]["moments"].values()]
     same(steps, [3.0, 3.0], "AdamW's own count of steps should be the checkpoint's, 3")

@@ -16,7 +16,10 @@ def test_rank_of_many_questions(student):
     right = normal(200, 15, seed=22) > 1
     right[:, 4] |= ~right.any(1)
     found = student.eval.rank_of_best(scores, right)
-    why = "200 random questions with several right answers, ties and NaN: the best right answer counts"
+    why = (
+        "200 random questions with several right answers, ties and NaN: the best right answer "
+        "counts"
+    )
     same(found, reference.rank_of_best(scores, right), why)
 
 
@@ -40,8 +43,8 @@ def test_ranks_do_not_depend_on_the_chunk(student):
         found = student.eval.retrieval_ranks(z, t, image_of_caption, ids, chunk)
         for one, ours, name in zip(found, wanted, ("image to text", "text to image"), strict=True):
             why = (
-                f"from {name}, 11 images, 30 captions, {chunk} questions at a time. In a piece that starts "
-                "at 3, question 3 is row 0"
+                f"from {name}, 11 images, 30 captions, {chunk} questions at a time. In a piece "
+                "that starts at 3, question 3 is row 0"
             )
             same(one, ours, why)
 
@@ -113,7 +116,7 @@ def test_interval_of_unequal_groups(student):
     low, high = student.eval.interval(hits, groups)
     wanted = reference.interval(hits, groups, 4000)
     why = (
-        "large groups are hits, small ones are not. Divide all drawn hits by all drawn answers; do not "
-        "take the mean of the groups' means"
+        "large groups are hits, small ones are not. Divide all drawn hits by all drawn answers; do "
+        "not take the mean of the groups' means"
     )
     same([low, high], wanted, why, atol=0.03)

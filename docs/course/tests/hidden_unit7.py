@@ -20,8 +20,8 @@ def test_token_mean_of_many(student):
     tokens[5, 1, :5] = 0
     found = student.lift.TokenMean.forward(head, tokens)
     why = (
-        "captions of 0 to 7 tokens in bfloat16: a token is padding only if all its numbers are 0, and the "
-        "network gets float32"
+        "captions of 0 to 7 tokens in bfloat16: a token is padding only if all its numbers are 0, "
+        "and the network gets float32"
     )
     same(found, head(tokens).detach(), why)
 
@@ -53,8 +53,8 @@ def test_ape_transformer_with_the_same_weights(student):
         parameter.data = tensor
     found = apply(student, head, tokens)
     why = (
-        "with the same weights: linear, causal block with gcd(half, 8) heads, LayerNorm, linear, and then "
-        "the mean of the real tokens"
+        "with the same weights: linear, causal block with gcd(half, 8) heads, LayerNorm, linear, "
+        "and then the mean of the real tokens"
     )
     same(found, ours(tokens).detach(), why)
 

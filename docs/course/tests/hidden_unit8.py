@@ -65,7 +65,10 @@ def test_caption_retrieval_of_many(student):
     others = wanted.masked_fill(torch.eye(200, dtype=torch.bool), -2)
     share = (partner > others.amax(1)).float().mean()
     found = student.llm_text.caption_retrieval(a, b)
-    why = "each caption of `first` searches in `second`: share of those whose partner is nearest of all"
+    why = (
+        "each caption of `first` searches in `second`: share of those whose partner is nearest of "
+        "all"
+    )
     same(found, share, why, atol=1e-3)
     back = student.llm_text.caption_retrieval(b, a)
     partner_share = (partner > others.T.amax(1)).float().mean()

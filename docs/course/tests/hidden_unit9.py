@@ -15,8 +15,8 @@ def test_own_loss_does_not_push_duplicates_apart(student):
     costs = loss_of(student, z, t, duplicates)
     alone = loss_of(student, z[:1], t[:1])
     why = (
-        "two equal pairs that are marked as duplicates should cost what one pair alone costs: neither is "
-        "a negative of the other. Is `duplicates` used?"
+        "two equal pairs that are marked as duplicates should cost what one pair alone costs: "
+        "neither is a negative of the other. Is `duplicates` used?"
     )
     same(costs, alone, why, atol=1e-3)
 
@@ -26,8 +26,8 @@ def test_own_loss_of_other_batches(student):
     for n in (1, 3, 40):
         near, far = (loss_of(student, *pairs(seed=23, n=n, noise=noise)) for noise in (0.1, 3.0))
         why = (
-            f"a batch of {n}: pairs that are near each other cost {near:.4f}, pairs that are not {far:.4f}; "
-            "near pairs should cost less"
+            f"a batch of {n}: pairs that are near each other cost {near:.4f}, pairs that are not "
+            f"{far:.4f}; near pairs should cost less"
         )
         holds(near < far if n > 1 else near <= far, why)
 

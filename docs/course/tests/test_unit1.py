@@ -49,8 +49,8 @@ def test_info_nce_of_a_permuted_batch(student):
     same(
         other,
         one,
-        "the loss changes when the pairs of the batch come in another order: a row is compared with "
-        "the wrong column. Image i belongs to caption i. Look at the targets of the softmax",
+        "the loss changes when the pairs of the batch come in another order: a row is compared "
+        "with the wrong column. Image i belongs to caption i. Look at the targets of the softmax",
     )
 
 
@@ -86,9 +86,9 @@ def test_info_nce_leaves_duplicates_out(student):
     same(
         found,
         wanted,
-        "image 0 and caption 2 match by accident, and so do image 2 and caption 0. These two logits "
-        "must count in no softmax, neither of rows nor of columns: exp of minus infinity is 0. The "
-        "diagonal stays",
+        "image 0 and caption 2 match by accident, and so do image 2 and caption 0. These two "
+        "logits must count in no softmax, neither of rows nor of columns: exp of minus infinity is "
+        "0. The diagonal stays",
     )
 
 
@@ -99,7 +99,8 @@ def test_cosine_loss_of_two_pairs(student):
         found,
         0.1,
         "the cosines of the two pairs are 1 and 0.8, and their mean is 0.9. Each image is compared "
-        "with its own caption only. The sum is over the numbers of a feature, the mean over the pairs",
+        "with its own caption only. The sum is over the numbers of a feature, the mean over the "
+        "pairs",
     )
     everything = torch.ones(2, 2, dtype=torch.bool)
     found = student.lift.cosine_loss(IMAGES, CAPTIONS, torch.tensor(20.0), everything)
@@ -149,7 +150,7 @@ def test_info_nce_has_the_gradient_of_its_values(student):
         same(
             found[place][which] if found[place] is not None else 0.0,
             (values[0] - values[1]) / (2 * step),
-            f"one number of the {name} was moved a little. The loss does not change as the gradient "
-            "says. Is something detached, or computed without gradient?",
+            f"one number of the {name} was moved a little. The loss does not change as the "
+            "gradient says. Is something detached, or computed without gradient?",
             atol=2e-3,
         )

@@ -52,8 +52,8 @@ def test_attention_of_equal_positions(student):
     x = normal(1, 1, 16, seed=4).expand(1, 5, 16).contiguous()
     found = student.vit.Attention.forward(attention, x)
     why = (
-        "five equal vectors give unequal outputs. Each output is a mean of the values, and these are "
-        "equal. Are positions and heads mixed up by a view or a reshape without a transpose?"
+        "five equal vectors give unequal outputs. Each output is a mean of the values, and these "
+        "are equal. Are positions and heads mixed up by a view or a reshape without a transpose?"
     )
     same(found, found[:, :1].expand(1, 5, 16), why)
 
@@ -93,8 +93,8 @@ def test_each_head_attends_by_itself(student):
     same(
         two[..., :4],
         one[..., :4],
-        "queries of head 1 were changed, and head 0 gives another output. The first D numbers of qkv "
-        "are the queries, and of these the first d belong to head 0",
+        "queries of head 1 were changed, and head 0 gives another output. The first D numbers of "
+        "qkv are the queries, and of these the first d belong to head 0",
     )
     why = "queries of head 1 were changed, and its output stayed: where in qkv are its queries?"
     differ(two[..., 4:], one[..., 4:], why)
@@ -144,8 +144,8 @@ def test_vit_forgets_the_order_of_patches(student):
     tower.pos_embed.data[:, [0, 5]] = positions[:, [5, 0]]
     both = student.vit.ViT.forward(tower, moved)
     why = (
-        "two patches changed places, and their position embeddings with them, and the output changed. "
-        "Is it the mean over all patches?"
+        "two patches changed places, and their position embeddings with them, and the output "
+        "changed. Is it the mean over all patches?"
     )
     same(both, one, why)
     why = "two patches changed places and the output stayed: are position embeddings added?"
@@ -166,8 +166,8 @@ def test_vit_reads_the_class_token(student):
     same(
         found[0],
         found[1],
-        "here no block mixes positions, so the class token is the same for all images, and so should "
-        "be the output. With the pool `tok` the token stands first, and is read at the end",
+        "here no block mixes positions, so the class token is the same for all images, and so "
+        "should be the output. With the pool `tok` the token stands first, and is read at the end",
     )
 
 

@@ -9,8 +9,8 @@ from .models import angles, config, filled
 from .numbers import normal
 
 TOO_MANY = (
-    "N captions of width D vary in min(D, N - 1) directions at most, and in fewer where they lie in a "
-    "plane. Asked for more directions, the function must raise BadInput"
+    "N captions of width D vary in min(D, N - 1) directions at most, and in fewer where they lie "
+    "in a plane. Asked for more directions, the function must raise BadInput"
 )
 
 
@@ -27,7 +27,10 @@ def test_rms_norm_by_hand(student):
 def test_rms_norm_does_not_centre(student):
     """A vector of equal numbers stays one: the mean is not subtracted"""
     found = student.llm_text.RMSNorm.forward(RMSNorm(4, 1e-9), torch.full((1, 4), 5.0))
-    why = "(5, 5, 5, 5) should become (1, 1, 1, 1). A LayerNorm gives zeros; RMSNorm subtracts no mean"
+    why = (
+        "(5, 5, 5, 5) should become (1, 1, 1, 1). A LayerNorm gives zeros; RMSNorm subtracts no "
+        "mean"
+    )
     same(found, torch.ones(1, 4), why)
 
 
@@ -66,8 +69,8 @@ def test_rotate_pairs_i_with_half(student):
     wanted = torch.zeros(1, 1, 3, 8)
     wanted[..., 1], wanted[..., 5] = cos[:, 1], sin[:, 1]
     why = (
-        "only element 1 was not zero. With d = 8 its partner is element 5: element 1 becomes x cos a, "
-        "element 5 x sin a, and all others stay 0"
+        "only element 1 was not zero. With d = 8 its partner is element 5: element 1 becomes x cos "
+        "a, element 5 x sin a, and all others stay 0"
     )
     same(found, wanted, why)
 
@@ -83,8 +86,8 @@ def test_scores_depend_on_distance_only(student):
     for distance in (1, 4):
         line = scores.diagonal(-distance)
         why = (
-            f"<R(m) q, R(n) k> is not the same for all m and n with m - n = {distance}. Are queries and "
-            "keys turned by the same rotation, and all pairs in the same direction?"
+            f"<R(m) q, R(n) k> is not the same for all m and n with m - n = {distance}. Are "
+            "queries and keys turned by the same rotation, and all pairs in the same direction?"
         )
         same(line, line[:1].expand(len(line)), why)
     differ(scores[5, 4], scores[5, 2], "the score is the same at distance 1 and 3: nothing turns")
@@ -107,8 +110,8 @@ def test_attention_equals_repeated_keys(student):
     same(
         forward(few, x, *angles(6, 8), None),
         forward(many, x, *angles(6, 8), None),
-        "with H = 4 and K = 2, heads 0 and 1 should read the first keys and values, heads 2 and 3 the "
-        "second: g = h // (H / K)",
+        "with H = 4 and K = 2, heads 0 and 1 should read the first keys and values, heads 2 and 3 "
+        "the second: g = h // (H / K)",
     )
 
 
@@ -179,8 +182,8 @@ def test_mean_token_does_not_read_padding(student):
     more = torch.cat([mask, torch.zeros(2, 3, dtype=torch.bool)], dim=1)
     one, two = student.llm_text.mean_token(h, mask), student.llm_text.mean_token(longer, more)
     why = (
-        "three places of padding were added, and the mean changed. The sum is over tokens only, and "
-        "divided by their number, not by the number of places"
+        "three places of padding were added, and the mean changed. The sum is over tokens only, "
+        "and divided by their number, not by the number of places"
     )
     same(two, one, why)
 
@@ -220,8 +223,8 @@ def test_whitened_covariance_is_the_identity(student):
     why = "t = (x - mean) @ matrix should have the mean 0: is `mean` that of all captions?"
     same(t.mean(0), torch.zeros(4), why, atol=1e-3)
     why = (
-        "with the power 1 the covariance of t should be the identity: each direction is divided by its "
-        "deviation, the root of its eigenvalue"
+        "with the power 1 the covariance of t should be the identity: each direction is divided by "
+        "its deviation, the root of its eigenvalue"
     )
     same(covariance(t), torch.eye(4), why, atol=5e-3)
 
@@ -233,8 +236,8 @@ def test_whitening_keeps_the_strongest_directions(student):
     found = covariance((x - mean) @ matrix)
     wanted = torch.linalg.eigvalsh(covariance(x)).flip(0)[:3]
     why = (
-        "with the power 0 the variances of t should be the 3 largest eigenvalues, the largest first. "
-        "`eigh` gives the smallest first, and eigenvectors as columns"
+        "with the power 0 the variances of t should be the 3 largest eigenvalues, the largest "
+        "first. `eigh` gives the smallest first, and eigenvectors as columns"
     )
     same(found.diagonal(), wanted, why, atol=0.05)
     why = "the kept directions should be uncorrelated: are they eigenvectors of the covariance?"

@@ -41,8 +41,8 @@ def test_parts_are_children(student):
         for name, wanted in QUESTIONS[part].items():
             found = student.lift.is_in_part(name, part)
             why = (
-                f"is {name} in the part {part}? The word before the first dot must be the part itself, "
-                "and not only begin with it"
+                f"is {name} in the part {part}? The word before the first dot must be the part "
+                "itself, and not only begin with it"
             )
             same(found, wanted, why)
 
@@ -79,8 +79,8 @@ def test_frozen_parts_stay_in_eval_mode(student):
         holds(part in found["training"], f"{part} is trained, so it should be in training mode")
     holds(
         "text_head.1" not in found["training"],
-        "text_head is frozen, but its dropout is in training mode, so it would give other numbers each "
-        "time. nn.Module.train reaches all children: set the frozen ones back",
+        "text_head is frozen, but its dropout is in training mode, so it would give other numbers "
+        "each time. nn.Module.train reaches all children: set the frozen ones back",
     )
 
 
@@ -194,6 +194,6 @@ def test_model_of_the_row(student):
     children = {name.split(".")[0] for name in state(student, model)["trained"]}
     holds(
         children == {"visual", "image_head", "logit_scale"},
-        f"the model trains {', '.join(sorted(children))}. LIFT trains the image tower, its head and the "
-        "scale, and nothing else: see `trains`, and the heads",
+        f"the model trains {', '.join(sorted(children))}. LIFT trains the image tower, its head "
+        "and the scale, and nothing else: see `trains`, and the heads",
     )

@@ -29,8 +29,8 @@ def test_schedule_as_a_list(student):
     wanted = [0.5, 1.0, 1.0, 0.9924, 0.9698, 0.933, 0.883, 0.8214, 0.75, 0.671, 0.5868]
     wanted += [0.5, 0.4132, 0.329, 0.25, 0.1786, 0.117, 0.067, 0.0302, 0.0076, 0.0]
     why = (
-        "the rates of the steps 0 to 20 of 20, peak 1. Warm-up takes a tenth of all steps at most, here "
-        "2: step 0 has 1/2, steps 1 and 2 have 1, and then a cosine falls to 0"
+        "the rates of the steps 0 to 20 of 20, peak 1. Warm-up takes a tenth of all steps at most, "
+        "here 2: step 0 has 1/2, steps 1 and 2 have 1, and then a cosine falls to 0"
     )
     same(found, wanted, why, atol=1e-3)
 
@@ -91,8 +91,8 @@ def test_crops_keep_the_smallest_share(student):
     inside = ratio.min() > 0.74 and ratio.max() < 1.34
     holds(
         inside,
-        f"width / height goes from {float(ratio.min()):.2f} to {float(ratio.max()):.2f}, and should "
-        "stay between 3/4 and 4/3",
+        f"width / height goes from {float(ratio.min()):.2f} to {float(ratio.max()):.2f}, and "
+        "should stay between 3/4 and 4/3",
     )
 
 
@@ -105,8 +105,8 @@ def test_crops_lie_inside(student):
         reach = (centre.abs() + side).max()
         holds(
             reach < 1.02,
-            f"a crop reaches to {float(reach):.2f} along {name}, and the image ends at 1: its centre may "
-            "move by 1 minus its side",
+            f"a crop reaches to {float(reach):.2f} along {name}, and the image ends at 1: its "
+            "centre may move by 1 minus its side",
         )
         why = f"all crops lie in the middle along {name}: the place should be drawn, too"
         holds(centre.min() < -0.15 and centre.max() > 0.15, why)
@@ -151,8 +151,8 @@ def test_an_epoch_is_a_function_of_seed_and_number(student):
     asked_before = batches()
     asked_before.drawn_epoch, asked_before.drawn = 2, (np.arange(20), np.zeros(20))
     why = (
-        "epoch 3 of seed 0 has another order when epoch 2 was asked before. What is kept in `drawn` "
-        "is only good for the epoch in `drawn_epoch`"
+        "epoch 3 of seed 0 has another order when epoch 2 was asked before. What is kept in "
+        "`drawn` is only good for the epoch in `drawn_epoch`"
     )
     same(epoch(asked_before, 3)[0], first, why)
     differ(epoch(batches(), 4)[0], first, "epoch 4 has the order of epoch 3: is the number used?")
@@ -166,7 +166,10 @@ def test_choose_takes_all_captions_alike(student):
         student.data.batches.Batches.choose(batches(), captions, draw)
         for draw in (0.0, 0.24, 0.26, 0.5, 0.74, 0.76, 0.999)
     ]
-    why = "captions 7 8 9 6, draws 0 .24 .26 .5 .74 .76 .999: each caption should have a quarter of [0, 1)"
+    why = (
+        "captions 7 8 9 6, draws 0 .24 .26 .5 .74 .76 .999: each caption should have a quarter of "
+        "[0, 1)"
+    )
     same([int(one) for one in found], [7, 7, 8, 9, 9, 6, 6], why)
 
 
@@ -178,8 +181,8 @@ def test_choose_takes_the_longest_as_often_as_asked(student):
         for draw in (0.0, 0.59, 0.61, 0.79, 0.81, 0.999)
     ]
     why = (
-        "captions 7 8 9, draws 0 .59 .61 .79 .81 .999. The last caption is the longest and has [0, .6); "
-        "7 and 8 should have half of the rest each"
+        "captions 7 8 9, draws 0 .59 .61 .79 .81 .999. The last caption is the longest and has [0, "
+        ".6); 7 and 8 should have half of the rest each"
     )
     same(found, [9, 9, 7, 7, 8, 8], why)
 
@@ -195,8 +198,8 @@ def test_duplicates_of_the_example(student):
     )
     wanted = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]])
     why = (
-        "image 0 also has the caption drawn for image 2; images 1 and 3 have equal digests. So (0, 2), "
-        "(2, 0), (1, 3), (3, 1) and the diagonal match, and nothing else"
+        "image 0 also has the caption drawn for image 2; images 1 and 3 have equal digests. So (0, "
+        "2), (2, 0), (1, 3), (3, 1) and the diagonal match, and nothing else"
     )
     same(found, wanted, why)
 
@@ -252,8 +255,8 @@ def test_three_steps_and_three_are_six(student):
     trained(6, model, optimizer, start=3)
     for name, tensor in whole.state_dict().items():
         why = (
-            f"{name} differs from that of 6 steps without a stop: do weights, moments and AdamW's count "
-            "of steps all come from the checkpoint?"
+            f"{name} differs from that of 6 steps without a stop: do weights, moments and AdamW's "
+            "count of steps all come from the checkpoint?"
         )
         holds(torch.equal(tensor, model.state_dict()[name]), why)
 

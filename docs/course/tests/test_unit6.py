@@ -16,7 +16,10 @@ def test_rank_by_hand(student):
     """The number of wrong answers before the right one"""
     scores = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.9, 0.5, 0.1]])
     found = student.eval.rank_of_best(scores, torch.eye(3, dtype=torch.bool))
-    why = "the right answer has the highest, the middle, the lowest score: 0, 1, 2 wrong ones before it"
+    why = (
+        "the right answer has the highest, the middle, the lowest score: 0, 1, 2 wrong ones before "
+        "it"
+    )
     same(found, [0, 1, 2], why)
 
 
@@ -26,8 +29,8 @@ def test_rank_of_ties(student):
     right = torch.tensor([[True, False, False], [False, True, False]])
     found = student.eval.rank_of_best(scores, right)
     why = (
-        "scores .5* .5 .1 and .3 .3* .3: a wrong answer with the same score comes before the right one. "
-        "Otherwise a model that gives one score to all would be perfect"
+        "scores .5* .5 .1 and .3 .3* .3: a wrong answer with the same score comes before the right "
+        "one. Otherwise a model that gives one score to all would be perfect"
     )
     same(found, [1, 2], why)
 
@@ -38,8 +41,9 @@ def test_rank_of_nan(student):
     right = torch.tensor([[True, False, False], [True, False, False]])
     found = student.eval.rank_of_best(scores, right)
     why = (
-        "scores NaN* .5 .1 and .9* NaN .1: wrong answers that are not surely behind come first. Every "
-        "comparison with NaN is false, so ask which wrong ones are behind, and count the others"
+        "scores NaN* .5 .1 and .9* NaN .1: wrong answers that are not surely behind come first. "
+        "Every comparison with NaN is false, so ask which wrong ones are behind, and count the "
+        "others"
     )
     same(found, [2, 1], why)
 
@@ -66,13 +70,13 @@ def test_ranks_of_the_example(student):
     why = "two tensors should come back: ranks from image to text, and from text to image"
     holds(isinstance(found, list) and len(found) == 2, why)
     why = (
-        "from image to text, the rows of the docstring's example. A caption is right for an image if an "
-        "equal caption was given to it"
+        "from image to text, the rows of the docstring's example. A caption is right for an image "
+        "if an equal caption was given to it"
     )
     same(found[0], [1, 2, 0], why)
     why = (
-        "from text to image, the columns of the docstring's example. An image is right for a caption if "
-        "it was given an equal one"
+        "from text to image, the columns of the docstring's example. An image is right for a "
+        "caption if it was given an equal one"
     )
     same(found[1], [1, 0, 1, 1, 0], why)
 
@@ -110,8 +114,8 @@ def test_compositional_by_hand(student):
     false = torch.tensor([[0.1, 0.0], [0.9, 0.0], [0.5, 0.0], [0.1, 0.0]])
     found = student.eval.compositional(image, true, false)
     why = (
-        "cosines with the true and the false caption: .9 .1 is right; .1 .9, the tie .5 .5 and NaN .1 are "
-        "wrong"
+        "cosines with the true and the false caption: .9 .1 is right; .1 .9, the tie .5 .5 and NaN "
+        ".1 are wrong"
     )
     same(found, [1, 0, 0, 0], why)
 
@@ -125,7 +129,10 @@ def test_zeroshot_by_hand(student):
     found = student.eval.zeroshot(images, classes, labels)
     same(found, [1, 0, 0], f"{scores}; k = 1: the right class must be the nearest")
     found = student.eval.zeroshot(images, classes, labels, 2)
-    why = f"{scores}; k = 2: in the third, two wrong classes are not behind the right one, as one ties"
+    why = (
+        f"{scores}; k = 2: in the third, two wrong classes are not behind the right one, as one "
+        "ties"
+    )
     same(found, [1, 1, 0], why)
     found = student.eval.zeroshot(images, classes, labels, 3)
     same(found, [1, 1, 1], f"{scores}; k = 3: all three classes are among the nearest three")
@@ -137,8 +144,8 @@ def test_zeroshot_of_a_collapsed_model(student):
         unit(5, 3, seed=3), torch.ones(4, 3), torch.tensor([0, 1, 2, 3, 0])
     )
     why = (
-        "all classes tie, and a tie is wrong. argmax gives the first class, so 2 of 5 would be right by "
-        "accident"
+        "all classes tie, and a tie is wrong. argmax gives the first class, so 2 of 5 would be "
+        "right by accident"
     )
     same(found, [0] * 5, why)
 
@@ -168,9 +175,9 @@ def test_winoground_by_hand(student):
         strict=True,
     ):
         why = (
-            f"the {name} score of five examples; s_ij is the cosine of image i and caption j. The first "
-            "example has both scores, the second and the fifth the text score only, the third and the "
-            "fourth the image score only"
+            f"the {name} score of five examples; s_ij is the cosine of image i and caption j. The "
+            "first example has both scores, the second and the fifth the text score only, the "
+            "third and the fourth the image score only"
         )
         same(result, wanted, why)
 
@@ -191,8 +198,8 @@ def test_interval_of_a_coin(student):
     """100 hits and 100 misses: 0.5 with about 0.07 on both sides"""
     low, high = student.eval.interval([0, 1] * 100)
     why = (
-        "100 hits of 200: draw 200 of the 200 with replacement, take the mean, and repeat. The interval "
-        "goes from percentile 2.5 to 97.5 of the means"
+        "100 hits of 200: draw 200 of the 200 with replacement, take the mean, and repeat. The "
+        "interval goes from percentile 2.5 to 97.5 of the means"
     )
     same([low, high], [0.431, 0.569], why, atol=0.015)
     lengths = np.linspace(0, 1, 50) ** 2
@@ -206,8 +213,8 @@ def test_interval_of_groups(student):
     hits, groups = np.repeat([0, 1] * 20, 5), np.repeat(np.arange(40), 5)
     low, high = student.eval.interval(hits, groups)
     why = (
-        "40 groups of 5 equal answers: draw 40 groups, each with all its answers. With single answers "
-        "the interval is too narrow"
+        "40 groups of 5 equal answers: draw 40 groups, each with all its answers. With single "
+        "answers the interval is too narrow"
     )
     same([low, high], [0.345, 0.655], why, atol=0.03)
 
@@ -225,6 +232,6 @@ def test_ranks_leave_nothing_out(student):
     )
     holds(
         [tuple(result.shape) for result in found] == [(4,), (9,)],
-        f"4 images and 9 captions: the shapes are {[tuple(result.shape) for result in found]} and should "
-        "be (4,) and (9,), one rank for each question",
+        f"4 images and 9 captions: the shapes are {[tuple(result.shape) for result in found]} and "
+        "should be (4,) and (9,), one rank for each question",
     )

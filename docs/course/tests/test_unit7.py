@@ -19,8 +19,8 @@ def test_token_mean_by_hand(student):
     tokens = torch.tensor([[[1.0, 2.0], [3.0, 0.0], [0.0, 0.0]]])
     found = student.lift.TokenMean.forward(lift.TokenMean(net), tokens)
     why = (
-        "tokens (1 2), (3 0) and padding (0 0), and the network doubles: the mean of (2 4) and (6 0). A "
-        "token is padding only if all its numbers are 0"
+        "tokens (1 2), (3 0) and padding (0 0), and the network doubles: the mean of (2 4) and (6 "
+        "0). A token is padding only if all its numbers are 0"
     )
     same(found, torch.tensor([[4.0, 2.0]]), why)
 
@@ -32,8 +32,8 @@ def test_padding_leaves_no_trace(student):
     longer = torch.cat([tokens, torch.zeros(2, 6, 4)], dim=1)
     one, two = (student.lift.TokenMean.forward(head, each) for each in (tokens, longer))
     why = (
-        "six places of padding were added, and the result changed. The network turns zeros into its bias, "
-        "so what it makes of padding must not be added, and only real tokens are counted"
+        "six places of padding were added, and the result changed. The network turns zeros into "
+        "its bias, so what it makes of padding must not be added, and only real tokens are counted"
     )
     same(two, one, why)
 
@@ -43,7 +43,10 @@ def test_the_network_comes_before_the_mean(student):
     net = nn.Sequential(filled(nn.Linear(3, 3), seed=3, size=2.0), nn.GELU())
     tokens = torch.stack([normal(3, seed=4), -normal(3, seed=4)])[None]  # their mean is zero
     found = student.lift.TokenMean.forward(lift.TokenMean(net), tokens)
-    why = "the mean of f(h) is wanted, not f of the mean: each token goes through the network by itself"
+    why = (
+        "the mean of f(h) is wanted, not f of the mean: each token goes through the network by "
+        "itself"
+    )
     same(found, net(tokens).mean(1).detach(), why)
 
 
@@ -73,8 +76,8 @@ def test_ape_reads_each_token_by_itself(student):
     head, tokens = student.lift.ape(8, 5), normal(1, 4, 8, seed=6)
     found = apply(student, head, tokens)
     why = (
-        "the feature of a caption of four tokens should be the mean of the features of the four tokens "
-        "alone: no token looks at another one"
+        "the feature of a caption of four tokens should be the mean of the features of the four "
+        "tokens alone: no token looks at another one"
     )
     same(found, alone(student, head, tokens).mean(0, keepdim=True), why)
 

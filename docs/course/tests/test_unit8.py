@@ -68,8 +68,8 @@ def test_caption_loss_by_hand(student):
     found = student.llm_text.caption_loss(FIRST, SECOND, None, 2.0)
     wanted = (cross_entropy([2.0, 0.0], 0) + cross_entropy([1.2, 1.6], 1)) / 2
     why = (
-        "scale 2, cosines [[1, 0], [0.6, 0.8]]. One direction only, the rows: each first caption looks for "
-        "its partner among the second ones, and the loss is the mean"
+        "scale 2, cosines [[1, 0], [0.6, 0.8]]. One direction only, the rows: each first caption "
+        "looks for its partner among the second ones, and the loss is the mean"
     )
     same(found, wanted, why)
 
@@ -91,8 +91,8 @@ def test_caption_loss_leaves_duplicates_out(student):
     wanted += cross_entropy(logits[1], 1) + cross_entropy(logits[2], 2)
     found = student.llm_text.caption_loss(a, b, duplicates, 5.0)
     why = (
-        "second caption 1 also belongs to first caption 0, so it must not count in row 0. The diagonal of "
-        "`duplicates` is true, and must stay"
+        "second caption 1 also belongs to first caption 0, so it must not count in row 0. The "
+        "diagonal of `duplicates` is true, and must stay"
     )
     same(found, wanted / 3, why)
 
@@ -105,8 +105,8 @@ def test_caption_retrieval_by_hand(student):
     a = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]])
     b = torch.tensor([[3.0, 0.3], [0.2, 0.9], [0.0, -1.0]])
     why = (
-        "of three captions the first two are nearest to their partners, by cosines: lengths do not count. "
-        "CRA is the share of hits"
+        "of three captions the first two are nearest to their partners, by cosines: lengths do not "
+        "count. CRA is the share of hits"
     )
     same(student.llm_text.caption_retrieval(a, b), 2 / 3, why)
 
@@ -142,8 +142,8 @@ def test_merged_equals_the_detour(student):
         if name == "model.layers.0.self_attn.q_proj.weight":
             wanted = wanted + 0.5 * (B @ A)
         why = (
-            f"the weight {name} after merging: W + scale B A in the layers that the adapter names, and W "
-            "in all others. It is changed in place"
+            f"the weight {name} after merging: W + scale B A in the layers that the adapter names, "
+            "and W in all others. It is changed in place"
         )
         same(tensor, wanted, why)
 

@@ -29,8 +29,8 @@ def test_own_loss_prefers_right_pairs(student):
     z, t = pairs(seed=1)
     right, exchanged = loss_of(student, z, t), loss_of(student, z, t.roll(1, 0))
     why = (
-        f"right pairs cost {right:.4f}, and with captions moved by one place {exchanged:.4f}: right pairs "
-        "should cost less. Is a sign wrong?"
+        f"right pairs cost {right:.4f}, and with captions moved by one place {exchanged:.4f}: "
+        "right pairs should cost less. Is a sign wrong?"
     )
     holds(right < exchanged, why)
 
@@ -40,8 +40,8 @@ def test_own_loss_of_a_permuted_batch(student):
     z, t = pairs(seed=3)
     order = torch.tensor([2, 0, 1, 7, 5, 6, 4, 3])
     why = (
-        "the pairs came in another order, and the loss changed: no place in the batch may count more than "
-        "another one"
+        "the pairs came in another order, and the loss changed: no place in the batch may count "
+        "more than another one"
     )
     same(loss_of(student, z[order], t[order]), loss_of(student, z, t), why)
 
@@ -50,12 +50,15 @@ def test_own_loss_pulls_images_to_captions(student):
     """A step against the gradient brings images nearer to their captions"""
     z, t = pairs(seed=5)
     _, (gradient, *_) = gradients(student.own.own_loss, z, t, torch.tensor(10.0), None)
-    why = "there is no gradient with respect to the images, so the image side learns nothing: detached?"
+    why = (
+        "there is no gradient with respect to the images, so the image side learns nothing: "
+        "detached?"
+    )
     holds(gradient is not None, why)
     before, after = (z * t).sum(1).mean(), ((z - 0.1 * gradient) * t).sum(1).mean()
     why = (
-        f"a step against the gradient takes the mean cosine of right pairs from {float(before):.4f} to "
-        f"{float(after):.4f}: it should grow"
+        f"a step against the gradient takes the mean cosine of right pairs from "
+        f"{float(before):.4f} to {float(after):.4f}: it should grow"
     )
     holds(after > before, why)
 
@@ -102,8 +105,8 @@ def test_own_row_overfits(student):
     )
     children = {name.split(".")[0] for name in found["changed"]}
     why = (
-        f"only {', '.join(sorted(children)) or 'nothing'} has changed: image tower and head should learn, "
-        "see `trains`"
+        f"only {', '.join(sorted(children)) or 'nothing'} has changed: image tower and head should "
+        "learn, see `trains`"
     )
     holds({"visual", "image_head"} <= children, why)
     left = sorted(set(found["declared"]) - set(found["changed"]) - {"logit_scale"})
