@@ -580,7 +580,10 @@ class FrozenLLM(nn.Module):
         layer: int | None = None,
         max_length: int | None = None,
     ) -> Tensor:
-        """Texts -> vectors (N, D) float32 on the CPU, in their order, without any cache."""
+        """Texts -> vectors (N, D) float32 on the CPU, in their order, without any cache.
+
+        Not for the pooling "tokens", which gives a vector for each token.
+        """
         out = torch.empty(len(texts), self.width)
         for places, vectors, _ in self.batches(texts, pool, layer, max_length):
             out[places] = vectors.cpu()
@@ -807,7 +810,9 @@ def caption_retrieval(first: Tensor, second: Tensor) -> float:
     return (n_as_near == 1).float().mean().item()
 
 
-def check_tuning_flags(steps: int, batch_size: int, lr: float, rank: int, seed: int) -> None:
+def check_tuning_flags(
+    steps: int, batch_size: int, lr: float, rank: int, alpha: float, seed: int
+) -> None:
     """Refuse what tuning cannot do, by the names of the command line."""
     limits = (
         ("steps", steps, 1),
@@ -820,6 +825,8 @@ def check_tuning_flags(steps: int, batch_size: int, lr: float, rank: int, seed: 
             raise BadInput(f"--{name} {value} is out of range; it is at least {low}")
     if not 0 < lr <= 1:
         raise BadInput(f"--lr {lr} is out of range; it lies between 0 and 1")
+    if not 0 < alpha < math.inf:
+        raise BadInput(f"--alpha {alpha} is out of range; it is more than 0")
 
 
 def draw_pairs(
@@ -861,6 +868,9 @@ def draw_pairs(
     return first, second + hard, duplicates
 
 
+TUNED_TOKENS = 512  # of a text at most: tuning keeps the numbers of every block in memory
+
+
 def tune(
     llm: FrozenLLM,
     sources: Sequence[Sequence[Related]],
@@ -878,7 +888,8 @@ def tune(
     """Train LoRA on pairs of texts that belong together; write the adapter to `out`.
 
     sources        texts for training (data/texts.py). One source: the captions of each image, or
-                   the rows of a table. draw_pairs says how a batch is drawn from several
+                   the rows of a table. draw_pairs says how a batch is drawn from several. Texts are
+                   cut at TUNED_TOKENS
     layer          the texts' vectors are the mean of the tokens after this block
     batch_size     pairs per step
     bidirectional  let each token see the whole caption, as the paper does
@@ -888,7 +899,7 @@ def tune(
     Returns the loss of each step. `llm` keeps its LoRA; to have it merged, load it again with the
     adapter. docs/methods.md says what the paper does in another way.
     """
-    check_tuning_flags(steps, batch_size, lr, rank, seed)
+    check_tuning_flags(steps, batch_size, lr, rank, alpha, seed)
     if Path(out).is_dir():
         raise BadInput(f"--out {out} is a folder; name a .safetensors file")
     layer = llm.pool_layer("mean", layer)
@@ -901,6 +912,7 @@ def tune(
     llm.to(llm.device)  # the LoRA are new, and on the CPU
     trained = [parameter for parameter in llm.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
+    # Unlike in train.py, bfloat16 pays on a CPU that has it: the language model is large.
     is_native = pick_dtype("auto", llm.device) == "bfloat16"
     in_bf16 = is_native if precision == "auto" else precision == "amp_bf16"
 
@@ -909,7 +921,7 @@ def tune(
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         parts = []
         for places in chunks(order, 32):
-            ids, mask = llm.tokenize([texts[i] for i in places], 512)
+            ids, mask = llm.tokenize([texts[i] for i in places], TUNED_TOKENS)
             with torch.autocast(llm.device.type, torch.bfloat16, enabled=in_bf16):
                 # Not llm(...), which computes no gradients.
                 hidden = llm.model(ids, mask, layer)  # (B, L, D)
@@ -963,8 +975,8 @@ def compare(llm: FrozenLLM, texts: list[str], pools: list[str], layer: int | Non
         for i, row in enumerate(vectors @ vectors.T):
             print(f"    [{i + 1}] " + " ".join(f"{cosine:6.3f}" for cosine in row))
     print(
-        "\nRaw vectors lie in a narrow cone, so all cosines are high; training centres or whitens "
-        "them first."
+        "\nThese are raw vectors. Most lie in a narrow cone, and then all cosines are high. Training "
+        "centres or whitens them first."
     )
 
 
@@ -974,8 +986,8 @@ def held_out_accuracy(llm: FrozenLLM, held_out: Sequence[Related], layer: int | 
         return "no two held-out texts belong together"
     # Each is compared with every other one: 2,000 are enough.
     pairs = [related.texts[:2] for related in held_out[:2000]]
-    first = llm.encode([pair[0] for pair in pairs], "mean", layer)
-    second = llm.encode([pair[1] for pair in pairs], "mean", layer)
+    first = llm.encode([pair[0] for pair in pairs], "mean", layer, TUNED_TOKENS)
+    second = llm.encode([pair[1] for pair in pairs], "mean", layer, TUNED_TOKENS)
     share = caption_retrieval(first, second)
     return f"{share:.1%} of {len(pairs)} held-out texts find their partner"
 
@@ -994,7 +1006,7 @@ def command_line() -> argparse.Namespace:
     add("--layer", type=int, help="read, or tune, up to this block (default: the pooling's own)")
     add("--device", default="auto", help=DEVICES)
 
-    group = parser.add_argument_group("tuning (with the default of each)")
+    group = parser.add_argument_group("tuning, with --tune (and the default of each)")
     add = group.add_argument
     add(
         "--tune",
@@ -1033,6 +1045,12 @@ def command_line() -> argparse.Namespace:
         raise BadInput(
             "give captions to compare, or --tune DATA (without --llm-adapter); --help says more"
         )
+    if args.tune and args.pool:
+        raise BadInput("--pool does not go with --tune, which takes the mean of the tokens")
+    for name, value in vars(args).items():
+        is_for_both = name in ("texts", "llm", "llm_adapter", "pool", "layer", "device")
+        if args.texts and not is_for_both and value != parser.get_default(name):
+            raise BadInput(f"--{name.replace('_', '-')} does nothing without --tune; leave it out")
     args.pools = [args.pool] if args.pool else pools
     return args
 

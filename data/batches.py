@@ -21,6 +21,7 @@ from data.captions import DistinctCaptions
 from data.images.pixels import normalize_pixels, random_crops
 from data.images.read import CaptionedImages
 
+# images, texts, duplicates, label_ids: see Batches.__call__
 Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
 WHOLE = slice(None)  # all rows of a batch
 
@@ -98,12 +99,14 @@ class Batches:
         return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
 
     def __call__(self, step: int, part: slice = WHOLE) -> Batch:
-        """The batch of a step: images (B, ...), texts (B, ...), duplicates (B, B) bool, label_ids.
+        """The batch of a step: images, texts, duplicates, label_ids. All are on the device.
 
-        Images and texts are as the two towers take them, on the device. label_ids (B, L) are the
-        token ids of the same captions; without labels they are None. duplicates[i, j] is true
-        where image i and caption j match. On the diagonal they always do. Off the diagonal they
-        match by accident, and a contrastive loss must not push them apart.
+        images      (B, ...), as the image tower takes them
+        texts       (B, ...), as the text tower takes them
+        duplicates  (B, B) bool: image i and caption j match. On the diagonal they always do. Off
+                    the diagonal they match by accident, and a contrastive loss must not push them
+                    apart
+        label_ids   (B, L), the token ids of the same captions; None without labels
 
         part  make only these rows of images, texts and label_ids: other processes make the rest.
               duplicates is always that of the whole batch
@@ -114,8 +117,8 @@ class Batches:
 
         # Draw one caption for each image. Captions are numbers: equal words have equal numbers.
         captions_of_image = [torch.from_numpy(self.captions.of_image(i)) for i in indices]
-        drawn = [self.choose(c, draws[i]) for c, i in zip(captions_of_image, indices, strict=True)]
-        caption = torch.stack(drawn)  # (B,)
+        chosen = [self.choose(c, draws[i]) for c, i in zip(captions_of_image, indices, strict=True)]
+        caption = torch.stack(chosen)  # (B,)
 
         digests = torch.from_numpy(self.images.digests[indices].view(np.int64))  # (B,)
         duplicates = find_duplicates(captions_of_image, caption, digests)
@@ -148,7 +151,8 @@ class Batches:
 def find_duplicates(captions_of_image: list[Tensor], caption: Tensor, digests: Tensor) -> Tensor:
     """Which images and captions of a batch match: (B, B) bool, symmetric.
 
-    captions_of_image  numbers of all captions of each image; caption  (B,) the one that was drawn;
+    captions_of_image  numbers of all captions of each image
+    caption            (B,) the number of the one that was drawn
     digests            (B,) equal for equal images
 
     Image i and caption j match where caption j is among image i's captions, or where images i and

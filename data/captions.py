@@ -1,8 +1,8 @@
 """Captions as numbers: which of them are distinct, and the token ids of each.
 
     captions of the images           distinct captions        token ids
-    [["a red star", "a star"],  ->   0  "a red star"    ->    [[81, 2382, 4870, END],
-     ["a star"]]                     1  "a star"               [81, 4870, END,  PAD]]
+    [["a red star", "a star"],  ->   0  "a red star"    ->    [[253, 2382, 4870, END],
+     ["a star"]]                     1  "a star"               [253, 4870, END,  PAD]]
 
 The text side reads each distinct caption once, however many images share it. Batches hold the
 numbers of captions: two captions are equal if their numbers are (data/batches.py).
@@ -83,9 +83,9 @@ class PaddedIds:
     rows[which], for a slice or a tensor of n indices, gives (n, L) int64. L is the longest of all N
     sequences, so that all batches have the same width.
 
-    >>> PaddedIds(torch.tensor([81, 4870, -1, 81, -1]), torch.tensor([3, 2]), PAD)[:]
-    tensor([[  81, 4870,   -1],
-            [  81,   -1,   -2]])
+    >>> PaddedIds(torch.tensor([253, 4870, -1, 253, -1]), torch.tensor([3, 2]), PAD)[:]
+    tensor([[ 253, 4870,   -1],
+            [ 253,   -1,   -2]])
     """
 
     def __init__(self, values: Tensor, lengths: Tensor, pad: int):

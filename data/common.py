@@ -84,6 +84,7 @@ def run(main: Callable[[], int | None]) -> int:
     """Call main() and return its exit status. Bad input gives one line on stderr and status 2.
 
     OSError is input too: a file that is not there, a folder that may not be written, a full disk.
+    So is an operation that Apple's GPUs lack. Ctrl-C gives status 130.
     """
     try:
         return main() or 0
@@ -204,7 +205,7 @@ def pick_dtype(name: str, device: torch.device) -> str:
 
 
 def trains_in_bf16(precision: str, device: torch.device) -> bool:
-    """Whether a training step runs under bfloat16 autocast; precision is the flag's value.
+    """Whether a step of train.py runs under bfloat16 autocast; precision is the flag's value.
 
     "auto" takes it on a GPU that has bfloat16. On a CPU it is faster with large towers only, and
     slower with the demo's (docs/results/pieces.md).

@@ -374,7 +374,7 @@ def folder_vectors(
     Only what is new or changed is read. An image that cannot be read is named once and not tried
     again until its file changes. BadInput if there is no image, or none that can be read.
     """
-    # Here and not above: `lift.load` comes without the readers of images.
+    # Imported here, so that `lift.load` does not load the readers of images.
     from data.images.formats import SUFFIXES
     from data.images.read import decode_files
 
@@ -486,7 +486,8 @@ class OutsideVectors:
         if missing:
             raise BadInput(
                 f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are "
-                "missing); the names that are needed: python -m data.images.read SPEC"
+                "missing); python -m data.images.read SPEC lists the names of images that are needed, "
+                "and with --texts the captions"
             )
         rows = np.array(self.vectors[[self.row_of[name] for name in names]], np.float32)
         numbers = rows.reshape(len(rows), -1)

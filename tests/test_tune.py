@@ -439,6 +439,8 @@ def test_tuning_is_a_function_of_its_seed(tiny_llm_folder, tmp_path):
         ({"steps": 0}, "--steps 0"),
         ({"lr": math.nan}, "--lr nan"),
         ({"lr": -1}, "--lr -1"),
+        ({"alpha": math.nan}, "--alpha nan"),
+        ({"alpha": 0}, "--alpha 0"),
         ({"seed": -1}, "--seed -1"),
         ({"layer": 9}, "block 9 does not exist"),
     ],
@@ -510,6 +512,8 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
         ["a", "--tune", "shapes"],
         ["--tune", "nowhere"],
         ["--tune", str(tmp_path / "single")],
+        ["--tune", "shapes", "--pool", "last"],  # tuning takes the mean
+        ["a", "--rank", "4"],  # without --tune it would do nothing
     ):
         done = call(*args)
         assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(

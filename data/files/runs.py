@@ -2,7 +2,6 @@
 
 import io
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -40,8 +39,9 @@ def load_tensors(path: Path):
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
-        # Not the file's fault: a full memory, a file that is not there or may not be read. An
-        # OSError without a file's name is: it led torch to an impossible place in it.
+        # A full memory is not the file's fault, nor is a file that is missing or may not be read.
+        # An OSError that names no file is the file's fault: a wrong offset in it led torch to a
+        # place that does not exist.
         if isinstance(error, MemoryError) or getattr(error, "filename", None):
             raise
         raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
@@ -131,14 +131,19 @@ def damage_in(checkpoint: dict) -> str | None:
     for key in COST_KEYS:
         if type(checkpoint["cost"].get(key)) not in (int, float):
             return f"its cost has no number for {key}"
-    for entry in checkpoint["curve"]:
-        with suppress(LookupError, TypeError):
-            numbers = [entry[part][key] for part in ("val", "train") for key in CURVE_KEYS]
-            if {type(number) for number in numbers} <= {int, float} and entry["val"]["pairs"] > 0:
-                continue
-        return "an entry of its validation curve lacks a number"
+    if not all(is_entry(entry) for entry in checkpoint["curve"]):
+        return "an entry of its validation curve lacks a number, or counts no pairs"
     for name, tensor in checkpoint["model"].items():
         is_tensor = isinstance(tensor, Tensor) and tensor.dtype in WRITTEN_KINDS
         if not isinstance(name, str) or not is_tensor or not tensor.isfinite().all():
             return f"the weight {name!r} is no tensor of finite numbers"
     return None
+
+
+def is_entry(entry: object) -> bool:
+    """Has an entry of the validation curve all of CURVE_KEYS, as numbers, of one pair or more?"""
+    try:
+        numbers = [entry[part][key] for part in ("val", "train") for key in CURVE_KEYS]
+    except (LookupError, TypeError):
+        return False
+    return all(type(number) in (int, float) for number in numbers) and entry["val"]["pairs"] > 0

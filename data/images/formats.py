@@ -204,7 +204,7 @@ def read_csv(path: Path, split: str, columns: Columns, unusable: Unusable) -> So
 
 
 def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
-    """The separator of a table, and the names of its columns. separator  "": find it out"""
+    """The separator of a table, which is found out if it is "", and the names of its columns."""
     with interpreting(path), open(path, "rb") as file:
         first_line = file.readline()
     try:
@@ -452,10 +452,10 @@ def keyed_records(
         captions = clean_captions(entry.get(keys.caption))
         own_split = split
         if keys.split:
-            own_split = SPLITS.get(str(entry.get(keys.split)).strip().lower())
-
+            word = str(entry.get(keys.split))
+            own_split = SPLITS.get(word.strip().lower())
             if not own_split:
-                unknown.add(str(entry.get(keys.split)))
+                unknown.add(word)
         if None in entry:
             reason = entry[None]
         elif not name:
@@ -754,9 +754,10 @@ def sample_captions(sample: Sample, columns: Columns) -> list[str]:
         if ".json" not in sample.files:
             return []
         fields = json.loads(sample.text(".json"))
+        values = {name.lower(): value for name, value in fields.items()}
         for key in columns.caption_keys:
-            if key in fields:
-                return clean_captions(fields[key])
+            if key.lower() in values:
+                return clean_captions(values[key.lower()])
         return []
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return []

@@ -45,13 +45,14 @@ from data.common import (
     parse_flags,
     printable,
     progress,
+    replacing,
     run,
     select,
 )
 from data.images.formats import Columns, Record, add_column_flags, join_by_name, open_spec
 from data.images.pixels import MAX_BYTES, image_digest, open_image, to_square
 
-FORMAT = 2  # of the folder, in pack.json. Format 1 had pictures.jsonl
+FORMAT = 2  # of the folder, in pack.json
 
 # One entry per record. Width and height are those of the file. Digest 0: there is no image.
 INDEX = np.dtype([("digest", np.uint64), ("width", np.uint32), ("height", np.uint32)])
@@ -94,12 +95,9 @@ def decode(record: Record, root: Path, size: int) -> Decoded | str:
             length = os.stat(path).st_size
         if length > MAX_BYTES:
             return f"has {length:,} bytes, more than {MAX_BYTES:,}"
-        if record.inside:
-            with open(path, "rb") as file:
-                file.seek(first)
-                content = file.read(length)
-        else:
-            content = path.read_bytes()
+        with open(path, "rb") as file:
+            file.seek(first)
+            content = file.read(length)
     except BadInput:
         return "no regular file"
     except FileNotFoundError:
@@ -183,13 +181,13 @@ def decode_all(records: Sequence[Record], root: Path, size: int, folder: Path, j
         n_done = cut_to_whole_records(files, size)
         decode_rest(records, n_done, root, size, files)
         # On the disk, and not only on its way there, before pack.json says that all is whole.
-        os.fsync(images.fileno())
+        for file in (images, skipped, index):
+            os.fsync(file.fileno())
         n_images = os.fstat(images.fileno()).st_size // (size * size * 3)
 
-    content = {"format": FORMAT, "size": size, "images": n_images, "records": len(records)}
-    content["job"] = job
-    (folder / "pack.json.new").write_text(json.dumps(content))
-    os.replace(folder / "pack.json.new", folder / "pack.json")
+    counts = {"size": size, "images": n_images, "records": len(records)}
+    with replacing(folder / "pack.json") as file:
+        file.write(json.dumps({"format": FORMAT, **counts, "job": job}).encode())
     begun.unlink()
 
 
@@ -305,7 +303,7 @@ class Packed(NamedTuple):
     images: np.ndarray  # (N, S, S, 3) uint8, memory-mapped
     index: np.ndarray  # (M,) of INDEX
     skipped: list[list[str]]  # [name, reason] of the records without an image
-    job: str  # fingerprint of what was packed; "": older folders do not say
+    job: str  # fingerprint of what was packed
 
 
 def open_folder(folder: Path) -> Packed:
@@ -318,7 +316,7 @@ def open_folder(folder: Path) -> Packed:
                 "(python -m data.images.pack)"
             )
         size, n_images, n_records = content["size"], content["images"], content["records"]
-        job = content.get("job", "")
+        job = content["job"]
         if not all(type(number) is int for number in (size, n_images, n_records)):
             raise ValueError("its size and counts are no whole numbers")
     with interpreting(folder):
@@ -340,7 +338,7 @@ def open_folder(folder: Path) -> Packed:
             index = np.memmap(folder / "index", INDEX, "r")
         if (index["digest"] > 0).sum() != n_images:
             raise BadInput(
-                f"index does not speak of {n_images} images; remove the folder and begin again"
+                f"index counts other than {n_images} images; remove the folder and begin again"
             )
 
         skipped = []
@@ -429,7 +427,7 @@ def difference_of(folder: Path, records: Sequence[Record], size: int, job: str) 
             return f"number {number} is {printable(old.name)}, not {printable(new.name)}"
         if old.captions != new.captions:
             return f"the captions of {printable(old.name)} have changed"
-    if packed.job not in ("", job):
+    if packed.job != job:
         return "their files have changed, or lie in another folder"
     return ""
 
@@ -442,11 +440,11 @@ def write_lines(path: Path, values: Iterable) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Decode images once into a folder that train.py and eval.py read at once.",
+        description="Decode images once into a folder that train.py and eval.py read without decoding.",
         usage="python -m data.images.pack SPEC OUT [--flag value ...]   (--help lists the flags)",
     )
     parser.add_argument("data", help="as train.py's --data")
-    parser.add_argument("out", help="folder to make; an unfinished one is gone on with")
+    parser.add_argument("out", help="folder to make; an unfinished one is continued")
     parser.add_argument(
         "--size",
         type=int,

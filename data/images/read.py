@@ -7,9 +7,9 @@
     SPEC --open_spec--> records --decode_all--> a folder of pixels --read_images--> CaptionedImages
          (formats.py)            (pack.py)       in the cache                      of one split
 
-Pixels stay on the disk, memory-mapped. Names and captions are plain lists in memory. That serves
-data sets of several million pairs: three million take 1.3 GB, and 1.8 GB once the captions are
-tokens (docs/results/data.md).
+Pixels of a user's images stay on the disk, memory-mapped; those of a built-in world are drawn into
+memory. Names and captions are plain lists in memory. That serves data sets of several million
+pairs: three million take 1.3 GB, and 1.8 GB once the captions are tokens (docs/results/data.md).
 
 An image that cannot be read is skipped, counted and named. More than 5 % of them stop the run.
 
@@ -130,7 +130,7 @@ def read_images(
     # with the training images.
     if split != "val" or (opened.has_splits and opened.total):
         report_unusable(spec, opened)
-    images = usable_images(opened)
+    images = usable_images(opened.records, opened.packed, opened.unusable)
     if split != "val":
         report_images(spec, opened, images)
 
@@ -265,17 +265,19 @@ def hint(opened: Opened) -> str:
     return " (paths are relative to the file; another folder: --image-root)"
 
 
-def usable_images(opened: Opened) -> CaptionedImages:
+def usable_images(
+    records: Sequence[Record], packed: Packed, unusable: Unusable = ()
+) -> CaptionedImages:
     """The records that have an image. The store has their pixels in the same order."""
-    rows = np.flatnonzero(opened.packed.index["digest"])
-    records = [opened.records[i] for i in rows]
+    rows = np.flatnonzero(packed.index["digest"])
+    usable = [records[i] for i in rows]
     return CaptionedImages(
-        opened.packed.images,
-        np.arange(len(records)),
-        [record.captions for record in records],
-        [record.name for record in records],
-        opened.packed.index["digest"][rows],
-        skipped=tuple(f"{name}: {reason}" for name, reason in opened.unusable),
+        packed.images,
+        np.arange(len(usable)),
+        [record.captions for record in usable],
+        [record.name for record in usable],
+        packed.index["digest"][rows],
+        skipped=tuple(f"{name}: {reason}" for name, reason in unusable),
     )
 
 
@@ -374,17 +376,9 @@ def decode_files(
 
     A name that comes several times is read once. The images have no captions.
     """
-    records = [Record(name, [""]) for name in dict.fromkeys(names)]
+    records = [Record(name, []) for name in dict.fromkeys(names)]
     packed = decode_in_cache(records, root, image_size)
-    rows = np.flatnonzero(packed.index["digest"])
-    images = CaptionedImages(
-        packed.images,
-        np.arange(len(rows)),
-        [[] for _ in rows],
-        [records[i].name for i in rows],
-        packed.index["digest"][rows],
-    )
-    return images, packed.skipped
+    return usable_images(records, packed), packed.skipped
 
 
 def decode_files_in_order(names: Sequence[str], root: Path, image_size: int) -> CaptionedImages:
@@ -491,24 +485,22 @@ def names_and_texts(
     is_built_in = spec in shapes.WORLDS
     size = smallest_size(spec)
 
-    # Of a built-in world the curve of validation images is left out where vectors are outside ones.
-    for split in ("train",) if is_built_in else ("train", "val"):
-        images = read_images(spec, split, size, columns, num_samples if split == "train" else 0)
+    parts = [read_images(spec, "train", size, columns, num_samples)]
+    if is_built_in:
+        # With outside vectors there is no curve of validation images. Evaluation asks for short
+        # captions, whatever training had.
+        columns = replace(columns, csv_caption_key="")
+    else:
+        parts.append(read_images(spec, "val", size, columns))
+    test = read_images(spec, "test", size, columns)
+    for images in (*parts, test):
         names |= dict.fromkeys(images.names)
         for captions in images.captions:
             texts |= dict.fromkeys(captions)
 
-    # Evaluation asks for short captions of a built-in world, whatever training had.
-    if is_built_in:
-        columns = replace(columns, csv_caption_key="")
-    images = read_images(spec, "test", size, columns)
-    names |= dict.fromkeys(images.names)
-    for captions in images.captions:
-        texts |= dict.fromkeys(captions)
-
     # It also asks for false captions, and for prompts with the names of classes.
     if is_built_in:
-        for scene in images.scenes:
+        for scene in test.scenes:
             texts |= dict.fromkeys(shapes.negatives(scene).values())
         class_names, templates = shapes.classes(spec)
         for name in class_names:

@@ -45,7 +45,7 @@ teach the mean of the two.
 
 Train, val and test share every shape and every colour, but no pair of things. Where a red circle
 meets a blue square in training, the two meet in no test scene. A thing that is alone is in the test
-with other sizes, textures and backgrounds than in training.
+too, but never with a size, a texture and a background that it has together in training.
 
 The colours of two worlds are in no training caption of the others: "shapes-unseen" has words of
 which training knows no part, "shapes-compounds" has new pairs of known words (colours.py).
@@ -353,17 +353,19 @@ OTHER_RELATION = {
     "below": "under",
 }
 OTHER_SIZE = {"large": "big", "medium": "mid-sized", "small": "little"}
+# fmt: off
 SYNONYMS = {
-    **{"large": "huge", "medium": "middle-sized", "small": "tiny", "striped": "stripy"},
-    **{"circle": "disc", "square": "box", "triangle": "three-cornered shape", "cross": "plus sign"},
-    **{"heart": "love heart", "diamond": "rhombus", "ring": "hoop", "star": "starry shape"},
-    **{"left of": "on the left of", "right of": "on the right of", "above": "higher than"},
-    **{"below": "beneath", "grass": "a lawn", "sand": "a beach", "water": "the sea"},
+    "large": "huge", "medium": "middle-sized", "small": "tiny", "striped": "stripy",
+    "circle": "disc", "square": "box", "triangle": "three-cornered shape", "cross": "plus sign",
+    "heart": "love heart", "diamond": "rhombus", "ring": "hoop", "star": "starry shape",
+    "left of": "on the left of", "right of": "on the right of", "above": "higher than",
+    "below": "beneath", "grass": "a lawn", "sand": "a beach", "water": "the sea",
 }
+# fmt: on
 
 
 def other_words(scene: Scene) -> dict[str, str]:
-    """Other ways to say the same, all true: {kind: text}. For the scene at the head of this file:
+    """Other ways to say the same, all true: {form: text}. For the scene at the head of this file:
 
     reversed   a small striped brown diamond left of a medium hot pink star on grass
     there_is   on grass, there is a medium hot pink star to the right of a small striped brown
@@ -389,7 +391,7 @@ def other_words(scene: Scene) -> dict[str, str]:
 
 def paraphrases(scene: Scene) -> list[str]:
     """What training may see of other_words: all but the synonyms, which are for tests only."""
-    return [text for kind, text in other_words(scene).items() if kind != "synonyms"]
+    return [text for form, text in other_words(scene).items() if form != "synonyms"]
 
 
 def in_synonyms(scene: Scene) -> str:
@@ -551,10 +553,11 @@ def half_truth(scene: Scene, forbidden: Set[str] = frozenset()) -> tuple[str, st
     details = [f"on {ground}" for ground in grounds if ground != scene.background]
     # Or a thing that is not there. It is the smaller one, because the larger one is named first.
     smaller = SIZES[SIZES.index(first.size) + 1 :]
-    for _ in range(3 if smaller else 0):
-        colour, shape = rng.choice(unused_colours(scene)), rng.choice(unused_shapes(scene))
-        absent = Thing(rng.choice(smaller), "plain", colour, shape)
-        details.append(f"{rng.choice(list(RELATIONS))} {phrase(absent)}")
+    if smaller:
+        for _ in range(3):
+            colour, shape = rng.choice(unused_colours(scene)), rng.choice(unused_shapes(scene))
+            absent = Thing(rng.choice(smaller), "plain", colour, shape)
+            details.append(f"{rng.choice(list(RELATIONS))} {phrase(absent)}")
     rng.shuffle(details)
     false = [f"{phrase(first)} {detail}" for detail in details]
     allowed = [text for text in false if text not in forbidden]
@@ -590,13 +593,13 @@ def negatives(scene: Scene, forbidden: Set[str] = frozenset()) -> dict[str, str]
 
 
 # Each of the seven functions below lists all edited scenes of one category. Each docstring says
-# what the category tests, and the edit in the example at the head of this file.
+# what the category tests, and shows the edit in the example at the head of this file.
 
 
 def add_object(scene: Scene, rng: Random) -> list[Scene]:
     """add_obj: one thing more. Is every thing that the caption names in the image?
 
-    "... white cross below a small ..." -> "... white cross below a medium green ring, which is ..."
+    "a medium hot pink star ..." -> "a large dark cyan cross right of a medium hot pink star, ..."
     """
     if len(scene.things) == 3:
         return []
@@ -619,7 +622,7 @@ def add_object(scene: Scene, rng: Random) -> list[Scene]:
 def add_attribute(scene: Scene) -> list[Scene]:
     """add_att: one attribute more. Is every attribute that the caption names in the image?
 
-    "a large white cross" -> "a large striped white cross"
+    "a medium hot pink star" -> "a medium striped hot pink star"
     """
     limits = world_of(scene)
     edited = []
@@ -636,7 +639,7 @@ def add_attribute(scene: Scene) -> list[Scene]:
 def replace_object(scene: Scene) -> list[Scene]:
     """replace_obj: another shape. Is it this kind of thing?
 
-    "a small striped red triangle" -> "a small striped red circle"
+    "a small striped brown diamond" -> "a small striped brown ring"
     """
     edited = []
     for i in range(len(scene.things)):
@@ -648,7 +651,7 @@ def replace_object(scene: Scene) -> list[Scene]:
 def replace_attribute(scene: Scene) -> list[Scene]:
     """replace_att: another colour or texture. Does the thing look like this?
 
-    "a large white cross" -> "a large purple cross"
+    "a medium hot pink star" -> "a medium sky blue star"
     """
     limits = world_of(scene)
     edited = replace_colour(scene)
@@ -668,7 +671,7 @@ def replace_colour(scene: Scene) -> list[Scene]:
 def replace_relation(scene: Scene) -> list[Scene]:
     """replace_rel: the opposite relation. Do the things stand like this?
 
-    "below a small striped red triangle" -> "above a small striped red triangle"
+    "right of a small striped brown diamond" -> "left of a small striped brown diamond"
     """
     edited = []
     for i, relation in enumerate(scene.relations):
@@ -681,7 +684,7 @@ def swap_objects(scene: Scene) -> list[Scene]:
     """swap_obj: two shapes change places. Which shape is where?
 
     A bag of words cannot tell: both captions have the same words.
-    "white cross below a ... red triangle" -> "white triangle below a ... red cross"
+    "hot pink star right of a ... brown diamond" -> "hot pink diamond right of a ... brown star"
     """
     return [swap(scene, i, "shape") for i in range(len(scene.relations))]
 
@@ -690,7 +693,8 @@ def swap_attributes(scene: Scene) -> list[Scene]:
     """swap_att: two colours or textures change places. Which belongs to which shape?
 
     Again both captions have the same words.
-    "white cross below a small striped red triangle" -> "striped white cross below a small red ..."
+    "hot pink star right of a small striped brown ..." -> "striped hot pink star right of a small
+    brown ..."
     """
     edited = []
     for i in range(len(scene.relations)):

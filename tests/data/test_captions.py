@@ -51,11 +51,11 @@ def test_the_fingerprint_of_captions_covers_texts_order_and_images():
 
 
 def test_padded_ids_by_hand():
-    rows = PaddedIds(torch.tensor([81, 4870, END, 81, END]), torch.tensor([3, 2]), PAD)
+    rows = PaddedIds(torch.tensor([253, 4870, END, 253, END]), torch.tensor([3, 2]), PAD)
     assert len(rows) == 2
-    assert rows[:].tolist() == [[81, 4870, END], [81, END, PAD]]
+    assert rows[:].tolist() == [[253, 4870, END], [253, END, PAD]]
     # A batch of short captions is as wide as the longest of all.
-    assert rows[torch.tensor([1, 1])].tolist() == [[81, END, PAD]] * 2
+    assert rows[torch.tensor([1, 1])].tolist() == [[253, END, PAD]] * 2
     assert rows[1:2].dtype == torch.int64
     assert [chunk.shape for chunk in chunks(rows, 1)] == [(1, 3), (1, 3)]
 

@@ -142,7 +142,7 @@ def write_pack(folder: Path, rows: int) -> Path:
     index["height"] = 480
     index.tofile(folder / "index")
     (folder / "skipped.jsonl").write_text("")
-    content = {"format": FORMAT, "size": 8, "images": rows, "records": rows}
+    content = {"format": FORMAT, "size": 8, "images": rows, "records": rows, "job": ""}
     (folder / "pack.json").write_text(json.dumps(content))
     return folder
 

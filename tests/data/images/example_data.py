@@ -282,10 +282,10 @@ def shards_json(folder):
 
 
 def shards_fields(folder):
-    """No .txt: the usual fields of .json."""
+    """No .txt: the usual fields of .json, in small or capital letters."""
     members = []
     for i in range(6):
-        field = ["title", "caption", "text"][i % 3]
+        field = ["title", "Caption", "TEXT"][i % 3]
         members.append((f"{i}.json", json.dumps({"url": "u", field: f"it is {i}"})))
         members.append((f"{i}.png", image_file(i)))
     spec = tar(folder / "a.tar", members)
