@@ -91,7 +91,7 @@ def retrieval_ranks(
 ) -> tuple[Tensor, Tensor]:
     """Where the right answer stands when images look for captions and captions for images.
 
-        rank = number of wrong answers whose cosine is at least that of the best right answer
+        rank = number of wrong answers that come before the best right one, as rank_of_best counts
 
     image_features    (N, D)
     text_features     (T, D)

@@ -528,6 +528,10 @@ class LLMTokens(TextTower):
 
             std = sqrt( E[h^2] - E[h]^2 )                 h: a real token, E: the mean over all
 
+        inputs  one row (L, llm_width) for each caption, zeros at padding and at the first token. It
+                need not be a tensor: only len(inputs) and inputs[a:b] work. A slice is a tensor in
+                half precision, and L may differ between slices. data.common.chunks cuts it
+
         A dimension that never varies gets a tiny deviation and not 0: nothing is divided by 0.
         """
         # Sums in float64 over 1,000 captions at a time: all of them may be larger than memory.
@@ -960,7 +964,8 @@ def is_in_part(parameter: str, part: str) -> bool:
     one of these children ("visual", "text", "image_head", "text_head", "logit_scale"), or a kind of
     parameter in all of them:
 
-        norms     weights and biases of all norms. The last one of TextTransformer is `ln_final`
+        norms     weights and biases of the towers' norms. Their names hold "norm", in the language
+                  model, too: `input_layernorm`, `q_norm`. TextTransformer's last one is `ln_final`
         biases    every bias, that of the logits included
         adapters  all that belongs to an `adapter1` or an `adapter2`
 

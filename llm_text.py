@@ -358,7 +358,7 @@ def whitening(
 
     Why float32: along the 256th direction the standard deviation is 0.16, while elements of x reach
     86. Near 86, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors
-    are kept, 0.06. The sums below are in float64.
+    are kept, 0.06. The sums must be in float64.
 
     The numbers of the cone and of float32 are those of the default model's mean pooling
     (docs/results/cone.md).
@@ -748,8 +748,8 @@ def merge_adapter(llm: FrozenLLM, adapter: Adapter) -> None:
     llm.tuned_layer becomes the block after which captions were read in tuning, adapter.layer, which
     llm.pool_layer checks. llm.model.bidirectional becomes adapter.bidirectional.
 
-    BadInput for an adapter of another language model; AttributeError or ValueError for one that
-    does not fit its own.
+    BadInput for an adapter of another language model, whose adapter.llm_hash is not llm.hash;
+    AttributeError or ValueError for one that does not fit its own.
     """
     if adapter.llm_hash != llm.hash:
         raise BadInput(

@@ -135,8 +135,9 @@ in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
 
 1. Read `unit{first}/README.md`.
 2. In the unit's folder, some functions end in `raise NotImplementedError("task {first}.1: ...")`.
-   Write their bodies. Signature and docstring say what comes in and what goes out. You may add
-   functions, constants and imports. Nothing else that you change is graded.
+   Write their bodies. Signature and docstring say what comes in and what goes out. Where a task is
+   a row of a table, replace each `...` by a value. You may add functions, constants and imports.
+   Nothing else that you change is graded.
 3. `make check UNIT={first}` says which tests hold, and compares your logs with our bands. `make
    check UNIT={first} TASK={first}.1` takes one task. Your teacher has a few more tests. Begin with
    the first `NO`: the next ones may have the same cause. The last line of make, `Error 1`, only

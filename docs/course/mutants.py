@@ -637,6 +637,13 @@ MUTANTS = [
     ),
     Mutant(
         "6.2",
+        "cosines are compared without TIE and NaN",
+        "image_to_text.append(rank_of_best(scores, is_correct))",
+        "best = scores.masked_fill(~is_correct, -torch.inf).amax(1, keepdim=True)\n"
+        "        image_to_text.append(((scores >= best) & ~is_correct).sum(1))",
+    ),
+    Mutant(
+        "6.2",
         "the same direction twice",
         "return torch.cat(image_to_text), torch.cat(text_to_image)",
         "return torch.cat(image_to_text), torch.cat(image_to_text)",

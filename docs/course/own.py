@@ -3,8 +3,9 @@
     python own.py train --seed 0 --out runs/own-0     # train.py, in which the method is called own
     python own.py eval runs/own-0                     # eval.py, likewise
 
-What stands here is an example: LIFT with a head of two residual blocks, and with a loss that also
-pulls each image straight to its caption. Replace the three functions by an idea of your own.
+The project's docs/course/own.py is an example: LIFT with a head of one residual block, and with a
+loss that also pulls each image straight to its caption. In your own file the three functions hold
+an idea of your own.
 """
 
 import sys

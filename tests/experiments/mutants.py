@@ -1206,8 +1206,8 @@ MUTANTS = [
     ),
     Mutant(
         READ,
-        "records = [opened.records[i] for i in rows]",
-        "records = opened.records[: len(rows)]",
+        "usable = [records[i] for i in rows]",
+        "usable = records[: len(rows)]",
         T_READ + "test_broken_images_are_named_counted_and_limited",
         "captions move up by one behind a broken image",
     ),

@@ -49,6 +49,17 @@ def test_ranks_do_not_depend_on_the_chunk(student):
             same(one, ours, why)
 
 
+def test_ranks_of_nan_and_nearly_equal_cosines(student):
+    """NaN and nearly equal cosines count against the model, as in rank_of_best"""
+    nan, t = torch.full((6, 4), float("nan")), unit(6, 4, seed=34)
+    for found in student.eval.retrieval_ranks(nan, t, torch.arange(6)):
+        same(found, [5] * 6, "all images are NaN: every wrong answer comes before the right one")
+    nearly = torch.eye(3)
+    nearly[1, 0] = 1 - 3e-7
+    found = student.eval.retrieval_ranks(torch.eye(3), nearly, torch.arange(3))
+    same(found[0], [1, 0, 0], "the cosines 1* and 1 - 3e-7 differ by less than TIE, so they tie")
+
+
 def test_ranks_never_hold_all_scores(student):
     """6,500 images and captions, 16 at a time, within the grader's memory"""
     # All scores are 169 MB, and a copy in which some are masked is as much again. A worker has 640 MB,
