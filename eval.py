@@ -29,6 +29,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -44,7 +45,7 @@ from torch import Tensor
 import lift
 from data import benchmarks, search
 from data.benchmarks import Result, Task
-from data.common import DEVICES, BadInput, parse_flags, pick_device, replacing, select
+from data.common import DEVICES, BadInput, flag_of, parse_flags, pick_device, replacing, select
 from data.common import run as run_command
 from data.files.runs import SEEN, read_run, run_file
 from data.images.formats import Columns, add_column_flags
@@ -653,7 +654,7 @@ def check_flags(args: argparse.Namespace) -> None:
         if getattr(args, flag) and asked not in used_by:
             here = "here" if asked == "data" else f"with --{asked}"
             raise BadInput(
-                f"--{flag.replace('_', '-')} has no effect {here}; leave it out"
+                f"{flag_of(flag)} has no effect {here}; leave it out"
                 + ("" if "data" in used_by else f", or ask by --{' or --'.join(used_by)}")
             )
 
@@ -688,7 +689,8 @@ def name_of_files(args: argparse.Namespace) -> str:
     if asked:
         parts = [part for part in ("zeroshot", "sugarcrepe", "winoground") if part in asked]
         for flag, value in asked.items():
-            if Path(value).exists():  # a path; two spellings of it are one
+            # A path; two spellings of it are one. Path.exists refuses very long lists of shards.
+            if os.path.exists(value):
                 asked[flag] = str(Path(value).resolve())
         # The path of the test, if one is named.
         first = next(iter(asked.values())) if parts or "data" in asked else "columns"
@@ -698,15 +700,15 @@ def name_of_files(args: argparse.Namespace) -> str:
 
 
 def check_same_images(runs: Sequence[Run], tasks: Sequence[Task]) -> None:
-    """Only runs that answer the same questions can stand in one table."""
+    """Only runs that are asked about the same images and captions can stand in one table."""
     first = tasks[0]
     for task in tasks:
         same_images = list(task.images.names) == list(first.images.names)
         if not same_images or task.captions != first.captions:
             sets = [f"{run.folder}: {task.data}" for run, task in zip(runs, tasks, strict=True)]
             raise BadInput(
-                f"the runs hold out different images ({', '.join(sets)}); name one set with --data "
-                "that none of them was trained on"
+                f"the runs hold out different images or captions ({', '.join(sets)}); name one set "
+                "with --data that none of them was trained on"
             )
 
 
@@ -745,6 +747,8 @@ def main() -> None:
     device = pick_device(args.device)
     if args.search or args.classify:
         for folder in args.runs:
+            if len(args.runs) > 1:
+                print(f"\n{folder}")
             search_or_classify(Run(folder, device), args)
         return
 

@@ -30,6 +30,7 @@ LIFT as a whole, in the order in which it happens. `whitening` stands in llm_tex
     image_tower = ViT("nano/16", 64)                  # from scratch: (B, 3, 64, 64) -> (B, 128)
     head = mlp(128, 256)                              # two linear layers
     logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+    optimizer = AdamW([*image_tower.parameters(), *head.parameters(), logit_scale])
 
     # Every step: B images, and for each the row of its caption in `raw`.
     z = F.normalize(head(image_tower(images)), dim=-1)                     # (B, 256)
@@ -37,6 +38,7 @@ LIFT as a whole, in the order in which it happens. `whitening` stands in llm_tex
     loss = info_nce(z, t, logit_scale.exp())          # image i belongs to caption i
     loss.backward()                                   # reaches image_tower, head, logit_scale
     optimizer.step()
+    optimizer.zero_grad()                             # gradients would add up otherwise
     limit_scale(logit_scale)
 
 Everything below says the same for all methods at once. Letters of shapes: B images in a batch,
@@ -603,9 +605,9 @@ class TextTransformer(TextTower):
         super().__init__(sizes, vocab)
         width = sizes.text_width
         self.width = width
-        # V rows: the captions' tokens, END, and PAD where a row was padded. positions_in gives
-        # every other id V. An unknown token has V, too, but `forward` puts another vector in its
-        # place.
+        # Rows 0 to V - 1 belong to the vocabulary: the captions' tokens, END, and PAD where a row
+        # was padded. Row V is for PAD where no training row was padded. An unknown token has the
+        # position V, too, but `forward` puts another vector in its place.
         self.token_embedding = nn.Embedding(len(vocab) + 1, width)
         self.positional_embedding = nn.Parameter(
             torch.randn(1, sizes.context_length, width) * 0.01  # 0.01 and 0.02 below are CLIP's
@@ -731,7 +733,10 @@ class WordLabels(TextTower):
 
 @dataclass(frozen=True)
 class Method:
-    """One row of METHODS. What `trains` does not name is frozen: it gets no gradient and no optimizer."""
+    """One row of METHODS. What `trains` does not name is frozen.
+
+    It gets no gradient, and the optimizer does not know it.
+    """
 
     paper: str
     image: str  # where the image tower starts: "scratch", "pretrained", or "run": --init-from

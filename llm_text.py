@@ -46,6 +46,7 @@ from data.common import (
     DEVICES,
     BadInput,
     chunks,
+    flag_of,
     interpreting,
     parse_flags,
     pick_device,
@@ -1050,7 +1051,7 @@ def command_line() -> argparse.Namespace:
     for name, value in vars(args).items():
         is_for_both = name in ("texts", "llm", "llm_adapter", "pool", "layer", "device")
         if args.texts and not is_for_both and value != parser.get_default(name):
-            raise BadInput(f"--{name.replace('_', '-')} does nothing without --tune; leave it out")
+            raise BadInput(f"{flag_of(name)} does nothing without --tune; leave it out")
     args.pools = [args.pool] if args.pool else pools
     return args
 

@@ -25,7 +25,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ from data.captions import DistinctCaptions
 from data.common import (
     DEVICES,
     BadInput,
+    flag_of,
     interpreting,
     parse_flags,
     pick_device,
@@ -297,14 +298,14 @@ class Config:
             types = (int, float) if f.type is float else (f.type,)
             is_default = value is None and f.default is None
             if type(value) not in types and not is_default:
-                raise BadInput(f"{name_of(f)} {value!r} is not of type {f.type.__name__}")
+                raise BadInput(f"{flag_of(f.name)} {value!r} is not of type {f.type.__name__}")
             if choices and value not in choices:
                 raise BadInput(
-                    f"{name_of(f)} {value!r} is unknown; choose one of {', '.join(choices)}"
+                    f"{flag_of(f.name)} {value!r} is unknown; choose one of {', '.join(choices)}"
                 )
             if low is not None and value is not None and not low <= value <= high:
                 raise BadInput(
-                    f"{name_of(f)} {value} is out of range; it lies between {low} and {high}"
+                    f"{flag_of(f.name)} {value} is out of range; it lies between {low} and {high}"
                 )
 
     def _check_combinations(self):
@@ -384,11 +385,6 @@ def names_of(is_meant: Callable[[lift.Method], bool]) -> str:
     return f"{', '.join(names)} or {last}"
 
 
-def name_of(config_field: Field) -> str:
-    """A field of Config as it stands on the command line."""
-    return "--" + config_field.name.replace("_", "-")
-
-
 # What may differ when a run is resumed: where and how it is computed, not what.
 FREE_ON_RESUME = (
     "device",
@@ -422,7 +418,7 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
             kind = {"type": f.type, "choices": f.metadata["choices"]}
         # Only what is given becomes an entry: the rest has its default, or the resumed run's value.
         section.add_argument(
-            name_of(f), default=argparse.SUPPRESS, help=f.metadata["help"] + default, **kind
+            flag_of(f.name), default=argparse.SUPPRESS, help=f.metadata["help"] + default, **kind
         )
     given = vars(parse_flags(parser, argv))
     cfg = Config(**inherited_flags(given) | given)
@@ -430,7 +426,7 @@ def from_cli(argv: Sequence[str] | None = None) -> Config:
     idle = flags_without_effect(cfg)
     for name in given:
         if name in idle:
-            print(f"note: --{name.replace('_', '-')} has no effect: {idle[name]}", file=sys.stderr)
+            print(f"note: {flag_of(name)} has no effect: {idle[name]}", file=sys.stderr)
     return cfg
 
 
@@ -442,11 +438,11 @@ def inherited_flags(given: dict) -> dict:
     if not resumed and not begun_from:
         return {}
     saved = (last_checkpoint(resumed) if resumed else read_run(begun_from))["config"]
-    unknown = saved.keys() - {f.name for f in fields(Config)}
-    if unknown:
+    differing = saved.keys() ^ {f.name for f in fields(Config)}
+    if differing:
         raise BadInput(
-            f"{resumed or begun_from} was made by another version of this project (it has the flag "
-            f"{min(unknown)}); train again"
+            f"{resumed or begun_from} was made by another version of this project (only one of the "
+            f"two has the flag {min(differing)}); train again"
         )
     if resumed:
         return saved | {"out": "", "resume": ""}
@@ -462,7 +458,7 @@ def inherited_flags(given: dict) -> dict:
         raise BadInput("--init-from begins another training; name its images with --data")
     for name in ("whiten", "whiten_power", "text_map"):
         if name in given and given[name] != saved[name]:
-            flag_name = "--" + name.replace("_", "-")
+            flag_name = flag_of(name)
             raise BadInput(
                 f"{flag_name} {given[name]}: the text vectors are mapped as those of "
                 f"--init-from {begun_from} were; leave {flag_name} out"
@@ -603,10 +599,11 @@ def last_checkpoint(folder: str | Path) -> dict:
 
 
 def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
-    """The checkpoint to go on with; None for a new run. BadInput if the folder is in the way.
+    """The configuration, and the checkpoint to go on with; None for a new run.
 
-    What the configuration leaves open is as the run decided it then. On another machine "auto"
-    could mean another precision, and captions would have other vectors.
+    BadInput if the folder is in the way, or if the flags are not those of the run. What the
+    configuration leaves open is as the run decided it then. On another machine "auto" could mean
+    another precision, and captions would have other vectors.
     """
     folder = Path(cfg.out)
     if not cfg.resume:
@@ -630,7 +627,7 @@ def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
                     f"--data {cfg.data} --lr 2e-4 --out ANOTHER"
                 )
             raise BadInput(
-                f"{folder} was made with --{name.replace('_', '-')} {value}, not "
+                f"{folder} was made with {flag_of(name)} {value}, not "
                 f"{getattr(cfg, name)}; {advice}"
             )
     return cfg, checkpoint
@@ -638,11 +635,10 @@ def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
 
 def check_files(cfg: Config) -> None:
     """Find what is wrong with a file of weights or vectors before the images are read."""
-    check_reports(cfg.report_to)
     for name in ("image_weights", "image_features", "text_features", "llm_adapter"):
         path = getattr(cfg, name)
         if path and not Path(path).exists():
-            raise BadInput(f"--{name.replace('_', '-')} {path}: no such file or folder")
+            raise BadInput(f"{flag_of(name)} {path}: no such file or folder")
     if cfg.image_weights:
         load_image_weights(cfg, ViT(cfg.model, cfg.image_size, cfg.image_pool))
     if cfg.image_features:
@@ -655,7 +651,10 @@ def load_image_weights(cfg: Config, tower: nn.Module) -> None:
 
 
 def check_machine(device: torch.device, compiles: bool) -> None:
-    """BadInput where torch.compile cannot work, as without a C++ compiler, and on some devices."""
+    """BadInput where several processes would share Apple's GPU, or torch.compile does not work.
+
+    It works neither without a C++ compiler nor on some devices.
+    """
     if device.type == "mps" and processes.count() > 1:
         raise BadInput("--device mps works in one process only; start train.py by python")
     if not compiles:
@@ -669,15 +668,19 @@ def check_machine(device: torch.device, compiles: bool) -> None:
         ) from error
 
 
-def read_parent(cfg: Config) -> dict | None:
+def read_parent(cfg: Config, checkpoint: dict | None) -> dict | None:
     """The run whose weights this one begins with (--init-from). None where there is none.
 
-    A resumed run has its own weights, whatever it began with. But a frozen image tower that a run
-    gave is needed again, as that of --image-weights is.
+    checkpoint  what a resumed run goes on with, or None. It holds all that came from the other run:
+                the weights, what `fit` made, and the digests of both runs' images. So the other
+                run's folder may be gone. But a frozen image tower that a run gave is needed again,
+                as that of --image-weights is
     """
-    is_made_of_run = lift.METHODS[cfg.method].image == "run"
-    if not cfg.init_from or (cfg.resume and not is_made_of_run):
+    if not cfg.init_from:
         return None
+    is_made_of_run = lift.METHODS[cfg.method].image == "run"
+    if checkpoint and not is_made_of_run:
+        return checkpoint
     parent = read_run(cfg.init_from)
     if is_made_of_run:
         check_kind_of_run(cfg.method, cfg.init_from, parent["config"]["method"])
@@ -1157,11 +1160,12 @@ def set_up(cfg: Config) -> Job:
     method = lift.METHODS[cfg.method]
     on_cuda = device.type == "cuda"
     compiles = on_cuda if cfg.torchcompile is None else cfg.torchcompile
+    check_reports(cfg.report_to)
     check_files(cfg)
     check_machine(device, compiles)
-    parent = read_parent(cfg)
+    parent = read_parent(cfg, checkpoint)
     readers = open_texts(cfg, device)
-    if parent:
+    if parent and not checkpoint:
         check_same_texts(cfg, readers[0], parent)
     torch.manual_seed(cfg.seed)
 
@@ -1256,7 +1260,7 @@ def set_up(cfg: Config) -> Job:
 # --------------------------------------------------------------------------------------------------
 # The run.
 
-# What a run says that ends with a number that is not finite.
+# How a message ends where a loss or a weight is not finite.
 WHEN_NOT_FINITE = (
     "stopped. What was saved before is kept; lower --lr, or look for extreme values in the data"
 )

@@ -64,6 +64,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)
+        # Contiguous: then the product and the bias are one operation.
         x = x.flatten(2).mT.contiguous()  # (B, N, 3 p p)
         return self.proj(x)  # (B, N, D)
 

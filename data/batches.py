@@ -137,6 +137,8 @@ class Batches:
 
         A thread makes the next batch while a step computes.
         """
+        if start == end:
+            return
         with ThreadPoolExecutor(1) as thread:
             coming = thread.submit(self, start, part)
             for step in range(start, end):

@@ -112,6 +112,11 @@ def run(main: Callable[[], int | None]) -> int:
         return 130
 
 
+def flag_of(name: str) -> str:
+    """A field's name as a flag: "text_map" -> "--text-map"."""
+    return "--" + name.replace("_", "-")
+
+
 def parse_flags(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:

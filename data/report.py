@@ -90,8 +90,8 @@ def cost_table(scores: Sequence[dict]) -> str:
     """What the runs have cost, as a Markdown table.
 
     Reading captions takes few seconds where they were in the cache. An image counts each time it
-    is shown. Not counted is what comes before training on the image side: what a frozen
-    image tower reads, and what a head solves that is fitted.
+    is shown. Not counted is what comes before training on the image side: the reading by a frozen
+    image tower, and solving for a head.
     """
     costs = [one["cost"] for one in scores]
     rows = {
@@ -125,7 +125,7 @@ def report(results: Sequence[Result], path: str | Path, examples: int = 6) -> No
     if task.captions:
         retrieved(page, results, examples)
         confusions(page, results, examples // 2)
-    if task.negatives:
+    if any(result.task.negatives for result in results):
         fooled(page, results)
     if task.class_names:
         mistaken(page, results)
@@ -354,12 +354,15 @@ def fooled(page: Page, results: Sequence[Result]) -> None:
         "For each category the first test image where the run gives a false caption (cross) at "
         "least the cosine of the true one (tick), and in what share of the category that happened.",
     )
-    categories = np.array([negative.category for negative in results[0].task.negatives])
-    for category in dict.fromkeys(categories.tolist()):
-        in_category = categories == category  # (M,) bool
+    categories = dict.fromkeys(n.category for result in results for n in result.task.negatives)
+    for category in categories:
         bottom = page.y + LINE
         width, columns = side_by_side(page, results)
         for x, result in columns:
+            in_category = np.array([n.category == category for n in result.task.negatives], bool)
+            # A run on vectors from outside is not asked everything.
+            if not in_category.any():
+                continue
             wrong = np.flatnonzero(in_category & ~result.is_correct.numpy())
             share = len(wrong) / in_category.sum()
             words = f"{category}, {short_name(result)}: fooled in {share:.1%}"

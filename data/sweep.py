@@ -41,7 +41,16 @@ import torch
 
 import train
 from data.benchmarks import check_validation
-from data.common import BadInput, interpreting, locked, parse_flags, replacing, run, stop_signals
+from data.common import (
+    BadInput,
+    flag_of,
+    interpreting,
+    locked,
+    parse_flags,
+    replacing,
+    run,
+    stop_signals,
+)
 from data.files.runs import read_run
 from data.images.formats import Columns
 from data.world import shapes
@@ -190,7 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
             continue
         kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {}
         theirs.add_argument(
-            train.name_of(f), default=argparse.SUPPRESS, help=f.metadata["help"], **kind
+            flag_of(f.name), default=argparse.SUPPRESS, help=f.metadata["help"], **kind
         )
     return parser
 
@@ -214,10 +223,10 @@ def word_of(name: str, value: object) -> str:
     >>> word_of("batch_size", 64), word_of("torchcompile", False)
     ('--batch-size=64', '--no-torchcompile')
     """
-    flag = name.replace("_", "-")
+    flag = flag_of(name)
     if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag}={value}"
+        return flag if value else flag.replace("--", "--no-")
+    return f"{flag}={value}"
 
 
 def combinations(given: dict[str, str | bool], out: Path) -> list[Run]:
@@ -238,14 +247,14 @@ def combinations(given: dict[str, str | bool], out: Path) -> list[Run]:
                 config = train.from_cli([word_of(*flag) for flag in flags.items()])
                 check_validation(asdict(config), config.data)
         except BadInput as error:
-            named = name_of(flags, varying)
+            named = folder_name(flags, varying)
             raise BadInput(f"{named}: {error}" if named else str(error)) from None
         # As train.py understands them: 1e-3 and 0.001 are the same.
         flags = {name: getattr(config, name) for name in flags}
-        name = name_of(flags, varying)
+        name = folder_name(flags, varying)
         if name in runs:
             raise BadInput(f"two runs would be called {name}; give each value once")
-        setting = name_of(flags, [other for other in varying if other != "seed"]) or "as given"
+        setting = folder_name(flags, [other for other in varying if other != "seed"]) or "as given"
         words = [word_of(*flag) for flag in flags.items()]
         runs[name] = Run(name or "run", setting, config.seed, config, words, out / (name or "run"))
     for note in dict.fromkeys(notes.getvalue().splitlines()):
@@ -253,7 +262,7 @@ def combinations(given: dict[str, str | bool], out: Path) -> list[Run]:
     return list(runs.values())
 
 
-def name_of(flags: dict[str, object], varying: Sequence[str]) -> str:
+def folder_name(flags: dict[str, object], varying: Sequence[str]) -> str:
     """The flags that vary, as the name of a folder; empty where none does.
 
     >>> name_of({"lr": 0.001, "data": "few/a.csv", "steps": 9, "seed": 0}, ["lr", "data", "seed"])
@@ -268,7 +277,7 @@ def keep_flags(one: Run) -> None:
 
     Flags that a resumed run may change are left out; see train.FREE_ON_RESUME.
     """
-    free = {f"--{name.replace('_', '-')}" for name in train.FREE_ON_RESUME} - {"--init-from"}
+    free = {flag_of(name) for name in train.FREE_ON_RESUME} - {"--init-from"}
     free.add("--no-torchcompile")
     flags = shlex.join(word for word in one.words if word.split("=")[0] not in free) + "\n"
     path = one.folder / "flags.txt"
@@ -303,7 +312,7 @@ def make(one: Run, children: Children) -> None:
 
 
 def evaluated(one: Run, split: str, children: Children) -> dict:
-    """What eval.py says of a finished run: R@1 in per cent, how long it trained, how many were asked.
+    """What eval.py says of a finished run: R@1 in per cent, its training time, the size of the test.
 
     It is asked if it was not asked since the run was saved for the last time.
     """
@@ -405,7 +414,7 @@ def summary(runs: Sequence[Run], command: str) -> str:
     best = best_of(runs)
     differing = differing_questions(runs)
     if differing:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in differing)
+        flags = ", ".join(flag_of(name) for name in differing)
         parts.append(f"No best setting: they differ in {flags}, and so in their questions.")
     elif changed_data(runs):
         parts.append(changed_data(runs))

@@ -614,6 +614,19 @@ def test_a_run_is_never_overwritten_nor_resumed_as_another(small, monkeypatch):
         train.train(other)
 
 
+@pytest.mark.parametrize("flag", ["--resume", "--init-from"])
+def test_a_run_of_another_version_is_refused_in_one_line(small, flag):
+    train.train(train.Config(**small))
+    path = Path(small["out"]) / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    more = saved["config"] | {"gone": 1}
+    fewer = {name: value for name, value in saved["config"].items() if name != "text_map"}
+    for config, name in ((more, "gone"), (fewer, "text_map")):
+        torch.save(saved | {"config": config}, path)
+        with pytest.raises(BadInput, match=f"made by another version .* flag {name}"):
+            train.from_cli([flag, small["out"]])
+
+
 def test_a_damaged_optimizer_is_refused_in_one_line(small):
     """It would be found in the first step only, or never."""
     train.train(train.Config(**small | {"steps": 4}))
@@ -1221,6 +1234,29 @@ def test_a_new_run_begins_with_the_weights_of_another(own, method, tmp_path, cap
     shutil.rmtree(own["out"])
     with pytest.raises(BadInput, match="is finished"):
         train.train(train.from_cli(["--resume", "new"]))
+
+
+@pytest.mark.parametrize("method", ["lift", "clip"])
+def test_a_run_that_began_with_another_goes_on_as_if_never_stopped(own, method, monkeypatch):
+    """Its vocabulary, its matrix and the images that it knows are those of the other run, too."""
+    train.train(train.Config(**own | {"data": "shapes", "train_num_samples": 64, "method": method}))
+    argv = ["--init-from", own["out"], "--data", "a.csv", "--steps", "4", "--save-frequency", "2"]
+    argv += ["--lr", "1e-3", "--device", "cpu"]
+    train.train(train.from_cli([*argv, "--out", "whole"]))
+
+    def stop_after_the_first(contents, path, save=train.save_tensors):
+        save(contents, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "save_tensors", stop_after_the_first)
+        train.train(train.from_cli([*argv, "--out", "stopped"]))
+    assert read_run("stopped")["step"] == 2
+    shutil.rmtree(own["out"])
+    train.train(train.from_cli(["--resume", "stopped"]))
+    whole, resumed = read_run("whole"), read_run("stopped")
+    assert torch.equal(whole["seen"], resumed["seen"])
+    assert_same(whole["model"], resumed["model"])
 
 
 def test_weights_to_begin_with_must_fit(small, tmp_path):

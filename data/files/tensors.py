@@ -384,8 +384,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Stored
             end = begin + len(stored.raw)
             if entry["data_offsets"] != [begin, end]:
                 raise ValueError(
-                    f"tensor {name}: its offsets do not fit its shape {entry['shape']} or its "
-                    "neighbours"
+                    f"tensor {name}: its offsets do not fit its shape {shape} or its neighbours"
                 )
             tensors[name] = stored
         if start + end != len(buffer):

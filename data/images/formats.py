@@ -26,6 +26,7 @@ and read.py tells the user. A file that cannot be read at all raises BadInput.
 import argparse
 import csv
 import json
+import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -126,7 +127,9 @@ def open_spec(
     unusable  takes what cannot be used, partly while the records are gone through
     """
     path = Path(spec)
-    if path.is_dir():
+    # Path.is_dir refuses very long lists of shards.
+    is_folder = os.path.isdir(path)
+    if is_folder:
         shards = [str(shard) for shard in sorted(path.glob("*.tar"))]
     else:
         if re.search(r"\.(tar\.\w+|tgz)(::|$)", spec):
@@ -136,9 +139,9 @@ def open_spec(
         shards = expand_braces(spec) if re.search(r"\.tar(::|$)", spec) else []
     if shards:
         return read_shards(shards, columns, unusable)
-    if path.is_dir():
+    if is_folder:
         return read_folder(path, unusable)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadInput(
             f"{spec}: no such file or folder; --data takes {', '.join(shapes.WORLDS)}, a csv, tsv, "
             "jsonl or json file, .tar shards, or a folder of images"

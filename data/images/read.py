@@ -18,6 +18,7 @@ An image that cannot be read is skipped, counted and named. More than 5 % of the
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -162,7 +163,8 @@ def captions_of(
 def smallest_size(spec: str) -> int:
     """The image size at which a specification is read fastest: of a pack, the size it has."""
     folder = Path(spec)
-    if (folder / "pack.json").is_file():
+    # Path.is_file refuses very long lists of shards.
+    if os.path.isfile(folder / "pack.json"):
         return open_folder(folder).images.shape[1]
     return SMALL
 
@@ -187,12 +189,12 @@ def open_images(spec: str, split: str, image_size: int, columns: Columns) -> Ope
     unusable = []
     has_splits = False
     folder = Path(spec)
-    if (folder / "unfinished").is_file():
+    if os.path.isfile(folder / "unfinished"):
         raise BadInput(
             f"{spec}: packing was not finished; run python -m data.images.pack again, it goes on "
             "where it stopped"
         )
-    if (folder / "pack.json").is_file():
+    if os.path.isfile(folder / "pack.json"):
         description = "a pack"
         packed = open_folder(folder)
         records = read_records(folder)

@@ -1,6 +1,7 @@
 """The colour words of the built-in worlds, and which colours a viewer can tell apart.
 
-    BASIC      twelve common colours. All worlds have them or the first of them.
+    BASIC      twelve common colours. All worlds have them or the first of them, but for the two
+               worlds of COMPOUNDS and of UNSEEN.
     NAMED      colours by the names of CSS (Cascading Style Sheets, the web's standard). The world
                "shapes" has them, too.
     COMPOUNDS  names that no training caption has, made of words that training captions have
@@ -105,7 +106,8 @@ APART = 25  # in CIELAB; 2.3 is a difference that can just be seen side by side
 def are_apart() -> np.ndarray:
     """Which pairs of colours can be told apart: bool (n, n), both in the order of RGB_OF.
 
-    Things in one scene have colours that are apart, and so has a false caption from the true one.
+    The colours of things in one scene are apart. So are two colours in which a false caption differs
+    from the true one.
     """
     colours = lab(list(RGB_OF.values()))  # (n, 3)
     distance = np.linalg.norm(colours[:, None] - colours, axis=-1)

@@ -108,7 +108,9 @@ def mark_colour(colour: str) -> tuple[int, ...]:
 def paint_texture(
     pen: ImageDraw.ImageDraw, texture: str, mark: tuple[int, ...], box: int, step: float
 ) -> None:
-    """Paint a texture over a square of `box` pixels. It repeats every `step` pixels."""
+    """Paint a texture over a square of `box` pixels. Stripes and dots repeat every `step`
+    pixels, fields every two steps.
+    """
     lines = np.arange(-8, 9) * step + box / 2
     for i, y in enumerate(lines):
         if texture == "striped":

@@ -312,7 +312,7 @@ def main() -> None:
         "--styles",
         nargs="+",
         default=[],
-        help=f"of train, val and test (default all of {', '.join(STYLES)})",
+        help=f"of train, val and test, from {', '.join(STYLES)} (default: all but the one held out)",
     )
     add(
         "--held-out",

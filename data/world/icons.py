@@ -297,7 +297,7 @@ def read_wordnet(packages: str | Path) -> tuple[dict[str, list[str]], str, bytes
 
 
 def is_left_out(name: str) -> bool:
-    """Does a word of a name tell a sign, or one drawing of a thing from another?
+    """Does a name have a word that stands for a sign, or that tells two drawings of a thing apart?
 
     A single letter is a sign, but x is a mark as in "bell-x".
     """
@@ -317,7 +317,7 @@ def stem_of(name: str) -> str:
 
 
 def groups_of(names: Iterable[str], synonyms: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """{name: its group}. A group is called as the first of its stems in the order of the alphabet.
+    """{name: its group}. A group has the name of the first of its stems in the alphabet.
 
     synonyms  pairs of names of one icon. Pairs with another name than those given are passed over.
     """

@@ -8,11 +8,12 @@ from math import nan
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from data import page
-from data.report import confusion_lines, curves, flat, read_losses, report, table, tree
+from data.report import confusion_lines, curves, flat, fooled, read_losses, report, table, tree
 from tests.conftest import evaluated
 from tests.data.conftest import captions_csv, looks_sane
 
@@ -102,3 +103,31 @@ def test_any_caption_is_drawn_inside_its_width(words):
     ink = sheet.image.convert("L").point(lambda v: 255 * (v < 200)).getbbox()
     dots = 25  # the width of " ...", which stands behind what is cut off
     assert not ink or ink[2] <= 10 + 200 + dots and ink[3] <= below + 5
+
+
+def test_runs_that_were_asked_different_false_captions_share_a_page():
+    """A run on vectors from outside is asked fewer of them, or none."""
+
+    def result(run, *categories):
+        negatives = [SimpleNamespace(category=c, image=0, true="a", false="b") for c in categories]
+        images = SimpleNamespace(pixels=lambda numbers: np.zeros((len(numbers), 8, 8, 3), np.uint8))
+        vectors = torch.ones(len(negatives), 4) / 2
+        return SimpleNamespace(
+            run=run,
+            folder=Path(run),
+            task=SimpleNamespace(negatives=negatives, images=images),
+            image=torch.ones(1, 4) / 2,
+            true=vectors,
+            false=vectors,
+            is_correct=torch.zeros(len(negatives), dtype=torch.bool) if negatives else None,
+        )
+
+    more, fewer, none = result("more", "add", "half_truth"), result("fewer", "add"), result("none")
+    heights = []
+    for results in ([more, fewer, none], [none, fewer, more]):
+        sheet = page.Page(1400)
+        fooled(sheet, results)
+        heights.append(sheet.y)
+    sheet = page.Page(1400)
+    fooled(sheet, [more, more, more])
+    assert heights == [sheet.y] * 2

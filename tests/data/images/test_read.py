@@ -380,3 +380,13 @@ def test_the_list_holds_all_that_training_and_evaluation_ask_for(
     assert torch.allclose(result.image, unit, atol=1e-6)  # used unchanged
     with pytest.raises(BadInput, match="cannot read another image"):
         Run(small["out"]).model.encode_image(torch.zeros(1, 3, 32, 32))
+
+
+def test_a_list_of_shards_may_be_longer_than_a_file_name(tmp_path):
+    shards = [tmp_path / f"{number:03}{'x' * 100}.tar" for number in range(40)]
+    for number, path in enumerate(shards):
+        tar(path, {f"{number}.png": image_file(number), f"{number}.txt": f"number {number}"})
+    spec = "::".join(map(str, shards))
+    assert len(spec) > 4096
+    images = read_images(spec, "test", 8, whole=True)
+    assert sorted(images.captions) == sorted([f"number {number}"] for number in range(40))
