@@ -1368,8 +1368,7 @@ def train(cfg: Config) -> dict:
                 }
                 is_best = record.add_scores(scores, done, bar) and cfg.save_best
             if saves or is_best or done == job.start + 1 or done % cfg.log_every_n_steps == 0:
-                _, _, duplicates, _ = batch
-                found = features["image_features"], features["text_features"], duplicates
+                found = features["image_features"], features["text_features"], batch.duplicates
                 numbers = {
                     "loss": loss.item(),
                     "accuracy": batch_accuracy(*found),

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +22,16 @@ from data.captions import DistinctCaptions
 from data.images.pixels import normalize_pixels, random_crops
 from data.images.read import CaptionedImages
 
-# images, texts, duplicates, label_ids: see Batches.__call__
-Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
 WHOLE = slice(None)  # all rows of a batch
+
+
+class Batch(NamedTuple):
+    """What a training step gets. All tensors are on the device."""
+
+    images: Tensor  # (B, ...), as the image tower takes them
+    texts: Tensor  # (B, ...), as the text tower takes them
+    duplicates: Tensor  # (B, B) bool: image i and caption j match; see find_duplicates
+    label_ids: Tensor | None  # (B, L): token ids of the same captions, for a method with labels
 
 
 class Batches:
@@ -99,14 +107,7 @@ class Batches:
         return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
 
     def __call__(self, step: int, part: slice = WHOLE) -> Batch:
-        """The batch of a step: images, texts, duplicates, label_ids. All are on the device.
-
-        images      (B, ...), as the image tower takes them
-        texts       (B, ...), as the text tower takes them
-        duplicates  (B, B) bool: image i and caption j match. On the diagonal they always do. Off
-                    the diagonal they match by accident, and a contrastive loss must not push them
-                    apart
-        label_ids   (B, L), the token ids of the same captions; None without labels
+        """The batch of a step.
 
         part  make only these rows of images, texts and label_ids: other processes make the rest.
               duplicates is always that of the whole batch
@@ -123,7 +124,7 @@ class Batches:
         digests = torch.from_numpy(self.images.digests[indices].view(np.int64))  # (B,)
         duplicates = find_duplicates(captions_of_image, caption, digests)
         label_ids = self.label_ids
-        return (
+        return Batch(
             self.image_inputs(indices, step, part),
             to_device(self.inputs[caption[part]], self.device),
             to_device(duplicates, self.device),
@@ -152,6 +153,9 @@ class Batches:
 
 def find_duplicates(captions_of_image: list[Tensor], caption: Tensor, digests: Tensor) -> Tensor:
     """Which images and captions of a batch match: (B, B) bool, symmetric.
+
+    On the diagonal they always do. Off the diagonal they match by accident, and a contrastive loss
+    must not push them apart.
 
     captions_of_image  numbers of all captions of each image
     caption            (B,) the number of the one that was drawn
