@@ -695,7 +695,7 @@ def name_of_files(args: argparse.Namespace) -> str:
         # The path of the test, if one is named.
         first = next(iter(asked.values())) if parts or "data" in asked else "columns"
         digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=3).hexdigest()
-        name = "-".join(["", *parts, Path(first).stem, digest])
+        name = "-".join(["", *parts, Path(first).stem[:100], digest])
     return name + ("-split-val" if args.split == "val" else "")
 
 

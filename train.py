@@ -866,6 +866,20 @@ def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextReader]) 
     )
 
 
+def check_texts(cfg: Config, texts: TrainingTexts, batch_size: int) -> None:
+    """BadInput where there is nothing to tell apart: the loss would be 0, and the accuracy 100 %."""
+    if len(texts.captions) < 2:
+        raise BadInput(
+            f"{cfg.data}: all training captions are the same ({texts.captions[0]!r}); there is "
+            "nothing to tell apart"
+        )
+    if batch_size < 2 and lift.METHODS[cfg.method].loss is lift.info_nce:
+        raise BadInput(
+            "a batch of one image has no other caption to be told apart from; give a larger "
+            "--batch-size, or more images"
+        )
+
+
 def wants_lda(cfg: Config) -> bool:
     """Does the text tower map its vectors by --text-map lda?"""
     whitens = lift.METHODS[cfg.method].text is lift.LLMVectors and cfg.whiten != 0
@@ -1179,6 +1193,7 @@ def set_up(cfg: Config) -> Job:
     # With several processes each has an equal part of every batch.
     part = part_of(min(cfg.batch_size, len(images)))
     texts = read_texts(cfg, images, readers)
+    check_texts(cfg, texts, min(cfg.batch_size, len(images)))
     val_texts = read_texts(cfg, val_images, readers) if val_images else None
     del readers  # and with them the frozen language model
     if method.text is lift.LLMVectors and not parent:

@@ -223,7 +223,7 @@ def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
     place = {name: i for i, name in enumerate(images.names)}
     negatives = []
     with interpreting(path):
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

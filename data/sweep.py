@@ -265,7 +265,7 @@ def combinations(given: dict[str, str | bool], out: Path) -> list[Run]:
 def folder_name(flags: dict[str, object], varying: Sequence[str]) -> str:
     """The flags that vary, as the name of a folder; empty where none does.
 
-    >>> name_of({"lr": 0.001, "data": "few/a.csv", "steps": 9, "seed": 0}, ["lr", "data", "seed"])
+    >>> folder_name({"lr": 0.001, "data": "few/a.csv", "steps": 9, "seed": 0}, ["lr", "data", "seed"])
     'lr=0.001,data=few-a.csv,seed=0'
     """
     parts = [f"{name.replace('_', '-')}={flags[name]}" for name in varying]

@@ -446,7 +446,7 @@ class OutsideVectors:
             if not isinstance(self.vectors, np.ndarray):
                 raise BadInput("not one array; save it with numpy.save")
         with interpreting(names_path):
-            text = names_path.read_text("utf-8", "surrogatepass")
+            text = names_path.read_text("utf-8-sig", "surrogatepass")
             lines = text.removesuffix("\n").split("\n")
 
         wanted = (2, 3) if ndim is None else (ndim,)

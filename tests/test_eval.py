@@ -379,3 +379,44 @@ def test_scores_report_and_command(small, tmp_path):
         assert f"{result['cost']['trained_parameters']:,} " in done.stdout
     with Image.open(tmp_path / "report.png") as image:
         assert image.width == 1400 and image.height > 1000
+
+
+def test_an_interval_is_of_the_mean_over_questions_and_not_over_groups():
+    """Ten images with one caption, which is found, and ten with nine, of which none is."""
+    groups = np.repeat(np.arange(20), [1] * 10 + [9] * 10)
+    low, high = ev.interval(groups < 10, groups)
+    assert 0.02 < low < 0.1 < high < 0.3
+
+
+def test_the_interval_of_the_mean_of_composition():
+    scores = ev.compositional_scores(["add_obj"] * 400, [True, False] * 200)
+    wanted = [0.5 - 1.96 * 0.5 / 20, 0.5 + 1.96 * 0.5 / 20]
+    assert scores["compositional mean"].ci95 == pytest.approx(wanted, abs=0.006)
+
+
+def test_a_caption_that_an_image_has_twice_is_one_right_answer_twice():
+    """Copies of an image bring their captions along, and these may be equal."""
+    number = torch.tensor([0, 0, 1])
+    text = torch.eye(2)[number]
+    scores = ev.retrieval_scores("r", torch.eye(2), text, number, number)
+    assert scores["r i2t R@1"].chance == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert scores["r t2i R@1"].chance == pytest.approx(1 / 2)
+
+
+def test_runs_with_other_captions_of_the_same_images_are_not_compared():
+    images = SimpleNamespace(names=["1.png"])
+    tasks = [SimpleNamespace(images=images, captions=[c], data="a.csv") for c in ("a dog", "a cat")]
+    runs = [SimpleNamespace(folder=f) for f in "ab"]
+    ev.check_same_images(runs, [tasks[0], tasks[0]])
+    with pytest.raises(BadInput, match="hold out different images"):
+        ev.check_same_images(runs, tasks)
+
+
+def test_the_interval_of_single_things_is_about_other_classes_too():
+    labels = torch.arange(2).repeat_interleave(10)
+    run = SimpleNamespace(
+        encode_images=lambda images: torch.eye(2)[[0] * 20],  # class 0 is right, class 1 is not
+        class_features=lambda names, templates: torch.eye(2),
+    )
+    task = benchmarks.Task("x", None, labels=labels, class_names=["a", "b"])
+    assert ev.further_scores("zeroshot", run, task)["zeroshot top1"].ci95 == [0, 1]

@@ -24,7 +24,7 @@ import llm_text
 import train
 import vit
 from data.captions import END, PAD
-from data.common import BadInput
+from data.common import BadInput, chunks
 from data.files.runs import read_run
 from data.files.tensors import read_safetensors, write_safetensors
 from data.files.vit import load_vit
@@ -696,7 +696,8 @@ def test_text_transformer_reads_up_to_its_end_and_knows_unknown_words():
     assert not torch.equal(tower(other)[1], tower(unknown)[1])
     assert not torch.equal(tower(other)[1], tower(ids)[1])
     assert "untrained" not in tower.state_dict()
-    assert torch.equal(tower.untrained, text_tower(lift.TextTransformer)[0].untrained)
+    torch.manual_seed(1)  # it does not depend on the seed of the run
+    assert torch.equal(tower.untrained, lift.TextTransformer(SIZES, tower.vocab).untrained)
 
 
 def test_text_transformer_is_read_where_the_first_end_stands():
@@ -1039,3 +1040,60 @@ def test_parts_of_the_model_by_name():
     for name, wanted in names.items():
         parts = {p for p in (*kinds, "norms", "biases", "adapters") if lift.is_in_part(name, p)}
         assert parts == wanted
+
+
+def test_methods_begin_with_the_same_image_tower():
+    towers = []
+    for name, fitted in (
+        ("clip", lift.TextTransformer.fit(IDS, 8)),
+        ("lift", (torch.zeros(24), torch.eye(24))),
+    ):
+        torch.manual_seed(0)
+        towers.append(lift.TwoTower(name, SIZES, fitted).visual.state_dict())
+    assert all(torch.equal(towers[0][name], weight) for name, weight in towers[1].items())
+
+
+def test_losses_of_features_in_half_precision_are_float32():
+    torch.manual_seed(0)
+    image, text = (F.normalize(torch.randn(64, 32), dim=1).bfloat16() for _ in range(2))
+    for loss in (lift.info_nce, lift.cosine_loss):
+        half = loss(image, text, torch.tensor(100.0))
+        assert half.dtype == torch.float32
+        assert half.item() == loss(image.float(), text.float(), torch.tensor(100.0)).item()
+
+
+def test_a_batch_without_any_label_costs_nothing():
+    scores = torch.randn(2, 3, requires_grad=True)
+    loss = lift.label_loss(scores, torch.zeros(2, 3), torch.tensor(5.0))
+    loss.backward()
+    assert loss.item() == 0 and not scores.grad.any()
+
+
+def test_fits_in_pieces_are_those_of_the_whole(monkeypatch):
+    torch.manual_seed(0)
+    tokens = torch.randn(40, 5, 24)
+    tokens[::2, 3:] = 0
+    ids = torch.randint(6, (40, 4))
+    ids[:, 3] = END
+    ids[5, 2], ids[5, 3] = END, PAD
+    fits = ((lift.LLMTokens, tokens), (lift.TextTransformer, ids), (lift.WordLabels, ids))
+    whole = [tower.fit(x, 0) for tower, x in fits]
+    monkeypatch.setattr(lift, "chunks", lambda rows, size=0: chunks(rows, 7))
+    for (tower, x), wanted in zip(fits, whole, strict=True):
+        for a, b in zip(tower.fit(x, 0), wanted, strict=True):
+            assert torch.allclose(a, b, atol=1e-6), tower
+
+
+def test_a_dimension_that_never_varies_divides_nothing_by_0():
+    tokens = torch.randn(40, 5, 24)
+    tokens[..., 3] = 2
+    assert lift.LLMTokens(SIZES, *lift.LLMTokens.fit(tokens, 0))(tokens).isfinite().all()
+
+
+def test_heads_of_the_control_of_ape():
+    assert [lift.ape_transformer(d, 6).net[1].attn.heads for d in (16, 24, 576)] == [8, 4, 8]
+
+
+def test_a_live_language_model_keeps_the_blocks_that_were_asked_for(tiny_llm_folder):
+    source = llm_text.TextSource(llm=str(tiny_llm_folder), layer=2)
+    assert len(lift.live_llama(source).layers) == 2

@@ -21,7 +21,7 @@ import torch
 
 import llm_text
 from data.captions import END, DistinctCaptions
-from data.common import BadInput
+from data.common import BadInput, chunks
 from data.files.llm import LlamaConfig, fetch_default
 from data.vectors import CaptionVectors, StoredRows
 from data.world.shapes import caption, make_scenes
@@ -624,3 +624,20 @@ def test_a_file_that_is_no_model_is_told_in_one_line(tmp_path):
     )
     assert done.returncode == 2
     assert re.fullmatch(rf"error: {re.escape(str(file))}.*\n", done.stderr)
+
+
+def test_whitening_in_pieces_is_that_of_the_whole(described, monkeypatch):
+    vectors, lists = described
+    captions = DistinctCaptions(lists)
+    wanted = llm_text.whitening(vectors, 7), llm_text.scatter_within(vectors, captions)
+    monkeypatch.setattr(llm_text, "chunks", lambda rows, size=0: chunks(rows, 7))
+    (mean, matrix), within = (
+        llm_text.whitening(vectors, 7),
+        llm_text.scatter_within(vectors, captions),
+    )
+    assert torch.allclose(mean, wanted[0][0]) and torch.allclose(within, wanted[1])
+    assert torch.allclose(matrix @ matrix.T, wanted[0][1] @ wanted[0][1].T, rtol=1e-3, atol=1e-5)
+
+
+def test_a_text_of_more_than_2048_tokens_is_read(tiny_llm):
+    assert tiny_llm.encode(["a" * 2100]).isfinite().all()

@@ -775,9 +775,20 @@ def test_a_run_with_a_matrix_has_the_settings_of_its_run(small, tmp_path):
             train.from_cli([*command, *flags])
 
 
-def test_captions_of_the_same_words_give_no_matrix(small):
+def test_vectors_of_zeros_give_no_matrix():
     with pytest.raises(BadInput, match="all vectors are zero"):
         lift.Ridge(2, 2).solve([(torch.zeros(3, 2), torch.ones(3, 2))])
+
+
+def test_where_nothing_can_be_told_apart_nothing_is_trained(own):
+    """The loss would be 0, and the accuracy 100 %."""
+    with pytest.raises(BadInput, match="a batch of one image"):
+        train.train(train.Config(**own | {"batch_size": 1}))
+    rows = Path("a.csv").read_text().splitlines()
+    same = [rows[0], *(row.split(",")[0] + ",a colour" for row in rows[1:])]
+    Path("a.csv").write_text("\n".join(same) + "\n")
+    with pytest.raises(BadInput, match="all training captions are the same"):
+        train.train(train.Config(**own))
 
 
 def test_ridge_can_be_where_training_starts(small, tmp_path):
@@ -1372,3 +1383,49 @@ def test_without_a_compiler_the_reason_is_told(small, tmp_path):
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "--torchcompile does not work here" in done.stderr.splitlines()[-1]
+
+
+def test_no_validation_image_is_one_that_was_trained_on(own):
+    everything = read_images("a.csv", "val", 32)
+    seen = np.sort(everything.digests[:4])
+    images = train.read_val_images(train.Config(**own), seen)
+    assert len(images) == len(everything) - 4 and not np.isin(images.digests, seen).any()
+
+
+def test_images_of_the_curve_are_not_cropped_and_both_batches_are_their_own(own, monkeypatch):
+    made, kind = [], train.Crops
+    monkeypatch.setattr(train, "Crops", lambda *a: made.append((a[1], a[0].names)) or kind(*a))
+    scored, score = [], train.score_batch
+    monkeypatch.setattr(train, "score_batch", lambda *a: scored.append(a[2]) or score(*a))
+    train.train(train.Config(**{**own, "steps": 1, "crop_scale": 0.5}))
+    assert [scale for scale, _ in made] == [0.5, 1.0]
+    val, training = scored
+    assert not torch.equal(val[0], training[0]) and not torch.equal(val[1], training[1])
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("batch_size", 8), ("crop_scale", 0.5), ("long_share", 0.5), ("lr", 1e-2), ("wd", 0.1)],
+)
+def test_what_decides_a_run_may_not_change_on_resuming(small, name, value):
+    train.train(train.Config(**{**small, "steps": 2}))
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(BadInput, match=f"made with {flag} "):
+        train.train(train.from_cli(["--resume", small["out"], flag, str(value)]))
+
+
+def test_ridge_reads_as_many_batches_as_there_would_be_steps(small, monkeypatch):
+    read, solve = [], lift.Ridge.solve
+    monkeypatch.setattr(
+        lift.Ridge,
+        "solve",
+        lambda head, pairs: solve(head, [p for p in pairs if not read.append(1)]),
+    )
+    small |= starts("ridge", small) | {"steps": 0, "epochs": 2, "method": "ridge"}
+    train.train(train.Config(**small))
+    assert len(read) == 2 * 4
+
+
+def test_digests_of_seen_images_are_in_order():
+    images = SimpleNamespace(digests=np.array([3, 1, 2], np.uint64))
+    assert train.seen_digests(images, None).tolist() == [1, 2, 3]

@@ -21,7 +21,7 @@ from PIL import Image
 import llm_text
 from data.captions import Related
 from data.common import BadInput
-from data.files.llm import write_adapter
+from data.files.llm import read_adapter, write_adapter
 from data.files.tensors import read_safetensors, write_safetensors
 from data.texts import read_texts
 from data.vectors import CaptionVectors
@@ -563,3 +563,13 @@ def test_the_adapter_of_the_repository_brings_words_to_what_they_mean(llm):
         for model in (llm, tuned)
     )
     assert before <= 0.65 and after >= 0.85
+
+
+def test_an_adapter_is_merged_in_float32(tiny_llm_folder, adapter):
+    path = adapter()
+    name, (A, B) = next(iter(read_adapter(path).pairs.items()))
+    scale = read_adapter(path).scale
+    plain = llm_text.load_llm(tiny_llm_folder, dtype=torch.bfloat16)
+    merged = llm_text.load_llm(tiny_llm_folder, dtype=torch.bfloat16, adapter=path)
+    weight = plain.model.get_submodule(name).weight.float() + scale * (B @ A)
+    assert torch.equal(merged.model.get_submodule(name).weight, weight.bfloat16())

@@ -169,6 +169,21 @@ def join_by_name(records: Iterable[Record]) -> list[Record]:
     return list(first_of.values())
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text. Not splitlines(): it ends a line at U+2028, U+0085 and others, too.
+
+    >>> lines_of("a dog\\u2028asleep\\r\\na cat")
+    ['a dog\\u2028asleep', 'a cat']
+    """
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def table_reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """The rows of a table. A blank may stand between the separator and a quote."""
+    blank = separator != "\t"
+    return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=blank)
+
+
 def clean_captions(texts: object) -> list[str]:
     """A caption, or a list of captions -> those that are texts and not empty, with single spaces.
 
@@ -224,7 +239,7 @@ def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
     if len(separator) != 1:
         raise BadInput(f"{path}: --csv-separator {separator!r} is not one character")
     try:
-        return separator, next(csv.reader([header], delimiter=separator, strict=True))
+        return separator, next(table_reader([header], separator))
     except csv.Error as error:
         raise BadInput(
             f"{path}: its first line is not readable as the names of columns ({error})"
@@ -302,7 +317,7 @@ def split_rows(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list
     while True:
         taken = []
         try:
-            fields = next(csv.reader(take(taken), delimiter=separator, strict=True))
+            fields = next(table_reader(take(taken), separator))
         except StopIteration:
             return
         except csv.Error as error:
@@ -659,7 +674,7 @@ def folder_records(
             unusable.append((name, "its .txt file is no regular file, or too long"))
             continue
         try:
-            captions = clean_captions(text_file.read_text("utf-8-sig").splitlines())
+            captions = clean_captions(lines_of(text_file.read_text("utf-8-sig")))
         except UnicodeDecodeError:
             unusable.append((name, "its .txt file is not UTF-8"))
         except OSError as error:
@@ -753,7 +768,7 @@ def sample_captions(sample: Sample, columns: Columns) -> list[str]:
     """The captions of one sample. Empty if there are none, or none that can be read."""
     try:
         if ".txt" in sample.files and not columns.csv_caption_key:
-            return clean_captions(sample.text(".txt").splitlines())
+            return clean_captions(lines_of(sample.text(".txt")))
         if ".json" not in sample.files:
             return []
         fields = json.loads(sample.text(".json"))

@@ -12,6 +12,7 @@ per side.
 import hashlib
 import math
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,8 +71,12 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
     same on both ends. ValueError for an image of floating-point or 32-bit numbers, whose range is
     not known.
     """
+    # Pillow may hold 16 bits of a PNG or PPM file in 32. In other files the 32 bits are meant.
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise ValueError("an image of 32-bit numbers has no known range")
     # A camera that was held on its side says so in the EXIF data (exchangeable image file format).
-    image = ImageOps.exif_transpose(image)
+    with suppress(SyntaxError):  # EXIF data that cannot be read say nothing
+        image = ImageOps.exif_transpose(image)
     # Some formats name one number or colour that is transparent.
     transparent = image.info.get("transparency")
     # 16 bits per pixel: keep the upper 8. convert() would turn all that is not dark into white.

@@ -479,11 +479,12 @@ def test_false_captions_that_lie_beside_the_images(trained, known):
         ("2.png", "b", "like b", "add"),  # a tie is wrong
         ("3.png", "x", "like c", "replace"),  # 0.96 against 1.0: wrong
         ("3.png", "c", "a", "replace"),  # right
-        ("9.png", "c", "a", "replace"),
+        ("9.png", "c", "a\u2028b", "replace"),  # no end of a line
         ("1.png", "x", "a", "add"),  # the "false" one is its own caption
     ]
     keys = ("image", "true", "false", "category")
-    text = "".join(json.dumps(dict(zip(keys, line, strict=True))) + "\n" for line in lines)
+    objects = [dict(zip(keys, line, strict=True)) for line in lines]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in objects)
     Path("false_captions.jsonl").write_text(text)
     scores = evaluated(trained, data).scores
     assert scores["false_captions"] == {"add": 0.5, "replace": 0.5}

@@ -28,6 +28,7 @@ from data.images.pixels import normalize_pixels
 from data.images.read import read_images
 from data.vectors import (
     CaptionVectors,
+    ImageViews,
     OutsideVectors,
     StoredRows,
     VectorStore,
@@ -678,3 +679,11 @@ def test_outside_views_are_one_or_several_of_each_image(tmp_path):
     drawn = torch.stack([three(which, step)[0] for step in range(30)])
     assert len(drawn.unique(dim=0)) == 3
     assert {tuple(v) for v in drawn.tolist()} == {tuple(v) for v in vectors[2].tolist()}
+
+
+def test_a_part_of_the_views_is_those_rows_of_the_whole():
+    vectors = torch.arange(120.0).view(20, 3, 2)
+    views = ImageViews(vectors, "", 0, torch.device("cpu"))
+    whole = views(np.arange(20), 5)
+    for part in (slice(0, 10), slice(10, 20)):
+        assert torch.equal(views(np.arange(20), 5, part), whole[part])

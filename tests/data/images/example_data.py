@@ -164,7 +164,7 @@ def texts(folder):
     for i in range(6):
         put(folder / f"deep.er/{i}.JPG", image_file(i, "jpeg"))
         suffix = "txt" if i % 2 else "TXT"
-        put(folder / f"deep.er/{i}.{suffix}", f"\ufeffit is {i}\r\n\r\nor {i}\n")
+        put(folder / f"deep.er/{i}.{suffix}", f"\ufeffit\u2028is {i}\r\n\r\nor {i}\n")
     return made(folder, {f"deep.er/{i}.JPG": [f"it is {i}", f"or {i}"] for i in range(6)})
 
 

@@ -554,3 +554,12 @@ def test_long_odd_captions_are_kept(tmp_path):
             spec = write_list(kind, tmp_path, ["1.png"], [text])
             images = read_images(str(spec), "train", 8, whole=True)
             assert images.captions == [[" ".join(text.split())]]
+
+
+def test_a_blank_may_stand_before_a_quote(tmp_path):
+    rows = "".join(f'{i}.png, "a dog, asleep"\n' for i in range(9))
+    file = put(tmp_path / "a.csv", f"filepath, title\n{rows}")
+    for i in range(9):
+        put(tmp_path / f"{i}.png", image_file(i))
+    images = read_images(str(file), "test", 8, whole=True)
+    assert images.captions == [["a dog, asleep"]] * 9

@@ -49,11 +49,17 @@ def test_to_square_turns_crops_and_flattens():
     assert np.abs(to_square(Image.fromarray(ramp), 8)[..., 0] - wanted).max() < 2
     with pytest.raises(ValueError, match="no known range"):
         to_square(Image.new("F", (9, 9)), 8)
-    for number in (-5, 200_000):
+    for number in (-5, 200, 200_000):
         with pytest.raises(ValueError, match="32-bit"):
             to_square(Image.new("I", (9, 9), number), 8)
-    for mode in ("L", "P", "CMYK", "1", "LA", "I;16", "I"):
+    for mode in ("L", "P", "CMYK", "1", "LA", "I;16"):
         assert to_square(Image.new(mode, (9, 9)), 8).shape == (8, 8, 3)
+
+
+def test_exif_data_that_cannot_be_read_say_nothing():
+    image = Image.new("RGB", (9, 9), "blue")
+    image.info["exif"] = b"Exif\0\0no TIFF"
+    assert (to_square(image, 8) == (0, 0, 255)).all()
 
 
 def png_of_16_bits(pixels, *chunks):
@@ -216,3 +222,9 @@ def test_the_area_and_the_form_of_the_rectangle_are_drawn_evenly(rectangles):
     assert small.float().mean().item() == pytest.approx(1 / 3, abs=0.03)  # 1/4 to 1 are drawn
     assert_spread_evenly(area[small], 0.25, 0.5)
     assert_spread_evenly((side[0] / side[1])[small].log(), -math.log(4 / 3), math.log(4 / 3))
+
+
+def test_an_image_is_scaled_as_pillow_does_it_bicubic():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    wanted = np.asarray(image.resize((16, 16), Image.BICUBIC))
+    assert (to_square(image, 16) == wanted).all()
