@@ -378,7 +378,15 @@ def test_the_results_are_those_of_their_runs(capsys):
 def test_every_mean_and_deviation_is_in_a_log(page):
     names = ("claims.md", "emoji64.md", "LOG.md", "demo_seeds.md", "text_map.md", "icons_runs.md")
     names += ("four_epochs.md", "text_matrix.md", "adapter.md", "claims_before.md")
-    names += ("other_end.md", "few.md", "sweep.md", "course.md", "labels.md", "emoji_built.md")
+    names += (
+        "other_end.md",
+        "reversed.md",
+        "few.md",
+        "sweep.md",
+        "course.md",
+        "labels.md",
+        "emoji_built.md",
+    )
     logs = "".join((RESULTS / name).read_text() for name in names)
     for number in PLUS_MINUS.findall(page.read_text()):
         assert number in logs, f"{page.name}: {number}"
