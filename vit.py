@@ -63,8 +63,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(3 * patch * patch, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        # It is made contiguous, because then the product and the bias are one operation.
         x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)
-        # Contiguous: then the product and the bias are one operation.
         x = x.flatten(2).mT.contiguous()  # (B, N, 3 p p)
         return self.proj(x)  # (B, N, D)
 
