@@ -867,7 +867,7 @@ def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextReader]) 
 
 
 def check_texts(cfg: Config, texts: TrainingTexts, batch_size: int) -> None:
-    """BadInput where there is nothing to tell apart: the loss would be 0, and the accuracy 100 %."""
+    """BadInput where nothing can be told apart: the loss would be 0, and the accuracy 100 %."""
     if len(texts.captions) < 2:
         raise BadInput(
             f"{cfg.data}: all training captions are the same ({texts.captions[0]!r}); there is "
