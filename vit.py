@@ -13,7 +13,7 @@ weights fit. Two choices differ from the textbook:
   option.
 - Position embeddings start with standard deviation 0.5. They are added to patch projections, which
   differ between the patches of an image by 0.66 (docs/results/cone.md). Beside these the usual 0.02
-  is too small for the first blocks to notice.
+  is small.
 
 Letters of shapes: B images in a batch, S pixels per side, p pixels per side of a patch,
 N = (S / p)^2 patches (one more with a class token), D width, H heads, d = D / H width of a head.
