@@ -976,8 +976,8 @@ def compare(llm: FrozenLLM, texts: list[str], pools: list[str], layer: int | Non
         for i, row in enumerate(vectors @ vectors.T):
             print(f"    [{i + 1}] " + " ".join(f"{cosine:6.3f}" for cosine in row))
     print(
-        "\nThese are raw vectors. Most lie in a narrow cone, and then all cosines are high. Training "
-        "centres or whitens them first."
+        "\nThese are raw vectors. Most lie in a narrow cone, and then all cosines are high. "
+        "Training centres or whitens them first."
     )
 
 

@@ -265,7 +265,8 @@ def combinations(given: dict[str, str | bool], out: Path) -> list[Run]:
 def folder_name(flags: dict[str, object], varying: Sequence[str]) -> str:
     """The flags that vary, as the name of a folder; empty where none does.
 
-    >>> folder_name({"lr": 0.001, "data": "few/a.csv", "steps": 9, "seed": 0}, ["lr", "data", "seed"])
+    >>> flags = {"lr": 0.001, "data": "few/a.csv", "steps": 9, "seed": 0}
+    >>> folder_name(flags, ["lr", "data", "seed"])
     'lr=0.001,data=few-a.csv,seed=0'
     """
     parts = [f"{name.replace('_', '-')}={flags[name]}" for name in varying]
@@ -312,7 +313,7 @@ def make(one: Run, children: Children) -> None:
 
 
 def evaluated(one: Run, split: str, children: Children) -> dict:
-    """What eval.py says of a finished run: R@1 in per cent, its training time, the size of the test.
+    """What eval.py says of a finished run: R@1 in per cent, its training time, the test's size.
 
     It is asked if it was not asked since the run was saved for the last time.
     """

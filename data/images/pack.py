@@ -440,7 +440,8 @@ def write_lines(path: Path, values: Iterable) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Decode images once into a folder that train.py and eval.py read without decoding.",
+        description="Decode images once into a folder that train.py and eval.py read without "
+        "decoding.",
         usage="python -m data.images.pack SPEC OUT [--flag value ...]   (--help lists the flags)",
     )
     parser.add_argument("data", help="as train.py's --data")

@@ -106,8 +106,8 @@ APART = 25  # in CIELAB; 2.3 is a difference that can just be seen side by side
 def are_apart() -> np.ndarray:
     """Which pairs of colours can be told apart: bool (n, n), both in the order of RGB_OF.
 
-    The colours of things in one scene are apart. So are two colours in which a false caption differs
-    from the true one.
+    The colours of things in one scene are apart. So are two colours in which a false caption
+    differs from the true one.
     """
     colours = lab(list(RGB_OF.values()))  # (n, 3)
     distance = np.linalg.norm(colours[:, None] - colours, axis=-1)

@@ -312,7 +312,8 @@ def main() -> None:
         "--styles",
         nargs="+",
         default=[],
-        help=f"of train, val and test, from {', '.join(STYLES)} (default: all but the one held out)",
+        help=f"of train, val and test, from {', '.join(STYLES)} (default: all but the one held "
+        "out)",
     )
     add(
         "--held-out",
