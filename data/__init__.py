@@ -11,7 +11,7 @@
     sweep.py        many runs, and which setting is best by validation images; above train.py
     search.py       search a folder by words, name one image
     images/         what users bring: csv, json, tar shards, folders -> pixels
-    world/          what is drawn here: the built-in scenes, the emoji, the icons
+    world/          what is drawn here: built-in scenes, emoji, icons, a test like Winoground
     files/          model files: language models, image towers, trained runs
 
 A first reading of the project needs batches.py and vectors.py only.

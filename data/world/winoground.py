@@ -1,0 +1,93 @@
+"""Winoground with drawn images: two images, and two captions made of the same words.
+
+    python -m data.world.winoground OUT [--examples 400]
+    python eval.py runs/lift --winoground OUT
+
+An example is a test scene of the built-in world, and the same scene after two neighbouring things
+have exchanged their shapes, their colours or their textures. Both scenes are drawn, at the same
+places and on the same ground. So nothing but the exchange tells the images apart, and the captions
+differ in the order of their words only. A model that takes captions for bags of words scores 0.
+
+Of Winoground (Thrush et al. 2022, arXiv 2204.03162) this has the form of the files and the scores.
+Its photographs and its captions are others: those must be asked for at their authors.
+
+OUT gets examples.jsonl, one example in a line, and the folder images. No example is a training
+image: a scene is drawn from the kinds that test scenes have.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from random import Random
+
+from data.common import BadInput, parse_flags, run
+from data.world.drawing import draw
+from data.world.shapes import (
+    Scene,
+    caption,
+    is_true,
+    make_scenes,
+    swap_attributes,
+    swap_objects,
+)
+
+SIDE = 128  # of the images, in pixels; eval.py scales them to what the run was trained on
+
+
+def exchanged(scene: Scene) -> Scene | None:
+    """The scene after one exchange; None where each exchange leaves one of the captions true."""
+    edits = [*swap_objects(scene), *swap_attributes(scene)]
+    Random(f"{scene.key}/winoground").shuffle(edits)
+    for edited in edits:
+        same_words = sorted(caption(edited).split()) == sorted(caption(scene).split())
+        if same_words and not is_true(edited, scene) and not is_true(scene, edited):
+            return edited
+    return None
+
+
+def build(out: Path, count: int) -> int:
+    """Write the folder; returns how many scenes were looked at for `count` examples.
+
+    BadInput if the folder is there already.
+    """
+    if out.exists():
+        raise BadInput(f"{out} exists already; choose another name, or remove it")
+    lines, looked_at = [], 0
+    # Scenes of one thing have nothing to exchange: more scenes than examples are needed.
+    for scene in make_scenes("test", 2 * count):
+        if len(lines) == count:
+            break
+        looked_at += 1
+        other = exchanged(scene)
+        if other is None:
+            continue
+        example = {"id": len(lines)}
+        for i, shown in enumerate((scene, other)):
+            name = f"ex_{len(lines)}_img_{i}"
+            (out / "images").mkdir(parents=True, exist_ok=True)
+            draw(shown, side=SIDE).save(out / "images" / f"{name}.png")
+            example |= {f"image_{i}": name, f"caption_{i}": caption(shown)}
+        lines.append(json.dumps(example) + "\n")
+    (out / "examples.jsonl").write_text("".join(lines))
+    return looked_at
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Write a test in the form of Winoground, with drawn images."
+    )
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--examples", type=int, default=400, help="how many (default %(default)s)")
+    args = parse_flags(parser)
+    if not 1 <= args.examples <= 10_000:
+        raise BadInput(f"--examples {args.examples} is out of range; it lies between 1 and 10000")
+    looked_at = build(args.out, args.examples)
+    print(
+        f"wrote {args.out}: {args.examples} examples of {looked_at} test scenes; "
+        f"next: python eval.py runs/lift --winoground {args.out}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
