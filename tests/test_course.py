@@ -349,6 +349,7 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
         f"five-2: {what}: 4.7, OUTSIDE 4.85 to 5.36, on a CPU",
         "five-0: loss at the fifth step: 1, OUTSIDE 4.8543 to 4.8549, on a CPU",
         "no log of: LIFT with the cosine loss, loss at the fifth step (runs/cos-SEED)",
+        "no log of: logit scale after 20 steps that are far too large (runs/falls-SEED)",
     ]
     nothing = experiments.entries(tmp_path, 2)[0]["output"].splitlines()
     assert nothing and all(line.startswith("no log of: ") for line in nothing)
@@ -497,6 +498,27 @@ def test_other_bands_are_measured_by_running_the_commands(tmp_path, monkeypatch,
         BadInput, match="this command failed; its last lines stand in .*commands.log"
     ):
         measure.main()
+
+
+def test_a_run_is_stopped_as_a_student_stops_it(tmp_path):
+    """At the step that the command names. It is an error if the run is not stopped there."""
+    (tmp_path / "train.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "run, last = pathlib.Path(sys.argv[-1]), int(sys.argv[1])\n"
+        "run.mkdir()\n"
+        "def stop(*_): (run / 'stopped').touch(); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, stop)\n"
+        "log = (run / 'log.jsonl').open('a', buffering=1)\n"
+        "for step in range(1, last):\n"
+        '    print(f\'{{"step": {step}, "loss": 1}}\', file=log)\n'
+        "    time.sleep(0.02)\n"
+    )
+    command = "python train.py {} --out runs/x-SEED  # Ctrl-C at step 5"
+    runs = tmp_path / "my runs"
+    measure.run_commands((command.format(1000),), 7, runs, code=tmp_path)
+    assert (runs / "x-7/stopped").exists()
+    with pytest.raises(BadInput, match="this command failed"):
+        measure.run_commands((command.format(4),), 8, runs, code=tmp_path)
 
 
 def test_seeds_that_are_compared_come_before_others(tmp_path):
@@ -695,13 +717,16 @@ def test_what_a_student_sees(built, tmp_path):
     steps = ({"step": 1, "loss": 5.1}, {"step": 5, "loss": 4.86})
     (run / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     (run / "checkpoint.pt").write_text("large")
+    fallen_run = student / "unit1/runs/falls-0"
+    fallen_run.mkdir()
+    (fallen_run / "log.jsonl").write_text('{"step": 20, "scale": 1.0}')
     cosine_run = student / "unit1/runs/cos-0"
     cosine_run.mkdir()
     (cosine_run / "log.jsonl").write_text('{"step": 5, "loss": 0.92}')
     (student / "unit1/curve.png").write_text("a drawing")
     (student / "unit1/runs/table.log").write_text("| pooling | layer |\n")
     status, said = check("1", "--submit")
-    assert status == 0 and "6 files; hand this in, or complete it first" in said, said
+    assert status == 0 and "7 files; hand this in, or complete it first" in said, said
     for title in ("Your answer", "What you measured"):
         assert f"missing: unit1/answers.md: '{title}' still says (write here)" in said, said
     assert "no log of" not in said
@@ -709,7 +734,8 @@ def test_what_a_student_sees(built, tmp_path):
     assert "five-0: loss at the first step: 5.1, inside" in said, said
     with zipfile.ZipFile(student / "submission-unit1.zip") as archive:
         names = sorted(archive.namelist())
-    logs = ["unit1/runs/cos-0/log.jsonl", "unit1/runs/five-0/log.jsonl", "unit1/runs/table.log"]
+    logs = [f"unit1/runs/{run}-0/log.jsonl" for run in ("cos", "falls", "five")]
+    logs.append("unit1/runs/table.log")
     assert names == ["unit1/answers.md", "unit1/curve.png", "unit1/lift.py", *logs]
 
 

@@ -12,8 +12,10 @@ core, as estimated from single runs.
 import argparse
 import json
 import random
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -35,10 +37,33 @@ def drawn_seeds(seed: int) -> tuple[int, ...]:
     return tuple(random.Random(f"runs/{seed}").sample(range(3, 1000), 3)) if seed else (0, 1, 2)
 
 
-def run_commands(commands: tuple[str, ...], seed: int, runs: Path) -> None:
+def split_command(command: str) -> tuple[list[str], str, int]:
+    """The words behind "python", the file behind ">" or "", the step of "# Ctrl-C at step N" or 0."""
+    words = shlex.split(command, comments=True)[1:]
+    stop = re.search(r"# Ctrl-C at step (\d+)$", command)
+    words, file = (words[:-2], words[-1]) if ">" in words else (words, "")
+    return words, file, int(stop[1]) if stop else 0
+
+
+def stop_at(step: int, process: subprocess.Popen, run: Path) -> bool:
+    """Send Ctrl-C once the run's log has this step -> whether the run stopped, and was saved."""
+    log = run / "log.jsonl"
+    while process.poll() is None:
+        if log.exists() and f'"step": {step},' in log.read_text():
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.1)
+    return process.wait() == 128 + signal.SIGINT
+
+
+def run_commands(commands: tuple[str, ...], seed: int, runs: Path, code: Path = ROOT) -> None:
     """Run those of the commands that are not done yet. BadInput if one of them fails.
 
-    "COMMAND > FILE" writes what the command prints to a file, as in a shell.
+    "COMMAND > FILE" writes what the command prints to a file, as in a shell. A command that ends
+    with "# Ctrl-C at step N" is stopped there.
+
+    runs  the folder that is meant by runs/ in the commands
+    code  where train.py is
     """
     runs.mkdir(parents=True, exist_ok=True)
     log, done = runs / "commands.log", runs / "done.txt"
@@ -47,22 +72,21 @@ def run_commands(commands: tuple[str, ...], seed: int, runs: Path) -> None:
         if done.exists() and command in done.read_text().splitlines():
             continue
         # Runs go below `runs`, and so does a file that is named behind ">".
-        words = [word.replace("runs/", f"{runs}/") for word in shlex.split(command)[1:]]
-        if "--out" in words:
-            left_over = Path(words[words.index("--out") + 1])
-            if left_over.is_dir():
-                shutil.rmtree(left_over)
-        words, file = (words[:-2], words[-1]) if ">" in words else (words, "")
+        words, file, stop = split_command(command)
+        words = [word.replace("runs/", f"{runs}/") for word in words]
+        run = Path(words[words.index("--out") + 1]) if "--out" in words else runs
+        if run != runs and run.is_dir():
+            shutil.rmtree(run)
         begun = time.monotonic()
         with log.open("a") as output:
             output.write(f"$ {command}\n")
             output.flush()
-            printed = subprocess.PIPE if file else output
-            python = [sys.executable, *words]
-            process = subprocess.run(python, cwd=ROOT, stdout=printed, stderr=output)
-            if file:
-                Path(file).write_bytes(process.stdout)
-        if process.returncode:
+            printed = (runs / file.removeprefix("runs/")).open("w") if file else output
+            process = subprocess.Popen(
+                [sys.executable, *words], cwd=code, stdout=printed, stderr=output
+            )
+            succeeded = stop_at(stop, process, run) if stop else process.wait() == 0
+        if not succeeded:
             raise BadInput(f"this command failed; its last lines stand in {log}: {command}")
         with done.open("a") as output:
             output.write(f"{command}\n")

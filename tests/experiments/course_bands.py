@@ -13,8 +13,8 @@ all of them (docs/results/course_check.md).
 """
 
 import argparse
+import contextlib
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +26,7 @@ from pathlib import Path
 from docs.course.experiments import DAMAGED, Band, read_bands, read_score
 from docs.course.holes import read_tasks, source_of
 from docs.course.make import EXTRA, ROOT, project_files
+from docs.course.measure import run_commands, split_command
 from docs.course.mutants import MUTANTS, mutated
 
 UNITS = (1, 2, 3, 4, 5, 6, 7, 8)  # those with a number that is compared by itself
@@ -85,19 +86,27 @@ def numbers_of(
     The command is stopped when all numbers are there, or when one is off beside ours.
     """
     run = code / bands[0].run
-    if "eval.py" in command:
-        (run / "eval.json").unlink(missing_ok=True)
-    elif run.is_dir():
-        shutil.rmtree(run)
-    else:
+    words, file, _ = split_command(command)
+    if "--resume" in words:
+        # Each goes on from the same stop.
+        stopped = run.with_name(f"{run.name}.stopped")
+        if stopped.exists():
+            shutil.rmtree(run)
+            shutil.copytree(stopped, run)
+        else:
+            shutil.copytree(run, stopped)
+    elif file:
         run.unlink(missing_ok=True)
+    elif words[0] == "eval.py":
+        (run / "eval.json").unlink(missing_ok=True)
+    elif run.exists():
+        shutil.rmtree(run)
 
-    command, _, file = command.partition(" > ")
     log, errors = code / (file or "output.txt"), code / "errors.txt"
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as output, errors.open("w") as error_output:
         process = subprocess.Popen(
-            [sys.executable, *shlex.split(command)[1:]],
+            [sys.executable, *words],
             cwd=code,
             stdout=output,
             stderr=error_output,
@@ -139,9 +148,9 @@ def main() -> None:
             for path in (*project_files(), *EXTRA.get(unit, ())):
                 (code / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / path, code / path)
-            for command in dict.fromkeys(c for _, commands in runs for c in commands[:-1]):
-                words = [sys.executable, *shlex.split(command)[1:]]
-                subprocess.run(words, cwd=code, check=True, capture_output=True)
+            first = tuple(dict.fromkeys(c for _, commands in runs for c in commands[:-1]))
+            with contextlib.redirect_stdout(sys.stderr):
+                run_commands(first, 0, code / "runs", code)
             print(f"\nUnit {unit}:\n")
             right = []  # our numbers, run by run
             for bands, commands in runs:
