@@ -511,12 +511,13 @@ def test_a_run_is_stopped_as_a_student_stops_it(tmp_path):
         "log = (run / 'log.jsonl').open('a', buffering=1)\n"
         "for step in range(1, last):\n"
         '    print(f\'{{"step": {step}, "loss": 1}}\', file=log)\n'
-        "    time.sleep(0.02)\n"
+        "    time.sleep(0.1)\n"
     )
     command = "python train.py {} --out runs/x-SEED  # Ctrl-C at step 5"
     runs = tmp_path / "my runs"
     measure.run_commands((command.format(1000),), 7, runs, code=tmp_path)
     assert (runs / "x-7/stopped").exists()
+    assert '"step": 5,' in (runs / "x-7/log.jsonl").read_text()
     with pytest.raises(BadInput, match="this command failed"):
         measure.run_commands((command.format(4),), 8, runs, code=tmp_path)
 

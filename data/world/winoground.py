@@ -8,42 +8,32 @@ have exchanged their shapes, their colours or their textures. Both scenes are dr
 places and on the same ground. So nothing but the exchange tells the images apart, and the captions
 differ in the order of their words only. A model that takes captions for bags of words scores 0.
 
-Of Winoground (Thrush et al. 2022, arXiv 2204.03162) this has the form of the files and the scores.
-Its photographs and its captions are others: those must be asked for at their authors.
+Only the form of the files and the scores are those of Winoground (Thrush et al. 2022, arXiv
+2204.03162). Its photographs and captions are not here: you must ask its authors for them.
 
-OUT gets examples.jsonl, one example in a line, and the folder images. No example is a training
-image: a scene is drawn from the kinds that test scenes have.
+OUT gets examples.jsonl, one example in a line, and the folder images. The first scene of an example
+is a test scene. The second one may show a pair of things that meets in training, because an
+exchange makes new pairs. With 400 examples no caption is one of the 20,000 training captions.
 """
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from random import Random
 
 from data.common import BadInput, parse_flags, run
 from data.world.drawing import draw
-from data.world.shapes import (
-    Scene,
-    caption,
-    is_true,
-    make_scenes,
-    swap_attributes,
-    swap_objects,
-)
+from data.world.shapes import Scene, caption, make_scenes, swap_attributes, swap_objects
 
 SIDE = 128  # of the images, in pixels; eval.py scales them to what the run was trained on
 
 
 def exchanged(scene: Scene) -> Scene | None:
-    """The scene after one exchange; None where each exchange leaves one of the captions true."""
+    """The scene after one exchange; None where there is one thing only."""
     edits = [*swap_objects(scene), *swap_attributes(scene)]
-    Random(f"{scene.key}/winoground").shuffle(edits)
-    for edited in edits:
-        same_words = sorted(caption(edited).split()) == sorted(caption(scene).split())
-        if same_words and not is_true(edited, scene) and not is_true(scene, edited):
-            return edited
-    return None
+    return Random(f"{scene.key}/winoground").choice(edits) if edits else None
 
 
 def build(out: Path, count: int) -> int:
@@ -53,6 +43,10 @@ def build(out: Path, count: int) -> int:
     """
     if out.exists():
         raise BadInput(f"{out} exists already; choose another name, or remove it")
+    # A folder that is there is whole: what a stopped command left has another name.
+    unfinished = out.with_name(f"{out.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (unfinished / "images").mkdir(parents=True)
     lines, looked_at = [], 0
     # Scenes of one thing have nothing to exchange: more scenes than examples are needed.
     for scene in make_scenes("test", 2 * count):
@@ -65,11 +59,11 @@ def build(out: Path, count: int) -> int:
         example = {"id": len(lines)}
         for i, shown in enumerate((scene, other)):
             name = f"ex_{len(lines)}_img_{i}"
-            (out / "images").mkdir(parents=True, exist_ok=True)
-            draw(shown, side=SIDE).save(out / "images" / f"{name}.png")
+            draw(shown, side=SIDE).save(unfinished / "images" / f"{name}.png")
             example |= {f"image_{i}": name, f"caption_{i}": caption(shown)}
         lines.append(json.dumps(example) + "\n")
-    (out / "examples.jsonl").write_text("".join(lines))
+    (unfinished / "examples.jsonl").write_text("".join(lines))
+    unfinished.rename(out)
     return looked_at
 
 

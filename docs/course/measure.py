@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def drawn_seeds(seed: int) -> tuple[int, ...]:
 def split_command(command: str) -> tuple[list[str], str, int]:
     """The words behind "python", the file behind ">" or "", the step of "# Ctrl-C at step N" or 0."""
     words = shlex.split(command, comments=True)[1:]
-    stop = re.search(r"# Ctrl-C at step (\d+)$", command)
+    stop = re.search(r"# Ctrl-C at step (\d+)", command)
     words, file = (words[:-2], words[-1]) if ">" in words else (words, "")
     return words, file, int(stop[1]) if stop else 0
 
@@ -74,18 +75,23 @@ def run_commands(commands: tuple[str, ...], seed: int, runs: Path, code: Path = 
         # Runs go below `runs`, and so does a file that is named behind ">".
         words, file, stop = split_command(command)
         words = [word.replace("runs/", f"{runs}/") for word in words]
-        run = Path(words[words.index("--out") + 1]) if "--out" in words else runs
-        if run != runs and run.is_dir():
+        run = Path(words[words.index("--out") + 1]) if "--out" in words else None
+        if run and run.is_dir():
             shutil.rmtree(run)
         begun = time.monotonic()
         with log.open("a") as output:
             output.write(f"$ {command}\n")
             output.flush()
-            printed = (runs / file.removeprefix("runs/")).open("w") if file else output
-            process = subprocess.Popen(
-                [sys.executable, *words], cwd=code, stdout=printed, stderr=output
-            )
-            succeeded = stop_at(stop, process, run) if stop else process.wait() == 0
+            to_file = (runs / file.removeprefix("runs/")).open("w") if file else nullcontext(output)
+            with to_file as printed:
+                process = subprocess.Popen(
+                    [sys.executable, *words], cwd=code, stdout=printed, stderr=output
+                )
+            try:
+                succeeded = stop_at(stop, process, run) if stop else process.wait() == 0
+            finally:
+                process.kill()  # nothing happens where it has ended
+                process.wait()
         if not succeeded:
             raise BadInput(f"this command failed; its last lines stand in {log}: {command}")
         with done.open("a") as output:

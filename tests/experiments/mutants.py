@@ -1568,6 +1568,13 @@ MUTANTS = [
         T_SWEEP + "test_a_signal_ends_what_runs_and_begins_nothing",
         "a signal does not reach the processes of a sweep",
     ),
+    Mutant(
+        "data/world/winoground.py",
+        'f"caption_{i}": caption(shown)',
+        'f"caption_{1 - i}": caption(shown)',
+        "tests/data/world/test_winoground.py::test_it_is_read_as_winoground_is",
+        "the two captions of an example are exchanged",
+    ),
 ]
 
 
