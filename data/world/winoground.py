@@ -36,35 +36,27 @@ def exchanged(scene: Scene) -> Scene | None:
     return Random(f"{scene.key}/winoground").choice(edits) if edits else None
 
 
-def build(out: Path, count: int) -> int:
-    """Write the folder; returns how many scenes were looked at for `count` examples.
-
-    BadInput if the folder is there already.
-    """
+def build(out: Path, count: int) -> None:
+    """Write a folder of `count` examples. BadInput if it is there already."""
     if out.exists():
         raise BadInput(f"{out} exists already; choose another name, or remove it")
     # A folder that is there is whole: what a stopped command left has another name.
     unfinished = out.with_name(f"{out.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "images").mkdir(parents=True)
-    lines, looked_at = [], 0
     # Scenes of one thing have nothing to exchange: more scenes than examples are needed.
-    for scene in make_scenes("test", 2 * count):
-        if len(lines) == count:
-            break
-        looked_at += 1
-        other = exchanged(scene)
-        if other is None:
-            continue
-        example = {"id": len(lines)}
-        for i, shown in enumerate((scene, other)):
-            name = f"ex_{len(lines)}_img_{i}"
-            draw(shown, side=SIDE).save(unfinished / "images" / f"{name}.png")
-            example |= {f"image_{i}": name, f"caption_{i}": caption(shown)}
+    pairs = [(scene, exchanged(scene)) for scene in make_scenes("test", 2 * count)]
+    pairs = [pair for pair in pairs if pair[1]][:count]
+    lines = []
+    for number, pair in enumerate(pairs):
+        example = {"id": number}
+        for i, scene in enumerate(pair):
+            name = f"ex_{number}_img_{i}"
+            draw(scene, side=SIDE).save(unfinished / "images" / f"{name}.png")
+            example |= {f"image_{i}": name, f"caption_{i}": caption(scene)}
         lines.append(json.dumps(example) + "\n")
     (unfinished / "examples.jsonl").write_text("".join(lines))
     unfinished.rename(out)
-    return looked_at
 
 
 def main() -> None:
@@ -76,9 +68,9 @@ def main() -> None:
     args = parse_flags(parser)
     if not 1 <= args.examples <= 10_000:
         raise BadInput(f"--examples {args.examples} is out of range; it lies between 1 and 10000")
-    looked_at = build(args.out, args.examples)
+    build(args.out, args.examples)
     print(
-        f"wrote {args.out}: {args.examples} examples of {looked_at} test scenes; "
+        f"wrote {args.out}: {args.examples} examples; "
         f"next: python eval.py runs/lift --winoground {args.out}"
     )
 

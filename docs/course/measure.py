@@ -1,6 +1,6 @@
 """Measure the bands of the experiments with seeds of your own: another year, other numbers.
 
-    python -m docs.course.measure --seed 2027 --units 1,2    # draws three seeds, runs, writes the bands
+    python -m docs.course.measure --seed 2027 --units 1,2    # draws seeds, runs, writes bands
     python -m docs.course.make --seed 2027 --units 1,2 --bands build/bands-2027.toml
 
 It runs the commands that students run, one after the other, and reads the numbers of bands.toml
@@ -39,7 +39,7 @@ def drawn_seeds(seed: int) -> tuple[int, ...]:
 
 
 def split_command(command: str) -> tuple[list[str], str, int]:
-    """The words behind "python", the file behind ">" or "", the step of "# Ctrl-C at step N" or 0."""
+    """The words behind "python"; the file behind ">", or ""; the step of "# Ctrl-C at", or 0."""
     words = shlex.split(command, comments=True)[1:]
     stop = re.search(r"# Ctrl-C at step (\d+)", command)
     words, file = (words[:-2], words[-1]) if ">" in words else (words, "")

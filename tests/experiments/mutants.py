@@ -1570,8 +1570,8 @@ MUTANTS = [
     ),
     Mutant(
         "data/world/winoground.py",
-        'f"caption_{i}": caption(shown)',
-        'f"caption_{1 - i}": caption(shown)',
+        'f"caption_{i}": caption(scene)',
+        'f"caption_{1 - i}": caption(scene)',
         "tests/data/world/test_winoground.py::test_it_is_read_as_winoground_is",
         "the two captions of an example are exchanged",
     ),
