@@ -22,7 +22,8 @@ Read lift.py before this file. The metrics come first and need nothing else. On 
 where the class Run begins. What is asked of a run is in data/benchmarks.py.
 
 Letters of shapes: N images, T captions, D the length of a feature, M false captions, C classes, n
-classified images, E examples of Winoground, c questions with A answers each.
+classified images, E examples of Winoground, c questions with A answers each, B images of a batch, S
+pixels per side.
 """
 
 import argparse
@@ -68,7 +69,8 @@ def rank_of_best(scores: Tensor, is_correct: Tensor) -> Tensor:
     """How many wrong answers come before the best right one, (c,) int64. 0: a right one is first.
 
     scores      (c, A): of A answers to each of c questions
-    is_correct  (c, A) bool: which answers are right, at least one for each question
+    is_correct  (c, A) bool: which answers are right. A question without a right answer gets the
+                rank A
 
     Where several answers are right, the best one counts, and the others are no mistakes.
 
@@ -255,9 +257,9 @@ def score(hits: ArrayLike, chance: float, groups: ArrayLike | None = None) -> Sc
 def chance_of_recall(n_right: Tensor, n_answers: int, k: int) -> float:
     """The R@k of a blind guess: how often k answers drawn of n_answers hold a right one.
 
-        1 - mean_i C(n - r_i, k) / C(n, k)        n: n_answers, r_i: n_right[i], C: binomial
+        1 - mean_i binom(A - r_i, k) / binom(A, k)        A: n_answers, r_i: n_right[i]
 
-    C(n - r, k) of the C(n, k) ways to draw k answers miss all r right ones.
+    binom(A - r, k) of the binom(A, k) ways to draw k answers miss all r right ones.
     """
     k = min(k, n_answers)
     ways = math.comb(n_answers, k)
@@ -383,7 +385,7 @@ class Run:
         self.config = checkpoint["config"]
         self.step = checkpoint["step"]
         self.cost = checkpoint["cost"]
-        self.seen_digests = checkpoint[SEEN]  # (n,) int64, of some of the training images
+        self.seen_digests = checkpoint[SEEN]  # int64, one for each of some training images
         if self.model_path.name == "best.pt" and not path.is_file():
             print(
                 f"{self.folder}: reading best.pt, of step {self.step}, where R@1 of validation "
@@ -401,8 +403,8 @@ class Run:
         vectors = None
         if self.config["image_features"]:
             vectors = OutsideVectors(self.config["image_features"])(images.names)
-            if vectors.ndim == 3:  # (N, V, D): of several views, the first one
-                vectors = vectors[:, 0]
+            if vectors.ndim == 3:  # (N, views, width): take the first view
+                vectors = vectors[:, 0]  # (N, width)
         features = []
         for start in range(0, len(images), batch):
             if vectors is None:

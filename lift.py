@@ -20,8 +20,9 @@ The papers ask one question: how much of a CLIP can be left untrained?
     LLM2CLIP  (Huang et al. 2024, arXiv 2411.04997). A pretrained image tower goes on learning from
               a frozen language model that was tuned to tell captions apart.
 
-LIFT as a whole, in the order in which it happens. `whitening` stands in llm_text.py, `info_nce` and
-`limit_scale` stand below:
+The core of LIFT, in the order in which it happens. Left out are the mask of equal captions, the
+learning rate's schedule, clipping, and which parameters decay. `whitening` stands in llm_text.py,
+`info_nce` and `limit_scale` stand below:
 
     # Once, before training. The language model never sees an image and is never trained.
     raw = language_model(all_captions)                # (N, 576), one vector per caption
@@ -41,12 +42,14 @@ LIFT as a whole, in the order in which it happens. `whitening` stands in llm_tex
     optimizer.zero_grad()                             # gradients would add up otherwise
     limit_scale(logit_scale)
 
-Everything below says the same for all methods at once. Letters of shapes: B images in a batch,
-D the shared dimension, L tokens of the longest caption, V words of a vocabulary, S pixels per side.
+Everything below does this for all methods. Letters of shapes: N distinct captions, B images in a
+batch, D the shared dimension, L tokens of the longest caption, V words of a vocabulary, S pixels
+per side.
 """
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
@@ -168,8 +171,9 @@ def label_loss(
 
     image_features  (B, V): one score for each label. In `supervised` they have unit length. In
                     SuperCLIP they are not scaled, and s is 1
-    text_features   (B, V): the weights of WordLabels, zero where a caption lacks the label. y_i are
-                    these weights divided by their sum, so they add up to 1
+    text_features   (B, V): the weights of WordLabels, zero where a caption lacks the label. In
+                    `supervised` they have unit length. y_i are these numbers divided by their sum,
+                    so they add up to 1 at any length
 
     A caption without any known label does not count in the mean.
     """
@@ -432,7 +436,8 @@ class TextTower(nn.Module):
                  "llm_ids"  the same, after the token that llm_text.start_of describes
     fitted       names of the buffers that `fit` makes from the training captions
     needs_llama  whether the constructor wants a live language model
-    width        length of the vectors that `forward` gives, (B, width)
+    width        length of the vectors that `forward` gives: (B, width), or (B, L, width) where the
+                 method's head takes a vector for each token
     """
 
     inputs = "ids"
@@ -520,6 +525,7 @@ class LLMTokens(TextTower):
 
     def forward(self, tokens: Tensor) -> Tensor:  # (B, L, llm_width)
         is_real = (tokens != 0).any(-1, keepdim=True)  # (B, L, 1)
+        # (B, L, llm_width)
         return torch.where(is_real, (tokens.float() - self.mean) / self.std, 0.0)
 
     @staticmethod
@@ -584,7 +590,8 @@ class TokenTable(TextTower):
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, L)
         vectors = self.token_embedding(positions_in(self.vocab, ids))  # (B, L, width)
-        return vectors * (ids >= 0)[..., None]  # zeros at END and PAD, which are negative
+        # (B, L, width), zeros at END and PAD, which are negative
+        return vectors * (ids >= 0)[..., None]
 
     @staticmethod
     def fit(
@@ -605,9 +612,9 @@ class TextTransformer(TextTower):
         super().__init__(sizes, vocab)
         width = sizes.text_width
         self.width = width
-        # Rows 0 to V - 1 belong to the vocabulary: the captions' tokens, END, and PAD where a row
-        # was padded. Row V is for PAD where no training row was padded. An unknown token has the
-        # position V, too, but `forward` puts another vector in its place.
+        # The table has V + 1 rows. Rows 0 to V - 1: the captions' tokens, END, and PAD if a
+        # training caption was padded. Row V: PAD, if none was. An unknown token gets row V, too,
+        # but `forward` puts another vector in its place.
         self.token_embedding = nn.Embedding(len(vocab) + 1, width)
         self.positional_embedding = nn.Parameter(
             torch.randn(1, sizes.context_length, width) * 0.01  # 0.01 and 0.02 below are CLIP's
@@ -617,20 +624,21 @@ class TextTransformer(TextTower):
         self.ln_final = nn.LayerNorm(width)
         init_linears(self)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        # A token that no training caption holds: CLIP has a random vector for it, which no step
-        # has changed. Here 4,096 such vectors stand for all of them, so two unknown tokens nearly
-        # always have different vectors. With a single one, many captions would be equal.
+        # An unknown token is one that no training caption holds. CLIP has a random vector for it,
+        # which no gradient has changed. Here 4,096 such vectors stand for all of them, so two
+        # unknown tokens nearly always have different vectors. With a single one, many captions
+        # would be equal.
         generator = torch.Generator(device="cpu").manual_seed(0)
-        untrained = torch.randn(4096, width, generator=generator, device="cpu").mul_(0.02)
-        untrained = untrained.to(self.token_embedding.weight.device)
-        self.register_buffer("untrained", untrained, persistent=False)
+        unknown = torch.randn(4096, width, generator=generator, device="cpu").mul_(0.02)
+        unknown = unknown.to(self.token_embedding.weight.device)
+        self.register_buffer("unknown", unknown, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, L)
-        position = positions_in(self.vocab, ids)  # (B, L)
-        x = self.token_embedding(position)  # (B, L, width)
-        is_new = (ids >= 0) & (position == len(self.vocab))
-        # An unknown token takes the untrained vector with the number id % 4096.
-        x = torch.where(is_new[..., None], self.untrained[ids.clamp_min(0) % 4096], x)
+        row = positions_in(self.vocab, ids)  # (B, L), of the table
+        x = self.token_embedding(row)  # (B, L, width)
+        is_unknown = (ids >= 0) & (row == len(self.vocab))
+        # An unknown token takes the vector with the number id % 4096.
+        x = torch.where(is_unknown[..., None], self.unknown[ids.clamp_min(0) % 4096], x)
         x = self.blocks(x + self.positional_embedding[:, : ids.shape[1]])
         end = (ids == END).int().argmax(1)  # (B,) the first END of each caption
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, width)
@@ -1127,6 +1135,7 @@ def backward_in_pieces(
     inputs: tuple[Tensor, Tensor, Tensor | None],
     duplicates: Tensor,
     n_pieces: int,
+    autocast: AbstractContextManager,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """One backward pass of a whole batch, cut into pieces. Returns its features and its loss.
 
@@ -1153,6 +1162,7 @@ def backward_in_pieces(
                 `forward` takes them
     duplicates  (B, B) bool
     n_pieces    into which each process cuts its rows
+    autocast    in which the towers run, and nothing else
 
     The gradients are added to those of the parameters, as by loss.backward(). With several
     processes there must be none before.
@@ -1162,7 +1172,7 @@ def backward_in_pieces(
     )
     pieces = list(zip(images, texts, label_ids, strict=False))
 
-    with torch.set_grad_enabled(len(pieces) == 1):
+    with torch.set_grad_enabled(len(pieces) == 1), autocast:
         outputs = [model(*piece) for piece in pieces]
     features = {}
     for name, first in outputs[0].items():
@@ -1178,7 +1188,8 @@ def backward_in_pieces(
     start = processes.rank() * len(inputs[0])
     for piece in pieces:
         end = start + len(piece[0])
-        output = outputs[0] if len(pieces) == 1 else model(*piece)
+        with autocast:
+            output = outputs[0] if len(pieces) == 1 else model(*piece)
         made, gradients = [], []
         for name, part in output.items():
             gradient = features[name].grad

@@ -98,8 +98,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         a = m theta^(-2i / d)                            for the token at position m, i < d/2
 
     x (B, H, L, d); cos and sin (L, d). Each pair of elements is turned by an angle that grows with
-    the position. So the product of a query at m and a key at n depends on m - n only. Both elements
-    of a pair have the same angle: column i + d/2 of cos and sin equals column i.
+    the position. So positions enter the product of a query at m and a key at n through m - n only.
+    Both elements of a pair have the same angle: column i + d/2 of cos and sin equals column i.
 
     The pairs are those of Hugging Face's files. llama.cpp pairs 2i with 2i + 1; data/files/llm.py
     undoes that.
@@ -388,8 +388,9 @@ def whitening(
     covariance = moments / N - torch.outer(mean, mean)
 
     # The directions in which the captions of one image differ most are made weaker. The mean
-    # strength is added to all: a direction far below it is left nearly as it is, because it is not
-    # known well enough to be enlarged (Friedman 1989).
+    # strength s is added to all, so all directions far below s get nearly the same factor,
+    # 1 / sqrt(s). Without s the weakest would be enlarged most, although they are known least
+    # (Friedman 1989).
     if within is not None:
         strength, U = torch.linalg.eigh(within.double())
         even = (U / (strength + strength.mean()).sqrt()) @ U.T  # (S + s I)^(-1/2), symmetric
@@ -782,7 +783,7 @@ def caption_loss(
 
     In words: find each first caption's partner among all second captions. The features (B, D) and
     (C, D) have unit length. Guessing costs ln C, and a model that is not tuned is little better:
-    all cosines are near 1. With B = C = 64 the default model starts at 3.9, ln C is 4.2.
+    all cosines are near 1. With B = C = 64 the default model starts at 3.4 to 3.6, ln C is 4.2.
 
     second      the partner of each first caption, in order. Behind these B there may be hard
                 negatives, which are nobody's partner: the paper has one per pair

@@ -892,8 +892,9 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     By default 256, but not more than the vectors have, and not more than a quarter of the captions:
     a direction that few captions vary along is not known well. With fewer than 64 captions a
     quarter would be too few to tell them apart. Then there are 16, or half as many as captions if
-    that is less. Along the one direction that is left for three captions two would be equal, so the
-    vectors of three or fewer are only centred: 0. With few captions the number is printed.
+    that is less. Three captions would get one direction. At unit length a vector of one number is
+    +1 or -1, so two of the three would be equal. So the vectors of three captions or fewer are only
+    centred: 0. With few captions the number is printed.
     """
     if cfg.whiten is not None:
         return cfg.whiten
@@ -1292,27 +1293,36 @@ def training_step(
 ) -> tuple[dict, Tensor, Tensor]:
     """One training step, in which `model` and `optimizer` change -> features, loss, gradient norm.
 
-    batch  image, text, duplicates and label_ids, as data.batches.Batches gives them
+    batch  a Batch of data.batches. P processes share it:
+             images      (B / P, 3, S, S) float32, or (B / P, width) from a frozen tower
+             texts       (B / P, ...), by the text tower: vectors, tokens or ids
+             duplicates  (B, B) bool, of the whole batch
+             label_ids   (B / P, L) int64, or None
     rate   the learning rate, of which each group of parameters has its share
+    bf16   whether the towers run in bfloat16
 
-    features  what the loss gets: image and text (B, D), of unit length, the scale, and more
+    features  of the whole batch, as the loss gets them: image and text (B, D), of unit length, the
+              scale, and more
     loss      scalar, with a graph that is used up
     norm      of the gradient of all parameters together, before clipping. It may be NaN
     """
-    image, text, duplicates, label_ids = batch
+    images, texts, duplicates, label_ids = batch
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_share"]
-    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32.
-    with torch.autocast(model.logit_scale.device.type, torch.bfloat16, enabled=bf16):
-        if cfg.accum_freq == 1 and processes.count() == 1:
-            features = model(image, text, label_ids)
-            loss = loss_function(**features, duplicates=duplicates)
-            loss.backward()
-        else:
-            # The same gradients in less memory, or by several processes.
-            features, loss = lift.backward_in_pieces(
-                model, loss_function, (image, text, label_ids), duplicates, cfg.accum_freq
-            )
+    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32. The loss's
+    # gradient would be rounded to bfloat16 if `backward` ran under autocast, too.
+    autocast = torch.autocast(model.logit_scale.device.type, torch.bfloat16, enabled=bf16)
+    if cfg.accum_freq == 1 and processes.count() == 1:
+        with autocast:
+            features = model(images, texts, label_ids)
+        loss = loss_function(**features, duplicates=duplicates)
+        loss.backward()
+    else:
+        # The same gradients in less memory, or by several processes.
+        inputs = (images, texts, label_ids)
+        features, loss = lift.backward_in_pieces(
+            model, loss_function, inputs, duplicates, cfg.accum_freq, autocast
+        )
     norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

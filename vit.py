@@ -1,6 +1,6 @@
 """A small Vision Transformer: an image becomes one vector.
 
-    image (3, S, S)  ->  N square patches  ->  N vectors  ->  transformer  ->  mean  ->  (D,)
+    image (3, S, S)  ->  square patches  ->  N vectors  ->  transformer  ->  mean  ->  (D,)
 
 After Dosovitskiy et al. 2021, arXiv 2010.11929. Read this file first. It needs torch and nothing
 else, so you can copy it into a project of your own. On a first reading skip the class token and
@@ -16,7 +16,8 @@ weights fit. Two choices differ from the textbook:
   is small.
 
 Letters of shapes: B images in a batch, S pixels per side, p pixels per side of a patch,
-N = (S / p)^2 patches (one more with a class token), D width, H heads, d = D / H width of a head.
+P = (S / p)^2 patches, N vectors of an image, D width, H heads, d = D / H width of a head. N is P,
+or P + 1 with a class token.
 """
 
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 class PatchEmbed(nn.Module):
-    """Cut each image into patches and map each patch to a vector: (B, 3, S, S) -> (B, N, D).
+    """Cut each image into patches and map each patch to a vector: (B, 3, S, S) -> (B, P, D).
 
     Other code writes this as a convolution whose stride equals its kernel. It is the same thing:
     every patch is one row of 3 p p numbers, and one linear layer maps all rows. Patches come in
@@ -65,8 +66,8 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # It is made contiguous, because then the product and the bias are one operation.
         x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)
-        x = x.flatten(2).mT.contiguous()  # (B, N, 3 p p)
-        return self.proj(x)  # (B, N, D)
+        x = x.flatten(2).mT.contiguous()  # (B, P, 3 p p)
+        return self.proj(x)  # (B, P, D)
 
 
 class Attention(nn.Module):
@@ -150,7 +151,7 @@ class ViT(nn.Module):
 
         x = norm_pre(patches + positions)                norm_pre: only CLIP's tower has it
         y = norm(blocks(x))
-        output = the mean of y over the places, or y at the class token
+        output = the mean of y over the patches, or y at the class token
 
     size        a key of SIZES, with one of KINDS behind it
     image_size  S, a multiple of the patch's side
@@ -192,11 +193,11 @@ class ViT(nn.Module):
         init_linears(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.patch_embed(images)  # (B, N, D)
+        x = self.patch_embed(images)  # (B, P, D)
         if self.pool == "tok":
             # The class token stands first. It is the same for all images until attention fills it.
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
-        x = self.norm_pre(x + self.pos_embed)
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, P + 1, D)
+        x = self.norm_pre(x + self.pos_embed)  # (B, N, D)
         x = self.norm(self.blocks(x))  # (B, N, D)
         return x[:, 0] if self.pool == "tok" else x.mean(1)  # (B, D)
 

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -318,7 +319,7 @@ def test_a_batch_in_pieces_has_the_gradient_of_the_whole(model, method, n_pieces
     loss = loss_of(**features, duplicates=duplicates)
     loss.backward()
     wanted = gradients()
-    found, again = lift.backward_in_pieces(m, loss_of, inputs, duplicates, n_pieces)
+    found, again = lift.backward_in_pieces(m, loss_of, inputs, duplicates, n_pieces, nullcontext())
     in_pieces = gradients()
     assert again.item() == pytest.approx(loss.item(), rel=1e-6)
     assert torch.allclose(found["image_features"], features["image_features"], atol=1e-6)
@@ -335,11 +336,8 @@ def test_pieces_have_gradients_in_bfloat16_too(model):
     duplicates = torch.eye(2, dtype=torch.bool)
     gradients = []
     for n_pieces in (1, 2):
-        with torch.autocast("cpu", torch.bfloat16):
-            if n_pieces == 1:
-                lift.info_nce(**m(*inputs), duplicates=duplicates).backward()
-            else:
-                lift.backward_in_pieces(m, lift.info_nce, inputs, duplicates, n_pieces)
+        autocast = torch.autocast("cpu", torch.bfloat16)
+        lift.backward_in_pieces(m, lift.info_nce, inputs, duplicates, n_pieces, autocast)
         gradients.append(torch.cat([p.grad.flatten() for p in m.parameters()]))
         m.zero_grad()
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
@@ -695,9 +693,9 @@ def test_text_transformer_reads_up_to_its_end_and_knows_unknown_words():
     # Each unknown word has a vector of its own, which is never trained.
     assert not torch.equal(tower(other)[1], tower(unknown)[1])
     assert not torch.equal(tower(other)[1], tower(ids)[1])
-    assert "untrained" not in tower.state_dict()
+    assert "unknown" not in tower.state_dict()
     torch.manual_seed(1)  # it does not depend on the seed of the run
-    assert torch.equal(tower.untrained, lift.TextTransformer(SIZES, tower.vocab).untrained)
+    assert torch.equal(tower.unknown, lift.TextTransformer(SIZES, tower.vocab).unknown)
 
 
 def test_text_transformer_is_read_where_the_first_end_stands():

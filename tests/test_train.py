@@ -597,6 +597,27 @@ def test_a_run_keeps_the_precision_that_auto_took(small, monkeypatch):
         assert cfg.precision == "auto" and saved["config"]["precision"] == name
 
 
+@pytest.mark.parametrize("n_pieces", [1, 2])
+def test_in_bfloat16_the_gradient_of_the_loss_is_in_float32(small, monkeypatch, n_pieces):
+    """Only the towers' passes are rounded, forward and backward."""
+    seen = []
+
+    def loss_of(image_features, text_features, logit_scale, duplicates):
+        seen[:] = [image_features, text_features, logit_scale, duplicates]
+        image_features.retain_grad()
+        return lift.info_nce(*seen)
+
+    monkeypatch.setitem(lift.METHODS, "clip", replace(lift.METHODS["clip"], loss=loss_of))
+    monkeypatch.setattr(train, "trains_in_bf16", lambda precision, device: True)
+    more = {"method": "clip", "steps": 1, "accum_freq": n_pieces, "val_frequency": 0}
+    train.train(train.Config(**{**small, **more}))
+
+    image, text, scale, duplicates = (tensor.detach().clone() for tensor in seen)
+    image.requires_grad_()
+    lift.info_nce(image, text, scale, duplicates).backward()
+    assert torch.allclose(seen[0].grad, image.grad, rtol=1e-5, atol=1e-8)
+
+
 def test_a_run_is_never_overwritten_nor_resumed_as_another(small, monkeypatch):
     train.train(train.Config(**{**small, "steps": 2}))
     with pytest.raises(BadInput, match="already holds a run"):

@@ -133,10 +133,10 @@ def random_crops(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
 
         width = sqrt(area ratio)        height = sqrt(area / ratio)
 
-    Where a side would be longer than the image it is cut to 1, and the other one makes up for it:
-    at least `smallest` is kept. The place is drawn evenly from all where the rectangle fits. Pixels
-    between two others are interpolated linearly. The images are never flipped: a caption may say
-    left or right.
+    A side that would be longer than the image is cut to 1, so less is kept than was drawn. Where
+    less than `smallest` would be left, the other side is made longer, until the area is `smallest`.
+    The place is drawn evenly from all where the rectangle fits. Pixels between two others are
+    interpolated linearly. The images are never flipped: a caption may say left or right.
     """
     device = images.device
     area, ratio, x, y = draws.to(device)  # (B,) each
@@ -146,7 +146,7 @@ def random_crops(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
     # Sides as shares of the image's side: width * height = area, width / height = ratio.
     width = (area * ratio).sqrt().clamp_max(1)
     height = (area / ratio).sqrt().clamp_max(1)
-    # Where one side was too long and was cut to 1, the other one makes up for it.
+    # Where one side was cut and less than `smallest` would be left, the other one is made longer.
     width = torch.maximum(width, smallest / height).clamp_max(1)
     height = torch.maximum(height, smallest / width)
 

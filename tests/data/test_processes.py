@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def gradients_of(m, inputs, duplicates, loss_of, n_pieces):
     """A dict of gradients, and the loss. n_pieces 0: plainly, by loss.backward()."""
     m.zero_grad()
     if n_pieces:
-        _, loss = lift.backward_in_pieces(m, loss_of, inputs, duplicates, n_pieces)
+        _, loss = lift.backward_in_pieces(m, loss_of, inputs, duplicates, n_pieces, nullcontext())
     else:
         loss = loss_of(**m(*inputs), duplicates=duplicates)
         loss.backward()
