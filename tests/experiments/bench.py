@@ -370,8 +370,9 @@ def our_step(method: str, tower: Tower, device: str = "cpu", clips: bool = True)
 
     def step():
         with torch.autocast(device, torch.bfloat16, enabled=on_gpu):
-            loss = loss_of(**model(images, texts), duplicates=duplicates)
-            loss.backward()
+            features = model(images, texts)
+        loss = loss_of(**features, duplicates=duplicates)
+        loss.backward()
         if clips:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
