@@ -19,6 +19,7 @@ examples of Winoground, D the length of a feature.
 
 import functools
 import json
+import os
 import random
 import sys
 from collections.abc import Sequence, Set
@@ -154,7 +155,9 @@ def held_out(
             f"{data} is a built-in world: of the flags that say how to read a file only "
             "--csv-caption-key has an effect there; leave the others out"
         )
-    is_known = is_training_data or data == config["val_data"]
+    val_data = config["val_data"]
+    is_val_data = bool(val_data) and Path(data).resolve() == Path(val_data).resolve()
+    is_known = is_training_data or is_val_data
     if is_known and columns == Columns() and data not in shapes.WORLDS:
         columns = select(Columns, config)
     # Of the data that the run was trained on, only the held-out tenth is scored. With --val-data
@@ -162,13 +165,14 @@ def held_out(
     whole = not is_training_data or bool(config["val_data"])
     images = read_images(data, split, config["image_size"], columns, whole=whole)
     if not len(images):
-        raise BadInput(f"--split val: {data} has too few images to hold some out for validation")
+        raise BadInput(f"--split val: {data} has no validation images")
     images = without_copies(images)
 
     captions, image_of_caption, caption_ids = [], [], []
     id_of = {}  # caption -> its number, in order of first appearance
     for i, captions_of_image in enumerate(images.captions):
-        for caption in captions_of_image:
+        # An image may have the same caption twice. It is one question.
+        for caption in dict.fromkeys(captions_of_image):
             captions.append(caption)
             image_of_caption.append(i)
             caption_ids.append(id_of.setdefault(caption, len(id_of)))
@@ -183,7 +187,8 @@ def held_out(
         ask_of_world(task, config, split)
     elif not config["text_features"]:
         first = Path(data.split("::")[0])  # of several shards
-        folder = first if first.is_dir() else first.parent
+        # Not first.is_dir(): it raises where a list of shards is longer than a name may be.
+        folder = first if os.path.isdir(first) else first.parent
         task.negatives = read_false_captions(folder / FALSE_CAPTIONS, images)
     return task
 
@@ -407,7 +412,14 @@ def imagefolder(
     files_of = {}
     for folder in sorted(root.iterdir()):
         if folder.is_dir():
-            files = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+            # macOS puts a file ._1.jpg beside 1.jpg.
+            files = [
+                path
+                for path in folder.rglob("*")
+                if path.suffix.lower() in SUFFIXES
+                and not path.name.startswith("._")
+                and path.is_file()
+            ]
             if files:
                 files_of[folder.name] = sorted(files)
     folders = list(files_of)

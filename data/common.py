@@ -150,17 +150,20 @@ def stop_signals(patient: bool = False) -> Iterator[list[int]]:
     caught = []
 
     def catch(number, frame):
-        # The first signal is noted. The old handler comes back for the second one.
+        # The first signal is noted. The old handlers come back for the second one.
         caught.append(number)
         if not patient:
-            signal.signal(number, before[number])
+            restore()
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     before = {s: signal.signal(s, catch) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield caught
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -186,7 +189,7 @@ def pick_device(name: str = "auto") -> torch.device:
         # Try it once. Some devices exist by name only, and the one called "meta" has no numbers.
         torch.zeros(1, device=device).item()
         return device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(
             f"--device {name} cannot be used here ({reason}); try --device cpu"

@@ -1,11 +1,11 @@
-"""Several processes that train one model: everything of torch.distributed. Else skip this file.
+"""Several processes that train one model: everything of torch.distributed.
 
     torchrun --nproc-per-node 2 train.py ...
 
 torchrun starts train.py that many times. Each process has a rank, from 0, and computes its piece of
 every batch: on a GPU of its own, or on its share of the CPU's cores. All of them hold the same
 model and take the same steps. Process 0 alone writes and speaks. Started by `python`, there is one
-process, of rank 0, and none of these functions does anything.
+process, of rank 0, and these functions change nothing. Then you need not read this file.
 """
 
 import hashlib

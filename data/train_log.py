@@ -158,7 +158,7 @@ class Record:
     curve       entries of the validation curve before, in order
     report_to   as train.py's flag
 
-    Only the first process writes. (data/processes.py) What the others say goes nowhere.
+    Only the first process writes to the log. (data/processes.py) What the others write is dropped.
     """
 
     def __init__(

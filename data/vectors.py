@@ -371,8 +371,8 @@ def folder_vectors(
     embed       CaptionedImages -> vectors (n, width)
     model_path  the file that embed's weights come from: its bytes are part of the fingerprint
 
-    Only what is new or changed is read. An image that cannot be read is named once and not tried
-    again until its file changes. BadInput if there is no image, or none that can be read.
+    Only what is new or changed is read. An image that cannot be read is not tried again until its
+    file changes. The first five are named when they are tried. BadInput if there is no image, or none that can be read.
     """
     # Imported here, so that `lift.load` does not load the readers of images.
     from data.images.formats import SUFFIXES
@@ -381,7 +381,9 @@ def folder_vectors(
     names = []
     keys = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
+        # macOS puts a file ._1.jpg beside 1.jpg.
+        is_image = path.suffix.lower() in SUFFIXES and not path.name.startswith("._")
+        if is_image and path.is_file():
             name, stat = str(path.relative_to(folder)), path.stat()
             names.append(name)
             keys.append(

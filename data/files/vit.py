@@ -186,7 +186,8 @@ def load_vit(
         problem = mismatch(state, tower, "--model, --image-size and --image-pool want")
         if problem:
             raise BadInput(problem)
-        config_file = Path(path) / "config.json"
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        config_file = folder / "config.json"
         if config_file.is_file():
             check_config(tower, config_file)
         for name, tensor in state.items():

@@ -240,7 +240,7 @@ def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
         raise BadInput(f"{path}: --csv-separator {separator!r} is not one character")
     try:
         return separator, next(table_reader([header], separator))
-    except csv.Error as error:
+    except (csv.Error, ValueError) as error:  # ValueError: a separator that can be none
         raise BadInput(
             f"{path}: its first line is not readable as the names of columns ({error})"
         ) from None
@@ -696,7 +696,7 @@ def read_classes(path: Path, names: list[Path]) -> Source:
     The caption is LIFT's prompt with the class's name.
     """
     classes = {name.parts[0] for name in names}
-    if classes <= {"train", "val", "test"}:
+    if {name.lower() for name in classes} <= set(SPLITS):
         raise BadInput(
             f"{path}: holds splits, not classes; name one of them, and another with --val-data"
         )

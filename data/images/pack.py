@@ -17,8 +17,8 @@ OUT holds, for M records of which N have an image that can be used, at S pixels 
 Packing that was killed goes on where it stopped. Packing done twice writes the same bytes, and a
 folder that is whole stays as it is.
 
-read.read_images makes such a folder too, without the captions, in the cache: so every image is
-decoded once, packed or not.
+read.read_images makes such a folder too, without the captions, in the cache. So a set of images is
+decoded once for each size. If a file or the list changes, all are decoded again.
 """
 
 import argparse

@@ -11,7 +11,8 @@ Pixels of a user's images stay on the disk, memory-mapped; those of a built-in w
 memory. Names and captions are plain lists in memory. That serves data sets of several million
 pairs: three million take 1.3 GB, and 1.8 GB once the captions are tokens (docs/results/data.md).
 
-An image that cannot be read is skipped, counted and named. More than 5 % of them stop the run.
+An image that cannot be read is skipped, counted and named. More than 5 % of them stop the run. Of a
+pack only images count: entries without a caption were named when it was packed.
 
     python -m data.images.read SPEC             # list the names of all images
     python -m data.images.read SPEC --texts     # list all texts that the text tower is asked for

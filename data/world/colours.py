@@ -5,12 +5,13 @@
     NAMED      colours by the names of CSS (Cascading Style Sheets, the web's standard). The world
                "shapes" has them, too.
     COMPOUNDS  names that no training caption has, made of words that training captions have
-    UNSEEN     names that share no word and no token with any training caption. No image tower
-               learns them. They can be found only by likeness: if the text vectors of "crimson" and
+    UNSEEN     names that share no word and no token with any short caption of training, nor with
+               its paraphrases. No image tower learns them. They can be found only by likeness: if the text vectors of "crimson" and
                of "red" are alike, an image of something crimson may find "crimson".
 
 The values of BASIC are our own. The others are those of CSS, and where CSS has no such name, those
-of the survey of colour names by XKCD (public domain).
+of the survey of colour names by XKCD (public domain). "orange" of BASIC and "dark orange" of NAMED
+are the same colour, so no image tells these two names apart.
 """
 
 from functools import cache

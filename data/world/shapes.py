@@ -23,9 +23,10 @@ caption(scene) says all of it, but not what is plain:
     a medium hot pink star right of a small striped brown diamond on grass
 
 other_words(scene) and long_caption(scene) say the same in other words. negatives(scene) says what
-is false of this scene. Each false caption is one edit away from the true one. The edits are those
-of the benchmark SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610), which has seven categories and
-says object for thing:
+is false of this scene. Each false caption is one edit away from the true one, but for add_obj: a
+new thing that is larger than the others comes first, and then another relation may stand between
+those. The edits are those of the benchmark SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610), which
+has seven categories and says object for thing:
 
     add_obj      a large dark cyan cross right of a medium hot pink star, which is above a small
                  striped brown diamond on grass
@@ -500,7 +501,8 @@ def long_caption(scene: Scene) -> str:
 
 # --------------------------------------------------------------------------------------------------
 # False captions. Each is the caption of an edited scene. So it is as natural as a true one, and it
-# obeys the same rule of naming: no false caption can be told without looking at the image.
+# obeys the same rule of naming. Those that add something are longer than the true one, and can be
+# told by that without looking at the image.
 
 
 def is_true(claim: Scene, scene: Scene) -> bool:

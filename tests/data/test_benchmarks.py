@@ -8,6 +8,7 @@ Images are painted and known by number; see conftest.py beside this file.
 import dataclasses
 import json
 import os
+import shutil
 from math import comb, nan
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import lift
 import train
 from data import benchmarks
 from data.common import BadInput
+from data.files.runs import read_run
 from data.images import read
 from data.images.formats import Columns
 from data.images.read import names_and_texts
@@ -29,6 +31,7 @@ from data.world.colours import UNSEEN
 from data.world.shapes import CATEGORIES
 from tests.conftest import evaluated
 from tests.data.conftest import captions_csv, fails, folders, looks_sane, paint
+from tests.data.images.example_data import tar
 from tests.test_eval import WINOGROUND
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -352,6 +355,7 @@ def test_sub_folders_upper_case_and_a_folder_that_is_called_like_an_image():
     paint("z/a/2.PNG", 2)
     paint("z/b/3.Tif", 3)
     Path("z/b/x.png").mkdir()
+    Path("z/b/._3.Tif").write_bytes(b"macOS")
     task = benchmarks.imagefolder("z", 16)
     assert list(task.images.names) == ["a/2.PNG", "a/deep/er/1.JPEG", "b/3.Tif"]
     assert task.labels.tolist() == [0, 0, 1]
@@ -596,6 +600,11 @@ def test_copies_are_shown_once_with_the_captions_of_all(trained):
     ]
     assert task.image_of_caption.tolist() == [0, 1, 1, 2, 3]
 
+    # A copy with the same caption asks nothing new.
+    paint("again.png", 1)
+    Path("a.csv").write_text(Path("a.csv").read_text() + "again.png,number 1\n")
+    assert evaluated(trained, "a.csv").task.captions == task.captions
+
 
 @pytest.mark.slow
 def test_runs_that_hold_out_different_images_are_not_compared(small, command):
@@ -616,8 +625,12 @@ def test_own_data_in_another_column(small):
     Path("a.csv").write_text("\n".join(rows) + "\n")
     settings = {"data": "a.csv", "val_data": "a.csv", "csv_caption_key": "other"}
     train.train(train.Config(method="clip", **{**small, **settings}))
-    # Read as train.py read it, unless another column is named.
+    # Read as train.py read it, unless another column is named. A path may be written in two ways.
     assert evaluated(small["out"]).task.captions[0] == "word 0"
+    shutil.copyfile("a.csv", "b.csv")
+    config = read_run(small["out"])["config"] | {"data": "b.csv"}
+    for name in ("a.csv", "./a.csv"):
+        assert benchmarks.held_out(config, name).captions[0] == "word 0", name
     columns = Columns(csv_caption_key="title")
     assert evaluated(small["out"], "a.csv", columns).task.captions[0] == "number 1"
 
@@ -640,6 +653,15 @@ def test_runs_that_know_no_other_images(small, command):
 
 # --------------------------------------------------------------------------------------------------
 # The built-in world.
+
+
+def test_a_list_of_shards_may_be_longer_than_a_name(trained):
+    shards = [f"{'x' * 20}{number}" for number in range(20)]
+    for number, shard in enumerate(shards):
+        image = Path(paint(f"{number}.png", number)).read_bytes()
+        tar(Path(f"{shard}.tar"), {f"{number}.png": image, f"{number}.txt": "a thing"})
+    config = read_run(trained)["config"]
+    assert len(benchmarks.held_out(config, f"{{{','.join(shards)}}}.tar").images) == 20
 
 
 def test_split_val_asks_the_same_of_validation_scenes(monkeypatch):

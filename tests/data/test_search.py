@@ -53,6 +53,7 @@ def test_search_finds_and_reads_only_what_is_new(trained, known, capsys):
     Path("p/broken.jpg").write_bytes(b"none")
     Path("p/notes.txt").write_text("not an image")
     Path("p/folder.png").mkdir()
+    Path("p/._a.png").write_bytes(b"macOS")
     run = ev.Run(trained)
     answers = {
         "east": [("a.png", 1.0), ("b.PNG", 0.8), ("c.bmp", 0.0)],

@@ -348,6 +348,17 @@ def test_splits_that_cannot_be_followed(tmp_path, words, split, says):
 # Folders and json files.
 
 
+@pytest.mark.parametrize("splits", [("train", "test"), ("Train", "valid"), ("training", "cat")])
+def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path, splits):
+    for i, split in enumerate(splits):
+        put(tmp_path / f"{split}/{i}.png", image_file(i))
+    if "cat" in splits:
+        assert len(read_images(str(tmp_path), "train", 8, whole=True)) == 2
+        return
+    with pytest.raises(BadInput, match="holds splits, not classes"):
+        read_images(str(tmp_path), "train", 8, whole=True)
+
+
 def test_folder(photos):
     for i in range(24):
         (photos / f"{i}.txt").write_text(f"image {i}\n\nor number {i}\n")
