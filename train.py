@@ -57,7 +57,7 @@ from data.images.formats import CAPTION_KEYS, IMAGE_KEYS, Columns
 from data.images.pixels import PIXEL_NORMS
 from data.images.read import MIN_VAL, CaptionedImages, read_images
 from data.train_log import (
-    Record,
+    RunLog,
     batch_accuracy,
     check_reports,
     count_parameters,
@@ -1151,7 +1151,7 @@ class Job:
     batches: Batches
     part: slice  # the rows of every batch that are for this process
     curve_batches: dict[str, Batch]  # of the validation curve: "val" and "train", or none
-    record: Record  # log, cost and validation curve
+    run_log: RunLog  # log, cost and validation curve
     start: int  # steps that are done
     total: int  # steps of the whole run
     about: dict  # what a checkpoint says of data and captions; no step changes it
@@ -1250,7 +1250,7 @@ def set_up(cfg: Config) -> Job:
         "trained": trained,
         "parameters": parameters,
         "decayed": sum(p.numel() for group in decayed for p in group),
-        "skipped": images.skipped,
+        "skipped": images.unusable,
     }
     # A resumed run adds to what it cost before. One that is made of a run adds to what that cost.
     cost = {"trained_parameters": trained, "parameters": parameters}
@@ -1260,7 +1260,7 @@ def set_up(cfg: Config) -> Job:
         cost |= earlier_run["cost"] | {"parameters": parameters}
     cost["caption_seconds"] += texts.seconds
     curve = checkpoint["curve"] if checkpoint else []
-    record = Record(Path(cfg.out), first_entry, total, batches.size, cost, curve, cfg.report_to)
+    run_log = RunLog(Path(cfg.out), first_entry, total, batches.size, cost, curve, cfg.report_to)
     about = {
         "data_fingerprint": data_fingerprint,
         "text_fingerprint": texts.fingerprint,
@@ -1269,7 +1269,7 @@ def set_up(cfg: Config) -> Job:
         "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
     }
     return Job(
-        cfg, bf16, model, optimizer, batches, part, curve_batches, record, start, total, about
+        cfg, bf16, model, optimizer, batches, part, curve_batches, run_log, start, total, about
     )
 
 
@@ -1345,8 +1345,8 @@ def save(job: Job, step: int, name: str = "checkpoint.pt") -> None:
         "total": job.total,
         **job.about,
         "step": step,
-        "cost": job.record.cost,
-        "curve": job.record.curve,
+        "cost": job.run_log.cost,
+        "curve": job.run_log.curve,
         "model": job.model.state_dict(),
         "optimizer": job.optimizer.state_dict(),
     }
@@ -1359,7 +1359,7 @@ def train(cfg: Config) -> dict:
     Raises BadInput for what cannot go on. A signal ends it with SystemExit, after saving.
     """
     job = set_up(cfg)
-    cfg, model, record, total = job.cfg, job.model, job.record, job.total
+    cfg, model, run_log, total = job.cfg, job.model, job.run_log, job.total
     loss_function = lift.METHODS[cfg.method].loss
     device = model.logit_scale.device
     out = Path(cfg.out)
@@ -1379,7 +1379,7 @@ def train(cfg: Config) -> dict:
             done = step + 1
             is_last = done == total
             bar.update()
-            record.count(waited)
+            run_log.count(waited)
             # Was there a signal, in any process? All of them stop after the same step.
             signal_number = processes.largest(stop[0] if stop else 0)
             saves = is_last or done % cfg.save_frequency == 0 or signal_number > 0
@@ -1391,7 +1391,7 @@ def train(cfg: Config) -> dict:
                     name: score_batch(model, loss_function, curve_batch, job.bf16)
                     for name, curve_batch in job.curve_batches.items()
                 }
-                is_best = record.add_scores(scores, done, bar) and cfg.save_best
+                is_best = run_log.add_scores(scores, done, bar) and cfg.save_best
             if saves or is_best or done == job.start + 1 or done % cfg.log_every_n_steps == 0:
                 found = features["image_features"], features["text_features"], batch.duplicates
                 numbers = {
@@ -1401,7 +1401,7 @@ def train(cfg: Config) -> dict:
                     "lr": rate,
                     "grad_norm": grad_norm.item(),
                 }
-                record.add_step(numbers, done, device, bar)
+                run_log.add_step(numbers, done, device, bar)
                 # A loss that is not finite has spoilt the parameters. They are not saved.
                 if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
                     raise BadInput(
@@ -1421,11 +1421,11 @@ def train(cfg: Config) -> dict:
                     file=sys.stderr,
                 )
                 raise SystemExit(128 + signal_number)
-    note = learned_by_heart(record.curve)
+    note = learned_by_heart(run_log.curve)
     if note:
         print(note, file=sys.stderr)
     print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
-    return record.last
+    return run_log.last
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ class Task:
             "classified": self.classified,
             "classes": self.class_names,
             "examples": self.winoground_captions[::2],
-            "skipped": self.images.skipped,
+            "skipped": self.images.unusable,
         }
         counts = {name: len(some) for name, some in things.items() if len(some)}
         for name, task in self.further.items():

@@ -1,6 +1,6 @@
 """What a run says of itself while it trains: its size, its machine, its log, its validation curve.
 
-`Record` writes one line of log.jsonl after some steps (log_line is the same for a person), and one
+`RunLog` writes one line of log.jsonl after some steps (log_line is the same for a person), and one
 for each entry of the validation curve. On a first reading skip this file.
 
 Letters of shapes: B pairs of a batch.
@@ -147,7 +147,7 @@ def learned_by_heart(curve: list[dict]) -> str:
     )
 
 
-class Record:
+class RunLog:
     """The log of a run, what it has cost so far, and its validation curve.
 
     folder      of the run

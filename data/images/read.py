@@ -75,7 +75,7 @@ class CaptionedImages:
     names: list[str]  # of N images: paths as the user's file has them, or keys of scenes
     digests: np.ndarray  # (N,) uint64: equal for equal images
     scenes: list[shapes.Scene] | None = None  # of N images of a built-in world
-    skipped: tuple[str, ...] = ()  # "name: reason" of every entry that could not be used
+    unusable: tuple[str, ...] = ()  # "name: reason" of every entry that could not be used
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -97,7 +97,7 @@ class CaptionedImages:
             pick(self.names),
             self.digests[which],
             pick(self.scenes) if self.scenes else self.scenes,
-            self.skipped,
+            self.unusable,
         )
 
 
@@ -280,7 +280,7 @@ def usable_images(
         [record.captions for record in usable],
         [record.name for record in usable],
         packed.index["digest"][rows],
-        skipped=tuple(f"{name}: {reason}" for name, reason in unusable),
+        unusable=tuple(f"{name}: {reason}" for name, reason in unusable),
     )
 
 

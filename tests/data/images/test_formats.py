@@ -42,7 +42,7 @@ def test_pair_by_pair_and_packed(make, split, tmp_path, capsys):
     spec, columns = str(made.spec), made.columns
     wanted = made.test if split == "test" else made.train
     images = read_images(spec, split, 8, columns, whole=True)
-    assert pairs(images) == wanted and images.skipped == ()
+    assert pairs(images) == wanted and images.unusable == ()
     assert capsys.readouterr().err.count(f"{len(wanted)} images of 12 x 9 pixels") == 1
 
     for out in ("one", "two"):

@@ -124,7 +124,7 @@ def test_broken_images_are_named_counted_and_limited(photos, tmp_path, capsys):
     file = write_csv(tmp_path / "a.csv", photo_rows())
     images = read_images(file, "train", 16, whole=True)
     err = capsys.readouterr().err
-    skipped = [entry.split(": ")[0] for entry in images.skipped]
+    skipped = [entry.split(": ")[0] for entry in images.unusable]
     assert skipped == ["photos/1.png", "photos/2.png"]
     assert len(images) == 58 and "photos/1.png" in err
     assert "photos/2.png: no such file" in err and "skipped 2 of 60" in err
