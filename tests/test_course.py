@@ -22,6 +22,7 @@ from docs.course import experiments, grade, handout, make, measure, others, veri
 from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
 from docs.course.mutants import MUTANTS, mutated
 from docs.course.student import Wrong, same
+from tests.experiments import course_misses
 
 ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "docs/course"
@@ -394,6 +395,13 @@ def test_printed_numbers_are_read_and_compared_with_bands(tmp_path):
     (line,) = verdicts(2, "patch 8")
     assert line.endswith("(eval.py has not scored patch8-0)"), line
 
+    # A number for comparison is never outside.
+    (runs / "rate-8e-3-0").mkdir()
+    (runs / "rate-8e-3-0" / "log.jsonl").write_text('{"step": 200, "loss": 0.9}\n')
+    (line,) = verdicts(5, "8e-3")
+    assert line.startswith("rate-8e-3-0: loss after 200 steps at the rate 8e-3: 0.9, for compar")
+    assert line.endswith("Our seeds 0, 1, 2 had 0.5209, 0.6099, 0.6581"), line
+
     # Seed 1 is compared with ours of seed 1. A file without a seed has the band.
     (band,) = (b for b in experiments.read_bands(8) if b.what == "tuning, loss of the first step")
     ours = dict(zip(band.seeds, band.values, strict=True))
@@ -412,6 +420,28 @@ def test_bands_are_those_of_their_values():
         assert band.low <= min(band.values) <= max(band.values) <= band.high, band.what
         text = (ROOT / band.log).read_text()
         assert all(f"{value}" in text for value in band.values), band.what
+
+
+def test_each_band_is_missed_by_a_wrong_solution():
+    """The log has a wrong solution outside each band, and none outside a number for comparison."""
+    log = (ROOT / "docs/results/course_misses.md").read_text()
+    rows = [tuple(line.strip("| ").split(" | ")) for line in log.splitlines() if "| " in line]
+    missed = {(row[0], row[1]): row for row in rows if row[-1] == "yes"}
+    for band in experiments.read_bands():
+        row = missed.get((str(band.unit), band.what))
+        assert (row is None) == band.beside, (band.unit, band.what)
+        if row is not None:
+            low, high = band.limits(band.seeds[0])
+            assert row[2] == f"{low:.9g} to {high:.9g}", band.what
+            assert "stops" in row[4] or not low <= float(row[4]) <= high, band.what
+
+
+def test_the_wrong_solutions_that_are_tried_are_there():
+    for unit, trials in course_misses.TRIALS.items():
+        assert {band.run for band in experiments.read_bands(unit)} >= set(trials)
+        for trial in trials.values():
+            for task, words in trial.wrong:
+                assert course_misses.wrong_answer(task, words).task.startswith(f"{unit}.")
 
 
 def test_a_run_folder_has_one_command():

@@ -41,6 +41,7 @@ class Band:
     same_seed: float = 0.0  # how far from ours a run with our seed may be (0: only the band counts)
     log: str = ""  # the file of docs/results that has the values
     wrong: str = ""  # what a wrong solution gets
+    beside: bool = False  # no wrong solution that was tried misses it: a number to compare with
 
     @property
     def mean(self) -> float:
@@ -93,6 +94,8 @@ class Band:
 
     def in_words(self) -> str:
         """The band as a line for students."""
+        if self.beside:
+            return f"{self.what}, for comparison. {self.ours_in_words()}."
         if self.is_constant:
             within = f", to within {self.within:g}" if self.within else ""
             return f"{self.what}: {self.values[0]:.9g}{within}, whatever the seed."
@@ -104,10 +107,11 @@ class Band:
                 f"{self.what}, on a CPU, to within {self.same_seed:g}; the seed is in brackets: "
                 f"{each}. With other seeds {band}, but a wrong solution may lie there, too."
             )
-        return (
-            f"{self.what}: {band}. Our seeds {', '.join(map(str, self.seeds))} "
-            f"had {', '.join(f'{value:.9g}' for value in self.values)}."
-        )
+        return f"{self.what}: {band}. {self.ours_in_words()}."
+
+    def ours_in_words(self) -> str:
+        values = ", ".join(f"{value:.9g}" for value in self.values)
+        return f"Our seeds {', '.join(map(str, self.seeds))} had {values}"
 
 
 @dataclass(frozen=True)
@@ -233,14 +237,17 @@ def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
             lacks = "no number in" if is_no_score(band.score) else "eval.py has not scored"
             where = f"{lacks} {', '.join(run for run, _ in found)}" if found else band.run
             lines.append(f"no log of: {band.what} ({where})")
-            outside = True
+            outside |= not band.beside
         for run, value in with_number:
             low, high = band.limits(seed_of(folder / "runs" / run))
             inside = low <= value <= high
-            outside |= not inside
             verdict = f"{'inside' if inside else 'OUTSIDE'} {low:.9g} to {high:.9g}"
             if band.same_seed and not inside:
                 verdict += ", on a CPU"
+            if band.beside:
+                verdict = f"for comparison. {band.ours_in_words()}"
+            else:
+                outside |= not inside
             shown = f"{value:.5g}" if value < 10_000 else f"{value:.0f}"
             lines.append(f"{run}: {band.what}: {shown}, {verdict}")
     return lines, outside

@@ -23,10 +23,12 @@ WHAT = "A course on contrastive learning with frozen encoders"
 # Before the numbers of each unit.
 ABOUT_BANDS = """\
 These are our numbers, with our seeds. A *band* is where we expect your number. Where a seed stands
-in brackets, your run with that seed must have our number, to within what is said. The numbers are
-from CPUs: add `--device cpu` on a machine with a GPU and on a Mac. Macs with ARM processors were
-not tried. If `make check` says OUTSIDE, look first at the flags, the seed and the device, and then
-at your code."""
+in brackets, your run with that seed must have our number, to within what is said. For each band of
+the project's own seeds we tried a wrong solution, and its number was outside. Another wrong
+solution may lie inside. A number *for comparison* has no band: no wrong solution that we tried
+misses it, or none was tried. The numbers are from CPUs: add `--device cpu` on a machine with a GPU
+and on a Mac. Macs with ARM processors were not tried. If `make check` says OUTSIDE, look first at
+the flags, the seed and the device, and then at your code."""
 
 
 def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:

@@ -30,7 +30,7 @@ from .holes import HERE
 
 ROOT = HERE.parent.parent
 SAVED = ("unit", "what", "commands", "run", "score", "seeds", "values", "reach", "largest")
-SAVED += ("same_seed", "log")
+SAVED += ("same_seed", "log", "beside")
 
 
 def drawn_seeds(seed: int) -> tuple[int, ...]:
