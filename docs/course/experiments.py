@@ -237,7 +237,7 @@ def said_of_logs(folder: Path, unit: int) -> tuple[list[str], bool]:
             lacks = "no number in" if is_no_score(band.score) else "eval.py has not scored"
             where = f"{lacks} {', '.join(run for run, _ in found)}" if found else band.run
             lines.append(f"no log of: {band.what} ({where})")
-            outside |= not band.beside
+            outside = True
         for run, value in with_number:
             low, high = band.limits(seed_of(folder / "runs" / run))
             inside = low <= value <= high
