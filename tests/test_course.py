@@ -422,8 +422,8 @@ def test_bands_are_those_of_their_values():
         assert all(f"{value}" in text for value in band.values), band.what
 
 
-def test_each_band_is_missed_by_a_wrong_solution():
-    """The log has a wrong solution outside each band, and none outside a number for comparison."""
+def test_each_band_is_missed_by_a_wrong_answer():
+    """The log has a wrong answer outside each band, and none outside a number for comparison."""
     log = (ROOT / "docs/results/course_misses.md").read_text()
     rows = [tuple(line.strip("| ").split(" | ")) for line in log.splitlines() if "| " in line]
     missed = {(row[0], row[1]): row for row in rows if row[-1] == "yes"}
@@ -436,7 +436,7 @@ def test_each_band_is_missed_by_a_wrong_solution():
             assert "stops" in row[4] or not low <= float(row[4]) <= high, band.what
 
 
-def test_the_wrong_solutions_that_are_tried_are_there():
+def test_the_wrong_answers_that_are_tried_are_there():
     for unit, trials in course_misses.TRIALS.items():
         assert {band.run for band in experiments.read_bands(unit)} >= set(trials)
         for trial in trials.values():

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from data.common import BadInput, cache_dir
+from data.common import BadInput, cache_dir, parse_flags, run
 from docs.course.experiments import DAMAGED, Band, read_bands, read_score
 from docs.course.holes import read_tasks, source_of
 from docs.course.make import EXTRA, ROOT, project_files
@@ -133,21 +133,24 @@ def number_in(runs: Path, band: Band) -> float | None:
         return None
 
 
-def try_run(unit: int, run: str, trial: Trial, code: Path, work: Path) -> None:
-    """Print a row for each band of a run: its limits, and the wrong answer that misses it."""
-    bands = [band for band in read_bands(unit) if band.run == run]
+def try_run(unit: int, name: str, trial: Trial, code: Path, work: Path) -> None:
+    """Print a row for each band of the run `name`, with the wrong answer and its number.
+
+    BadInput where a run ends without an error and without the number.
+    """
+    bands = [band for band in read_bands(unit) if band.run == name]
     seed = bands[0].seeds[0]
     commands = max((band.commands for band in bands), key=len)
     right = work / "right"
     with redirect_stdout(sys.stderr):
         run_commands(commands[: trial.right], seed, right, code)
 
-    open_bands = [replace(band, run=run.replace("SEED", str(seed))) for band in bands]
+    open_bands = [replace(band, run=name.replace("SEED", str(seed))) for band in bands]
     for number, (task_id, words) in enumerate(trial.wrong):
         (task,) = [task for task in read_tasks(units=[unit]) if task.id == task_id]
         source = source_of(ROOT, task.file)
         (code / task.file).write_text(mutated(source, task, wrong_answer(task_id, words)))
-        runs = work / f"{Path(run).stem}-{number}"
+        runs = work / f"{Path(name).stem}-{number}"
         shutil.copytree(right, runs)
         stop = ""
         try:
@@ -160,8 +163,10 @@ def try_run(unit: int, run: str, trial: Trial, code: Path, work: Path) -> None:
         for band in open_bands:
             low, high = band.limits(seed)
             value = number_in(runs, band)
+            if value is None and not stop:
+                raise BadInput(f"{runs} has no number of: {band.what}")
             if value is None:
-                shown, is_missed = stop or "no number", True
+                shown, is_missed = stop, True
             else:
                 shown, is_missed = f"{value:.7g}", not low <= value <= high
             verdict = "yes" if is_missed else "no"
@@ -183,25 +188,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--units", default=",".join(map(str, TRIALS)))
     parser.add_argument("--runs", default="", help="such as runs/five-SEED (default: all)")
-    args = parser.parse_args()
+    args = parse_flags(parser)
     print("| unit | number | band | wrong answer | its number | missed |")
     print("|---|---|---|---|---|---|", flush=True)
     for unit in map(int, args.units.split(",")):
-        with tempfile.TemporaryDirectory() as name:
-            code, cache = Path(name) / "code", Path(name) / "cache"
+        with tempfile.TemporaryDirectory() as folder:
+            code, cache = Path(folder) / "code", Path(folder) / "cache"
             for path in (*project_files(), *EXTRA.get(unit, ())):
                 (code / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / path, code / path)
             # Vectors that wrong code writes must not stay in the user's cache.
             shutil.copytree(cache_dir(), cache, copy_function=os.symlink)
             os.environ["LIFT_CACHE"] = str(cache)
-            for run, trial in TRIALS[unit].items():
-                if not args.runs or run in args.runs.split(","):
-                    work = Path(name) / Path(run).stem
+            for name, trial in TRIALS[unit].items():
+                if not args.runs or name in args.runs.split(","):
+                    work = Path(folder) / Path(name).stem
                     (work / "right").mkdir(parents=True)
-                    try_run(unit, run, trial, code, work)
+                    try_run(unit, name, trial, code, work)
             del os.environ["LIFT_CACHE"]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))
