@@ -216,6 +216,9 @@ def read_csv(path: Path, split: str, columns: Columns, unusable: Unusable) -> So
     separator, found = read_header(path, columns.csv_separator)
     where = f"; the columns found, separated by {separator!r}, are {', '.join(found)}"
     keys = choose_keys(path, "column", found, columns, where)
+    for name in keys:
+        if name and found.count(name) > 1:
+            raise BadInput(f"{path}: {found.count(name)} columns are called {name}; rename them")
     rows = ((f"line {line}", row) for line, row in table_rows(path, separator))
     description = f"a table separated by {separator!r}, columns {keys.image} and {keys.caption}"
     return keyed_source(description, rows, path, keys, split, columns, unusable)

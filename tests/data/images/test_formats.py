@@ -128,6 +128,7 @@ def test_several_rows_are_several_captions(photos, tmp_path):
         ("filepath,title\n", "without rows"),
         ("a,b\n1,2\n", "columns found, separated by ',', are a, b"),
         ("filepath;words\nx;y\n", "separated by ';', are filepath, words"),
+        ("image,caption,caption\nx.png,a,b\n", "2 columns are called caption; rename them"),
         (
             "filepath,title\nnowhere.png,x\n",
             "none of its 1 entries.*nowhere.png: no such file.*relative to the file",
