@@ -339,7 +339,7 @@ def results_of_claims() -> dict[str, dict[str, dict[str, str]]]:
     """{first word of a table of docs/claims.md: {run: {column: cell}}}, from the logs."""
     found = {}
     for kind, name in (("older run", "claims_before.md"), ("run", "claims.md")):
-        (table,) = tables_of((RESULTS / name).read_text().splitlines())
+        table, *_ = tables_of((RESULTS / name).read_text().splitlines())
         found[kind] = {row[0]: dict(zip(table[0], row, strict=True)) for row in table[1:]}
 
     # The demo, by its log with three seeds.
@@ -372,6 +372,9 @@ def test_the_results_are_those_of_their_runs(capsys):
         lines = (RESULTS / f"{name}.jsonl").read_text().splitlines()
         experiment.table([json.loads(line) for line in lines])
         assert capsys.readouterr().out.strip() in (RESULTS / f"{name}.md").read_text()
+    lines = (RESULTS / "claims.jsonl").read_text().splitlines()
+    claims.differences([json.loads(line) for line in lines])
+    assert capsys.readouterr().out.strip() in (RESULTS / "claims.md").read_text()
 
 
 @every_page

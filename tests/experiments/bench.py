@@ -52,7 +52,7 @@ import llm_text
 import train
 from data.batches import Crops
 from data.captions import DistinctCaptions, TokenIds
-from data.common import BadInput, chunks, parse_flags, pick_device, pick_dtype, run
+from data.common import BadInput, chunks, exit_status, parse_flags, pick_device, pick_dtype
 from data.files.llm import read_llm
 from data.images.formats import Columns
 from data.images.pack import pack
@@ -516,7 +516,7 @@ def operations(method: str, tower: Tower) -> float:
     They are counted in a process of its own, since a backward pass leaves threads behind, and a
     process with threads cannot be copied.
     """
-    setting = Setting(tower.sizes(method), tower.vocab, 576, ())
+    setting = Setting(tower.sizes(method), tower.vocab, 576, (), clip_pool="tok")
     return in_a_process(lambda: training_step(method, setting, tower.tokens)[0])
 
 
@@ -1209,4 +1209,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

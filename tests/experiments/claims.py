@@ -24,7 +24,7 @@ from threading import Lock
 
 import numpy as np
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.sweep import Children, mean_and_deviation
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +109,28 @@ RUNS |= {
     "few/ape paraphrases": f"--method ape {FEW} {APE} {FROM} --csv-caption-key paraphrase",
     "many/ape_transformer": f"--method ape_transformer {MANY} {APE} {FROM}",
 }
+
+# Runs that docs/claims.md compares, whose image towers start from the same one where the seed is the
+# same. So the difference within a seed says more than the two means: see `differences`.
+COMPARED = (
+    ("llm2clip/raw", "llm2clip/own text"),
+    ("llm2clip/tuned", "llm2clip/own text"),
+    ("many/lilt adapters+layernorm", "many/lilt all"),
+    ("many/lilt layernorm 3e-3", "many/lilt all"),
+    ("many/lilt bitfit 3e-3", "many/lilt all"),
+    ("few/lilt adapters+layernorm", "few/lilt all 3e-4"),
+    ("few/lilt layernorm 3e-3", "few/lilt all 3e-4"),
+    ("few/ape", "few/lit"),
+    ("many/ape", "many/lit"),
+    ("few/ape", "few/ape_lookup"),
+    ("many/ape", "many/ape_lookup"),
+    ("few/ape", "few/ape_transformer"),
+    ("many/ape", "many/ape_transformer"),
+    ("few/ape one crop", "few/ape"),
+    ("few/ape eight crops", "few/ape"),
+    ("few/ape eight crops", "few/ape one crop"),
+    ("few/ape paraphrases", "few/ape"),
+)
 
 TUNE = "--tune shapes --layer 10 --steps 150"  # flags of llm_text.py, for an adapter
 
@@ -292,12 +314,36 @@ def scores_at(lines: list[dict], path: Iterable[str]) -> list[float]:
     return scores
 
 
+def runs_of(name: str, lines: list[dict]) -> list[dict]:
+    """The lines of a run, in the order of its seeds."""
+    runs = [line for line in lines if (line["name"], line["flags"]) == (name, recipe(name))]
+    return sorted(runs, key=lambda line: line["seed"])
+
+
+def differences(lines: list[dict]) -> None:
+    """Print how much higher the scores of one run are than those of another, within each seed.
+
+    In each cell: mean and standard deviation of the differences.
+    """
+    print(f"| difference | seeds | {' | '.join(COLUMNS)} |")
+    print("|---|---|" + "---|" * len(COLUMNS))
+    for higher, lower in COMPARED:
+        ours, theirs = runs_of(higher, lines), runs_of(lower, lines)
+        if not ours or [line["seed"] for line in ours] != [line["seed"] for line in theirs]:
+            continue
+        cells = []
+        for path in COLUMNS.values():
+            pairs = zip(scores_at(ours, path), scores_at(theirs, path), strict=True)
+            cells.append(mean_and_deviation([a - b for a, b in pairs]))
+        print(f"| {higher} - {lower} | {len(ours)} | {' | '.join(cells)} |")
+
+
 def table(lines: list[dict]) -> None:
     """Print mean and standard deviation over seeds, one row per run."""
     print(f"| run | seeds | trained | {' | '.join(COLUMNS)} |")
     print("|---|---|---|" + "---|" * len(COLUMNS))
     for name in RUNS:
-        runs = [line for line in lines if (line["name"], line["flags"]) == (name, recipe(name))]
+        runs = runs_of(name, lines)
         if not runs:
             continue
         cells = []
@@ -340,7 +386,9 @@ def main() -> None:
         jobs = [partial(runner.ensure, name, seed) for name in names for seed in args.seeds]
         runner.children.run_all(jobs, args.jobs)
     table(runner.lines)
+    print()
+    differences(runner.lines)
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

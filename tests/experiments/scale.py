@@ -28,7 +28,7 @@ import eval as evaluation
 import lift
 from data.batches import Batches
 from data.captions import DistinctCaptions
-from data.common import BadInput, parse_flags, run
+from data.common import BadInput, exit_status, parse_flags
 from data.files.llm import LlamaConfig
 from data.images.formats import Columns
 from data.images.read import CaptionedImages, read_images
@@ -211,7 +211,7 @@ def seconds_per_batch(batch: int) -> float:
         images,
         texts,
         torch.zeros(len(texts), 1),
-        lambda indices, step, part: torch.zeros(len(indices), 1),
+        lambda indices, step, rows: torch.zeros(len(indices), 1),
         batch_size=batch,
         seed=0,
         long_share=None,
@@ -260,8 +260,7 @@ def calculate(mfu: float, network: float) -> None:
     print("## What was measured here\n")
     table(["on 2 cores", "number"], [[what, short(rate)] for what, rate in measured.items()])
     # The demo's own operations a second stand in for a peak and a utilisation.
-    demo = flops.Setting(lift.Sizes(), 60, 576, (18,))
-    demo_step, _ = flops.training_step("lift", demo, 18)
+    demo_step, _ = flops.training_step("lift", flops.SETTINGS["here"], 18)
     step_rate = measured["images of the demo, a second"] * demo_step
     read_once = reading(LLMS["SmolLM2-135M, 10 blocks"], 18)
     read_rate = measured["captions of the demo"] / measured["seconds for them"] * read_once
@@ -434,4 +433,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -69,6 +69,7 @@ class FakeRunner(claims.Runner):
 def runner(tmp_path, monkeypatch):
     """runner() makes a FakeRunner that knows what those before it have kept."""
     monkeypatch.setattr(claims, "RUNS", dict(RUNS))
+    monkeypatch.setattr(claims, "COMPARED", ())
     (tmp_path / "work").mkdir()
     return lambda: FakeRunner(tmp_path / "claims.jsonl", tmp_path / "work")
 
@@ -164,6 +165,27 @@ def test_the_table_has_mean_and_deviation_of_the_present_recipes(runner, capsys)
     claims.table([*one.lines, older])
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| a |"))
     assert row.startswith("| a | 2 | 25.00% |") and "125.0 ± 70.7" in row  # 0.75 and 1.75
+
+
+def test_differences_are_taken_within_each_seed(monkeypatch, capsys):
+    """The scores go up and down together: 30, 50 and 70 against 20, 41 and 57."""
+    monkeypatch.setattr(claims, "RUNS", {"a": "--x", "b": "--y", "c": "--z"})
+    monkeypatch.setattr(claims, "COMPARED", (("a", "b"), ("a", "c")))
+    monkeypatch.setattr(claims, "COLUMNS", {"mean": ("compositional", "mean")})
+    lines = [
+        {"name": name, "flags": flags, "seed": seed, "compositional": {"mean": score}}
+        for name, flags, scores in (("a", "--x", {2: 0.7, 0: 0.3, 1: 0.5}),)
+        for seed, score in scores.items()
+    ]
+    lines += [
+        {"name": "b", "flags": "--y", "seed": seed, "compositional": {"mean": score}}
+        for seed, score in ((0, 0.2), (1, 0.41), (2, 0.57))
+    ]
+    # Of `c` one seed is missing, so it is not compared.
+    lines += [{**line, "name": "c", "flags": "--z"} for line in lines[:2]]
+    claims.differences(lines)
+    # 10, 9 and 13
+    assert capsys.readouterr().out.splitlines()[2:] == ["| a - b | 3 | 10.7 ± 2.1 |"]
 
 
 def test_what_is_interrupted_does_not_pass_for_done(runner):
