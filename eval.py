@@ -46,8 +46,16 @@ from torch import Tensor
 import lift
 from data import benchmarks, search
 from data.benchmarks import Result, Task
-from data.common import DEVICES, BadInput, flag_of, parse_flags, pick_device, replacing, select
-from data.common import run as run_command
+from data.common import (
+    DEVICES,
+    BadInput,
+    exit_status,
+    flag_of,
+    parse_flags,
+    pick_device,
+    replacing,
+    select,
+)
 from data.files.runs import SEEN, read_run, run_file
 from data.images.formats import Columns, add_column_flags
 from data.images.pixels import normalize_pixels, open_image
@@ -780,4 +788,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(exit_status(main))

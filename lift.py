@@ -1,8 +1,8 @@
 """What differs between the papers: losses, heads, text towers, and a table of methods.
 
-Read vit.py and the first half of llm_text.py before this file. On a first reading, skip
-`sigmoid_loss`, `LiveLLM`, `WordLabels` with the two losses of labels, `Ridge`, `text_ridge`, the
-two controls of APE, `UNLOCK`, `backward_in_pieces`, and `load` at the end.
+Read vit.py and the first half of llm_text.py before this file. The main things stand first in each
+section. A comment says from where on a first reading may go on to the next one. It ends with
+`TwoTower`: skip the two sections behind it.
 
 The papers ask one question: how much of a CLIP can be left untrained?
 
@@ -63,14 +63,21 @@ from data.files.runs import read_run
 from data.files.tensors import mismatch
 from data.images.pixels import normalize_pixels, to_square
 from data.vectors import OutsideVectors
-from llm_text import Llama, TextSource, load_llm, mean_token, scatter_within, text_reader, whitening
+from llm_text import (
+    Llama,
+    TextSource,
+    lda_map,
+    load_llm,
+    mean_token,
+    scatter_within,
+    text_reader,
+    whitening,
+)
 from vit import Block, ViT, init_linears
 
 # --------------------------------------------------------------------------------------------------
-# Losses. Each gives a scalar. info_nce and cosine_loss take (image_features (B, D),
-# text_features (B, D), logit_scale (), duplicates (B, B)); these features have unit length.
-# sigmoid_loss takes a bias, too. label_loss takes scores and weights of V labels, (B, V), in place
-# of features. info_nce_and_labels takes both. The last function, limit_scale, is no loss.
+# Losses. Each gives a scalar. They take (image_features (B, D), text_features (B, D),
+# logit_scale (), duplicates (B, B)) by name. Where a loss takes something else, it says so.
 
 
 def info_nce(
@@ -85,7 +92,8 @@ def info_nce(
         loss = ( mean_i CE(logits[i, :], i) + mean_j CE(logits[:, j], j) ) / 2
 
     In words: find the caption of image i among the B captions of the batch, and the image of
-    caption j among the B images. z_i is image_features[i], t_j is text_features[j].
+    caption j among the B images. z_i is image_features[i], t_j is text_features[j], both of unit
+    length.
 
     logit_scale  one over the temperature, already exponentiated
     duplicates   bool, symmetric: image i and caption j also match, although i != j. They may be
@@ -110,6 +118,39 @@ def info_nce(
         image_to_text = F.cross_entropy(logits, target)
         text_to_image = F.cross_entropy(logits.T, target)
         return (image_to_text + text_to_image) / 2
+
+
+def cosine_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor | None = None,
+    duplicates: Tensor | None = None,
+) -> Tensor:
+    """LIFT's second loss: move each image to its own caption. There are no negatives.
+
+        loss = 1 - mean_i <z_i, t_i>
+
+    The loss is float32. It starts near 1 for random features. It cannot collapse to one point for
+    all images, but only because the captions' vectors are fixed and differ. If the text side were
+    trained too, both sides could send everything to one point, and the loss would be 0. The last
+    two arguments are not used.
+    """
+    return 1 - (image_features.float() * text_features.float()).sum(-1).mean()
+
+
+def limit_scale(logit_scale: Tensor) -> None:
+    """Keep the scale in [1, 100], as CLIP does. train.py calls this after every step.
+
+    logit_scale  (), the logarithm of the scale, as TwoTower holds it; it is changed in place, and
+                 no gradient is involved
+
+    Above 100 a few pairs would rule the loss. Below 1 the softmax could hardly tell the captions of
+    a batch apart.
+    """
+    logit_scale.data.clamp_(0, math.log(100))
+
+
+# On a first reading go on to the heads.
 
 
 def sigmoid_loss(
@@ -139,24 +180,6 @@ def sigmoid_loss(
         if duplicates is not None:
             log_probability = log_probability.masked_fill(duplicates & ~is_true, 0.0)
         return -log_probability.sum() / len(logits)
-
-
-def cosine_loss(
-    image_features: Tensor,
-    text_features: Tensor,
-    logit_scale: Tensor | None = None,
-    duplicates: Tensor | None = None,
-) -> Tensor:
-    """LIFT's second loss: move each image to its own caption. There are no negatives.
-
-        loss = 1 - mean_i <z_i, t_i>
-
-    The loss is float32. It starts near 1 for random features. It cannot collapse to one point for
-    all images, but only because the captions' vectors are fixed and differ. If the text side were
-    trained too, both sides could send everything to one point, and the loss would be 0. The last
-    two arguments are not used.
-    """
-    return 1 - (image_features.float() * text_features.float()).sum(-1).mean()
 
 
 def label_loss(
@@ -199,22 +222,8 @@ def info_nce_and_labels(
     return info_nce(**contrastive) + label_loss(label_scores, label_weights, logit_scale=one)
 
 
-def limit_scale(logit_scale: Tensor) -> None:
-    """Keep the scale in [1, 100], as CLIP does. train.py calls this after every step.
-
-    logit_scale  (), the logarithm of the scale, as TwoTower holds it; it is changed in place, and
-                 no gradient is involved
-
-    Above 100 a few pairs would rule the loss. Below 1 the softmax could hardly tell the captions of
-    a batch apart.
-    """
-    logit_scale.data.clamp_(0, math.log(100))
-
-
 # --------------------------------------------------------------------------------------------------
-# Heads. Each is a function (width of the tower, shared dimension) -> module. A module with `solve`
-# is not trained: train.py solves for it once, before the first step of its run, from the batches
-# that training would read. A run of lift_ridge has no steps. It begins with a trained run of LIFT.
+# Heads. Each is a function (width of the tower, shared dimension) -> module.
 
 
 def no_head(d_in: int, d_out: int) -> nn.Module:
@@ -235,51 +244,6 @@ def projection_with_bias(d_in: int, d_out: int) -> nn.Module:
 def mlp(d_in: int, d_out: int) -> nn.Module:
     """LIFT's head: two linear layers."""
     return nn.Sequential(nn.Linear(d_in, d_out), nn.GELU(), nn.Linear(d_out, d_out))
-
-
-class Ridge(nn.Linear):
-    """A matrix that is solved for, and not trained: ridge regression. (Hoerl & Kennard 1970)
-
-        W = (X^T X + lambda I)^-1 X^T Y           X: n vectors of this tower (n, d_in)
-        lambda = share trace(X^T X) / d_in        Y: features of the other side (n, d_out)
-
-    W makes |X W - Y|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of
-    X^T X. share says how large lambda is, compared with this mean. Without lambda, directions in
-    which X hardly varies would get huge weights. A tower that ends with a norm has such directions.
-    """
-
-    def __init__(self, d_in: int, d_out: int, share: float = 0.001):
-        super().__init__(d_in, d_out, bias=False)
-        self.share = share
-
-    @torch.no_grad()
-    def solve(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Solve for the matrix. BadInput where all vectors are zero.
-
-        pairs  batches of this tower's vectors (B, d_in) and the other side's features (B, d_out)
-        """
-        # Sums over all pairs, in float64: only these are kept, however many pairs there are.
-        XX = XY = 0
-        for vectors, features in pairs:
-            # On the CPU: Apple's GPUs have no float64.
-            X, Y = vectors.cpu().double(), features.cpu().double()
-            XX = XX + X.T @ X  # (d_in, d_in)
-            XY = XY + X.T @ Y  # (d_in, d_out)
-        if not XX.trace() > 0:
-            raise BadInput("all vectors are zero: do all captions have the same words?")
-        ridge = self.share * XX.trace() / len(XX)
-        W = torch.linalg.solve(XX + ridge * torch.eye(len(XX)).to(XX), XY)  # (d_in, d_out)
-        self.weight.copy_(W.T)
-
-
-def text_ridge(d_in: int, d_out: int) -> nn.Module:
-    """A matrix on the text side that is solved for: text vectors -> features of their images.
-
-    What the image side has not learned to see in a caption has no counterpart in its features, so
-    the matrix makes it small. It is solved for after training: if it were trained, the text side
-    could forget. The share was chosen on validation scenes. (docs/results/LOG.md)
-    """
-    return Ridge(d_in, d_out, share=0.2)
 
 
 class Residual(nn.Module):
@@ -336,8 +300,8 @@ def deep_mlp(d_in: int, d_out: int) -> nn.Module:
     """ShareLock's head, and what APE's head applies to each token: four linear layers.
 
     ShareLock's public code has four layers of the language model's width, and APE's paper gives
-    four to six layers. GELU is our choice for both. So the two methods differ in nothing else than
-    what the network reads.
+    four to six layers. GELU is our choice for both. Inside, a layer is as wide as what the network
+    reads.
     """
     hidden = []
     for _ in range(3):
@@ -348,27 +312,6 @@ def deep_mlp(d_in: int, d_out: int) -> nn.Module:
 def ape(d_in: int, d_out: int) -> nn.Module:
     """APE's head: a network on each token, then the mean."""
     return TokenMean(deep_mlp(d_in, d_out))
-
-
-def ape_transformer(d_in: int, d_out: int) -> nn.Module:
-    """APE's first control: tokens may look at the tokens before them.
-
-        tokens -> linear to half the width -> causal block -> LayerNorm -> linear -> mean of tokens
-
-    One block of half the width has as many weights as three of the MLP's layers. It has as many
-    attention heads as the greatest common divisor of its own width and 8. The arrows up to the mean
-    are the network that TokenMean applies.
-    """
-    half = d_in // 2
-    block = Block(half, heads=math.gcd(half, 8), causal=True)
-    return TokenMean(
-        nn.Sequential(nn.Linear(d_in, half), block, nn.LayerNorm(half), nn.Linear(half, d_out))
-    )
-
-
-def token_mean(d_in: int, d_out: int) -> nn.Module:
-    """APE's second control: one matrix on each token, no bias, then the mean."""
-    return TokenMean(nn.Linear(d_in, d_out, bias=False))
 
 
 class LilTAdapter(nn.Module):
@@ -389,6 +332,77 @@ class LilTAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.up(F.gelu(self.down(x)))
+
+
+# On a first reading go on to the sizes.
+
+
+def ape_transformer(d_in: int, d_out: int) -> nn.Module:
+    """APE's first control: tokens may look at the tokens before them.
+
+        tokens -> linear to half the width -> causal block -> LayerNorm -> linear -> mean of tokens
+
+    One block of half the width has as many weights as three of the MLP's layers. It has as many
+    attention heads as the greatest common divisor of its own width and 8. The arrows up to the mean
+    are the network that TokenMean applies.
+    """
+    half = d_in // 2
+    block = Block(half, heads=math.gcd(half, 8), causal=True)
+    return TokenMean(
+        nn.Sequential(nn.Linear(d_in, half), block, nn.LayerNorm(half), nn.Linear(half, d_out))
+    )
+
+
+def ape_lookup(d_in: int, d_out: int) -> nn.Module:
+    """APE's second control: one matrix on each token, no bias, then the mean."""
+    return TokenMean(nn.Linear(d_in, d_out, bias=False))
+
+
+class Ridge(nn.Linear):
+    """A matrix that is solved for, and not trained: ridge regression. (Hoerl & Kennard 1970)
+
+        W = (X^T X + lambda I)^-1 X^T Y           X: n vectors of this tower (n, d_in)
+        lambda = share trace(X^T X) / d_in        Y: features of the other side (n, d_out)
+
+    train.py calls `solve` once, before the first step, with the batches that training would read.
+    W makes |X W - Y|^2 + lambda |W|^2 smallest. The trace over d_in is the mean eigenvalue of
+    X^T X. share says how large lambda is, compared with this mean. Without lambda, directions in
+    which X hardly varies would get huge weights. A tower that ends with a norm has such directions.
+    """
+
+    def __init__(self, d_in: int, d_out: int, share: float = 0.001):
+        super().__init__(d_in, d_out, bias=False)
+        self.share = share
+
+    @torch.no_grad()
+    def solve(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Solve for the matrix. BadInput where all vectors are zero.
+
+        pairs  batches of this tower's vectors (B, d_in) and the other side's features (B, d_out)
+        """
+        # Sums over all pairs, in float64: only these are kept, however many pairs there are.
+        XX = XY = 0
+        for vectors, features in pairs:
+            # On the CPU: Apple's GPUs have no float64.
+            X, Y = vectors.cpu().double(), features.cpu().double()
+            XX = XX + X.T @ X  # (d_in, d_in)
+            XY = XY + X.T @ Y  # (d_in, d_out)
+        if not XX.trace() > 0:
+            raise BadInput("all vectors are zero: do all captions have the same words?")
+        ridge = self.share * XX.trace() / len(XX)
+        W = torch.linalg.solve(XX + ridge * torch.eye(len(XX)).to(XX), XY)  # (d_in, d_out)
+        self.weight.copy_(W.T)
+
+
+def text_ridge(d_in: int, d_out: int) -> nn.Module:
+    """A matrix on the text side that is solved for: text vectors -> features of their images.
+
+    What the image side has not learned to see in a caption has no counterpart in its features, so
+    the matrix makes it small. It is solved for after training: if it were trained, the text side
+    could forget. So a run of lift_ridge begins with a trained run of LIFT, and has no steps. The
+    share was chosen on validation scenes. (docs/results/LOG.md)
+    """
+    return Ridge(d_in, d_out, share=0.2)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -451,16 +465,12 @@ class TextTower(nn.Module):
             self.register_buffer(name, tensor)
 
     @staticmethod
-    def fit(
-        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
-    ) -> tuple[Tensor, ...]:
+    def fit(inputs, **settings) -> tuple[Tensor, ...]:
         """Compute, once and before training, what the tower needs to know of the training captions:
         statistics or a vocabulary. No gradient is involved.
 
-        inputs      one row per distinct caption; len(inputs) and inputs[a:b] must work
-        directions  how many directions whitening keeps (--whiten); most towers ignore it
-        power       how far it evens them out (--whiten-power); most towers ignore it
-        captions    with --text-map lda: which image has which captions; most towers ignore it
+        inputs    one row per distinct caption; len(inputs) and inputs[a:b] must work
+        settings  what the user chose of directions, power and captions. Only LLMVectors uses them
         """
         return ()
 
@@ -491,17 +501,21 @@ class LLMVectors(TextTower):
     def fit(
         inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
     ) -> tuple[Tensor, ...]:
-        within = scatter_within(inputs, captions) if captions else None
-        return whitening(inputs, directions, power, within)
+        """The mean and the matrix of whitening.
+
+        directions  how many directions are kept (--whiten)
+        power       how far they are evened out (--whiten-power)
+        captions    with --text-map lda: which image has which captions
+        """
+        before = lda_map(scatter_within(inputs, captions)) if captions else None
+        return whitening(inputs, directions, power, before)
 
 
 class RawVectors(LLMVectors):
     """LLM2CLIP's text tower: the language model's vector as it is."""
 
     @staticmethod
-    def fit(
-        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
-    ) -> tuple[Tensor, ...]:
+    def fit(inputs, **settings) -> tuple[Tensor, ...]:
         llm_width = inputs[:1].shape[1]
         # Subtracting zeros and multiplying by the identity changes nothing. So this class needs no
         # `forward` of its own.
@@ -529,9 +543,7 @@ class LLMTokens(TextTower):
         return torch.where(is_real, (tokens.float() - self.mean) / self.std, 0.0)
 
     @staticmethod
-    def fit(
-        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
-    ) -> tuple[Tensor, ...]:
+    def fit(inputs, **settings) -> tuple[Tensor, ...]:
         """Mean and standard deviation of each dimension over all real tokens, (llm_width,) float32.
 
             std = sqrt( E[h^2] - E[h]^2 )                 h: a real token, E: the mean over all
@@ -571,33 +583,6 @@ def positions_in(vocab: Tensor, ids: Tensor) -> Tensor:
     """
     position = torch.searchsorted(vocab, ids).clamp_max(len(vocab) - 1)
     return torch.where(vocab[position] == ids, position, len(vocab))
-
-
-class TokenTable(TextTower):
-    """The text tower of APE's second control: a learned vector for each token.
-
-    It is the same vector whatever stands around the token. All unknown tokens share one vector of
-    zeros, so that they are no part of a mean.
-    """
-
-    fitted = ("vocab",)  # (V,) int64, sorted
-
-    def __init__(self, sizes: Sizes, vocab: Tensor):
-        super().__init__(sizes, vocab)
-        self.width = sizes.embed_dim
-        self.token_embedding = nn.Embedding(len(vocab) + 1, self.width)
-        nn.init.zeros_(self.token_embedding.weight[-1])
-
-    def forward(self, ids: Tensor) -> Tensor:  # (B, L)
-        vectors = self.token_embedding(positions_in(self.vocab, ids))  # (B, L, width)
-        # (B, L, width), zeros at END and PAD, which are negative
-        return vectors * (ids >= 0)[..., None]
-
-    @staticmethod
-    def fit(
-        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
-    ) -> tuple[Tensor, ...]:
-        return (vocabulary(inputs),)
 
 
 class TextTransformer(TextTower):
@@ -644,9 +629,7 @@ class TextTransformer(TextTower):
         return self.ln_final(x[torch.arange(len(x), device=x.device), end])  # (B, width)
 
     @staticmethod
-    def fit(
-        inputs, directions: int, power: float = 0.5, captions: DistinctCaptions | None = None
-    ) -> tuple[Tensor, ...]:
+    def fit(inputs, **settings) -> tuple[Tensor, ...]:
         return (vocabulary(inputs),)
 
 
@@ -669,6 +652,34 @@ class LiveLLM(TextTower):
         return mean_token(self.llm(ids.clamp_min(0), is_token), is_token)  # (B, width)
 
 
+# On a first reading go on to the table of methods.
+
+
+class TokenTable(TextTower):
+    """The text tower of APE's second control: a learned vector for each token.
+
+    It is the same vector whatever stands around the token. All unknown tokens share one vector of
+    zeros, so that they are no part of a mean.
+    """
+
+    fitted = ("vocab",)  # (V,) int64, sorted
+
+    def __init__(self, sizes: Sizes, vocab: Tensor):
+        super().__init__(sizes, vocab)
+        self.width = sizes.embed_dim
+        self.token_embedding = nn.Embedding(len(vocab) + 1, self.width)
+        nn.init.zeros_(self.token_embedding.weight[-1])
+
+    def forward(self, ids: Tensor) -> Tensor:  # (B, L)
+        vectors = self.token_embedding(positions_in(self.vocab, ids))  # (B, L, width)
+        # (B, L, width), zeros at END and PAD, which are negative
+        return vectors * (ids >= 0)[..., None]
+
+    @staticmethod
+    def fit(inputs, **settings) -> tuple[Tensor, ...]:
+        return (vocabulary(inputs),)
+
+
 class WordLabels(TextTower):
     """Labels in place of a text tower, or beside one: which words a caption holds.
 
@@ -685,11 +696,11 @@ class WordLabels(TextTower):
     def forward(self, ids: Tensor) -> Tensor:  # (B, L)
         # One column more takes the unknown labels, and is cut off again.
         has_label = torch.zeros(len(ids), self.width + 1, device=ids.device)
-        has_label.scatter_(1, positions_in(self.vocab, self.labels(ids)), 1.0)
+        has_label.scatter_(1, positions_in(self.vocab, self.labels_in(ids)), 1.0)
         return has_label[:, :-1] * self.weight  # (B, V)
 
     @staticmethod
-    def labels(ids: Tensor) -> Tensor:
+    def labels_in(ids: Tensor) -> Tensor:
         """Token ids (B, L) -> labels (B, 2 L - 1) int64; -1 where there is none.
 
         A pair (a, b) becomes one number, (a + 1) 2^32 + b, which is larger than every token's id.
@@ -700,13 +711,7 @@ class WordLabels(TextTower):
         return torch.cat([ids.clamp_min(-1), pairs], dim=1)
 
     @staticmethod
-    def fit(
-        inputs,
-        directions: int,
-        power: float = 0.5,
-        captions: DistinctCaptions | None = None,
-        limit: int = 4096,
-    ) -> tuple[Tensor, ...]:
+    def fit(inputs, limit: int = 4096, **settings) -> tuple[Tensor, ...]:
         """The commonest labels, `limit` at most, and their weights.
 
             weight_v = log(captions / captions that hold v)
@@ -716,7 +721,7 @@ class WordLabels(TextTower):
         vocab, counts = torch.zeros(2, 0, dtype=torch.int64)
         for chunk in chunks(inputs):
             # Count a label once per caption: sorted, its second occurrence follows the first.
-            labels = WordLabels.labels(chunk).sort(1).values
+            labels = WordLabels.labels_in(chunk).sort(1).values
             labels[:, 1:][labels[:, 1:] == labels[:, :-1]] = -1
             new_labels, new_counts = labels.unique(return_counts=True)
             # Add the new counts to those of the chunks before.
@@ -781,16 +786,45 @@ METHODS = {
         text_head=no_head,
         loss=info_nce,
     ),
-    # A run of LIFT, and then a matrix on its text side, solved for without any step.
-    "lift_ridge": Method(
-        paper="after Hoerl & Kennard 1970",
-        image="run",
-        text=LLMVectors,
-        trains=(),
-        image_head=mlp,
-        text_head=text_ridge,
+    "lit": Method(
+        paper="Zhai et al. 2022, arXiv 2111.07991",
+        image="pretrained",
+        text=TextTransformer,
+        trains=("text", "text_head", "logit_scale"),
+        image_head=no_head,
+        text_head=projection,
         loss=info_nce,
     ),
+    "ape": Method(
+        paper="Rosenfeld et al. 2022, arXiv 2210.03927",
+        image="pretrained",
+        text=LLMTokens,
+        trains=("text_head", "logit_scale"),
+        image_head=no_head,
+        text_head=ape,
+        loss=info_nce,
+    ),
+    "lilt": Method(
+        paper="Khan & Fu 2023, arXiv 2303.11866",
+        image="pretrained",
+        text=LiveLLM,
+        trains=("norms", "adapters", *HEADS_AND_SCALE),
+        image_head=projection_with_bias,
+        text_head=projection_with_bias,
+        loss=info_nce,
+        adapters=True,
+    ),
+    "llm2clip": Method(
+        paper="Huang et al. 2024, arXiv 2411.04997",
+        image="pretrained",
+        text=RawVectors,
+        trains=("visual", *HEADS_AND_SCALE),
+        image_head=projection,
+        text_head=adaptor,
+        loss=info_nce,
+        image_lr_share=0.1,
+    ),
+    # On a first reading go on to the end of the table. These rows are variants and controls.
     # LIFT with the cosine loss, which has no scale to learn.
     "lift_cos": Method(
         paper="Yang et al. 2025, arXiv 2506.04209",
@@ -800,6 +834,16 @@ METHODS = {
         image_head=mlp,
         text_head=no_head,
         loss=cosine_loss,
+    ),
+    # A run of LIFT, and then a matrix on its text side, solved for without any step.
+    "lift_ridge": Method(
+        paper="after Hoerl & Kennard 1970",
+        image="run",
+        text=LLMVectors,
+        trains=(),
+        image_head=mlp,
+        text_head=text_ridge,
+        loss=info_nce,
     ),
     # CLIP and LIFT with SigLIP's loss, and with its scale and bias at the start.
     "clip_sigmoid": Method(
@@ -855,15 +899,6 @@ METHODS = {
         text_head=no_head,
         loss=label_loss,
     ),
-    "lit": Method(
-        paper="Zhai et al. 2022, arXiv 2111.07991",
-        image="pretrained",
-        text=TextTransformer,
-        trains=("text", "text_head", "logit_scale"),
-        image_head=no_head,
-        text_head=projection,
-        loss=info_nce,
-    ),
     # CLIP from a pretrained image tower: what LLM2CLIP is compared with.
     "clip_pretrained": Method(
         paper="Radford et al. 2021, arXiv 2103.00020",
@@ -874,15 +909,6 @@ METHODS = {
         text_head=projection,
         loss=info_nce,
         image_lr_share=0.1,
-    ),
-    "ape": Method(
-        paper="Rosenfeld et al. 2022, arXiv 2210.03927",
-        image="pretrained",
-        text=LLMTokens,
-        trains=("text_head", "logit_scale"),
-        image_head=no_head,
-        text_head=ape,
-        loss=info_nce,
     ),
     # APE with one vector per caption in place of its tokens.
     "sharelock": Method(
@@ -910,28 +936,8 @@ METHODS = {
         text=TokenTable,
         trains=("text", "text_head", "logit_scale"),
         image_head=no_head,
-        text_head=token_mean,
+        text_head=ape_lookup,
         loss=info_nce,
-    ),
-    "lilt": Method(
-        paper="Khan & Fu 2023, arXiv 2303.11866",
-        image="pretrained",
-        text=LiveLLM,
-        trains=("norms", "adapters", *HEADS_AND_SCALE),
-        image_head=projection_with_bias,
-        text_head=projection_with_bias,
-        loss=info_nce,
-        adapters=True,
-    ),
-    "llm2clip": Method(
-        paper="Huang et al. 2024, arXiv 2411.04997",
-        image="pretrained",
-        text=RawVectors,
-        trains=("visual", *HEADS_AND_SCALE),
-        image_head=projection,
-        text_head=adaptor,
-        loss=info_nce,
-        image_lr_share=0.1,
     ),
     # No step of training at all: what a matrix between two frozen towers can do.
     "ridge": Method(
@@ -1103,13 +1109,14 @@ class TwoTower(nn.Module):
         return F.normalize(features.float(), dim=-1) if normalize else features
 
     def forward(
-        self, images: Tensor, texts: Tensor, label_ids: Tensor | None = None
+        self, images: Tensor, texts: Tensor, label_tokens: Tensor | None = None
     ) -> dict[str, Tensor]:
         """What the loss of the method takes, by its names: features of unit length, the scale, and
         a bias or labels where it has them.
 
-        label_ids  token ids of the same captions as texts, for the labels
+        label_tokens  token ids of the same captions as texts, for the labels
         """
+        # The tower runs once for both heads: encode_image takes vectors as they are.
         vectors = self.image_vectors(images)  # (B, width)
         out = {
             "image_features": self.encode_image(vectors, normalize=True),
@@ -1120,7 +1127,7 @@ class TwoTower(nn.Module):
             out["logit_bias"] = self.logit_bias
         if self.labels is not None:
             out["label_scores"] = self.label_head(vectors)  # (B, V)
-            out["label_weights"] = self.labels(label_ids)  # (B, V)
+            out["label_weights"] = self.labels(label_tokens)  # (B, V)
         return out
 
 
@@ -1167,10 +1174,11 @@ def backward_in_pieces(
     The gradients are added to those of the parameters, as by loss.backward(). With several
     processes there must be none before.
     """
-    images, texts, label_ids = (
+    images, texts, label_tokens = (
         [None] * n_pieces if whole is None else whole.chunk(n_pieces) for whole in inputs
     )
-    pieces = list(zip(images, texts, label_ids, strict=False))
+    # `chunk` may give fewer pieces than it is asked for: 5 rows in 4 pieces become 2, 2 and 1.
+    pieces = list(zip(images, texts, label_tokens, strict=False))
 
     with torch.set_grad_enabled(len(pieces) == 1), autocast:
         outputs = [model(*piece) for piece in pieces]
@@ -1178,8 +1186,8 @@ def backward_in_pieces(
     for name, first in outputs[0].items():
         # What has no dimensions, such as the scale, is the same in all pieces.
         own = torch.cat([output[name] for output in outputs]) if first.ndim else first
-        whole = processes.gather(own.detach()) if first.ndim else own.detach()
-        features[name] = whole.requires_grad_()
+        gathered = processes.gather(own.detach()) if first.ndim else own.detach()
+        features[name] = gathered.requires_grad_()
 
     loss = loss_of(**features, duplicates=duplicates)
     loss.backward()  # as far as the features
@@ -1191,13 +1199,13 @@ def backward_in_pieces(
         with autocast:
             output = outputs[0] if len(pieces) == 1 else model(*piece)
         made, gradients = [], []
-        for name, part in output.items():
+        for name, tensor in output.items():
             gradient = features[name].grad
             # No gradient: the loss does not use it. A frozen text side wants none. The scale's
             # gradient is already that of the whole batch, so the pieces share it out.
-            if gradient is not None and part.requires_grad:
-                made.append(part)
-                gradients.append(gradient[start:end] if part.ndim else gradient / n_all)
+            if gradient is not None and tensor.requires_grad:
+                made.append(tensor)
+                gradients.append(gradient[start:end] if tensor.ndim else gradient / n_all)
         torch.autograd.backward(made, gradients)
         start = end
     processes.add_gradients(model)
@@ -1256,8 +1264,12 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         if method.text is TextTransformer:
             # A few damaged bytes may ask for a million blocks.
             width = state["text.token_embedding.weight"].shape[-1]
-            is_possible &= width == sizes.text_width and sizes.text_depth <= len(state)
-            is_possible = is_possible and sizes.text_width % sizes.text_heads == 0
+            is_possible = (
+                is_possible  # now no number of heads is 0
+                and width == sizes.text_width
+                and sizes.text_depth <= len(state)
+                and sizes.text_width % sizes.text_heads == 0
+            )
         if not is_possible:
             raise BadInput(f"damaged: no model has such sizes: {sizes}")
         tokenize = text_reader(method.text.inputs, source, device)

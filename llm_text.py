@@ -3,8 +3,11 @@
 LIFT (Yang et al. 2025, arXiv 2506.04209) never trains its text tower. A language model reads each
 caption once. From then on a caption is its vector (data/vectors.py).
 
-Nothing needs to be read before this file. On a first reading, stop at "Caption-contrastive tuning".
-It is the first stage of LLM2CLIP, and LIFT can use its result, too. The parts, in order:
+Nothing needs to be read before this file. On a first reading, skip the two functions for
+`--text-map lda` that follow `whitening`, and stop at "Caption-contrastive tuning". That is the
+first stage of LLM2CLIP, and LIFT can use its result, too. `text_reader` takes two things from other
+files: a caption's vector from a cache (data/vectors.py), and plain token ids (data/captions.py).
+The parts, in order:
 
     Llama          the transformer of Llama, Qwen2 and Qwen3       token ids -> hidden states
     POOLS          mean, last token, one-word prompt, all tokens   hidden states -> vectors
@@ -46,13 +49,13 @@ from data.common import (
     DEVICES,
     BadInput,
     chunks,
+    exit_status,
     flag_of,
     interpreting,
     parse_flags,
     pick_device,
     pick_dtype,
     progress,
-    run,
 )
 from data.files.llm import (
     Adapter,
@@ -184,7 +187,7 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.width, config.eps)
         self.mlp = MLP(config)
-        # The method LilT puts small networks here (lift.py). Everybody else leaves them out.
+        # LilT puts its adapters here (lift.py). Every other method leaves them out.
         self.adapter1 = nn.Identity()
         self.adapter2 = nn.Identity()
 
@@ -202,7 +205,7 @@ class Llama(nn.Module):
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.config = config
-        # True: each token sees the whole caption. An adapter may ask for this.
+        # True: each token sees the whole caption. A file that `tune` wrote may ask for this.
         self.bidirectional = False
         self.embed_tokens = nn.Embedding(config.vocab, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
@@ -283,7 +286,10 @@ def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_token(h: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the tokens that all_tokens keeps: those of the caption itself."""
+    """The mean of the tokens that all_tokens keeps: those of the caption itself.
+
+    There is at least one: FrozenLLM.encode_all refuses a caption without tokens.
+    """
     return all_tokens(h, mask).sum(1) / (mask.sum(1, keepdim=True) - 1)
 
 
@@ -315,7 +321,7 @@ POOLS = {
 
 
 def whitening(
-    vectors, directions: int, power: float = 0.5, within: Tensor | None = None
+    vectors, directions: int, power: float = 0.5, before: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Statistics that open the cone in which a language model's vectors lie: (mean, matrix).
 
@@ -328,12 +334,8 @@ def whitening(
     directions  k. With 0 the vectors are only centred: the matrix is the identity (D, D).
     power       a. 1 makes all k directions equally strong, which is called whitening. 0 leaves
                 them as they are. 1/2 stands between the two.
-    within      (D, D), what scatter_within gives: how the captions of one image differ. With it the
-                vectors are first mapped by (S + s I)^(-1/2), S: within, s: mean of its eigenvalues.
-                What differs between captions of one image then counts little, and what differs
-                between images stands out. E[...] above is the covariance after this map, and the
-                matrix begins with the map: (S + s I)^(-1/2) V diag(sigma^-a). With the power 0 this
-                is linear discriminant analysis (LDA, Fisher 1936), regularised by s.
+    before      (D, D), symmetric: a map M that comes first, such as that of `lda_map`. Then V and
+                sigma are those of M (x - mu), and the matrix is M V diag(sigma^-a).
 
     The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
     each of its k directions. BadInput if the captions vary in fewer than k directions: it names the
@@ -373,28 +375,18 @@ def whitening(
         )
 
     # Read in chunks: in float64 the vectors take four times the memory of their file.
-    mean = torch.zeros(D, dtype=torch.float64)
-    for chunk in chunks(vectors):
-        mean += chunk.double().sum(0)
-    mean /= N
-    if directions == 0:
-        return mean.float(), torch.eye(D)
-
-    # The covariance is E[x x^T] - mu mu^T.
+    total = torch.zeros(D, dtype=torch.float64)
     moments = torch.zeros(D, D, dtype=torch.float64)
     for chunk in chunks(vectors):
         x = chunk.double()
+        total += x.sum(0)
         moments += x.T @ x
-    covariance = moments / N - torch.outer(mean, mean)
-
-    # The directions in which the captions of one image differ most are made weaker. The mean
-    # strength s is added to all, so all directions far below s get nearly the same factor,
-    # 1 / sqrt(s). Without s the weakest would be enlarged most, although they are known least
-    # (Friedman 1989).
-    if within is not None:
-        strength, U = torch.linalg.eigh(within.double())
-        even = (U / (strength + strength.mean()).sqrt()) @ U.T  # (S + s I)^(-1/2), symmetric
-        covariance = even @ covariance @ even
+    mean = total / N
+    if directions == 0:
+        return mean.float(), torch.eye(D)
+    covariance = moments / N - torch.outer(mean, mean)  # E[x x^T] - mu mu^T
+    if before is not None:
+        covariance = before @ covariance @ before
 
     variance, V = torch.linalg.eigh(covariance)  # ascending
     variance = variance[-directions:].flip(0)  # (k,) the largest first
@@ -409,13 +401,13 @@ def whitening(
             "many cut to the same words?); --whiten must be less, better a quarter of that"
         )
     matrix = V / variance.sqrt() ** power
-    if within is not None:
-        matrix = even @ matrix
+    if before is not None:
+        matrix = before @ matrix
     return mean.float(), matrix.float()
 
 
 def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
-    """How the captions of one image differ: S (D, D), float64, for `whitening`.
+    """How the captions of one image differ: S (D, D), float64, for `lda_map`.
 
         S = E[(x - m) (x - m)^T]          x: a caption, m: the mean of its image's captions
 
@@ -444,6 +436,21 @@ def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
             "differ (built-in worlds: --csv-caption-key paraphrase)"
         )
     return total / count
+
+
+def lda_map(within: Tensor) -> Tensor:
+    """The map that makes weak what differs between captions of one image: (D, D), float64.
+
+        M = (S + s I)^(-1/2)              S: within, (D, D), of scatter_within
+                                          s: the mean of its eigenvalues
+
+    What differs between images then stands out. `whitening` with this map before it, and the power
+    0, is linear discriminant analysis (LDA, Fisher 1936), regularised by s. All directions far
+    below s get nearly the same factor, 1 / sqrt(s). Without s the weakest would be enlarged most,
+    although they are known least (Friedman 1989).
+    """
+    strength, U = torch.linalg.eigh(within.double())
+    return (U / (strength + strength.mean()).sqrt()) @ U.T
 
 
 # --------------------------------------------------------------------------------------------------
@@ -722,10 +729,10 @@ class LoRA(nn.Module):
         return self.linear(x) + self.scale * self.lora_B(self.lora_A(x))
 
 
-def add_lora(llm: FrozenLLM, rank: int, alpha: float, layer: int) -> dict[str, LoRA]:
-    """Put a LoRA on every linear layer of the first `layer` blocks -> {the layer's name: LoRA}."""
+def add_lora(llm: FrozenLLM, rank: int, alpha: float, blocks: int) -> dict[str, LoRA]:
+    """Put a LoRA on every nn.Linear of the first blocks, as many as `blocks` -> {its name: LoRA}."""
     loras = {}
-    for i, block in enumerate(llm.model.layers[:layer]):
+    for i, block in enumerate(llm.model.layers[:blocks]):
         for name, linear in block.named_modules():
             if isinstance(linear, nn.Linear):
                 loras[f"layers.{i}.{name}"] = LoRA(linear, rank, alpha)
@@ -1090,6 +1097,7 @@ def main() -> None:
         seed=args.seed,
     )
     print(f"loss of the first step: {losses[0]:.4f}\nloss of the last step: {losses[-1]:.4f}")
+    del llm  # a GPU may have no memory for two
     tuned = load_llm(args.llm, device, adapter=args.out)
     for spec, (_, held_out), accuracy_before in zip(args.tune, sources, before, strict=True):
         print(
@@ -1100,4 +1108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

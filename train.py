@@ -7,9 +7,12 @@
     python train.py --init-from runs/lift --data captions.csv --out runs/more   # with its weights
     torchrun --nproc-per-node 2 train.py             # two processes, each with half of every batch
 
-Read vit.py, llm_text.py and lift.py before this file. Begin at its end: `training_step` is what all
-methods share, and `train` is the loop around it. Then read `set_up`, which makes what the loop
-needs. On a first reading skip the flags.
+Read vit.py, llm_text.py and lift.py before this file. `training_step` is what all methods share,
+and `train` is the loop around it. Then read `set_up`, the last function but one, which makes what
+the loop needs. On a first reading skip the flags.
+
+Letters of shapes: B images in a batch of P processes, D the shared dimension, L tokens of the
+longest caption, S pixels per side.
 
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
 object per line). With --save-best it also holds best.pt.
@@ -19,6 +22,7 @@ stopped and resumed equals one that was not, bit for bit on a CPU.
 """
 
 import argparse
+import gc
 import hashlib
 import math
 import sys
@@ -39,13 +43,13 @@ from data.captions import DistinctCaptions
 from data.common import (
     DEVICES,
     BadInput,
+    exit_status,
     flag_of,
     interpreting,
     parse_flags,
     pick_device,
     pick_dtype,
     progress,
-    run,
     select,
     stop_signals,
     trains_in_bf16,
@@ -71,7 +75,226 @@ from llm_text import POOLS, TextReader, TextSource, text_reader
 from vit import KINDS, SIZES, ViT
 
 # --------------------------------------------------------------------------------------------------
-# The flags. Names are open_clip's where it has them.
+# The run.
+
+
+def lr_at(step: int, total: int, cfg: "Config") -> float:
+    """The learning rate of a step: linear warm-up, then a cosine down to zero.
+
+        lr (step + 1) / W                                        while step < W
+        lr (1 + cos(pi (step - W) / (total - W))) / 2            after that
+
+    W is --warmup, but a tenth of all steps at most, rounded down. Steps count from 0, lr is cfg.lr.
+    A pure function of the step: nothing to save.
+    """
+    warmup = min(cfg.warmup, total // 10)
+    if step < warmup:
+        return cfg.lr * (step + 1) / warmup
+    return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -> list[dict]:
+    """The trained parameters, in groups for AdamW.
+
+    Each group is a dictionary: "params", "weight_decay" and "lr_share". No group is empty.
+
+    Only matrices get the weight decay wd. Biases, norms and the scale have fewer dimensions,
+    position embeddings have three, and all these get 0. "lr_share" is what part of the learning
+    rate a group gets: image_lr_share in the image tower, `visual`, and 1 elsewhere.
+    """
+    groups = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = wd if parameter.ndim == 2 else 0.0
+            lr_share = image_lr_share if name.startswith("visual.") else 1.0
+            groups[decay, lr_share].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_share": lr_share}
+        for (decay, lr_share), parameters in groups.items()
+    ]
+
+
+def make_optimizer(cfg: "Config", model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW. (Loshchilov & Hutter 2019, arXiv 1711.05101)"""
+    groups = parameter_groups(model, cfg.wd, lift.METHODS[cfg.method].image_lr_share)
+    return torch.optim.AdamW(
+        # Where nothing is trained there is still one group, an empty one: AdamW wants it.
+        groups or [{"params": []}],
+        lr=cfg.lr,
+        betas=(cfg.beta1, cfg.beta2),
+        eps=cfg.eps,
+        # One pass over the memory in place of a dozen. It was tried on a CPU only.
+        fused=model.logit_scale.device.type in ("cuda", "cpu"),
+    )
+
+
+# How a message ends where a loss or a weight is not finite.
+WHEN_NOT_FINITE = (
+    "stopped. What was saved before is kept; lower --lr, or look for extreme values in the data"
+)
+
+
+def training_step(
+    model: lift.TwoTower,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    rate: float,
+    cfg: "Config",
+) -> tuple[dict, Tensor, Tensor]:
+    """One training step, in which `model` and `optimizer` change -> features, loss, gradient norm.
+
+    batch  a Batch of data.batches. P processes share it:
+             images      (B / P, 3, S, S) float32, or (B / P, width) from a frozen tower
+             texts       (B / P, ...), by the text tower: vectors, tokens or ids
+             duplicates  (B, B) bool, of the whole batch
+             label_tokens  (B / P, L) int64, or None
+    rate   the learning rate, of which each group of parameters has its share
+
+    features  of the whole batch, as the loss gets them: image and text (B, D), of unit length, the
+              scale, and more
+    loss      scalar, with a graph that is used up
+    norm      of the gradient of all parameters together, before clipping. It may be NaN
+    """
+    images, texts, duplicates, label_tokens = batch
+    loss_of = lift.METHODS[cfg.method].loss
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_share"]
+    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32. The loss's
+    # gradient would be rounded to bfloat16 if `backward` ran under autocast, too.
+    device = model.logit_scale.device.type
+    autocast = torch.autocast(device, torch.bfloat16, enabled=cfg.precision == "amp_bf16")
+    if cfg.accum_freq == 1 and processes.count() == 1:
+        with autocast:
+            features = model(images, texts, label_tokens)
+        loss = loss_of(**features, duplicates=duplicates)
+        loss.backward()
+    else:
+        # The same gradients in less memory, or by several processes.
+        inputs = (images, texts, label_tokens)
+        features, loss = lift.backward_in_pieces(
+            model, loss_of, inputs, duplicates, cfg.accum_freq, autocast
+        )
+    norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    lift.limit_scale(model.logit_scale)
+    return features, loss, norm
+
+
+@dataclass
+class Job:
+    """A run that is ready for its loop: what `set_up` makes and `train` uses."""
+
+    cfg: "Config"  # "auto", and the defaults that follow the data, are decided
+    model: lift.TwoTower
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    rows: slice  # the rows of every batch that are for this process
+    curve_batches: dict[str, Batch]  # of the validation curve: "val" and "train", or none
+    run_log: RunLog  # log, cost and validation curve
+    start: int  # steps that are done
+    total: int  # steps of the whole run
+    about: dict  # what a checkpoint says of data and captions; no step changes it
+
+
+def save(job: Job, step: int, name: str = "checkpoint.pt") -> None:
+    """Write a checkpoint after a step. Only process 0 writes.
+
+    BadInput, and nothing is written, where a weight is not finite.
+    """
+    if processes.rank() > 0:
+        return
+    # The loss may be finite, and the step behind it not.
+    if not all(parameter.isfinite().all() for parameter in job.model.parameters()):
+        raise BadInput(f"the weights are not finite after step {step}; {WHEN_NOT_FINITE}")
+    state = {
+        "config": asdict(job.cfg),
+        "total": job.total,
+        **job.about,
+        "step": step,
+        "cost": job.run_log.cost,
+        "curve": job.run_log.curve,
+        "model": job.model.state_dict(),
+        "optimizer": job.optimizer.state_dict(),
+    }
+    save_tensors(state, Path(job.cfg.out) / name)
+
+
+def train(cfg: "Config") -> dict:
+    """Train as the configuration says; returns the last entry of the log.
+
+    Raises BadInput for what cannot go on. A signal ends it with SystemExit, after saving.
+    """
+    job = set_up(cfg)
+    cfg, model, run_log, total = job.cfg, job.model, job.run_log, job.total
+    device = model.logit_scale.device
+    out = Path(cfg.out)
+    if total == 0:
+        save(job, 0)  # the loop saves after steps only
+
+    with (
+        stop_signals(patient=processes.count() > 1) as stop,
+        progress(description="training", total=total, initial=job.start, unit="step") as bar,
+    ):
+        for step, batch, waited in job.batches.ahead(job.start, total, job.rows):
+            rate = lr_at(step, total, cfg)
+            features, loss, grad_norm = training_step(model, job.optimizer, batch, rate, cfg)
+            # That was the training. The rest looks at what happened, and saves.
+            done = step + 1
+            is_last = done == total
+            bar.update()
+            run_log.count(waited)
+            # Was there a signal, in any process? All of them stop after the same step.
+            signal_number = processes.largest(stop[0] if stop else 0)
+            saves = is_last or done % cfg.save_frequency == 0 or signal_number > 0
+            is_best = False
+            # Only the process that writes looks at validation images.
+            scores_now = job.curve_batches and (is_last or done % cfg.val_frequency == 0)
+            if scores_now and processes.rank() == 0:
+                loss_of = lift.METHODS[cfg.method].loss
+                scores = {
+                    name: score_batch(model, loss_of, curve_batch, cfg.precision == "amp_bf16")
+                    for name, curve_batch in job.curve_batches.items()
+                }
+                is_best = run_log.add_scores(scores, done, bar) and cfg.save_best
+            if saves or is_best or done == job.start + 1 or done % cfg.log_every_n_steps == 0:
+                found = features["image_features"], features["text_features"], batch.duplicates
+                numbers = {
+                    "loss": loss.item(),
+                    "accuracy": batch_accuracy(*found),
+                    "scale": model.logit_scale.exp().item(),
+                    "lr": rate,
+                    "grad_norm": grad_norm.item(),
+                }
+                run_log.add_step(numbers, done, device, bar)
+                # A loss that is not finite has spoilt the parameters. They are not saved.
+                if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
+                    raise BadInput(
+                        f"the loss is {numbers['loss']} and its gradient's norm "
+                        f"{numbers['grad_norm']} at step {done}; {WHEN_NOT_FINITE}"
+                    )
+            if is_best:
+                save(job, done, "best.pt")
+            if saves or is_best:
+                save(job, done)
+            if signal_number:
+                processes.wait()  # for the save: torchrun ends all when one has ended
+                bar.close()
+                print(
+                    f"stopped after step {done} of {total}, saved; go on with: "
+                    f"python train.py --resume {out}",
+                    file=sys.stderr,
+                )
+                raise SystemExit(128 + signal_number)
+    note = learned_by_heart(run_log.curve)
+    if note:
+        print(note, file=sys.stderr)
+    print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
+    return run_log.last
+
+
+# --------------------------------------------------------------------------------------------------
+# The flags. Names are open_clip's where it has them. On a first reading go on to `set_up`.
 
 # Defaults that follow the size of the data; see `sized`.
 MIN_STEPS = 300  # at least this many steps
@@ -89,7 +312,10 @@ def flag(
     low: float | None = None,
     high: float = math.inf,
 ):
-    """A field of Config. `section` begins a new section of flags, `low` and `high` are limits."""
+    """A field of Config. `section` begins a new section of flags, `low` and `high` are limits.
+
+    The flags of the sections method, image tower and text tower are those that --init-from brings.
+    """
     return field(
         default=default,
         metadata={"help": help, "section": section, "choices": choices, "low": low, "high": high},
@@ -255,7 +481,7 @@ class Config:
     grad_clip_norm: float = flag(1.0, "clip the gradient's norm (0: never)", low=0)
     precision: str = flag(
         "auto",
-        "auto: bf16 autocast on a GPU that has it, else fp32",
+        "auto: bf16 autocast on a GPU that has it, else fp32; on NVIDIA's GPUs fp32 includes TF32",
         choices=["auto", "amp_bf16", "fp32"],
     )
 
@@ -540,46 +766,6 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
 
 
 # --------------------------------------------------------------------------------------------------
-# The schedule and the optimizer's groups.
-
-
-def lr_at(step: int, total: int, cfg: Config) -> float:
-    """The learning rate of a step: linear warm-up, then a cosine down to zero.
-
-        lr (step + 1) / W                                        while step < W
-        lr (1 + cos(pi (step - W) / (total - W))) / 2            after that
-
-    W is --warmup, but a tenth of all steps at most, rounded down. Steps count from 0, lr is cfg.lr.
-    A pure function of the step: nothing to save.
-    """
-    warmup = min(cfg.warmup, total // 10)
-    if step < warmup:
-        return cfg.lr * (step + 1) / warmup
-    return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -> list[dict]:
-    """The trained parameters, in groups for AdamW.
-
-    Each group is a dictionary: "params", "weight_decay" and "lr_share". No group is empty.
-
-    Only matrices get the weight decay wd. Biases, norms and the scale have fewer dimensions,
-    position embeddings have three, and all these get 0. "lr_share" is what part of the learning
-    rate a group gets: image_lr_share in the image tower, `visual`, and 1 elsewhere.
-    """
-    groups = defaultdict(list)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decay = wd if parameter.ndim == 2 else 0.0
-            lr_share = image_lr_share if name.startswith("visual.") else 1.0
-            groups[decay, lr_share].append(parameter)
-    return [
-        {"params": parameters, "weight_decay": decay, "lr_share": lr_share}
-        for (decay, lr_share), parameters in groups.items()
-    ]
-
-
-# --------------------------------------------------------------------------------------------------
 # Setting up. `set_up`, the last function here, calls the others in this order.
 
 # A run keeps this many digests of the images that it has seen.
@@ -650,22 +836,36 @@ def load_image_weights(cfg: Config, tower: nn.Module) -> None:
     load_vit(tower, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
 
 
-def check_machine(device: torch.device, compiles: bool) -> None:
-    """BadInput where several processes would share Apple's GPU, or torch.compile does not work.
-
-    It works neither without a C++ compiler nor on some devices.
-    """
+def check_machine(device: torch.device) -> None:
+    """BadInput where several processes would share a GPU."""
     if device.type == "mps" and processes.count() > 1:
         raise BadInput("--device mps works in one process only; start train.py by python")
-    if not compiles:
-        return
+    if device.type == "cuda" and processes.count_here() > torch.cuda.device_count():
+        raise BadInput(
+            f"{processes.count_here()} processes for {torch.cuda.device_count()} GPUs; start fewer"
+        )
+
+
+def compiles(asked: bool | None, device: torch.device) -> bool:
+    """Is the model compiled? None asked: on CUDA, if torch.compile works here.
+
+    It works neither without a C++ compiler nor on some devices. BadInput if it was asked for.
+    """
+    if asked is False or (asked is None and device.type != "cuda"):
+        return False
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
     except Exception as error:  # a dozen types, by what is missing
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(
-            f"--torchcompile does not work here ({reason}); give --no-torchcompile"
-        ) from error
+        if asked:
+            raise BadInput(
+                f"--torchcompile does not work here ({reason}); give --no-torchcompile"
+            ) from error
+        print(
+            f"note: torch.compile does not work here, so it is not used ({reason})", file=sys.stderr
+        )
+        return False
+    return True
 
 
 def read_parent(cfg: Config, checkpoint: dict | None) -> dict | None:
@@ -673,26 +873,24 @@ def read_parent(cfg: Config, checkpoint: dict | None) -> dict | None:
 
     checkpoint  what a resumed run goes on with, or None. It holds all that came from the other run:
                 the weights, what `fit` made, and the digests of both runs' images. So the other
-                run's folder may be gone. But a frozen image tower that a run gave is needed again,
-                as that of --image-weights is
+                run's folder may be gone
     """
     if not cfg.init_from:
         return None
-    is_made_of_run = lift.METHODS[cfg.method].image == "run"
-    if checkpoint and not is_made_of_run:
+    if checkpoint:
         return checkpoint
     parent = read_run(cfg.init_from)
-    if is_made_of_run:
+    if lift.METHODS[cfg.method].image == "run":
         check_kind_of_run(cfg.method, cfg.init_from, parent["config"]["method"])
     return parent
 
 
-def open_texts(cfg: Config, device: torch.device) -> list[TextReader]:
+def open_texts(cfg: Config, device: torch.device) -> tuple[TextReader, TextReader | None]:
     """What reads captions: for the text tower, and for the labels where the method has them."""
     method = lift.METHODS[cfg.method]
     source = select(TextSource, asdict(cfg))
-    kinds = [method.text.inputs] + ["ids"] * method.labels
-    return [text_reader(kind, source, device) for kind in kinds]
+    reader = text_reader(method.text.inputs, source, device)
+    return reader, text_reader("ids", source, device) if method.labels else None
 
 
 def check_same_texts(cfg: Config, reader: TextReader, parent: dict) -> None:
@@ -811,7 +1009,7 @@ def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImag
         raise BadInput("--save-best: there are no validation images to choose by; leave it out")
 
 
-def part_of(batch_size: int) -> slice:
+def own_rows(batch_size: int) -> slice:
     """The rows of every batch that are for this process. BadInput where they cannot be shared."""
     count = processes.count()
     n_rows, left_over = divmod(batch_size, count)
@@ -835,11 +1033,13 @@ class TrainingTexts:
     fingerprint: str  # of what made the inputs
     frozen_parameters: int  # of the language model that read them
     seconds: float  # that making the inputs took; few where the cache had them
-    label_ids: object | None  # for a method with labels: their token ids, rows as in inputs
+    label_tokens: object | None  # for a method with labels: their token ids, rows as in inputs
     label_fingerprint: str  # of the tokenizer that made them
 
 
-def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextReader]) -> TrainingTexts:
+def read_texts(
+    images: CaptionedImages, reader: TextReader, label_reader: TextReader | None
+) -> TrainingTexts:
     """Turn every distinct caption into what the text tower takes, once and before training.
 
     For LIFT this is where the frozen language model reads. From now on a caption is its vector, in
@@ -847,12 +1047,11 @@ def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextReader]) 
     """
     captions = DistinctCaptions(images.captions)
     begun = time.time()
-    reader, *label_readers = readers
     inputs, cut_share = reader.read(captions)
     seconds = time.time() - begun
-    label_ids, label_fingerprint = None, ""
-    for label_reader in label_readers:
-        label_ids, _ = label_reader.read(captions)
+    label_tokens, label_fingerprint = None, ""
+    if label_reader:
+        label_tokens, _ = label_reader.read(captions)
         label_fingerprint = label_reader.fingerprint
     return TrainingTexts(
         captions,
@@ -861,7 +1060,7 @@ def read_texts(cfg: Config, images: CaptionedImages, readers: list[TextReader]) 
         reader.fingerprint,
         reader.frozen_parameters,
         seconds,
-        label_ids,
+        label_tokens,
         label_fingerprint,
     )
 
@@ -922,14 +1121,15 @@ def build_model(
     if power is None:
         power = 0.0 if wants_lda(cfg) else 0.5
     captions = texts.captions if wants_lda(cfg) else None
-    directions = cfg.whiten or 0
     label_fitted = ()
     if parent:
         fitted, label_fitted = lift.fitted_of(method, parent["model"])
     else:
-        fitted = method.text.fit(texts.inputs, directions, power, captions)
+        fitted = method.text.fit(
+            texts.inputs, directions=cfg.whiten, power=power, captions=captions
+        )
         if method.labels:
-            label_fitted = lift.WordLabels.fit(texts.label_ids, directions)
+            label_fitted = lift.WordLabels.fit(texts.label_tokens)
     image_width = None
     if cfg.image_features:
         image_width = OutsideVectors(cfg.image_features).vectors.shape[-1]
@@ -953,9 +1153,9 @@ def build_model(
     if parent:
         # A head that is solved for has no weights to begin with.
         solved = {
-            f"{name}.{of_head}": weight
-            for name in heads_to_solve(model)
-            for of_head, weight in getattr(model, name).state_dict().items()
+            name: weight
+            for name, weight in model.state_dict().items()
+            if name.split(".")[0] in heads_to_solve(model)
         }
         weights = parent["model"] | solved
         problem = mismatch(weights, model, "this run wants")
@@ -1002,7 +1202,7 @@ def make_batches(
         seed=cfg.seed,
         long_share=cfg.long_share,
         device=device,
-        label_ids=texts.label_ids,
+        label_tokens=texts.label_tokens,
     )
 
 
@@ -1023,20 +1223,6 @@ def hash_of_data(
         h.update(image_inputs.fingerprint.encode())
     h.update(texts.label_fingerprint.encode())
     return h.hexdigest()
-
-
-def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW. (Loshchilov & Hutter 2019, arXiv 1711.05101)"""
-    groups = parameter_groups(model, cfg.wd, lift.METHODS[cfg.method].image_lr_share)
-    return torch.optim.AdamW(
-        # Where nothing is trained there is still one group, an empty one: AdamW wants it.
-        groups or [{"params": []}],
-        lr=cfg.lr,
-        betas=(cfg.beta1, cfg.beta2),
-        eps=cfg.eps,
-        # One pass over the memory in place of a dozen. It was tried on a CPU only.
-        fused=model.logit_scale.device.type in ("cuda", "cpu"),
-    )
 
 
 def heads_to_solve(model: lift.TwoTower) -> list[str]:
@@ -1140,23 +1326,6 @@ def say_what_begins(
         )
 
 
-@dataclass
-class Job:
-    """A run that is ready for its loop: what `set_up` makes and `train` uses."""
-
-    cfg: Config  # "auto", and the defaults that follow the data, are decided
-    bf16: bool  # do the towers run in bfloat16?
-    model: lift.TwoTower
-    optimizer: torch.optim.Optimizer
-    batches: Batches
-    part: slice  # the rows of every batch that are for this process
-    curve_batches: dict[str, Batch]  # of the validation curve: "val" and "train", or none
-    run_log: RunLog  # log, cost and validation curve
-    start: int  # steps that are done
-    total: int  # steps of the whole run
-    about: dict  # what a checkpoint says of data and captions; no step changes it
-
-
 def set_up(cfg: Config) -> Job:
     """Read data, language model and weights, and make what the loop needs. No step is made yet.
 
@@ -1173,15 +1342,14 @@ def set_up(cfg: Config) -> Job:
     precision = "amp_bf16" if bf16 else "fp32"
     cfg = replace(cfg, precision=precision, llm_dtype=pick_dtype(cfg.llm_dtype, device))
     method = lift.METHODS[cfg.method]
-    on_cuda = device.type == "cuda"
-    compiles = on_cuda if cfg.torchcompile is None else cfg.torchcompile
     check_reports(cfg.report_to)
     check_files(cfg)
-    check_machine(device, compiles)
+    check_machine(device)
+    is_compiled = compiles(cfg.torchcompile, device)
     parent = read_parent(cfg, checkpoint)
-    readers = open_texts(cfg, device)
+    reader, label_reader = open_texts(cfg, device)
     if parent and not checkpoint:
-        check_same_texts(cfg, readers[0], parent)
+        check_same_texts(cfg, reader, parent)
     torch.manual_seed(cfg.seed)
 
     # ---- The data. Captions and, for a frozen tower, images are read here, once.
@@ -1192,11 +1360,14 @@ def set_up(cfg: Config) -> Job:
     cfg = sized(cfg, len(images), n_curve)
     check_images(cfg, images, val_images)
     # With several processes each has an equal part of every batch.
-    part = part_of(min(cfg.batch_size, len(images)))
-    texts = read_texts(cfg, images, readers)
+    rows = own_rows(min(cfg.batch_size, len(images)))
+    texts = read_texts(images, reader, label_reader)
     check_texts(cfg, texts, min(cfg.batch_size, len(images)))
-    val_texts = read_texts(cfg, val_images, readers) if val_images else None
-    del readers  # and with them the frozen language model
+    val_texts = read_texts(val_images, reader, label_reader) if val_images else None
+    # With the readers the frozen language model goes. Some objects point at each other, so
+    # Python's collector has to look for them.
+    del reader, label_reader
+    gc.collect()
     if method.text is lift.LLMVectors and not parent:
         width = texts.inputs[:1].shape[-1]
         cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
@@ -1217,7 +1388,7 @@ def set_up(cfg: Config) -> Job:
         }
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
     # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
-    if on_cuda:
+    if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     optimizer = make_optimizer(cfg, model)
     by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
@@ -1233,7 +1404,7 @@ def set_up(cfg: Config) -> Job:
     if checkpoint:
         start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)
     processes.copy_from_first(model)
-    if compiles:
+    if is_compiled:
         model.compile()  # in place, so names in the checkpoint stay as they are
 
     # ---- What the run says and keeps.
@@ -1252,14 +1423,17 @@ def set_up(cfg: Config) -> Job:
         "decayed": sum(p.numel() for group in decayed for p in group),
         "skipped": images.unusable,
     }
-    # A resumed run adds to what it cost before. One that is made of a run adds to what that cost.
-    cost = {"trained_parameters": trained, "parameters": parameters}
-    cost |= {"caption_seconds": 0.0, "training_seconds": 0.0, "images": 0}
+    # A resumed run adds to what it cost before. One that is made of a run adds to what that cost,
+    # and the parameters that were trained are those of that run.
+    cost = {"trained_parameters": trained, "caption_seconds": 0, "training_seconds": 0, "images": 0}
     earlier_run = checkpoint or (parent if method.image == "run" else None)
     if earlier_run:
-        cost |= earlier_run["cost"] | {"parameters": parameters}
+        cost = dict(earlier_run["cost"])
+    cost["parameters"] = parameters
     cost["caption_seconds"] += texts.seconds
     curve = checkpoint["curve"] if checkpoint else []
+    if device.type == "cuda":  # the memory in the log is that of training, not of reading captions
+        torch.cuda.reset_peak_memory_stats(device)
     run_log = RunLog(Path(cfg.out), first_entry, total, batches.size, cost, curve, cfg.report_to)
     about = {
         "data_fingerprint": data_fingerprint,
@@ -1268,164 +1442,7 @@ def set_up(cfg: Config) -> Job:
         SEEN: torch.from_numpy(seen[:MAX_SEEN].view(np.int64)),
         "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
     }
-    return Job(
-        cfg, bf16, model, optimizer, batches, part, curve_batches, run_log, start, total, about
-    )
-
-
-# --------------------------------------------------------------------------------------------------
-# The run.
-
-# How a message ends where a loss or a weight is not finite.
-WHEN_NOT_FINITE = (
-    "stopped. What was saved before is kept; lower --lr, or look for extreme values in the data"
-)
-
-
-def training_step(
-    model: lift.TwoTower,
-    loss_function: Callable,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    rate: float,
-    cfg: Config,
-    bf16: bool,
-) -> tuple[dict, Tensor, Tensor]:
-    """One training step, in which `model` and `optimizer` change -> features, loss, gradient norm.
-
-    batch  a Batch of data.batches. P processes share it:
-             images      (B / P, 3, S, S) float32, or (B / P, width) from a frozen tower
-             texts       (B / P, ...), by the text tower: vectors, tokens or ids
-             duplicates  (B, B) bool, of the whole batch
-             label_ids   (B / P, L) int64, or None
-    rate   the learning rate, of which each group of parameters has its share
-    bf16   whether the towers run in bfloat16
-
-    features  of the whole batch, as the loss gets them: image and text (B, D), of unit length, the
-              scale, and more
-    loss      scalar, with a graph that is used up
-    norm      of the gradient of all parameters together, before clipping. It may be NaN
-    """
-    images, texts, duplicates, label_ids = batch
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_share"]
-    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32. The loss's
-    # gradient would be rounded to bfloat16 if `backward` ran under autocast, too.
-    autocast = torch.autocast(model.logit_scale.device.type, torch.bfloat16, enabled=bf16)
-    if cfg.accum_freq == 1 and processes.count() == 1:
-        with autocast:
-            features = model(images, texts, label_ids)
-        loss = loss_function(**features, duplicates=duplicates)
-        loss.backward()
-    else:
-        # The same gradients in less memory, or by several processes.
-        inputs = (images, texts, label_ids)
-        features, loss = lift.backward_in_pieces(
-            model, loss_function, inputs, duplicates, cfg.accum_freq, autocast
-        )
-    norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    lift.limit_scale(model.logit_scale)
-    return features, loss, norm
-
-
-def save(job: Job, step: int, name: str = "checkpoint.pt") -> None:
-    """Write a checkpoint after a step. Only process 0 writes.
-
-    BadInput, and nothing is written, where a weight is not finite.
-    """
-    if processes.rank() > 0:
-        return
-    # The loss may be finite, and the step behind it not.
-    if not all(parameter.isfinite().all() for parameter in job.model.parameters()):
-        raise BadInput(f"the weights are not finite after step {step}; {WHEN_NOT_FINITE}")
-    state = {
-        "config": asdict(job.cfg),
-        "total": job.total,
-        **job.about,
-        "step": step,
-        "cost": job.run_log.cost,
-        "curve": job.run_log.curve,
-        "model": job.model.state_dict(),
-        "optimizer": job.optimizer.state_dict(),
-    }
-    save_tensors(state, Path(job.cfg.out) / name)
-
-
-def train(cfg: Config) -> dict:
-    """Train as the configuration says; returns the last entry of the log.
-
-    Raises BadInput for what cannot go on. A signal ends it with SystemExit, after saving.
-    """
-    job = set_up(cfg)
-    cfg, model, run_log, total = job.cfg, job.model, job.run_log, job.total
-    loss_function = lift.METHODS[cfg.method].loss
-    device = model.logit_scale.device
-    out = Path(cfg.out)
-    if total == 0:
-        save(job, 0)  # the loop saves after steps only
-
-    with (
-        stop_signals(patient=processes.count() > 1) as stop,
-        progress(description="training", total=total, initial=job.start, unit="step") as bar,
-    ):
-        for step, batch, waited in job.batches.ahead(job.start, total, job.part):
-            rate = lr_at(step, total, cfg)
-            features, loss, grad_norm = training_step(
-                model, loss_function, job.optimizer, batch, rate, cfg, job.bf16
-            )
-            # That was the training. The rest looks at what happened, and saves.
-            done = step + 1
-            is_last = done == total
-            bar.update()
-            run_log.count(waited)
-            # Was there a signal, in any process? All of them stop after the same step.
-            signal_number = processes.largest(stop[0] if stop else 0)
-            saves = is_last or done % cfg.save_frequency == 0 or signal_number > 0
-            is_best = False
-            # Only the process that writes looks at validation images.
-            scores_now = job.curve_batches and (is_last or done % cfg.val_frequency == 0)
-            if scores_now and processes.rank() == 0:
-                scores = {
-                    name: score_batch(model, loss_function, curve_batch, job.bf16)
-                    for name, curve_batch in job.curve_batches.items()
-                }
-                is_best = run_log.add_scores(scores, done, bar) and cfg.save_best
-            if saves or is_best or done == job.start + 1 or done % cfg.log_every_n_steps == 0:
-                found = features["image_features"], features["text_features"], batch.duplicates
-                numbers = {
-                    "loss": loss.item(),
-                    "accuracy": batch_accuracy(*found),
-                    "scale": model.logit_scale.exp().item(),
-                    "lr": rate,
-                    "grad_norm": grad_norm.item(),
-                }
-                run_log.add_step(numbers, done, device, bar)
-                # A loss that is not finite has spoilt the parameters. They are not saved.
-                if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
-                    raise BadInput(
-                        f"the loss is {numbers['loss']} and its gradient's norm "
-                        f"{numbers['grad_norm']} at step {done}; {WHEN_NOT_FINITE}"
-                    )
-            if is_best:
-                save(job, done, "best.pt")
-            if saves or is_best:
-                save(job, done)
-            if signal_number:
-                processes.wait()  # for the save: torchrun ends all when one has ended
-                bar.close()
-                print(
-                    f"stopped after step {done} of {total}, saved; go on with: "
-                    f"python train.py --resume {out}",
-                    file=sys.stderr,
-                )
-                raise SystemExit(128 + signal_number)
-    note = learned_by_heart(run_log.curve)
-    if note:
-        print(note, file=sys.stderr)
-    print(f"saved {out / 'checkpoint.pt'}; next: python eval.py {out}", file=sys.stderr)
-    return run_log.last
+    return Job(cfg, model, optimizer, batches, rows, curve_batches, run_log, start, total, about)
 
 
 def main() -> None:
@@ -1434,4 +1451,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from data.captions import DistinctCaptions
+from data.common import to_device
 from data.images.pixels import normalize_pixels, random_crops
 from data.images.read import CaptionedImages
 
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
     images: Tensor  # (B, ...), as the image tower takes them
     texts: Tensor  # (B, ...), as the text tower takes them
     duplicates: Tensor  # (B, B) bool: image i and caption j match; see find_duplicates
-    label_ids: Tensor | None  # (B, L): token ids of the same captions, for a method with labels
+    label_tokens: Tensor | None  # (B, L): token ids of the same captions, for a method with labels
 
 
 class Batches:
@@ -40,10 +41,10 @@ class Batches:
     images        the training images
     captions      their distinct captions
     inputs        inputs[i] is what the text tower takes for captions[i]
-    image_inputs  (indices of images (B,), step, part) -> what the image tower takes: `Crops`, or
+    image_inputs  (indices of images (B,), step, rows) -> what the image tower takes: `Crops`, or
                   vectors.ImageViews for a frozen tower
     long_share    draw an image's longest caption this often; None: all its captions alike
-    label_ids     label_ids[i] are the token ids of captions[i], for a method with labels
+    label_tokens     label_tokens[i] are the token ids of captions[i], for a method with labels
     """
 
     def __init__(
@@ -57,12 +58,12 @@ class Batches:
         seed: int,
         long_share: float | None,
         device: torch.device,
-        label_ids=None,
+        label_tokens=None,
     ):
         self.images = images
         self.captions = captions
         self.inputs = inputs
-        self.label_ids = label_ids
+        self.label_tokens = label_tokens
         self.image_inputs = image_inputs
         self.seed = seed
         self.long_share = long_share
@@ -106,10 +107,10 @@ class Batches:
             return captions[-1]
         return captions[int((draw - share) / (1 - share) * (len(captions) - 1))]
 
-    def __call__(self, step: int, part: slice = WHOLE) -> Batch:
+    def __call__(self, step: int, rows: slice = WHOLE) -> Batch:
         """The batch of a step.
 
-        part  make only these rows of images, texts and label_ids: other processes make the rest.
+        rows  make only these rows of images, texts and label_tokens: other processes make the rest.
               duplicates is always that of the whole batch
         """
         epoch, position = divmod(step, self.steps_per_epoch)
@@ -123,16 +124,16 @@ class Batches:
 
         digests = torch.from_numpy(self.images.digests[indices].view(np.int64))  # (B,)
         duplicates = find_duplicates(captions_of_image, caption, digests)
-        label_ids = self.label_ids
+        label_tokens = self.label_tokens
         return Batch(
-            self.image_inputs(indices, step, part),
-            to_device(self.inputs[caption[part]], self.device),
+            self.image_inputs(indices, step, rows),
+            to_device(self.inputs[caption[rows]], self.device),
             to_device(duplicates, self.device),
-            None if label_ids is None else to_device(label_ids[caption[part]], self.device),
+            None if label_tokens is None else to_device(label_tokens[caption[rows]], self.device),
         )
 
     def ahead(
-        self, start: int, end: int, part: slice = WHOLE
+        self, start: int, end: int, rows: slice = WHOLE
     ) -> Iterator[tuple[int, Batch, float]]:
         """(step, its batch, seconds waited for it) of each step from `start` to `end` - 1.
 
@@ -140,14 +141,22 @@ class Batches:
         """
         if start == end:
             return
+        if self.device.type == "mps":
+            # No thread here: PyTorch may abort where two threads use Apple's GPU at the same time.
+            # (pytorch/pytorch#197805)
+            for step in range(start, end):
+                begun = time.time()
+                batch = self(step, rows)
+                yield step, batch, time.time() - begun
+            return
         with ThreadPoolExecutor(1) as thread:
-            coming = thread.submit(self, start, part)
+            coming = thread.submit(self, start, rows)
             for step in range(start, end):
                 begun = time.time()
                 batch = coming.result()
                 waited = time.time() - begun
                 if step + 1 < end:
-                    coming = thread.submit(self, step + 1, part)
+                    coming = thread.submit(self, step + 1, rows)
                 yield step, batch, waited
 
 
@@ -183,18 +192,11 @@ def find_duplicates(captions_of_image: list[Tensor], caption: Tensor, digests: T
     return describes | describes.T.contiguous() | same_image
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor. To a GPU it goes through pinned memory, so that the program does not wait."""
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
 class Crops:
     """Images for an image tower that is trained: (indices (B,), step) -> (B, 3, S, S) float32.
 
     With crop_scale below 1 they are cropped anew in every step. They are normalised as CLIP's are.
-    With `part` only these rows of the batch are made.
+    With `rows` only these rows of the batch are made.
     """
 
     fingerprint = ""
@@ -205,13 +207,13 @@ class Crops:
         self.seed = seed
         self.device = device
 
-    def __call__(self, indices: np.ndarray, step: int, part: slice = WHOLE) -> Tensor:
-        pixels = torch.from_numpy(self.images.pixels(indices[part]))  # (B, S, S, 3) uint8
+    def __call__(self, indices: np.ndarray, step: int, rows: slice = WHOLE) -> Tensor:
+        pixels = torch.from_numpy(self.images.pixels(indices[rows]))  # (B, S, S, 3) uint8
         images = normalize_pixels(to_device(pixels, self.device))  # (B, 3, S, S)
         if self.crop_scale == 1:
             return images
         # A prime factor keeps the streams of neighbouring seeds apart. Numbers for the whole batch
-        # are drawn, and on the CPU: a part of it, and a GPU, get the same crops.
+        # are drawn, and on the CPU: some rows of it, and a GPU, get the same crops.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         draws = torch.rand(4, len(indices), generator=generator)
-        return random_crops(images, self.crop_scale, draws[:, part])
+        return random_crops(images, self.crop_scale, to_device(draws[:, rows], self.device))

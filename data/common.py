@@ -1,8 +1,8 @@
 """What all parts share: one-line errors, signals, the cache's place, devices, progress bars, locks.
 
 Read this file only when you want to know how a mistake in the input becomes one clear line. Every
-command ends in `sys.exit(run(main))`, and every function says `raise BadInput(...)` where a file, a
-flag or a caption cannot be used.
+command ends in `sys.exit(exit_status(main))`, and every function says `raise BadInput(...)` where a
+file, a flag or a caption cannot be used.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 # --------------------------------------------------------------------------------------------------
@@ -80,11 +81,11 @@ def check_regular(path: str | Path) -> None:
         raise BadInput(f"{path}: no regular file; name a file on the disk")
 
 
-def run(main: Callable[[], int | None]) -> int:
+def exit_status(main: Callable[[], int | None]) -> int:
     """Call main() and return its exit status. Bad input gives one line on stderr and status 2.
 
     OSError is input too: a file that is not there, a folder that may not be written, a full disk.
-    So is an operation that Apple's GPUs lack. Ctrl-C gives status 130.
+    So are an operation that Apple's GPUs lack, and memory that is full. Ctrl-C gives status 130.
     """
     try:
         return main() or 0
@@ -104,6 +105,17 @@ def run(main: Callable[[], int | None]) -> int:
             raise
         print(
             f"error: {reason}; set PYTORCH_ENABLE_MPS_FALLBACK=1, or try --device cpu",
+            file=sys.stderr,
+        )
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        is_memory = "out of memory" in reason or "allocate memory" in reason
+        if not is_memory and not isinstance(error, MemoryError):
+            raise
+        print(
+            f"error: the memory is full ({reason.split('. ')[0]}); take a smaller --batch-size, "
+            "--model or --image-size, or in training --accum-freq 2. What was saved is kept",
             file=sys.stderr,
         )
         return 2
@@ -185,15 +197,26 @@ def pick_device(name: str = "auto") -> torch.device:
             name = "cuda"
         elif name == "auto":
             name = "mps" if torch.backends.mps.is_available() else "cpu"
-        device = torch.device(name)
         # Try it once. Some devices exist by name only, and the one called "meta" has no numbers.
-        torch.zeros(1, device=device).item()
-        return device
+        number = torch.zeros(1, device=name)
+        number.item()
+        # "cuda" is the current GPU, and which one that is may differ between threads. So from here
+        # on it has its number: cuda:0.
+        if number.device.type == "cuda":
+            torch.cuda.set_device(number.device)
+        return number.device
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(
             f"--device {name} cannot be used here ({reason}); try --device cpu"
         ) from error
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor. To a GPU it goes through pinned memory, so that the program does not wait."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def pick_dtype(name: str, device: torch.device) -> str:

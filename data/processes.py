@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 train.py ...
 
-torchrun starts train.py that many times. Each process has a rank, from 0, and computes its piece of
+torchrun starts train.py that many times. Each process has a rank, from 0, and computes its rows of
 every batch: on a GPU of its own, or on its share of the CPU's cores. All of them hold the same
 model and take the same steps. Process 0 alone writes and speaks. Started by `python`, there is one
 process, of rank 0, and these functions change nothing. Then you need not read this file.
@@ -33,6 +33,11 @@ def count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def count_here() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if dist.is_initialized() else 1
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Join the processes that torchrun started, for the length of the `with` block.
@@ -42,7 +47,8 @@ def joined() -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
-    if torch.cuda.is_available():
+    # Each takes a GPU of its own, where there are as many.
+    if int(os.environ["LOCAL_RANK"]) < torch.cuda.device_count():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # By default tensors on GPUs go by NCCL, others by Gloo. To wait for long is no error: a process
     # may read captions for hours. A process that has ended is noticed at once.

@@ -43,12 +43,12 @@ import train
 from data.benchmarks import check_validation
 from data.common import (
     BadInput,
+    exit_status,
     flag_of,
     interpreting,
     locked,
     parse_flags,
     replacing,
-    run,
     stop_signals,
 )
 from data.files.runs import read_run
@@ -504,4 +504,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

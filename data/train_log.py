@@ -84,11 +84,11 @@ def score_batch(model: nn.Module, loss_of: Callable, batch: Batch, bf16: bool) -
     best_wrong  a caption's cosine with the nearest image that is not its own: the median over the
                 captions; best_wrong_of_half looks at the first half of the images only
     """
-    images, texts, duplicates, label_ids = batch
+    images, texts, duplicates, label_tokens = batch
     with torch.no_grad():
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             # Not model(...): that would compile it once more, for a batch of this size.
-            features = model.forward(images, texts, label_ids)
+            features = model.forward(images, texts, label_tokens)
         loss = loss_of(**features, duplicates=duplicates)
     image, text = features["image_features"], features["text_features"]
     wrong = (text.float() @ image.float().T).masked_fill(duplicates.T, -1)  # (B, B)

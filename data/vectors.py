@@ -52,6 +52,7 @@ from data.common import (
     interpreting,
     printable,
     progress,
+    to_device,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ class CaptionVectors:
 class ImageViews:
     """Image inputs of a frozen image tower: (indices (B,), step) -> vectors (B, D).
 
-    With `part` only these rows of the batch are taken.
+    With `rows` only these rows of the batch are taken.
 
     vectors      (N, V, D): V views of each image. In every step one of them is drawn anew.
     fingerprint  of what made them
@@ -299,12 +300,12 @@ class ImageViews:
         self.seed = seed
         self.device = device
 
-    def __call__(self, indices: np.ndarray, step: int, part: slice = slice(None)) -> Tensor:
+    def __call__(self, indices: np.ndarray, step: int, rows: slice = slice(None)) -> Tensor:
         # The 1 keeps this stream apart from that of an epoch's order, which is (seed, epoch). A 0
         # would not: numpy ignores zeros at the end.
         rng = np.random.default_rng((self.seed, step, 1))
         view = rng.integers(self.vectors.shape[1], size=len(indices))  # (B,)
-        return self.vectors[indices[part], view[part]].to(self.device)
+        return to_device(self.vectors[indices[rows], view[rows]], self.device)
 
 
 def read_views(
@@ -372,7 +373,8 @@ def folder_vectors(
     model_path  the file that embed's weights come from: its bytes are part of the fingerprint
 
     Only what is new or changed is read. An image that cannot be read is not tried again until its
-    file changes. The first five are named when they are tried. BadInput if there is no image, or none that can be read.
+    file changes. The first five are named when they are tried. BadInput if there is no image, or
+    none that can be read.
     """
     # Imported here, so that `lift.load` does not load the readers of images.
     from data.images.formats import SUFFIXES

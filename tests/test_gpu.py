@@ -15,6 +15,7 @@ import train
 from data.common import pick_device
 from data.files.runs import read_run
 from tests.test_lift import IDS, ROWS, make_model
+from vit import Block
 
 pytestmark = pytest.mark.gpu
 
@@ -25,18 +26,21 @@ def gpu():
     device = pick_device("auto")
     if device.type == "cpu":
         pytest.skip("NOT TESTED on a GPU: this machine has none")
+    # A run allows TF32 from its first step on, for the rest of the process.
+    torch.set_float32_matmul_precision("highest")
     return device
 
 
 def gradients_on(device, name, llm):
-    """The loss of a batch of two, and the gradient of every parameter, on the CPU."""
+    """The loss of a batch of four, of which two pairs match by accident, and the gradient of every
+    parameter, on the CPU."""
     model, texts = make_model(name, llm)
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model.to(device)
-    features = model(images.to(device), texts.to(device), IDS.to(device))
-    loss = lift.METHODS[name].loss(
-        **features, duplicates=torch.eye(2, dtype=torch.bool, device=device)
-    )
+    texts, ids = texts.repeat(2, *[1] * (texts.ndim - 1)), IDS.repeat(2, 1)
+    features = model(images.to(device), texts.to(device), ids.to(device))
+    duplicates = torch.eye(2, dtype=torch.bool, device=device).repeat(2, 2)
+    loss = lift.METHODS[name].loss(**features, duplicates=duplicates)
     if loss.requires_grad:
         loss.backward()
     gradients = {n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None}
@@ -52,6 +56,17 @@ def test_loss_and_gradients_are_those_of_the_cpu(gpu, name, tiny_llm_folder):
     for parameter, gradient in wanted.items():
         largest = gradient.abs().max().item()
         assert torch.allclose(gradients[parameter], gradient, atol=1e-3 * largest), parameter
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_heads_of_width_64_is_that_of_the_cpu(gpu, causal):
+    """The tiny models above have narrow heads. GPUs have kernels of their own for this width."""
+    torch.manual_seed(0)
+    block = Block(192, 3, causal=causal)
+    x = torch.randn(2, 17, 192)
+    wanted = block(x)
+    found = block.to(gpu)(x.to(gpu)).cpu()
+    assert torch.allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("pool", ["mean", "last", "tokens"])
@@ -77,9 +92,11 @@ def test_a_run_has_the_losses_of_the_cpu(gpu, method, small, tmp_path):
     """Also in bfloat16, where the numbers have two to three digits, and compiled."""
 
     def run_on(device, name, **more):
-        return losses_of(small, method=method, device=str(device), out=str(tmp_path / name), **more)
+        # Of itself a GPU would read the captions in bfloat16.
+        more |= {"method": method, "device": str(device), "llm_dtype": "float32"}
+        return losses_of(small, out=str(tmp_path / name), **more)
 
-    wanted = run_on("cpu", "cpu")
+    wanted = run_on("cpu", "cpu", precision="fp32")
     plain = {"torchcompile": False, "precision": "fp32"}
     assert run_on(gpu, "gpu", **plain) == pytest.approx(wanted, rel=1e-2)
     assert run_on(gpu, "pieces", **plain, accum_freq=4) == pytest.approx(wanted, rel=1e-2)

@@ -219,7 +219,7 @@ def text_tower(tower):
     """(a small tower of that class, what it was fitted to)"""
     torch.manual_seed(0)
     inputs = some_inputs(tower)
-    return tower(SIZES, *tower.fit(inputs, 8)), inputs
+    return tower(SIZES, *tower.fit(inputs, directions=8)), inputs
 
 
 def make_model(name, llm, unlock=""):
@@ -230,8 +230,8 @@ def make_model(name, llm, unlock=""):
     llama = None
     if tower.needs_llama:
         llama = lift.live_llama(llm_text.TextSource(llm=str(llm)))
-    fitted = tower.fit(inputs, 8)
-    labels = lift.WordLabels.fit(IDS, 8) if lift.METHODS[name].labels else ()
+    fitted = tower.fit(inputs, directions=8)
+    labels = lift.WordLabels.fit(IDS) if lift.METHODS[name].labels else ()
     m = lift.TwoTower(name, SIZES, fitted, unlock, llama=llama, label_fitted=labels)
     return m, inputs[:2]
 
@@ -263,7 +263,7 @@ ROWS = {
     "ape": (PRETRAINED, lift.LLMTokens, lift.no_head, lift.ape, NCE),
     "sharelock": (PRETRAINED, LIFTS, lift.no_head, lift.deep_mlp, NCE),
     "ape_transformer": (PRETRAINED, lift.LLMTokens, lift.no_head, lift.ape_transformer, NCE),
-    "ape_lookup": (PRETRAINED, lift.TokenTable, lift.no_head, lift.token_mean, NCE),
+    "ape_lookup": (PRETRAINED, lift.TokenTable, lift.no_head, lift.ape_lookup, NCE),
     "lilt": (PRETRAINED, lift.LiveLLM, BIASED, BIASED, NCE),
     "llm2clip": (PRETRAINED, lift.RawVectors, lift.projection, lift.adaptor, NCE),
     "ridge": (PRETRAINED, LIFTS, lift.Ridge, lift.no_head, NCE),
@@ -502,7 +502,7 @@ def test_token_heads_leave_padding_out():
     torch.manual_seed(0)
     tokens = torch.randn(2, 4, 16)
     tokens[1, 2:] = 0
-    for make in (lift.ape, lift.ape_transformer, lift.token_mean):
+    for make in (lift.ape, lift.ape_transformer, lift.ape_lookup):
         head = make(16, 6)
         assert torch.allclose(head(tokens)[0], head.net(tokens[:1])[0].mean(0), atol=1e-6)
         assert torch.allclose(head(tokens)[1], head.net(tokens[1:, :2])[0].mean(0), atol=1e-6)
@@ -544,7 +544,7 @@ def test_adaptor_normalises_first_and_has_four_residual_blocks():
 
 def test_labels_are_tokens_and_neighbouring_pairs():
     ids = torch.tensor([[7, 3, 9, 7, END, PAD], [5, 3, 7, 11, END, PAD], [3, 4, END, *[PAD] * 3]])
-    tower = lift.WordLabels(SIZES, *lift.WordLabels.fit(ids, 0))
+    tower = lift.WordLabels(SIZES, *lift.WordLabels.fit(ids))
 
     def pair(a, b):
         return (a + 1 << 32) + b
@@ -565,9 +565,9 @@ def test_labels_are_tokens_and_neighbouring_pairs():
     assert {
         v: w for v, w in zip(tower.vocab.tolist(), out.tolist(), strict=True) if w
     } == pytest.approx({v: math.log(3 / held[v]) for v in (7, 11, pair(7, 3))})  # 8 is unknown
-    assert lift.WordLabels.fit(ids, 0, limit=1)[0].tolist() == [7]  # the commonest
+    assert lift.WordLabels.fit(ids, limit=1)[0].tolist() == [7]  # the commonest
     with pytest.raises(BadInput, match="no word that tells"):
-        lift.WordLabels.fit(ids[:1], 0)
+        lift.WordLabels.fit(ids[:1])
 
 
 def test_lookup_table_knows_words_only(model):
@@ -598,7 +598,7 @@ def test_labels_stand_beside_the_features_and_need_no_text(model, method):
     m, texts = model(method)
     images = torch.randn(2, 3, 32, 32)
     out = m(images, texts, IDS)
-    weights = lift.WordLabels(SIZES, *lift.WordLabels.fit(IDS, 8))(IDS)
+    weights = lift.WordLabels(SIZES, *lift.WordLabels.fit(IDS))(IDS)
     assert torch.equal(out["label_weights"], weights) and weights.any()
     scores = m.label_head(m.visual(images))
     assert torch.equal(out["label_scores"], scores) and scores.shape == weights.shape
@@ -1043,7 +1043,7 @@ def test_parts_of_the_model_by_name():
 def test_methods_begin_with_the_same_image_tower():
     towers = []
     for name, fitted in (
-        ("clip", lift.TextTransformer.fit(IDS, 8)),
+        ("clip", lift.TextTransformer.fit(IDS)),
         ("lift", (torch.zeros(24), torch.eye(24))),
     ):
         torch.manual_seed(0)
@@ -1075,17 +1075,17 @@ def test_fits_in_pieces_are_those_of_the_whole(monkeypatch):
     ids[:, 3] = END
     ids[5, 2], ids[5, 3] = END, PAD
     fits = ((lift.LLMTokens, tokens), (lift.TextTransformer, ids), (lift.WordLabels, ids))
-    whole = [tower.fit(x, 0) for tower, x in fits]
+    whole = [tower.fit(x, directions=0) for tower, x in fits]
     monkeypatch.setattr(lift, "chunks", lambda rows, size=0: chunks(rows, 7))
     for (tower, x), wanted in zip(fits, whole, strict=True):
-        for a, b in zip(tower.fit(x, 0), wanted, strict=True):
+        for a, b in zip(tower.fit(x, directions=0), wanted, strict=True):
             assert torch.allclose(a, b, atol=1e-6), tower
 
 
 def test_a_dimension_that_never_varies_divides_nothing_by_0():
     tokens = torch.randn(40, 5, 24)
     tokens[..., 3] = 2
-    assert lift.LLMTokens(SIZES, *lift.LLMTokens.fit(tokens, 0))(tokens).isfinite().all()
+    assert lift.LLMTokens(SIZES, *lift.LLMTokens.fit(tokens))(tokens).isfinite().all()
 
 
 def test_heads_of_the_control_of_ape():

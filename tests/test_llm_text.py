@@ -540,7 +540,8 @@ def test_whitening_with_the_scatter_within_solves_the_problem_of_fisher(describe
     """
     vectors, lists = described
     within = llm_text.scatter_within(vectors, DistinctCaptions(lists))
-    mean, matrix = llm_text.whitening(vectors, 7, power=0, within=within)
+    before = llm_text.lda_map(within)
+    mean, matrix = llm_text.whitening(vectors, 7, power=0, before=before)
     x = (vectors - mean).double().numpy()
     covariance = x.T @ x / 300
     shrunk = within.numpy() + np.eye(20) * np.trace(within) / 20
@@ -551,7 +552,7 @@ def test_whitening_with_the_scatter_within_solves_the_problem_of_fisher(describe
     theirs = np.linalg.eigvalsh(inverse @ covariance @ inverse.T)[::-1][:7]
     assert np.allclose(values, np.diag(theirs), rtol=1e-3, atol=1e-3 * theirs[0])
     # With the power 1 these strengths are made equal.
-    _, even = llm_text.whitening(vectors, 7, power=1, within=within)
+    _, even = llm_text.whitening(vectors, 7, power=1, before=before)
     even = even.double().numpy()
     assert np.allclose(even.T @ covariance @ even, np.eye(7), atol=1e-3)
 
@@ -582,7 +583,7 @@ def command(tiny_folder, monkeypatch, capsys):
     def call(*arguments, llm=tiny_folder):
         argv = ["llm_text.py", *arguments, "--llm", str(llm), "--device", "cpu"]
         monkeypatch.setattr(sys, "argv", argv)
-        status = llm_text.run(llm_text.main)
+        status = llm_text.exit_status(llm_text.main)
         return status, *capsys.readouterr()
 
     return call

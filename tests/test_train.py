@@ -29,7 +29,7 @@ import vit
 from data import benchmarks, train_log
 from data.benchmarks import held_out
 from data.captions import DistinctCaptions
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.files.runs import read_run
 from data.images.formats import Columns
 from data.images.pixels import PIXEL_NORMS
@@ -37,7 +37,7 @@ from data.images.read import CaptionedImages, names_and_texts, read_images, scen
 from data.world import shapes
 from data.world.drawing import draw
 from eval import Run, retrieval_ranks
-from llm_text import load_llm, scatter_within, whitening
+from llm_text import lda_map, load_llm, scatter_within, whitening
 from tests.conftest import evaluated, ridge_by_least_squares
 
 COMMAND = [sys.executable, str(Path(train.__file__))]
@@ -145,7 +145,7 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
         ({"method": "x"}, "--method 'x' is unknown"),
         (
             {"method": "clip", "text_features": "x"},
-            "goes with --method lift, .*superlift, .*sharelock, .*llm2clip or ridge, and",
+            "goes with --method lift, .*llm2clip, .*superlift, .*sharelock, .* or ridge, and",
         ),
         ({"text_features": "x", "llm": "y"}, "without --llm"),
         ({"text_features": "x", "llm_adapter": "y"}, "without --llm"),
@@ -290,7 +290,7 @@ def run_command(monkeypatch, *args):
     """Run train.py with these arguments, in this process -> its exit status."""
     monkeypatch.setattr(sys, "argv", ["train.py", *args])
     try:
-        return run(train.main)
+        return exit_status(train.main)
     except SystemExit as stop:  # from argparse
         return stop.code
 
@@ -478,7 +478,7 @@ def test_held_out_images_are_not_trained_on(small, tmp_path):
 def model_of(cfg):
     """The model that a run begins with, and its texts."""
     device = torch.device("cpu")
-    texts = train.read_texts(cfg, train.read_training_images(cfg), train.open_texts(cfg, device))
+    texts = train.read_texts(train.read_training_images(cfg), *train.open_texts(cfg, device))
     return train.build_model(cfg, texts, device), texts
 
 
@@ -970,7 +970,7 @@ def test_the_map_of_a_run_follows_the_captions_of_one_image(small):
     # nothing larger: S was made 1, but for what was added to S.
     left = model.text.matrix.T @ within.float() @ model.text.matrix
     assert 0.01 < torch.linalg.eigvalsh(left).max() < 1
-    by_hand = whitening(vectors, 8, 0.0, within)
+    by_hand = whitening(vectors, 8, 0.0, lda_map(within))
     assert torch.allclose(model.text.matrix.abs(), by_hand[1].abs(), rtol=0.02, atol=1e-4)
 
 
@@ -1404,6 +1404,35 @@ def test_without_a_compiler_the_reason_is_told(small, tmp_path):
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "--torchcompile does not work here" in done.stderr.splitlines()[-1]
+
+
+def test_where_nobody_asked_a_model_is_compiled_on_cuda_if_that_works(monkeypatch, capsys):
+    def broken(function):
+        raise RuntimeError("Python.h: no such file")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch, "zeros", lambda n, device: None)
+    assert not train.compiles(None, torch.device("cpu")) and not capsys.readouterr().err
+    assert not train.compiles(None, torch.device("cuda"))
+    assert "not used (Python.h: no such file)" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="Python.h.*--no-torchcompile"):
+        train.compiles(True, torch.device("cuda"))
+    monkeypatch.setattr(torch, "compile", lambda function: lambda x: x)
+    assert train.compiles(None, torch.device("cuda"))
+    assert not train.compiles(False, torch.device("cuda"))
+
+
+def test_processes_do_not_share_a_gpu(monkeypatch):
+    monkeypatch.setattr(train.processes, "count", lambda: 2)
+    monkeypatch.setattr(train.processes, "count_here", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    train.check_machine(torch.device("cpu"))
+    with pytest.raises(BadInput, match="2 processes for 1 GPUs"):
+        train.check_machine(torch.device("cuda"))
+    with pytest.raises(BadInput, match="one process only"):
+        train.check_machine(torch.device("mps"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    train.check_machine(torch.device("cuda"))
 
 
 def test_no_validation_image_is_one_that_was_trained_on(own):

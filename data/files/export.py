@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data.common import BadInput, parse_flags, run
+from data.common import BadInput, exit_status, parse_flags
 from data.files.runs import RUN_KEYS, SEEN, read_run
 from data.files.tensors import write_safetensors
 
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

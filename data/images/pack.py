@@ -40,13 +40,13 @@ import numpy as np
 from data.common import (
     BadInput,
     check_regular,
+    exit_status,
     interpreting,
     locked,
     parse_flags,
     printable,
     progress,
     replacing,
-    run,
     select,
 )
 from data.images.formats import Columns, Record, add_column_flags, join_by_name, open_spec
@@ -485,4 +485,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -9,6 +9,7 @@ Needs nothing of the project but data/common.py. Letters of shapes: B images of 
 per side.
 """
 
+import functools
 import hashlib
 import math
 import warnings
@@ -99,6 +100,13 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
     return np.array(ImageOps.fit(image.convert("RGB"), (size, size), Image.BICUBIC))
 
 
+@functools.cache
+def clip_norm(device: torch.device) -> tuple[Tensor, Tensor]:
+    """CLIP's mean and standard deviation of a pixel, (3, 1, 1) each. They are moved only once."""
+    mean, deviation = PIXEL_NORMS["clip"]
+    return tuple(torch.tensor(n, device=device).view(3, 1, 1) for n in (mean, deviation))
+
+
 def normalize_pixels(images: Tensor) -> Tensor:
     """uint8 (B, S, S, 3) -> float32 (B, 3, S, S) on the same device, normalised as for CLIP.
 
@@ -106,9 +114,7 @@ def normalize_pixels(images: Tensor) -> Tensor:
 
     Pixels of photos then have a mean near 0 and a spread near 1.
     """
-    mean, deviation = (
-        torch.tensor(numbers, device=images.device).view(3, 1, 1) for numbers in PIXEL_NORMS["clip"]
-    )
+    mean, deviation = clip_norm(images.device)
     # In place: a batch of photos is large, and each copy of it takes time.
     return images.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
 

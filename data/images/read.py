@@ -32,11 +32,11 @@ import numpy as np
 from data.common import (
     BadInput,
     cache_dir,
+    exit_status,
     locked,
     parse_flags,
     printable,
     progress,
-    run,
     select,
 )
 from data.images.formats import (
@@ -530,4 +530,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -37,7 +37,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.common import BadInput, interpreting, parse_flags, run
+from data.common import BadInput, exit_status, interpreting, parse_flags
 from data.world.icon_shards import (
     TARS,
     Concept,
@@ -336,4 +336,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

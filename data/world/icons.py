@@ -49,7 +49,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.common import BadInput, interpreting, parse_flags, run
+from data.common import BadInput, exit_status, interpreting, parse_flags
 from data.world.icon_shards import (
     TARS,
     Concept,
@@ -588,4 +588,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -66,7 +66,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.world.colours import BASIC, COMPOUNDS, NAMED, RGB_OF, UNSEEN, are_apart, stands_out
 from data.world.drawing import GROUNDS, draw
 
@@ -767,4 +767,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from data.common import BadInput, parse_flags, run
+from data.common import BadInput, exit_status, parse_flags
 from data.world.drawing import draw
 from data.world.shapes import Scene, caption, make_scenes, swap_attributes, swap_objects
 
@@ -76,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -36,7 +36,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.common import BadInput, interpreting, parse_flags, replacing, run
+from data.common import BadInput, exit_status, interpreting, parse_flags, replacing
 from data.world.npm import Package, find_package, read_package
 
 # fmt: off
@@ -321,4 +321,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -27,7 +27,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from data.common import BadInput, parse_flags, run
+from data.common import BadInput, exit_status, parse_flags
 
 from . import forms, handout, teacher
 from .experiments import BANDS, Edition, read_bands
@@ -255,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -23,7 +23,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from data.common import BadInput, parse_flags, run
+from data.common import BadInput, exit_status, parse_flags
 
 from .experiments import Band, is_no_score, read_bands, read_score
 from .holes import HERE
@@ -152,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

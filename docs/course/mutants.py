@@ -364,9 +364,9 @@ MUTANTS = [
     ),
     Mutant(
         "3.6",
-        "`within` is not used",
-        "if within is not None:\n        strength",
-        "within = None\n    if within is not None:\n        strength",
+        "`before` is not used",
+        "if before is not None:\n        covariance",
+        "before = None\n    if before is not None:\n        covariance",
     ),
     Mutant(
         "3.6", "empty directions are not refused", "if not variance[-1] > smallest:", "if False:"

@@ -118,10 +118,7 @@ mean = x.mean(0)
 if directions == 0:
     return mean.float(), torch.eye(D)
 x = x - mean
-first = torch.eye(D, dtype=torch.float64)
-if within is not None:
-    values, vectors_ = torch.linalg.eigh(within.double())
-    first = vectors_ @ torch.diag((values + values.mean()) ** -0.5) @ vectors_.T
+first = torch.eye(D, dtype=torch.float64) if before is None else before
 _, singular, Vh = torch.linalg.svd(x @ first, full_matrices=False)
 variance = singular**2 / N
 if variance[directions - 1] < 1e-9 * variance[0]:

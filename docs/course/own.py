@@ -99,7 +99,7 @@ if __name__ == "__main__":
         arguments = []
     else:
         sys.exit("usage: python own.py train [FLAGS of train.py], or python own.py eval RUN ...")
-    from data.common import run
+    from data.common import exit_status
 
     sys.argv = [sys.argv[0], *arguments, *sys.argv[2:]]
-    sys.exit(run(program.main))
+    sys.exit(exit_status(program.main))

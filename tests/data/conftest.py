@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.common import run
+from data.common import exit_status
 
 
 def paint(path, number=0):
@@ -107,7 +107,7 @@ def command(monkeypatch, capsys):
     def call(*argv):
         monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, argv)])
         capsys.readouterr()
-        status = run(ev.main)
+        status = exit_status(ev.main)
         return status, *capsys.readouterr()
 
     return call

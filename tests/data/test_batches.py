@@ -3,6 +3,8 @@
 python -m pytest tests/data/test_batches.py
 """
 
+from threading import get_ident
+
 import numpy as np
 import pytest
 import torch
@@ -22,18 +24,18 @@ def paraphrased(count):
     return read_images("shapes", "train", 32, columns, num_samples=count)
 
 
-def batches_of(images, batch_size, seed=0, long_share=None, label_ids=None):
+def batches_of(images, batch_size, seed=0, long_share=None, label_tokens=None):
     captions = DistinctCaptions(images.captions)
     return Batches(
         images,
         captions,
         torch.arange(len(captions)),
-        lambda indices, step, part: torch.from_numpy(images.pixels(indices[part])),
+        lambda indices, step, rows: torch.from_numpy(images.pixels(indices[rows])),
         batch_size=batch_size,
         seed=seed,
         long_share=long_share,
         device=CPU,
-        label_ids=label_ids,
+        label_tokens=label_tokens,
     )
 
 
@@ -56,12 +58,12 @@ def test_batches_are_a_function_of_seed_and_step():
     assert not torch.equal(one(0)[1], batches_of(images, 16, seed=1)(0)[1])
 
 
-def test_label_ids_are_those_of_the_captions_that_were_drawn():
+def test_label_tokens_are_those_of_the_captions_that_were_drawn():
     images = paraphrased(50)
     numbers = torch.arange(len(DistinctCaptions(images.captions)))
-    batches = batches_of(images, 16, label_ids=torch.stack([numbers, 2 * numbers], dim=1))
-    _, captions, _, label_ids = batches(4)
-    assert torch.equal(label_ids, torch.stack([captions, 2 * captions], dim=1))
+    batches = batches_of(images, 16, label_tokens=torch.stack([numbers, 2 * numbers], dim=1))
+    _, captions, _, label_tokens = batches(4)
+    assert torch.equal(label_tokens, torch.stack([captions, 2 * captions], dim=1))
 
 
 def test_each_image_comes_once_per_epoch_with_a_caption_of_its_own():
@@ -149,31 +151,37 @@ def test_long_captions_leave_the_others_equal_shares():
     assert chosen == [10, 10, 11, 12, 13, 13]
 
 
-def test_ahead_gives_the_batches_of_its_steps_and_no_more():
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_ahead_gives_the_batches_of_its_steps_and_no_more(device, monkeypatch):
     images = paraphrased(50)
     batches = batches_of(images, 16)
-    asked = []
+    batches.device = torch.device(device)
+    monkeypatch.setattr("data.batches.to_device", lambda tensor, device: tensor)
+    asked, threads = [], set()
     make = batches.image_inputs
-    batches.image_inputs = lambda indices, step, part: (
+    batches.image_inputs = lambda indices, step, rows: (
         asked.append(step),
-        make(indices, step, part),
-    )[1]
+        threads.add(get_ident()),
+        make(indices, step, rows),
+    )[2]
     for expected, (step, batch, waited) in zip(range(2, 7), batches.ahead(2, 7), strict=True):
         assert step == expected and waited >= 0
         assert torch.equal(batch[1], batches(step)[1])
     assert sorted(set(asked)) == [2, 3, 4, 5, 6]
+    # Two threads that use Apple's GPU could end the program.
+    assert len(threads) == (1 if device == "mps" else 2)
 
 
 @pytest.mark.parametrize("crop_scale", (1, 0.5))
-def test_a_part_of_a_batch_is_those_rows_of_the_whole(crop_scale):
+def test_some_rows_of_a_batch_are_those_of_the_whole(crop_scale):
     images = paraphrased(50)
-    batches = batches_of(images, 16, label_ids=torch.arange(1000))
+    batches = batches_of(images, 16, label_tokens=torch.arange(1000))
     batches.image_inputs = Crops(images, crop_scale, 0, CPU)
     whole = batches(4)
-    for part in (slice(0, 8), slice(8, 16)):
-        image, text, duplicates, label_ids = batches(4, part)
-        assert torch.allclose(image, whole[0][part], atol=1e-6)
-        assert torch.equal(text, whole[1][part]) and torch.equal(label_ids, whole[3][part])
+    for rows in (slice(0, 8), slice(8, 16)):
+        image, text, duplicates, label_tokens = batches(4, rows)
+        assert torch.allclose(image, whole[0][rows], atol=1e-6)
+        assert torch.equal(text, whole[1][rows]) and torch.equal(label_tokens, whole[3][rows])
         assert torch.equal(duplicates, whole[2])
 
 

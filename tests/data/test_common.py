@@ -6,6 +6,7 @@ python -m pytest tests/data/test_common.py
 import os
 import signal
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ import torch
 from data.common import (
     BadInput,
     check_regular,
+    exit_status,
     interpreting,
     pick_device,
     pick_dtype,
-    run,
     select,
     stop_signals,
     trains_in_bf16,
@@ -44,13 +45,48 @@ def test_what_is_wrong_in_a_file_becomes_one_line_and_other_errors_pass():
 
 
 def test_the_device_is_the_first_that_is_there(monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch, "zeros", lambda n, device: asked.append(device) or torch.ones(n))
+    asked, current = [], []
+
+    def zeros(n, device):
+        asked.append(device)
+        return SimpleNamespace(item=lambda: 0, device=torch.device(device, 0))
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     for cuda, mps, wanted in ((1, 1, "cuda"), (0, 1, "mps"), (0, 0, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: bool(cuda))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: bool(mps))
-        assert pick_device().type == wanted == asked[-1].type
+        device = pick_device()
+        assert device.type == wanted == asked[-1] and device.index == 0
         assert pick_device("cpu").type == "cpu"
+    # Threads may have other current GPUs, so the GPU has its number.
+    assert current == [torch.device("cuda:0")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB). Tried to allocate 1 GB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        MemoryError(),
+    ],
+)
+def test_full_memory_is_one_line_with_advice(error, capsys):
+    def fill():
+        raise error
+
+    assert exit_status(fill) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "memory is full" in said and "--accum-freq 2" in said
+
+
+def test_other_errors_of_torch_are_not_bad_input():
+    def wrong():
+        raise RuntimeError("The size of tensor a (2) must match the size of tensor b (3)")
+
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        exit_status(wrong)
 
 
 def test_what_an_apple_gpu_cannot_compute_is_one_line(capsys):
@@ -60,7 +96,7 @@ def test_what_an_apple_gpu_cannot_compute_is_one_line(capsys):
             "this op to be added, please comment. As a temporary fix, set PYTORCH_..."
         )
 
-    assert run(missing) == 2
+    assert exit_status(missing) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "'aten::x'" in said and "PYTORCH_ENABLE_MPS_FALLBACK=1" in said
 
@@ -68,7 +104,7 @@ def test_what_an_apple_gpu_cannot_compute_is_one_line(capsys):
         raise NotImplementedError("task 1.1")
 
     with pytest.raises(NotImplementedError, match=r"task 1\.1"):
-        run(unfinished)
+        exit_status(unfinished)
 
 
 def test_only_a_regular_file_is_read(tmp_path):

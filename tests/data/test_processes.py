@@ -55,17 +55,17 @@ def test_one_process_is_rank_0_and_sends_nothing():
     rows = torch.randn(3, 2)
     assert (processes.rank(), processes.count(), processes.largest(7)) == (0, 1, 7)
     assert processes.gather(rows) is rows
-    assert train.part_of(5) == slice(0, 5)
+    assert train.own_rows(5) == slice(0, 5)
 
 
 def test_a_batch_that_cannot_be_shared_is_told(monkeypatch):
     monkeypatch.setattr(processes, "count", lambda: 3)
     monkeypatch.setattr(processes, "rank", lambda: 1)
-    assert train.part_of(6) == slice(2, 4)
+    assert train.own_rows(6) == slice(2, 4)
     with pytest.raises(BadInput, match="cannot share a batch of 7 images alike.*--batch-size 6"):
-        train.part_of(7)
+        train.own_rows(7)
     with pytest.raises(BadInput, match="3 processes for batches of 2 images; start fewer"):
-        train.part_of(2)
+        train.own_rows(2)
 
 
 def test_processes_that_have_read_different_images_are_told(monkeypatch):
@@ -121,8 +121,8 @@ def program(folder, llm):
             # Image 1 and caption 6 match: one is in the first process, the other in the second.
             duplicates = torch.eye(B, dtype=torch.bool)
             duplicates[1, 6] = duplicates[6, 1] = True
-            part = train.part_of(B)
-            own = tuple(tensor[part] for tensor in whole)
+            rows = train.own_rows(B)
+            own = tuple(tensor[rows] for tensor in whole)
             wanted, wanted_loss = gradients_of(m, whole, duplicates, method.loss, 0)
             without_mask, _ = gradients_of(m, whole, torch.eye(B).bool(), method.loss, 0)
             for n_pieces in (1, 2):

@@ -18,7 +18,7 @@ from PIL import Image
 
 import eval as evaluation
 from data import sweep
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.files.runs import read_run
 
 
@@ -30,7 +30,7 @@ def command(tmp_path, monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["sweep", *words, "--out", "s"])
         capsys.readouterr()
-        return run(sweep.main), *capsys.readouterr()
+        return exit_status(sweep.main), *capsys.readouterr()
 
     return call
 
@@ -324,7 +324,7 @@ def test_two_real_runs_are_stopped_and_gone_on_with(small, command, monkeypatch)
         with here, monkeypatch.context() as patch:
             patch.setattr(sys, "argv", [script, *argv])
             patch.setattr(evaluation, "report", lambda results, target: None)
-            assert run(evaluation.main) == 0
+            assert exit_status(evaluation.main) == 0
 
     monkeypatch.setattr(sweep.Children, "call", call_or_evaluate)
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.benchmarks import false_captions, new_colours
-from data.common import parse_flags, run
+from data.common import exit_status, parse_flags
 from data.world.colours import BASIC, NAMED, RGB_OF
 from data.world.shapes import (
     BACKGROUNDS,
@@ -155,4 +155,4 @@ def print_table(columns: dict[str, dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from data.benchmarks import Result, held_out
-from data.common import run
+from data.common import exit_status
 from data.images.pixels import normalize_pixels
 from data.images.read import read_images
 from data.world.shapes import CATEGORIES, Scene
@@ -106,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

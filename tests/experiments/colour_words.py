@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.common import parse_flags, run
+from data.common import exit_status, parse_flags
 from data.world.colours import BASIC, NAMED, RGB_OF, UNSEEN
 from llm_text import TextSource, load_llm, text_reader
 
@@ -116,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -11,7 +11,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
-from data.common import run
+from data.common import exit_status
 from data.images.pixels import normalize_pixels
 from data.images.read import read_images
 from data.world import shapes
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from data.common import BadInput, cache_dir, parse_flags, run
+from data.common import BadInput, cache_dir, exit_status, parse_flags
 from docs.course.experiments import DAMAGED, Band, read_bands, read_score
 from docs.course.holes import read_tasks, source_of
 from docs.course.make import EXTRA, ROOT, project_files
@@ -209,4 +209,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.sweep import mean_and_deviation
 from tests.experiments.claims import ROOT, commit, read_lines
 
@@ -283,4 +283,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from data.common import run
+from data.common import exit_status
 from data.vectors import CaptionVectors
 from data.world import shapes
 from llm_text import caption_retrieval, load_llm, whitening
@@ -70,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -22,7 +22,7 @@ import random
 import sys
 from pathlib import Path
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.images.shards import read_samples
 
 STYLE = "noto"
@@ -66,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -35,7 +35,7 @@ import lift
 from data.batches import find_duplicates
 from data.benchmarks import held_out
 from data.captions import DistinctCaptions
-from data.common import BadInput, interpreting, run
+from data.common import BadInput, exit_status, interpreting
 from data.page import Page
 from data.report import flat, retrieved
 from data.world.shapes import caption, make_scenes
@@ -1102,4 +1102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

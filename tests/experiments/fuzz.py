@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 import vit
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from tests.experiments.fuzz_kinds import KINDS
 
 SECONDS = 5
@@ -176,7 +176,7 @@ def outcome_of(read, folder, whole):
         return "slow", error
     except MemoryError as error:
         return "memory", error
-    except (BadInput, OSError) as error:  # data.common.run makes one line of both
+    except (BadInput, OSError) as error:  # data.common.exit_status makes one line of both
         has_name = not isinstance(error, OSError) or error.filename
         is_clear = has_name and 0 < len(str(error)) < 2000
         return ("refused" if is_clear else "other exception"), error
@@ -255,4 +255,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -43,7 +43,7 @@ import torch
 from PIL import Image
 
 import train
-from data.common import BadInput, pick_dtype, run
+from data.common import BadInput, exit_status, pick_dtype
 from data.files.runs import read_run
 from data.images import pack
 from data.images.formats import Columns
@@ -173,7 +173,7 @@ def start(writer: Writer, folder: Path) -> multiprocessing.Process:
         with open(folder / "said", "a") as said:
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
-        sys.exit(run(lambda: writer(folder)))
+        sys.exit(exit_status(lambda: writer(folder)))
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
@@ -286,4 +286,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -13,7 +13,7 @@ import sys
 
 import torch.nn.functional as F
 
-from data.common import parse_flags, run
+from data.common import exit_status, parse_flags
 from data.world.shapes import (
     caption,
     is_true,
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

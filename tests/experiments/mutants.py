@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -270,7 +270,7 @@ MUTANTS = [
     ),
     Mutant(
         "llm_text.py",
-        "matrix = even @ matrix",
+        "matrix = before @ matrix",
         "matrix = matrix",
         T_LLM_TEXT + "test_whitening_with_the_scatter_within_solves_the_problem_of_fisher",
         "LDA's first map left out of the matrix",
@@ -611,8 +611,8 @@ MUTANTS = [
     ),
     Mutant(
         "lift.py",
-        "gradient[start:end] if part.ndim",
-        "gradient[: end - start] if part.ndim",
+        "gradient[start:end] if tensor.ndim",
+        "gradient[: end - start] if tensor.ndim",
         T_LIFT + "test_a_batch_in_pieces_has_the_gradient_of_the_whole[clip-2]",
         "every piece gets the gradients of the first one",
     ),
@@ -745,8 +745,8 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        "loss = loss_function(**features, duplicates=duplicates)",
-        "loss = loss_function(**features, duplicates=torch.eye(len(text)).bool())",
+        "loss = loss_of(**features, duplicates=duplicates)",
+        "loss = loss_of(**features, duplicates=torch.eye(len(text)).bool())",
         T_TRAIN + "test_the_loop_passes_duplicates_steps_the_rate_and_clamps",
         "duplicates do not reach the loss",
     ),
@@ -1013,9 +1013,9 @@ MUTANTS = [
     ),
     Mutant(
         "data/batches.py",
-        "to_device(label_ids[caption[part]], self.device)",
-        "to_device(label_ids[torch.from_numpy(indices)[part]], self.device)",
-        T_BATCHES + "test_label_ids_are_those_of_the_captions_that_were_drawn",
+        "to_device(label_tokens[caption[rows]], self.device)",
+        "to_device(label_tokens[torch.from_numpy(indices)[rows]], self.device)",
+        T_BATCHES + "test_label_tokens_are_those_of_the_captions_that_were_drawn",
         "labels of other captions",
     ),
     Mutant(
@@ -1027,8 +1027,8 @@ MUTANTS = [
     ),
     Mutant(
         "data/batches.py",
-        "coming = thread.submit(self, step + 1, part)",
-        "coming = thread.submit(self, step, part)",
+        "coming = thread.submit(self, step + 1, rows)",
+        "coming = thread.submit(self, step, rows)",
         T_BATCHES + "test_ahead_gives_the_batches_of_its_steps_and_no_more",
         "each batch comes a step late",
     ),
@@ -1491,9 +1491,9 @@ MUTANTS = [
     ),
     Mutant(
         "data/batches.py",
-        "draws[:, part]",
+        "draws[:, rows]",
         "draws[:, : len(images)]",
-        T_BATCHES + "test_a_part_of_a_batch_is_those_rows_of_the_whole[0.5]",
+        T_BATCHES + "test_some_rows_of_a_batch_are_those_of_the_whole[0.5]",
         "the second half of a batch is cropped like the first",
     ),
     # ---- The best weights.
@@ -1591,7 +1591,7 @@ def copy_project(folder: Path) -> None:
             (folder / name).write_bytes((ROOT / name).read_bytes())
 
 
-def exit_status(folder: Path, tests: list[str]) -> int:
+def pytest_status(folder: Path, tests: list[str]) -> int:
     """Run tests in a folder -> pytest's exit status: 0 if all pass, 1 if one fails, else more."""
     # Without -B, Python could take the compiled form of an edit for that of the next one.
     command = [sys.executable, "-B", "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
@@ -1608,7 +1608,7 @@ def survives(mutant: Mutant, folder: Path) -> bool:
             "this wrong edit up to date"
         )
     path.write_text(right.replace(mutant.old, mutant.new))
-    status = exit_status(folder, [mutant.test])
+    status = pytest_status(folder, [mutant.test])
     path.write_text(right)
     if status not in (0, 1):
         raise BadInput(f"{mutant.test} does not run with {mutant.new!r} in {mutant.file}")
@@ -1625,7 +1625,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         copy_project(folder)
-        if exit_status(folder, sorted({mutant.test for mutant in mutants})):
+        if pytest_status(folder, sorted({mutant.test for mutant in mutants})):
             raise BadInput("the named tests do not all pass without any edit; mend that first")
         print("| file | wrong edit | test | caught |\n|---|---|---|---|", flush=True)
         survivors = 0
@@ -1640,4 +1640,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from data.benchmarks import held_out
-from data.common import run
+from data.common import exit_status
 from data.world.shapes import OPPOSITE, Scene, caption
 from eval import Run, compositional
 
@@ -119,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 
 import llm_text
-from data.common import chunks, run
+from data.common import chunks, exit_status
 from tests.experiments.bench import caption_texts
 
 
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import torch
 
-from data.common import BadInput, parse_flags, run
+from data.common import BadInput, exit_status, parse_flags
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results/pieces.md"
@@ -187,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -21,7 +21,7 @@ import numpy as np
 
 import train
 from data.batches import Batches
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.images.read import (
     DRAWINGS_PER_SCENE,
     CaptionedImages,
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.common import BadInput, interpreting, run
+from data.common import BadInput, exit_status, interpreting
 from data.report import flat
 
 
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

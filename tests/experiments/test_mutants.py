@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from tests.experiments import mutants
 from tests.experiments.mutants import MUTANTS, ROOT, Mutant, copy_project, survives
 
@@ -80,12 +80,12 @@ def test_edits_and_tests_that_do_not_exist_are_told(tmp_path, change, says):
 def test_the_command_prints_each_edit_and_fails_where_one_survives(monkeypatch, capsys):
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["mutants", *arguments])
-        return run(mutants.main), *capsys.readouterr()
+        return exit_status(mutants.main), *capsys.readouterr()
 
     monkeypatch.setattr(mutants, "MUTANTS", [CAUGHT, SURVIVOR])
     monkeypatch.setattr(mutants, "copy_project", write_tiny_project)
     monkeypatch.setattr(mutants, "survives", lambda mutant, folder: mutant is SURVIVOR)
-    monkeypatch.setattr(mutants, "exit_status", lambda folder, tests: 0)
+    monkeypatch.setattr(mutants, "pytest_status", lambda folder, tests: 0)
     status, out, _ = command()
     assert status == 1 and out.splitlines()[2:] == [
         "| work.py | twice in place of half | `test_work.py::test_half` | yes |",
@@ -99,7 +99,7 @@ def test_the_command_prints_each_edit_and_fails_where_one_survives(monkeypatch, 
     assert status == 2 and not out and "--only third: no wrong edit" in err
 
     # Where a test fails by itself, it catches nothing.
-    monkeypatch.setattr(mutants, "exit_status", lambda folder, tests: 1)
+    monkeypatch.setattr(mutants, "pytest_status", lambda folder, tests: 1)
     status, out, err = command()
     assert status == 2 and not out and "do not all pass" in err
 

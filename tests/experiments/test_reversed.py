@@ -27,7 +27,7 @@ def test_a_scene_and_its_reverse_are_in_one_batch():
         images,
         texts,
         vectors,
-        lambda indices, step, part: torch.from_numpy(indices),
+        lambda indices, step, rows: torch.from_numpy(indices),
         batch_size=16,
         seed=0,
         long_share=None,

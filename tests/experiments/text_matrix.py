@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import lift
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 
 
 class FromIdentity(nn.Module):
@@ -71,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(exit_status(main))

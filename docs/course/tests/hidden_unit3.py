@@ -158,18 +158,18 @@ def test_whitening_of_two_halves(student):
     differ(covariance(other), torch.eye(4), why, by=0.05)
 
 
-def test_whitening_with_the_scatter_within(student):
-    """With `within` the result is that of the reference"""
+def test_whitening_behind_another_map(student):
+    """With `before` the result is that of the reference"""
     x = cone(80, seed=44)
-    within = covariance(cone(50, seed=45))
-    mean, matrix = student.llm_text.whitening(x, 3, 0.0, within)
-    ours_mean, ours = llm_text.whitening(x, 3, 0.0, within)
+    before = llm_text.lda_map(covariance(cone(50, seed=45)))
+    mean, matrix = student.llm_text.whitening(x, 3, 0.0, before)
+    ours_mean, ours = llm_text.whitening(x, 3, 0.0, before)
     found, wanted = (x - mean) @ matrix, (x - ours_mean) @ ours
     # The sign of a direction is free, so products are compared.
     scale = float((wanted @ wanted.T).abs().max())
     why = (
-        "with `within`, t = (x - mu) (S + s I)^(-1/2) V: scalar products of captions, over the "
-        "largest"
+        "with `before`, M, and the power 0, t = (x - mu) M V: scalar products of captions, over "
+        "the largest"
     )
     same(found @ found.T / scale, wanted @ wanted.T / scale, why)
 

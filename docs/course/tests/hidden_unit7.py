@@ -61,7 +61,7 @@ def test_ape_transformer_with_the_same_weights(student):
 
 def test_token_mean_ignores_padding(student):
     """Captions of different lengths"""
-    head, tokens = student.lift.token_mean(8, 5), normal(2, 6, 8, seed=25)
+    head, tokens = student.lift.ape_lookup(8, 5), normal(2, 6, 8, seed=25)
     tokens[1, 2:] = 0
     found = apply(student, head, tokens)
     why = "a caption of two tokens and four places of padding: the mean of the two mapped tokens"

@@ -115,7 +115,7 @@ def test_ape_transformer_looks_back(student):
 
 def test_token_mean_head_is_linear(student):
     """The second control: one matrix on each token, no bias, then the mean"""
-    head, tokens = student.lift.token_mean(8, 5), normal(2, 4, 8, seed=9)
+    head, tokens = student.lift.ape_lookup(8, 5), normal(2, 4, 8, seed=9)
     (matrix,) = [t for t in state(student, head)["tensors"].values() if t.ndim == 2] or [None]
     holds(matrix is not None, "the head should have one matrix")
     same(parameters_of(student, head), 40, "parameters of a head from 8 to 5: 8 x 5, and no bias")

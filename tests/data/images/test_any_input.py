@@ -32,7 +32,7 @@ def refused_or_read(spec):
     except BadInput as error:
         assert len(str(error)) < 5000 and "\n" not in str(error)
     except OSError:
-        # A name too long for the system: one line too, see data.common.run.
+        # A name too long for the system: one line too, see data.common.exit_status.
         return None
 
 

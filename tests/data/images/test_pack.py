@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.images import pack as pack_module
 from data.images.pack import count_whole_records, open_folder, pack, read_records
 from data.images.read import read_images, smallest_size
@@ -332,7 +332,7 @@ def test_a_pack_of_the_first_format_is_refused_whole_and_unfinished(tmp_path):
 
 def command(monkeypatch, *args):
     monkeypatch.setattr(sys, "argv", ["x", *map(str, args)])
-    return run(pack_module.main)
+    return exit_status(pack_module.main)
 
 
 def test_the_command_says_one_line(tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.images import read
 from data.images.formats import Columns
 from data.images.pack import pack
@@ -316,7 +316,7 @@ def test_captions_of_a_world_come_as_with_its_images_and_nothing_is_drawn(kind, 
 
 def listed(monkeypatch, *args):
     monkeypatch.setattr(sys, "argv", ["read", *map(str, args)])
-    return run(read.main)
+    return exit_status(read.main)
 
 
 def test_a_pack_is_listed_at_its_own_size(photos, tmp_path, monkeypatch, capsys):

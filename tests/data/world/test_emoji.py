@@ -16,7 +16,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.world import emoji
 from data.world.icon_shards import SEEN_STYLES
 from tests.data.world.tiny_packages import colour, pack, read
@@ -319,7 +319,7 @@ def test_what_it_prints_is_what_is_there(packages, tmp_path, monkeypatch, capsys
     out = tmp_path / "out"
     arguments = ["emoji", str(out), "--size", "16", "--packages", str(packages)]
     monkeypatch.setattr(sys, "argv", arguments)
-    assert run(emoji.main) == 0
+    assert exit_status(emoji.main) == 0
     printed = capsys.readouterr().out
     assert (
         f"train.py --data {out}/train.tar --val-data {out}/test.tar --image-size 16 --epochs 30 "
@@ -464,7 +464,7 @@ def test_packages_that_are_something_else(packages, tmp_path):
 def test_missing_renderer(packages, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     monkeypatch.setattr(sys, "argv", ["emoji", str(tmp_path / "out"), "--packages", str(packages)])
-    assert run(emoji.main) == 2
+    assert exit_status(emoji.main) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert message.startswith("error: resvg_py") and "pip install resvg-py" in message

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.images.read import read_images
 from data.world import icons
 from data.world.icon_shards import SEEN_STYLES, split_of
@@ -475,7 +475,7 @@ def test_what_it_prints_is_what_is_there(packages, tmp_path, monkeypatch, capsys
     out = tmp_path / "out"
     arguments = ["icons", str(out), "--size", "16", "--packages", str(packages)]
     monkeypatch.setattr(sys, "argv", arguments)
-    assert run(icons.main) == 0
+    assert exit_status(icons.main) == 0
     printed = capsys.readouterr().out
     assert (
         f"train.py --data {out}/train.tar --val-data {out}/test.tar --image-size 16 --epochs 30 "
@@ -554,7 +554,7 @@ def test_unknown_hands_and_files_in_the_way(packages, tmp_path):
 def test_missing_renderer(packages, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     monkeypatch.setattr(sys, "argv", ["icons", str(tmp_path / "out"), "--packages", str(packages)])
-    assert run(icons.main) == 2
+    assert exit_status(icons.main) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert message.startswith("error: resvg_py") and "pip install resvg-py" in message

@@ -15,7 +15,7 @@ import tarfile
 
 import pytest
 
-from data.common import BadInput, run
+from data.common import BadInput, exit_status
 from data.texts import read_texts
 from data.world import wordnet
 
@@ -221,7 +221,7 @@ def test_what_it_prints_is_what_is_there(packages, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(
         sys, "argv", ["wordnet", str(out), "--pos", "noun,adj", "--packages", str(packages)]
     )
-    assert run(wordnet.main) == 0
+    assert exit_status(wordnet.main) == 0
     rows = read(out)
     printed = capsys.readouterr().out
     assert "15 synsets with rows, of 16 (noun, adj)" in printed
