@@ -961,6 +961,7 @@ UNLOCK = {
     "adapters": ("adapters", *HEADS_AND_SCALE),
     "adapters+layernorm": ("norms", "adapters", *HEADS_AND_SCALE),
     "all": ("visual", "text", *HEADS_AND_SCALE),
+    "heads": HEADS_AND_SCALE,  # a control: what do the two matrices do without the rest?
 }
 
 

@@ -374,6 +374,7 @@ INSIDE = {
     "adapters": (lift.LilTAdapter,),
     "adapters+layernorm": (lift.LilTAdapter, *NORMS),
     "all": (torch.nn.Module,),
+    "heads": (),
 }
 
 

@@ -763,7 +763,7 @@ def test_a_run_that_cannot_get_a_matrix_is_told(small, tmp_path):
     train.train(train.Config(**clip))
     flags = {**small, "method": "lift_ridge", "init_from": clip["out"]}
     says = (
-        "is a run of --method clip; --method lift_ridge needs one of lift, lift_ridge or lift_cos"
+        "is a run of --method clip; --method lift_ridge needs one of lift, lift_cos or lift_ridge"
     )
     with pytest.raises(BadInput, match=says):
         train.train(train.Config(**flags))

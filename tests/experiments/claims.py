@@ -75,7 +75,7 @@ RUNS = {
 
 # LilT: what is trained, with many images and with few. Then both at two other learning rates: full
 # training may want a lower one than a few parameters do.
-MANY_UNLOCKED = ("layernorm", "bitfit", "adapters+layernorm", "all")
+MANY_UNLOCKED = ("layernorm", "bitfit", "adapters+layernorm", "all", "heads")
 FEW_UNLOCKED = ("layernorm", "adapters+layernorm", "all")
 for unlock in MANY_UNLOCKED:
     RUNS[f"many/lilt {unlock}"] = f"{LILT} --unlock {unlock}"
@@ -118,6 +118,9 @@ COMPARED = (
     ("many/lilt adapters+layernorm", "many/lilt all"),
     ("many/lilt layernorm 3e-3", "many/lilt all"),
     ("many/lilt bitfit 3e-3", "many/lilt all"),
+    ("many/lilt heads 3e-3", "many/lilt all"),
+    ("many/lilt layernorm 3e-3", "many/lilt heads 3e-3"),
+    ("many/lilt bitfit 3e-3", "many/lilt heads 3e-3"),
     ("few/lilt adapters+layernorm", "few/lilt all 3e-4"),
     ("few/lilt layernorm 3e-3", "few/lilt all 3e-4"),
     ("few/ape", "few/lit"),
