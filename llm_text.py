@@ -30,6 +30,7 @@ hidden state, H heads, K heads of keys and values, d width of a head, k directio
 import argparse
 import hashlib
 import math
+import os
 import re
 import sys
 import time
@@ -48,6 +49,7 @@ from data.captions import DistinctCaptions, Related, TokenIds
 from data.common import (
     DEVICES,
     BadInput,
+    check_place,
     chunks,
     exit_status,
     flag_of,
@@ -1060,6 +1062,11 @@ def command_line() -> argparse.Namespace:
         is_for_both = name in ("texts", "llm", "llm_adapter", "pool", "layer", "device")
         if args.texts and not is_for_both and value != parser.get_default(name):
             raise BadInput(f"{flag_of(name)} does nothing without --tune; leave it out")
+    if args.tune:
+        check_tuning_flags(args.steps, args.batch_size, args.lr, args.rank, args.alpha, args.seed)
+        check_place("--out", args.out)
+        if os.path.lexists(args.out):
+            raise BadInput(f"--out {args.out} is there already; remove it, or name another file")
     args.pools = [args.pool] if args.pool else pools
     return args
 

@@ -43,6 +43,7 @@ from data.captions import DistinctCaptions
 from data.common import (
     DEVICES,
     BadInput,
+    check_place,
     exit_status,
     flag_of,
     interpreting,
@@ -793,6 +794,9 @@ def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
     """
     folder = Path(cfg.out)
     if not cfg.resume:
+        check_place("--out", folder)
+        if folder.exists() and not folder.is_dir():
+            raise BadInput(f"--out {folder} is a file; name a folder")
         if run_file(folder).exists():
             raise BadInput(
                 f"{folder} already holds a run; go on with it (--resume {folder}), remove it, or "
@@ -895,6 +899,12 @@ def open_texts(cfg: Config, device: torch.device) -> tuple[TextReader, TextReade
 
 def check_same_texts(cfg: Config, reader: TextReader, parent: dict) -> None:
     """BadInput if the weights to begin with are made for other vectors of captions."""
+    before = parent["config"]["method"]
+    if lift.METHODS[before].text.inputs != lift.METHODS[cfg.method].text.inputs:
+        raise BadInput(
+            f"--init-from {cfg.init_from} is a run of --method {before}, whose text tower takes "
+            f"other inputs than that of --method {cfg.method}; leave --method out"
+        )
     if not reader.had(parent["text_fingerprint"]):
         raise BadInput(
             f"--init-from {cfg.init_from} was trained on other vectors of captions; leave --llm, "

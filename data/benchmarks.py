@@ -165,7 +165,10 @@ def held_out(
     whole = not is_training_data or bool(config["val_data"])
     images = read_images(data, split, config["image_size"], columns, whole=whole)
     if not len(images):
-        raise BadInput(f"--split val: {data} has no validation images")
+        raise BadInput(
+            f"--split val: {data} has no validation images; mark some by `val` in a column split, or "
+            "take more images"
+        )
     images = without_copies(images)
 
     captions, image_of_caption, caption_ids = [], [], []
@@ -234,7 +237,7 @@ def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
             continue
         with interpreting(f"{path} line {number}"):
             entry = json.loads(line)
-            texts = [entry[key] for key in ("image", "true", "false", "category")]
+            texts = [entry.get(key) for key in ("image", "true", "false", "category")]
             if not all(isinstance(text, str) and text for text in texts) or " " in texts[3]:
                 raise ValueError("image, true, false and category must be texts, category one word")
             image, true, false, category = texts

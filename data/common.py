@@ -72,6 +72,17 @@ def interpreting(path: str | Path) -> Iterator[None]:
         ) from error
 
 
+def check_place(flag: str, path: str | Path) -> None:
+    """BadInput where a file or folder that a flag names cannot be made."""
+    nearest = Path(path).absolute().parent
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise BadInput(f"{flag} {path}: {nearest} is a file and no folder; name another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise BadInput(f"{flag} {path}: {nearest} is not writable; name another place")
+
+
 def check_regular(path: str | Path) -> None:
     """BadInput where the path names a folder, a pipe or a device.
 

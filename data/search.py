@@ -19,6 +19,17 @@ from data.report import contact_sheet
 from data.vectors import folder_vectors
 
 
+def known(features: Tensor, texts: Sequence[str]) -> Tensor:
+    """Features (N, D) of N texts, as they are. BadInput where one is zero, so that all images are
+    equally near to it. A run whose text side knows only words of training gives such features."""
+    for text, is_known in zip(texts, features.any(-1).tolist(), strict=True):
+        if not is_known:
+            raise BadInput(
+                f"this run knows no word of {text!r}; take words of its training captions"
+            )
+    return features
+
+
 def nearest(
     folder: str | Path,
     queries: Sequence[str],
@@ -37,7 +48,7 @@ def nearest(
     image_size     what encode_images wants
     model_path     the file with the weights: another model's vectors are never used
     """
-    query_features = encode_texts(queries)  # (Q, D)
+    query_features = known(encode_texts(queries), queries)  # (Q, D)
     D = query_features.shape[1]
     paths, image_features = folder_vectors(Path(folder), image_size, encode_images, D, model_path)
     cosines = query_features @ image_features.T  # (Q, N)
@@ -127,7 +138,7 @@ def name_image(
     class_features  (names, templates) -> (C, D)
     """
     image_feature = encode_file(path)  # the file first: if it is broken, nothing else is done
-    cosines = class_features(names, templates) @ image_feature  # (C,)
+    cosines = known(class_features(names, templates), names) @ image_feature  # (C,)
     shares = (logit_scale * cosines).softmax(0)
     pairs = list(zip(names, shares.tolist(), strict=True))
     return sorted(pairs, key=lambda pair: pair[1], reverse=True)

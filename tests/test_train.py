@@ -137,7 +137,7 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
         ({"method": "lift", "image_features": "x"}, "starts from scratch"),
         (
             {"method": "llm2clip", "image_features": "x"},
-            "goes with --method lit, ape, .*ape_lookup or ridge, and",
+            "goes with --method lit, ape, .*, and",
         ),
         ({"method": "ape", "image_features": "x", "image_weights": "y"}, "without --image-weights"),
         ({"method": "ape", "image_features": "x", "unlock": "all"}, "and --unlock"),
@@ -145,7 +145,7 @@ def test_the_fingerprint_covers_all_that_a_run_learns_from():
         ({"method": "x"}, "--method 'x' is unknown"),
         (
             {"method": "clip", "text_features": "x"},
-            "goes with --method lift, .*llm2clip, .*superlift, .*sharelock, .* or ridge, and",
+            "goes with --method lift, .*llm2clip, .*, and",
         ),
         ({"text_features": "x", "llm": "y"}, "without --llm"),
         ({"text_features": "x", "llm_adapter": "y"}, "without --llm"),
@@ -762,9 +762,7 @@ def test_a_run_that_cannot_get_a_matrix_is_told(small, tmp_path):
     clip = {**small, "method": "clip", "out": str(tmp_path / "clip")}
     train.train(train.Config(**clip))
     flags = {**small, "method": "lift_ridge", "init_from": clip["out"]}
-    says = (
-        "is a run of --method clip; --method lift_ridge needs one of lift, lift_cos or lift_ridge"
-    )
+    says = "is a run of --method clip; --method lift_ridge needs one of lift, "
     with pytest.raises(BadInput, match=says):
         train.train(train.Config(**flags))
     with pytest.raises(BadInput, match=says):
@@ -1420,6 +1418,20 @@ def test_where_nobody_asked_a_model_is_compiled_on_cuda_if_that_works(monkeypatc
     monkeypatch.setattr(torch, "compile", lambda function: lambda x: x)
     assert train.compiles(None, torch.device("cuda"))
     assert not train.compiles(False, torch.device("cuda"))
+
+
+def test_a_place_for_the_run_is_looked_at_before_the_data(small, tmp_path):
+    (tmp_path / "file").touch()
+    for out, says in ((tmp_path / "file", "is a file; name a folder"), ("file/x", "no folder")):
+        with pytest.raises(BadInput, match=says):
+            train.train(train.Config(**{**small, "data": "no.csv", "out": str(tmp_path / out)}))
+
+
+def test_a_run_begins_from_one_whose_text_side_takes_the_same(small, tmp_path):
+    train.train(train.Config(**small))
+    flags = {**small, "method": "clip", "init_from": small["out"], "out": str(tmp_path / "x")}
+    with pytest.raises(BadInput, match="is a run of --method lift, .*; leave --method out"):
+        train.train(train.Config(**flags))
 
 
 def test_processes_do_not_share_a_gpu(monkeypatch):

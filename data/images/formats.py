@@ -126,6 +126,8 @@ def open_spec(
     split     "train", "val" or "test": of a file that has splits
     unusable  takes what cannot be used, partly while the records are gone through
     """
+    if columns.image_root and not os.path.isdir(columns.image_root):
+        raise BadInput(f"--image-root {columns.image_root}: no such folder")
     path = Path(spec)
     # Path.is_dir refuses very long lists of shards.
     is_folder = os.path.isdir(path)
@@ -228,11 +230,16 @@ def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
     """The separator of a table, which is found out if it is "", and the names of its columns."""
     with interpreting(path), open(path, "rb") as file:
         first_line = file.readline()
+    if first_line.startswith(b"PK"):  # a zip file
+        raise BadInput(
+            f"{path}: no table; --data takes a csv, tsv, jsonl or json file, .tar shards, or a folder"
+        )
     try:
         header = first_line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); if it is a table, save it as "
+            "UTF-8"
         ) from None
     if not header.strip():
         raise BadInput(f"{path}: the file is empty; its first line must name the columns")

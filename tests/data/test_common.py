@@ -13,6 +13,7 @@ import torch
 
 from data.common import (
     BadInput,
+    check_place,
     check_regular,
     exit_status,
     interpreting,
@@ -42,6 +43,13 @@ def test_what_is_wrong_in_a_file_becomes_one_line_and_other_errors_pass():
         with pytest.raises(type(error)) as caught, interpreting("x.npy"):
             raise error
         assert caught.value is error
+
+
+def test_a_place_that_cannot_be_made_is_told(tmp_path):
+    check_place("--out", tmp_path / "new" / "folder")
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="--out .*file/x/y: .*file is a file and no folder"):
+        check_place("--out", tmp_path / "file/x/y")
 
 
 def test_the_device_is_the_first_that_is_there(monkeypatch):

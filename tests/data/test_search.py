@@ -16,6 +16,7 @@ from PIL import Image
 import eval as ev
 import train
 from data import page, search
+from data.common import BadInput
 from data.images.pixels import image_digest
 from tests.data.conftest import fails, looks_sane, paint
 
@@ -211,3 +212,11 @@ def test_classify(trained, command, known):
         ("a.PNG", " , ", "names"),
     ):
         fails(command(trained, "--classify", path, names), words)
+
+
+def test_a_query_without_any_known_word_is_refused():
+    """All images would be equally near to it, at 0."""
+    features = torch.tensor([[0.6, 0.8], [0.0, 0.0]])
+    assert search.known(features[:1], ["a star"]) is not None
+    with pytest.raises(BadInput, match="knows no word of 'zebra'"):
+        search.known(features, ["a star", "zebra"])

@@ -71,7 +71,7 @@ def test_token_mean_ignores_padding(student):
 def test_fit_of_large_numbers(student):
     """Numbers near 3,000 that differ by 0.5: sums in float64"""
     tokens = 3000 + 0.5 * normal(300, 20, 4, seed=26)
-    mean, deviation = student.lift.LLMTokens.fit(tokens, 4)
+    mean, deviation = student.lift.LLMTokens.fit(tokens)
     exact = tokens.double().flatten(0, 1)
     why = "of numbers near 3,000 that vary by 0.5: sum in float64, or mean^2 swallows the variance"
     same(mean, exact.mean(0), f"the mean {why}", atol=1e-2)
@@ -82,7 +82,7 @@ def test_fit_of_more_than_a_thousand(student):
     """2,500 captions: all of them count, each token alike"""
     tokens = normal(2500, 3, 2, seed=27) + torch.linspace(0, 4, 2500)[:, None, None]
     tokens[:800, 1:] = 0
-    mean, deviation = student.lift.LLMTokens.fit(tokens, 4)
+    mean, deviation = student.lift.LLMTokens.fit(tokens)
     real = tokens.double().flatten(0, 1)
     real = real[(real != 0).any(-1)]
     why = "of 2,500 captions, some of one token: all pieces count, and each real token counts alike"

@@ -129,7 +129,7 @@ def test_token_mean_head_is_linear(student):
 def test_fit_leaves_padding_out(student):
     """Mean and standard deviation of the real tokens"""
     tokens = torch.tensor([[[1.0, 10.0], [3.0, 30.0]], [[5.0, 20.0], [0.0, 0.0]]])
-    found = student.lift.LLMTokens.fit(tokens, 4)
+    found = student.lift.LLMTokens.fit(tokens)
     why = "two tensors should come back: mean and standard deviation"
     holds(isinstance(found, list) and len(found) == 2, why)
     why = "the mean of the real tokens (1 10), (3 30), (5 20); the fourth, (0 0), is padding"
@@ -143,7 +143,7 @@ def test_fit_of_a_constant_dimension(student):
     """A dimension that never varies must not be divided by zero"""
     tokens = normal(5, 4, 3, seed=10)
     tokens[..., 1] = 2.0
-    _, deviation = student.lift.LLMTokens.fit(tokens, 4)
+    _, deviation = student.lift.LLMTokens.fit(tokens)
     why = (
         f"a dimension that never varies has the deviation {float(deviation[1])}: give it a tiny one"
     )

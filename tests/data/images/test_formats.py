@@ -129,6 +129,8 @@ def test_several_rows_are_several_captions(photos, tmp_path):
         ("a,b\n1,2\n", "columns found, separated by ',', are a, b"),
         ("filepath;words\nx;y\n", "separated by ';', are filepath, words"),
         ("image,caption,caption\nx.png,a,b\n", "2 columns are called caption; rename them"),
+        (b"PK\x03\x04,title\n", "no table; --data takes a csv"),
+        ("image,caption\nx.png,a\n".encode("utf-16"), "not UTF-8"),
         (
             "filepath,title\nnowhere.png,x\n",
             "none of its 1 entries.*nowhere.png: no such file.*relative to the file",
@@ -575,3 +577,9 @@ def test_a_blank_may_stand_before_a_quote(tmp_path):
         put(tmp_path / f"{i}.png", image_file(i))
     images = read_images(str(file), "test", 8, whole=True)
     assert images.captions == [["a dog, asleep"]] * 9
+
+
+def test_a_folder_for_images_that_is_not_there_is_told(photos, tmp_path):
+    file = write_csv(tmp_path / "list.csv", photo_rows())
+    with pytest.raises(BadInput, match="^--image-root /none: no such folder"):
+        read_images(file, "train", 16, Columns(image_root="/none"), whole=True)
