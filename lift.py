@@ -1,8 +1,8 @@
 """What differs between the papers: losses, heads, text towers, and a table of methods.
 
 Read vit.py and the first half of llm_text.py before this file. The main things stand first in each
-section. A comment says from where on a first reading may go on to the next one. It ends with
-`TwoTower`: skip the two sections behind it.
+section. A comment marks where you may go on to the next section. A first reading ends with
+`TwoTower`: skip the two sections after it.
 
 The papers ask one question: how much of a CLIP can be left untrained?
 
@@ -824,7 +824,8 @@ METHODS = {
         loss=info_nce,
         image_lr_share=0.1,
     ),
-    # On a first reading go on to the end of the table. These rows are variants and controls.
+    # On a first reading go on to the end of the table. The rows below are variants and
+    # controls.
     # LIFT with the cosine loss, which has no scale to learn.
     "lift_cos": Method(
         paper="Yang et al. 2025, arXiv 2506.04209",

@@ -145,9 +145,9 @@ def training_step(
     """One training step, in which `model` and `optimizer` change -> features, loss, gradient norm.
 
     batch  a Batch of data.batches. P processes share it:
-             images      (B / P, 3, S, S) float32, or (B / P, width) from a frozen tower
-             texts       (B / P, ...), by the text tower: vectors, tokens or ids
-             duplicates  (B, B) bool, of the whole batch
+             images        (B / P, 3, S, S) float32, or (B / P, width) from a frozen tower
+             texts         (B / P, ...), by the text tower: vectors, tokens or ids
+             duplicates    (B, B) bool, of the whole batch
              label_tokens  (B / P, L) int64, or None
     rate   the learning rate, of which each group of parameters has its share
 
@@ -851,9 +851,10 @@ def check_machine(device: torch.device) -> None:
 
 
 def compiles(asked: bool | None, device: torch.device) -> bool:
-    """Is the model compiled? None asked: on CUDA, if torch.compile works here.
+    """Is the model compiled? If asked is None, it is on CUDA, where torch.compile works.
 
-    It works neither without a C++ compiler nor on some devices. BadInput if it was asked for.
+    torch.compile needs a C++ compiler, and some devices cannot use it. BadInput if it was asked
+    for and does not work.
     """
     if asked is False or (asked is None and device.type != "cuda"):
         return False

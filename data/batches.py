@@ -44,7 +44,7 @@ class Batches:
     image_inputs  (indices of images (B,), step, rows) -> what the image tower takes: `Crops`, or
                   vectors.ImageViews for a frozen tower
     long_share    draw an image's longest caption this often; None: all its captions alike
-    label_tokens     label_tokens[i] are the token ids of captions[i], for a method with labels
+    label_tokens  label_tokens[i] are the token ids of captions[i], for a method with labels
     """
 
     def __init__(
