@@ -28,6 +28,7 @@ hidden state, H heads, K heads of keys and values, d width of a head, k directio
 """
 
 import argparse
+import gc
 import hashlib
 import math
 import os
@@ -336,7 +337,7 @@ def whitening(
     directions  k. With 0 the vectors are only centred: the matrix is the identity (D, D).
     power       a. 1 makes all k directions equally strong, which is called whitening. 0 leaves
                 them as they are. 1/2 stands between the two.
-    before      (D, D), symmetric: a map M that comes first, such as that of `lda_map`. Then V and
+    before      (D, D), float64, symmetric: a map M that comes first, such as that of `lda_map`. Then V and
                 sigma are those of M (x - mu), and the matrix is M V diag(sigma^-a).
 
     The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
@@ -1064,9 +1065,9 @@ def command_line() -> argparse.Namespace:
             raise BadInput(f"{flag_of(name)} does nothing without --tune; leave it out")
     if args.tune:
         check_tuning_flags(args.steps, args.batch_size, args.lr, args.rank, args.alpha, args.seed)
-        check_place("--out", args.out)
         if os.path.lexists(args.out):
             raise BadInput(f"--out {args.out} is there already; remove it, or name another file")
+        check_place("--out", args.out)
     args.pools = [args.pool] if args.pool else pools
     return args
 
@@ -1104,7 +1105,10 @@ def main() -> None:
         seed=args.seed,
     )
     print(f"loss of the first step: {losses[0]:.4f}\nloss of the last step: {losses[-1]:.4f}")
-    del llm  # a GPU may have no memory for two
+    # A GPU may have no memory for two. Some objects point at each other, so the collector has to
+    # look for them.
+    del llm
+    gc.collect()
     tuned = load_llm(args.llm, device, adapter=args.out)
     for spec, (_, held_out), accuracy_before in zip(args.tune, sources, before, strict=True):
         print(

@@ -767,7 +767,7 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Setting up. `set_up`, the last function here, calls the others in this order.
+# Setting up. `set_up`, the last function before `main`, calls the others in this order.
 
 # A run keeps this many digests of the images that it has seen.
 MAX_SEEN = 10_000
@@ -794,9 +794,9 @@ def open_checkpoint(cfg: Config) -> tuple[Config, dict | None]:
     """
     folder = Path(cfg.out)
     if not cfg.resume:
-        check_place("--out", folder)
         if folder.exists() and not folder.is_dir():
             raise BadInput(f"--out {folder} is a file; name a folder")
+        check_place("--out", folder)
         if run_file(folder).exists():
             raise BadInput(
                 f"{folder} already holds a run; go on with it (--resume {folder}), remove it, or "

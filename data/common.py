@@ -74,7 +74,7 @@ def interpreting(path: str | Path) -> Iterator[None]:
 
 def check_place(flag: str, path: str | Path) -> None:
     """BadInput where a file or folder that a flag names cannot be made."""
-    nearest = Path(path).absolute().parent
+    nearest = Path(path).absolute()
     while not nearest.exists():
         nearest = nearest.parent
     if not nearest.is_dir():
@@ -120,13 +120,14 @@ def exit_status(main: Callable[[], int | None]) -> int:
         )
         return 2
     except (RuntimeError, MemoryError) as error:
-        reason = " ".join(str(error).split())
-        is_memory = "out of memory" in reason or "allocate memory" in reason
-        if not is_memory and not isinstance(error, MemoryError):
+        sentences = " ".join(str(error).split()).split(". ")
+        about = [s for s in sentences if "out of memory" in s or "allocate memory" in s]
+        if not about and not isinstance(error, MemoryError):
             raise
         print(
-            f"error: the memory is full ({reason.split('. ')[0]}); take a smaller --batch-size, "
-            "--model or --image-size, or in training --accum-freq 2. What was saved is kept",
+            f"error: the memory is full ({''.join(about[:1]) or 'of Python'}); take a smaller "
+            "--batch-size, --model or --image-size, or in training --accum-freq 2. What was saved "
+            "is kept",
             file=sys.stderr,
         )
         return 2

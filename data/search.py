@@ -138,7 +138,12 @@ def name_image(
     class_features  (names, templates) -> (C, D)
     """
     image_feature = encode_file(path)  # the file first: if it is broken, nothing else is done
-    cosines = known(class_features(names, templates), names) @ image_feature  # (C,)
+    features = class_features(names, templates)  # (C, D)
+    if (features == features[0]).all():
+        raise BadInput(
+            f"this run cannot tell {names[0]!r} from {names[1]!r}; does it know the words?"
+        )
+    cosines = features @ image_feature  # (C,)
     shares = (logit_scale * cosines).softmax(0)
     pairs = list(zip(names, shares.tolist(), strict=True))
     return sorted(pairs, key=lambda pair: pair[1], reverse=True)

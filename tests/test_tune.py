@@ -497,6 +497,12 @@ def test_command_line(tiny_llm_folder, tmp_path, monkeypatch):
     rows = [f"word {i},what {i} means,what {i + 1} means" for i in range(60)]
     table.write_text("first,second,hard\n" + "\n".join(rows))
     both = [str(tmp_path / "data"), str(table)]
+    # What is there is not written over.
+    content = out.read_bytes()
+    done = call("--tune", *both, "--out", str(out))
+    assert done.returncode == 2 and "is there already; remove it" in done.stderr
+    assert out.read_bytes() == content
+    out.unlink()
     done = call("--tune", *both, "--out", str(out), "--steps", "2", "--batch-size", "8")
     assert done.returncode == 0, done.stderr
     n_held_out = len(read_texts(str(table))[1])

@@ -230,10 +230,8 @@ def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
     """The separator of a table, which is found out if it is "", and the names of its columns."""
     with interpreting(path), open(path, "rb") as file:
         first_line = file.readline()
-    if first_line.startswith(b"PK"):  # a zip file
-        raise BadInput(
-            f"{path}: no table; --data takes a csv, tsv, jsonl or json file, .tar shards, or a folder"
-        )
+    if first_line.startswith(b"PK\x03\x04"):
+        raise BadInput(f"{path}: no table, but a zip file; unpack it")
     try:
         header = first_line.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -78,6 +78,8 @@ def run_commands(commands: tuple[str, ...], seed: int, runs: Path, code: Path = 
         run = Path(words[words.index("--out") + 1]) if "--out" in words else None
         if run and run.is_dir():
             shutil.rmtree(run)
+        elif run and run.is_file():  # an adapter, which --tune does not write over
+            run.unlink()
         begun = time.monotonic()
         with log.open("a") as output:
             output.write(f"$ {command}\n")

@@ -4,6 +4,7 @@ python -m pytest tests/data/test_common.py
 """
 
 import os
+import re
 import signal
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -45,11 +46,17 @@ def test_what_is_wrong_in_a_file_becomes_one_line_and_other_errors_pass():
         assert caught.value is error
 
 
-def test_a_place_that_cannot_be_made_is_told(tmp_path):
+def test_a_place_that_cannot_be_made_is_told(tmp_path, monkeypatch):
     check_place("--out", tmp_path / "new" / "folder")
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="--out .*file/x/y: .*file is a file and no folder"):
         check_place("--out", tmp_path / "file/x/y")
+    # Root may write everywhere, so the answer of the system is made up.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    (tmp_path / "there").mkdir()
+    check_place("--out", tmp_path / "there")
+    with pytest.raises(BadInput, match="is not writable"):
+        check_place("--out", tmp_path / "x/y")
 
 
 def test_the_device_is_the_first_that_is_there(monkeypatch):
@@ -76,7 +83,10 @@ def test_the_device_is_the_first_that_is_there(monkeypatch):
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB). Tried to allocate 1 GB."),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 4000000000000000000 bytes. Error code 12 (Cannot)"
+        ),
         MemoryError(),
     ],
 )
@@ -87,6 +97,8 @@ def test_full_memory_is_one_line_with_advice(error, capsys):
     assert exit_status(fill) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "memory is full" in said and "--accum-freq 2" in said
+    wanted = "of Python" if isinstance(error, MemoryError) else "allocate memory|out of memory"
+    assert re.search(rf"full \(.*({wanted})", said)
 
 
 def test_other_errors_of_torch_are_not_bad_input():

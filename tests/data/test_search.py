@@ -214,9 +214,16 @@ def test_classify(trained, command, known):
         fails(command(trained, "--classify", path, names), words)
 
 
-def test_a_query_without_any_known_word_is_refused():
+def test_a_query_without_any_known_word_is_refused(tmp_path):
     """All images would be equally near to it, at 0."""
     features = torch.tensor([[0.6, 0.8], [0.0, 0.0]])
-    assert search.known(features[:1], ["a star"]) is not None
     with pytest.raises(BadInput, match="knows no word of 'zebra'"):
-        search.known(features, ["a star", "zebra"])
+        search.nearest(tmp_path, ["star", "zebra"], None, lambda texts: features, 16, tmp_path)
+
+
+def test_names_that_a_run_cannot_tell_apart_are_refused(tmp_path):
+    features = torch.tensor([[0.6, 0.8], [0.6, 0.8]])
+    with pytest.raises(BadInput, match="cannot tell 'zebra' from 'yak'"):
+        search.name_image(
+            tmp_path, ["zebra", "yak"], [], lambda path: features[0], lambda *_: features, 1.0
+        )

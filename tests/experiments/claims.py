@@ -241,6 +241,7 @@ class Runner:
         part = path.with_name(f"part-{path.name}")
         for left_over in (part, path):
             shutil.rmtree(left_over, ignore_errors=True)
+            left_over.unlink(missing_ok=True)  # an adapter is a file
         # The commit is that of the code that runs now, not of the code when the run ends.
         line = {"name": name, "seed": seed, "flags": recipe(name)}
         code = commit()

@@ -129,7 +129,7 @@ def test_several_rows_are_several_captions(photos, tmp_path):
         ("a,b\n1,2\n", "columns found, separated by ',', are a, b"),
         ("filepath;words\nx;y\n", "separated by ';', are filepath, words"),
         ("image,caption,caption\nx.png,a,b\n", "2 columns are called caption; rename them"),
-        (b"PK\x03\x04,title\n", "no table; --data takes a csv"),
+        (b"PK\x03\x04,title\n", "no table, but a zip file"),
         ("image,caption\nx.png,a\n".encode("utf-16"), "not UTF-8"),
         (
             "filepath,title\nnowhere.png,x\n",
