@@ -1267,7 +1267,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
             # A few damaged bytes may ask for a million blocks.
             width = state["text.token_embedding.weight"].shape[-1]
             is_possible = (
-                is_possible  # now no number of heads is 0
+                is_possible  # first: nothing must be divided by 0 heads
                 and width == sizes.text_width
                 and sizes.text_depth <= len(state)
                 and sizes.text_width % sizes.text_heads == 0

@@ -291,7 +291,7 @@ def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
 def mean_token(h: Tensor, mask: Tensor) -> Tensor:
     """The mean of the tokens that all_tokens keeps: those of the caption itself.
 
-    There is at least one: FrozenLLM.encode_all refuses a caption without tokens.
+    There is at least one: the tokenizer's encode_all refuses a caption without tokens.
     """
     return all_tokens(h, mask).sum(1) / (mask.sum(1, keepdim=True) - 1)
 
@@ -337,8 +337,8 @@ def whitening(
     directions  k. With 0 the vectors are only centred: the matrix is the identity (D, D).
     power       a. 1 makes all k directions equally strong, which is called whitening. 0 leaves
                 them as they are. 1/2 stands between the two.
-    before      (D, D), float64, symmetric: a map M that comes first, such as that of `lda_map`. Then V and
-                sigma are those of M (x - mu), and the matrix is M V diag(sigma^-a).
+    before      (D, D), float64, symmetric: a map M that comes first, such as that of `lda_map`.
+                Then V and sigma are those of M (x - mu), and the matrix is M V diag(sigma^-a).
 
     The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
     each of its k directions. BadInput if the captions vary in fewer than k directions: it names the

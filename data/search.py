@@ -19,17 +19,6 @@ from data.report import contact_sheet
 from data.vectors import folder_vectors
 
 
-def known(features: Tensor, texts: Sequence[str]) -> Tensor:
-    """Features (N, D) of N texts, as they are. BadInput where one is zero, so that all images are
-    equally near to it. A run whose text side knows only words of training gives such features."""
-    for text, is_known in zip(texts, features.any(-1).tolist(), strict=True):
-        if not is_known:
-            raise BadInput(
-                f"this run knows no word of {text!r}; take words of its training captions"
-            )
-    return features
-
-
 def nearest(
     folder: str | Path,
     queries: Sequence[str],
@@ -48,7 +37,14 @@ def nearest(
     image_size     what encode_images wants
     model_path     the file with the weights: another model's vectors are never used
     """
-    query_features = known(encode_texts(queries), queries)  # (Q, D)
+    query_features = encode_texts(queries)  # (Q, D)
+    # A text side that knows only the words of training gives zeros for others. All images would be
+    # equally near.
+    for query, features in zip(queries, query_features, strict=True):
+        if not features.any():
+            raise BadInput(
+                f"this run knows no word of {query!r}; take words of its training captions"
+            )
     D = query_features.shape[1]
     paths, image_features = folder_vectors(Path(folder), image_size, encode_images, D, model_path)
     cosines = query_features @ image_features.T  # (Q, N)

@@ -102,9 +102,11 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
 
 @functools.cache
 def clip_norm(device: torch.device) -> tuple[Tensor, Tensor]:
-    """CLIP's mean and standard deviation of a pixel, (3, 1, 1) each. They are moved only once."""
-    mean, deviation = PIXEL_NORMS["clip"]
-    return tuple(torch.tensor(n, device=device).view(3, 1, 1) for n in (mean, deviation))
+    """CLIP's mean and standard deviation of a pixel, (3, 1, 1) each.
+
+    They are kept: to make them anew for each batch, a GPU would have to wait.
+    """
+    return tuple(torch.tensor(rgb, device=device).view(3, 1, 1) for rgb in PIXEL_NORMS["clip"])
 
 
 def normalize_pixels(images: Tensor) -> Tensor:
