@@ -249,7 +249,8 @@ class Llama(nn.Module):
 def last_token(h: Tensor, mask: Tensor) -> Tensor:
     """The last token's state: in a causal model the only one that has seen the whole caption.
 
-    The last token is the last true place of a caption's mask. Padding stands behind it.
+    The last token is the last true place of a caption's mask. Padding stands behind it. h may be in
+    half precision, the result is float32.
     """
     last = mask.sum(1) - 1  # (B,)
     return h[torch.arange(len(h), device=h.device), last].float()
@@ -291,7 +292,8 @@ def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
 def mean_token(h: Tensor, mask: Tensor) -> Tensor:
     """The mean of the tokens that all_tokens keeps: those of the caption itself.
 
-    There is at least one: the tokenizer's encode_all refuses a caption without tokens.
+    There is at least one: the tokenizer's encode_all refuses a caption without tokens. h may be in
+    half precision. The sum and the result are float32.
     """
     return all_tokens(h, mask).sum(1) / (mask.sum(1, keepdim=True) - 1)
 
@@ -760,8 +762,9 @@ def merge_adapter(llm: FrozenLLM, adapter: Adapter) -> None:
     llm.tuned_layer becomes the block after which captions were read in tuning, adapter.layer, which
     llm.pool_layer checks. llm.model.bidirectional becomes adapter.bidirectional.
 
-    BadInput for an adapter of another language model, whose adapter.llm_hash is not llm.hash;
-    AttributeError or ValueError for one that does not fit its own.
+    BadInput for an adapter of another language model, whose adapter.llm_hash is not llm.hash.
+    ValueError where B A has another shape than the weight, or where a number is not finite.
+    AttributeError where the model has no layer of that name.
     """
     if adapter.llm_hash != llm.hash:
         raise BadInput(
@@ -813,8 +816,9 @@ def caption_retrieval(first: Tensor, second: Tensor) -> float:
 
         CRA = mean_i [ cos(a_i, b_i) > cos(a_i, b_j) for all j != i ]      a: first, b: second
 
-    first and second are (N, D). A tie is wrong. Always say the pool's size N with it: among more
-    captions the same model scores less.
+    first and second are (N, D). A tie is wrong. A partner's score is taken from the same matrix as
+    the others: another sum could differ in the last bit. Always say the pool's size N with it:
+    among more captions the same model scores less.
     """
     scores = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T  # (N, N)
     partner = scores.diag()[:, None]  # (N, 1)

@@ -83,9 +83,10 @@ class Batches:
     def epoch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The order of the images in one epoch, (N,), and for each image a number in [0, 1), (N,).
 
-        The second one draws the image's caption. Both depend on the seed and the number only, and
-        have nothing in common with those of other epochs and seeds. The last epoch that was asked
-        for is kept in drawn_epoch and drawn, because all its steps ask.
+        The second one draws the image's caption. Both come from numpy's default_rng((seed,
+        number)), the order first. So they depend on the seed and the number only, and have nothing
+        in common with those of other epochs and seeds. The last epoch that was asked for is kept in
+        drawn_epoch and drawn, because all its steps ask.
         """
         if number != self.drawn_epoch:
             rng = np.random.default_rng((self.seed, number))

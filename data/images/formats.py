@@ -28,6 +28,7 @@ import csv
 import json
 import os
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from data.common import BadInput, interpreting
+from data.common import BadInput, flag_of, interpreting
 from data.images.shards import DAMAGED, MAX_TEXT_BYTES, Sample, expand_braces, read_samples
 from data.world import shapes
 
@@ -86,6 +87,7 @@ class Source(NamedTuple):
     records: Iterator[Record]  # can be gone through once; several may have one name
     root: Path  # the folder that the names are relative to
     has_splits: bool = False  # it says itself which images are for training and which for testing
+    follows: tuple[str, ...] = ()  # fields of Columns; the others have no effect on it
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,19 @@ def open_spec(
     if path.suffix.lower() == ".jsonl":
         return read_objects("a jsonl file", json_lines(path), path, split, columns, unusable)
     return read_csv(path, split, columns, unusable)
+
+
+def name_idle_flags(spec: str, opened, columns: Columns) -> None:
+    """Name the flags that were given and have no effect on this format.
+
+    opened  what has `description` and `follows`, as a Source has
+    """
+    for name, value in vars(columns).items():
+        if value and name not in opened.follows:
+            print(
+                f"note: {flag_of(name)} has no effect on {spec}, {opened.description}",
+                file=sys.stderr,
+            )
 
 
 def join_by_name(records: Iterable[Record]) -> list[Record]:
@@ -223,7 +238,8 @@ def read_csv(path: Path, split: str, columns: Columns, unusable: Unusable) -> So
             raise BadInput(f"{path}: {found.count(name)} columns are called {name}; rename them")
     rows = ((f"line {line}", row) for line, row in table_rows(path, separator))
     description = f"a table separated by {separator!r}, columns {keys.image} and {keys.caption}"
-    return keyed_source(description, rows, path, keys, split, columns, unusable)
+    source = keyed_source(description, rows, path, keys, split, columns, unusable)
+    return source._replace(follows=("csv_separator", *source.follows))
 
 
 def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
@@ -457,6 +473,7 @@ def keyed_source(
         keyed_records(entries, path, keys, split, unusable),
         Path(columns.image_root or path.parent),
         has_splits=bool(keys.split),
+        follows=("csv_img_key", "csv_caption_key", "image_root"),
     )
 
 
@@ -561,6 +578,7 @@ def read_json(path: Path, split: str, columns: Columns, unusable: Unusable) -> S
         (Record(name, captions[:last]) for name, captions, _ in records if captions),
         find_root(path, records[0].name if records else "", columns.image_root),
         has_splits="sentences" in images[0],
+        follows=("image_root",),
     )
 
 
@@ -742,7 +760,7 @@ def read_shards(shards: list[str], columns: Columns, unusable: Unusable) -> Sour
         )
     records = shard_records([Path(shard) for shard in shards], columns, unusable)
     # No name is relative to anything: each record says in which shard its image lies.
-    return Source(f"{len(shards)} tar shards", records, root=Path())
+    return Source(f"{len(shards)} tar shards", records, Path(), follows=("csv_caption_key",))
 
 
 def shard_records(shards: list[Path], columns: Columns, unusable: Unusable) -> Iterator[Record]:

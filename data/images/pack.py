@@ -49,7 +49,14 @@ from data.common import (
     replacing,
     select,
 )
-from data.images.formats import Columns, Record, add_column_flags, join_by_name, open_spec
+from data.images.formats import (
+    Columns,
+    Record,
+    add_column_flags,
+    join_by_name,
+    name_idle_flags,
+    open_spec,
+)
 from data.images.pixels import MAX_BYTES, image_digest, open_image, to_square
 
 FORMAT = 2  # of the folder, in pack.json
@@ -383,6 +390,7 @@ def pack(
     unusable = []
     source = open_spec(spec, split, unusable, columns)
     records = join_by_name(source.records)
+    name_idle_flags(spec, source, columns)
     if not records:
         message = f"{spec}: {source.description}, but nothing in it can be used"
         if unusable:

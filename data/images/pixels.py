@@ -134,17 +134,21 @@ def random_crops(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
     """A random rectangle of each image, scaled to the whole square: (B, 3, S, S) -> the same shape.
 
     smallest  the smallest share of the area that is kept: it is drawn from [smallest, 1]
-    draws     (4, B) random numbers in [0, 1): they decide the area, the shape and the place
+    draws     (4, B) random numbers d_0 to d_3 in [0, 1): for the area, the ratio, x and y
 
     The rectangle's width divided by its height is drawn from [3/4, 4/3], evenly in its logarithm,
     as in the papers. With sides as shares of the image's side:
 
-        width = sqrt(area ratio)        height = sqrt(area / ratio)
+        area = smallest + (1 - smallest) d_0        ratio = (4/3)^(2 d_1 - 1)
+        width = sqrt(area ratio)                    height = sqrt(area / ratio)
+        centre = ( (2 d_2 - 1) (1 - width), (2 d_3 - 1) (1 - height) )
 
     A side that would be longer than the image is cut to 1, so less is kept than was drawn. Where
     less than `smallest` would be left, the other side is made longer, until the area is `smallest`.
-    The place is drawn evenly from all where the rectangle fits. Pixels between two others are
-    interpolated linearly. The images are never flipped: a caption may say left or right.
+    The centre is that of the final sides, in an image that goes from -1 to 1. So the place is drawn
+    evenly from all where the rectangle fits. F.affine_grid and F.grid_sample cut it out: corners
+    are not aligned, pixels between two others are interpolated linearly, and beyond the edge the
+    nearest pixel counts. The images are never flipped: a caption may say left or right.
     """
     device = images.device
     area, ratio, x, y = draws.to(device)  # (B,) each

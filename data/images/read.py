@@ -46,6 +46,7 @@ from data.images.formats import (
     Unusable,
     add_column_flags,
     join_by_name,
+    name_idle_flags,
     open_spec,
 )
 from data.images.pack import Packed, decode_all, fingerprint, open_folder, read_records
@@ -134,6 +135,7 @@ def read_images(
         report_unusable(spec, opened)
     images = usable_images(opened.records, opened.packed, opened.unusable)
     if split != "val":
+        name_idle_flags(spec, opened, columns)
         report_images(spec, opened, images)
 
     if not opened.has_splits:
@@ -183,12 +185,13 @@ class Opened(NamedTuple):
     unusable: Unusable  # entries that are no records, then records without an image
     total: int  # entries and records
     has_splits: bool
+    follows: tuple[str, ...]  # fields of Columns
 
 
 def open_images(spec: str, split: str, image_size: int, columns: Columns) -> Opened:
     """Open a pack, or decode all images of anything else into a folder in the cache."""
     unusable = []
-    has_splits = False
+    has_splits, follows = False, ()
     folder = Path(spec)
     if os.path.isfile(folder / "unfinished"):
         raise BadInput(
@@ -201,7 +204,7 @@ def open_images(spec: str, split: str, image_size: int, columns: Columns) -> Ope
         records = read_records(folder)
     else:
         source = open_spec(spec, split, unusable, columns)
-        description, has_splits = source.description, source.has_splits
+        description, has_splits, follows = source.description, source.has_splits, source.follows
         records = join_by_name(source.records)
         packed = decode_in_cache(records, source.root, image_size)
 
@@ -218,7 +221,7 @@ def open_images(spec: str, split: str, image_size: int, columns: Columns) -> Ope
         )
     total = len(records) + len(unusable)
     unusable += [(name, reason) for name, reason in packed.skipped]
-    return Opened(description, records, packed, unusable, total, has_splits)
+    return Opened(description, records, packed, unusable, total, has_splits, follows)
 
 
 def decode_in_cache(records: list[Record], root: Path, image_size: int) -> Packed:

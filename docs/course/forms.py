@@ -31,7 +31,7 @@ IN_A_NOTEBOOK = """
 
 Each function has a cell below, and the cell behind it says which tests hold. The files of the text
 are in `course/reference`, where nothing is missing. So run the commands of the experiment there,
-after `cd course/reference`.
+after `cd course/reference`. They run our functions there, not yours.
 """
 
 

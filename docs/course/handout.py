@@ -23,12 +23,9 @@ WHAT = "A course on contrastive learning with frozen encoders"
 # Before the numbers of each unit.
 ABOUT_BANDS = """\
 These are our numbers, with our seeds. A *band* is where we expect your number. Where a seed stands
-in brackets, your run with that seed must have our number, to within what is said. For each band of
-the project's own seeds we tried a wrong solution, and its number was outside. Another wrong
-solution may lie inside. A number *for comparison* has no band: no wrong solution that we tried
-misses it, or none was tried. The numbers are from CPUs: add `--device cpu` on a machine with a GPU
-and on a Mac. Macs with ARM processors were not tried. If `make check` says OUTSIDE, look first at
-the flags, the seed and the device, and then at your code."""
+in brackets, your run with that seed must have our number, to within what is said. A number *for
+comparison* has no band. If `make check` says OUTSIDE, look first at the flags, the seed and the
+device, and then at your code."""
 
 
 def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:
@@ -95,17 +92,25 @@ def sheet(unit: int, edition: Edition) -> str:
         f"# Unit {unit}: your answer\n\n## The written question ({question['points']} points)\n\n"
         f"{question['question']}\n\n## Your answer\n\n(write here)\n\n"
         f"## What you measured\n\nWhere the text repeats a run with several seeds, take "
-        f"{seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n"
+        f"{seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
+        f"## Help\n\nSolutions that I looked at, and language models that I asked, and for what. "
+        f'"None" is an answer:\n\n(write here)\n'
     )
 
 
 def policy() -> str:
     """What the course's page says of public solutions, and of help from language models."""
     text = (HERE / "README.md").read_text()
-    start, end = (text.find(f"## {name}\n") for name in ("Public solutions", "How it is made"))
-    if not 0 <= start < end:
-        raise CourseError("docs/course/README.md has no sections on public solutions")
-    return text[start:end].rstrip() + "\n"
+    start = text.find("## Public solutions\n")
+    if start < 0:
+        raise CourseError("docs/course/README.md has no section on public solutions")
+    return text[start:]
+
+
+def glossary() -> str:
+    """The project's glossary. Links to pages that students do not have become plain words."""
+    text = (HERE.parent / "glossary.md").read_text()
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text)
 
 
 def readme(tasks: list[Task]) -> str:
@@ -130,8 +135,12 @@ On Linux without a GPU this setup saves a download of several GB:
 
     make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
-Python 3.11 or newer is needed, on Linux or macOS. An environment that you have already can be named
-in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
+Python 3.11 or newer is needed, on Linux, macOS, or Windows with WSL2. An environment that you have
+already can be named in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
+
+Two more files are for reading. `tour.ipynb` follows one image and one caption through the whole
+project. It shows parts of the units 1, 2 and 3, so close it before you write. `glossary.md`
+explains the words.
 
 ## Each unit
 
@@ -144,9 +153,11 @@ in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
    check UNIT={first} TASK={first}.1` takes one task. Your teacher has a few more tests. Begin with
    the first `NO`: the next ones may have the same cause. The last line of make, `Error 1`, only
    says that not all tests hold.
-4. Run the experiment in the unit's folder, with the environment's Python:
-   `cd unit{first} && ../.venv/bin/python train.py ...`. Runs go to `unit{first}/runs`. The first
-   run fetches the language model, 98 MB, and keeps it for all units.
+4. Run the experiment. Once in each terminal: `cd unit{first} && source ../.venv/bin/activate`.
+   Then all commands of the text work as they stand. On a machine with a GPU, and on a Mac, add
+   `--device cpu` to those of `train.py`: our numbers are from CPUs with x86 processors, and others
+   were not tried. Runs go to `unit{first}/runs`. The first run fetches the language model, 98 MB,
+   and keeps it for all units.
 5. Write your answer into `unit{first}/answers.md`. A drawing is saved beside it, as png or pdf.
 6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`; `make
    submit UNIT={first}` those of one.

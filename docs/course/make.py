@@ -6,13 +6,14 @@
     python -m docs.course.make --bands FILE           # other seeds in the experiments: measure.py
 
     build/course/
-      student/        what students get: README.md, Makefile, course/, and a folder for each unit
+      student/        what students get: README.md, Makefile, tour, glossary, course/, and a folder
+                      for each unit
       gradescope.zip  for Gradescope
       nbgrader/       a course folder of nbgrader, with source notebooks
       otter/          master notebooks for `otter assign`
       classroom/      a template repository for GitHub Classroom
       handout.html    the texts of all units, to read and to print
-      teacher/        rubric, bands of the experiments, answers, mutants, how to use all this
+      teacher/        rubric, bands of the experiments, answers, wrong solutions, how to use it all
 
 A unit's folder holds the whole project with the holes of this unit only. So it runs by itself, its
 experiment needs no other unit, and a student reads the real code around the hole. The folders of
@@ -151,6 +152,8 @@ def write_student(target: Path, tasks: list[Task], edition: Edition) -> None:
     copy("requirements.txt", target)
     copy("LICENSE", target)
     write(target / "README.md", handout.readme(tasks))
+    write(target / "tour.ipynb", (ROOT / "docs/tour.ipynb").read_text())
+    write(target / "glossary.md", handout.glossary())
     write(target / ".gitignore", ".venv/\n__pycache__/\n**/runs/*/checkpoint.pt\nsubmission*.zip\n")
 
 

@@ -26,8 +26,9 @@ def own_loss(
 ) -> Tensor:
     """A loss of a batch, a scalar. The arguments are those of lift.info_nce.
 
-    Right pairs must cost less than exchanged ones, the order of the batch must not matter, a pair
-    that `duplicates` names must not be pushed apart, and the images must get a gradient.
+    Right pairs must cost less than exchanged ones, the order of the batch must not matter, and the
+    images must get a gradient. A pair that `duplicates` names must not be pushed apart: two equal
+    pairs that are duplicates of each other cost what one of them costs alone.
     """
     contrast = lift.info_nce(image_features, text_features, logit_scale, duplicates)
     return contrast + lift.cosine_loss(image_features, text_features)

@@ -1,4 +1,4 @@
-"""What only the teacher gets: how to use the course, rubric, bands, answers, wrong answers."""
+"""What only the teacher gets: how to use the course, rubric, bands, answers, wrong solutions."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,21 @@ README = """# For the teacher
    times is run once.
 
 A unit is worth 20 points: 10 for code, which the grader gives, 5 for measured numbers with their
-logs, and 5 for the written answer, which you give.
+logs, and 5 for the written answer, which you give. So 40 students mean 80 parts that you read in
+each unit.
+
+## A unit in a week
+
+How many hours a student needs is not measured. A plan for one lesson of 90 minutes:
+
+| where | what |
+|---|---|
+| lesson, 45 minutes | the idea and the equations at the board, one small case by hand |
+| lesson, 30 minutes | `make setup` in the first week; then the first task together, and `make check` |
+| lesson, 15 minutes | the traps, and the question of the week before |
+| at home | the other tasks, the experiment, the written answer |
+
+Let students hand in as often as they like. Gradescope shows them what a hidden test found.
 
 ## What is protected, and how
 
@@ -61,6 +75,8 @@ logs, and 5 for the written answer, which you give.
   verdict run in it. A student can replace the function `check` there. The verdict itself comes from
   the isolated processes, but the kernel is trusted to pass it on. If it matters, grade with `python
   -m course.grade`.
+- In these two forms the experiments run with the reference, not with the student's functions. Their
+  numbers say nothing about the student's code.
 - In unit 9 the row is trained where the student's code is, so "64 pairs by heart" is what that
   process says.
 - Logs are what students say they are. Ask for commands and seeds, and run the best of the
@@ -70,7 +86,7 @@ logs, and 5 for the written answer, which you give.
 
 `python -m course.grade --submission DIR --results results.json` in the unzipped `gradescope.zip` grades a
 submission anywhere. `make course-check` in the repository shows that the reference gets all points, an empty submission
-none, and that each wrong answer of `mutants.md` is caught.
+none, and that each wrong solution of `wrong_solutions.md` is caught.
 """
 
 
@@ -91,7 +107,10 @@ def rubric(tasks: list[Task], edition: Edition) -> str:
             "Measured numbers: 2 for logs that are there and belong to the commands; 2 for a table "
             "with the numbers, and",
             "with the spread where there are several seeds; 1 for a sentence on what surprised, or "
-            "on a number outside its band.",
+            "on a number outside its band. A log that does not fit its command: 0 for this part.",
+            "",
+            "Help: nothing written there costs 1 point. Help that was used and not named: 0 for the "
+            "written answer.",
             "",
             "The written answer:",
             "",
@@ -109,7 +128,7 @@ def bands(units: list[int], edition: Edition) -> str:
         "is in %. With three seeds the deviation is not known well itself. Where *same seed* is "
         "named, a run with one of our",
         "seeds is compared with our number of that seed. For each band of the project's own seeds "
-        "a wrong answer was tried,",
+        "a wrong solution was tried,",
         "and its number was outside (docs/results/course_misses.md).",
         "",
     ]
@@ -161,7 +180,7 @@ def answers(units: list[int], seed: int) -> str:
 
 
 def mutants(tasks: list[Task]) -> str:
-    lines = ["# Wrong answers that the tests catch", "", "| task | function | wrong answer |"]
+    lines = ["# Wrong solutions that the tests catch", "", "| task | function | wrong solution |"]
     lines.append("|---|---|---|")
     for task in tasks:
         for mutant in MUTANTS:
@@ -178,7 +197,7 @@ def write(target: Path, tasks: list[Task], edition: Edition) -> None:
         "rubric.md": rubric(tasks, edition),
         "bands.md": bands(units, edition),
         "answers.md": answers(units, edition.seed),
-        "mutants.md": mutants(tasks),
+        "wrong_solutions.md": mutants(tasks),
         "bands.toml": edition.bands.read_text(),
         "tasks.json": json.dumps([vars(task) for task in tasks], indent=1) + "\n",
     }

@@ -40,9 +40,10 @@ TEXTS = (
     "{} paint",
     "a small {} square above a large circle",
 )
+KNOWN = (*BASIC, *NAMED)
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # shares of the mean of the kernel's diagonal
-SOURCES = [TextSource(layer=layer) for layer in (4, 7, 10, 15, 20, 30)]
-SOURCES += [TextSource(layer=layer, pool="last") for layer in (15, 30)]
+BLOCKS = [("mean", block) for block in (4, 7, 10, 15, 20, 30)] + [("last", 15), ("last", 30)]
+SOURCES = [TextSource(layer=block, pool=pool, llm_dtype="float32") for pool, block in BLOCKS]
 
 
 def right_of_two(guesses: Tensor, colours: Tensor) -> float:
@@ -73,21 +74,24 @@ def without_relatives(words: Sequence[str]) -> list[int]:
     return [i for i, some in enumerate(tokens) if all(counts[token] == 1 for token in some)]
 
 
-def scores(source: TextSource, alone: list[int]) -> tuple[float, float, float, float]:
-    """Right of two, in %, and the penalty.
+def vectors_of(source: TextSource, words: Sequence[str]) -> Tensor:
+    """The vector of each word, the mean over TEXTS, (n, D) float64."""
+    read = text_reader("vectors", source, "cpu")
+    return torch.stack([read([text.format(w) for w in words]) for text in TEXTS]).double().mean(0)
+
+
+def colours_of(words: Sequence[str]) -> Tensor:
+    """What the words name, (n, 3) in L*a*b*."""
+    return torch.tensor(np.stack([lab(RGB_OF[word]) for word in words]))
+
+
+def scores(known: Tensor, new: Tensor, alone: list[int]) -> tuple[float, float, float, float]:
+    """Right of two, in %, and the penalty, from vectors of KNOWN (n, D) and of UNSEEN (m, D).
 
     known colours, each guessed from the others; those of them that are `alone`, without relatives,
     asked among themselves; new ones
     """
-    read = text_reader("vectors", source, "cpu")
-
-    def vectors(words) -> Tensor:
-        return torch.stack([read([t.format(w) for w in words]) for t in TEXTS]).double().mean(0)
-
-    def colours_of(words) -> Tensor:
-        return torch.tensor(np.stack([lab(RGB_OF[word]) for word in words]))
-
-    known, colours = vectors((*BASIC, *NAMED)), colours_of((*BASIC, *NAMED))
+    colours = colours_of(KNOWN)
 
     def from_the_others(share: float) -> Tensor:
         found = []
@@ -98,21 +102,31 @@ def scores(source: TextSource, alone: list[int]) -> tuple[float, float, float, f
 
     share = max(PENALTIES, key=lambda share: right_of_two(from_the_others(share), colours))
     guesses = from_the_others(share)
-    new = right_of_two(guess(known, colours, vectors(UNSEEN), share), colours_of(UNSEEN))
+    of_new = right_of_two(guess(known, colours, new, share), colours_of(UNSEEN))
     of_all = right_of_two(guesses, colours)
-    return 100 * of_all, 100 * right_of_two(guesses[alone], colours[alone]), 100 * new, share
+    return 100 * of_all, 100 * right_of_two(guesses[alone], colours[alone]), 100 * of_new, share
 
 
 def main() -> None:
     parse_flags(argparse.ArgumentParser(description=__doc__.split("\n")[0]))
-    alone = without_relatives((*BASIC, *NAMED))
-    print(f"| pooling, block | {len(BASIC) + len(NAMED)} known colours, each left out |", end="")
+    alone = without_relatives(KNOWN)
+    print(f"| pooling, block | {len(KNOWN)} known colours, each left out |", end="")
     print(f" {len(alone)} of them without relatives | {len(UNSEEN)} new colours | penalty |")
     print("|---|---|---|---|---|")
+
+    def print_row(name: str, known: Tensor, new: Tensor) -> None:
+        of_all, of_alone, of_new, share = scores(known, new, alone)
+        print(f"| {name} | {of_all:.1f} | {of_alone:.1f} | {of_new:.1f} | {share:g} |", flush=True)
+
+    # For the last row all vectors stand side by side, each source with the same mean length.
+    all_known, all_new = [], []
     for source in SOURCES:
-        known, known_alone, new, share = scores(source, alone)
-        cells = f"{known:.1f} | {known_alone:.1f} | {new:.1f} | {share:g}"
-        print(f"| {source.pool}, {source.layer} | {cells} |", flush=True)
+        known, new = vectors_of(source, KNOWN), vectors_of(source, UNSEEN)
+        print_row(f"{source.pool}, {source.layer}", known, new)
+        length = (known - known.mean(0)).norm(dim=1).mean()
+        all_known.append(known / length)
+        all_new.append(new / length)
+    print_row("all of these", torch.cat(all_known, 1), torch.cat(all_new, 1))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ..student import after, gradients, holds, same, under_autocast
+from ..student import after, gradients, holds, same
 from .numbers import unit
 
 
@@ -46,27 +46,6 @@ def test_info_nce_keeps_duplicates_out_of_both_softmaxes(student):
         "pairs 1 and 3 are equal, and marked. In the rows 1 and 3 and in the columns 1 and 3 the "
         "cells (1, 3) and (3, 1) must be left out of the softmax, and no others",
     )
-
-
-def test_info_nce_in_half_precision(student):
-    """bfloat16 features give the loss of the same numbers in float32"""
-    z, t = unit(16, 32, seed=25).bfloat16(), unit(16, 32, seed=26).bfloat16()
-    found = student.lift.info_nce(z, t, torch.tensor(100.0))
-    wanted = exact(z, t, torch.tensor(100.0))
-    why = "features in bfloat16, scale 100: the logits must be computed in float32, not in bfloat16"
-    same(found, wanted, why, atol=1e-2)
-
-
-def test_info_nce_under_autocast(student):
-    """Under autocast the loss is that of the same numbers in float32"""
-    z, t = unit(16, 32, seed=29), unit(16, 32, seed=30)
-    found = under_autocast(student.lift.info_nce, z, t, torch.tensor(100.0))
-    wanted = exact(z, t, torch.tensor(100.0))
-    why = (
-        "features in float32, scale 100, under autocast to bfloat16: autocast computes the product "
-        "in bfloat16, whatever its factors are. Switch it off for the logits"
-    )
-    same(found, wanted, why, atol=1e-3)
 
 
 def test_cosine_loss_of_a_larger_batch(student):

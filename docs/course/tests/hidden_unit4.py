@@ -80,7 +80,7 @@ def test_heads_and_scale_of_the_row(student):
     holds(not row["labels"] and not row["adapters"] and row["bias"] is None, why)
 
 
-def test_other_rows_are_as_they_were(student):
+def test_width_of_the_image_head(student):
     """The model of the row gives features of the text's width"""
     fitted = (normal(12, seed=22), normal(12, 6, seed=23))
     model = student.lift.TwoTower("lift", SIZES, fitted)

@@ -21,7 +21,7 @@ def test_schedule_of_a_long_run(student):
 
 
 def test_crops_of_everything(student):
-    """With smallest 1 nothing is cut off but what the shape takes"""
+    """With smallest 1 the whole image is kept"""
     draws = torch.rand(4, 3, generator=torch.Generator().manual_seed(5))
     images = normal(3, 3, 16, 16, seed=21)
     found = student.data.images.pixels.random_crops(images, 1.0, draws)

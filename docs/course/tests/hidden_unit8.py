@@ -56,7 +56,7 @@ def test_caption_loss_with_hard_negatives(student):
 
 
 def test_caption_retrieval_of_many(student):
-    """200 captions, one of them twice, one without a direction"""
+    """200 captions, two of them equal"""
     a = unit(200, 6, seed=26)
     b = 2 * a + 1.2 * normal(200, 6, seed=27)
     b[3] = b[4]

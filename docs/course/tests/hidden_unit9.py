@@ -2,23 +2,9 @@
 
 import torch
 
-from ..student import apply, gradients, holds, same
+from ..student import apply, gradients, holds
 from .numbers import normal
 from .test_unit9 import loss_of, pairs
-
-
-def test_own_loss_does_not_push_duplicates_apart(student):
-    """Two equal pairs that are marked as duplicates get no gradient from each other"""
-    z, t = pairs(seed=21, n=2, noise=0.0)
-    z[1], t[1] = z[0], t[0]
-    duplicates = torch.ones(2, 2, dtype=torch.bool)
-    costs = loss_of(student, z, t, duplicates)
-    alone = loss_of(student, z[:1], t[:1])
-    why = (
-        "two equal pairs that are marked as duplicates should cost what one pair alone costs: "
-        "neither is a negative of the other. Is `duplicates` used?"
-    )
-    same(costs, alone, why, atol=1e-3)
 
 
 def test_own_loss_of_other_batches(student):

@@ -4,7 +4,9 @@ import math
 
 import torch
 
-from ..student import after, gradients, holds, same
+import lift
+
+from ..student import after, gradients, holds, same, under_autocast
 from .numbers import cross_entropy, unit
 
 # Two pairs whose cosines can be worked out in the head. Rows are images, columns are captions:
@@ -90,6 +92,27 @@ def test_info_nce_leaves_duplicates_out(student):
         "logits must count in no softmax, neither of rows nor of columns: exp of minus infinity is "
         "0. The diagonal stays",
     )
+
+
+def test_info_nce_in_half_precision(student):
+    """bfloat16 features give the loss of the same numbers in float32"""
+    z, t = unit(16, 32, seed=25).bfloat16(), unit(16, 32, seed=26).bfloat16()
+    found = student.lift.info_nce(z, t, torch.tensor(100.0))
+    wanted = lift.info_nce(z.float(), t.float(), torch.tensor(100.0))
+    why = "features in bfloat16, scale 100: the logits must be computed in float32, not in bfloat16"
+    same(found, wanted, why, atol=1e-2)
+
+
+def test_info_nce_under_autocast(student):
+    """Under autocast the loss is that of the same numbers in float32"""
+    z, t = unit(16, 32, seed=29), unit(16, 32, seed=30)
+    found = under_autocast(student.lift.info_nce, z, t, torch.tensor(100.0))
+    wanted = lift.info_nce(z, t, torch.tensor(100.0))
+    why = (
+        "features in float32, scale 100, under autocast to bfloat16: autocast computes the product "
+        "in bfloat16, whatever its factors are. Switch it off for the logits"
+    )
+    same(found, wanted, why, atol=1e-3)
 
 
 def test_cosine_loss_of_two_pairs(student):

@@ -2,6 +2,7 @@
 
 import torch
 
+import llm_text
 from llm_text import Attention, RMSNorm
 
 from ..student import differ, holds, refuses, same
@@ -224,7 +225,7 @@ def test_whitened_covariance_is_the_identity(student):
     same(t.mean(0), torch.zeros(4), why, atol=1e-3)
     why = (
         "with the power 1 the covariance of t should be the identity: each direction is divided by "
-        "its deviation, the root of its eigenvalue"
+        "its deviation, the root of its eigenvalue. The covariance is a mean over N, not N - 1"
     )
     same(covariance(t), torch.eye(4), why, atol=5e-3)
 
@@ -256,3 +257,19 @@ def test_whitening_refuses_too_many_directions(student):
     """Four captions cannot be whitened to five directions, nor vectors of width 3"""
     refuses(student.llm_text.whitening, cone(4), 5, why=TOO_MANY)
     refuses(student.llm_text.whitening, normal(40, 3, seed=18), 5, why=TOO_MANY)
+
+
+def test_whitening_behind_another_map(student):
+    """With `before` the result is that of the reference"""
+    x = cone(80, seed=44)
+    before = llm_text.lda_map(covariance(cone(50, seed=45)))
+    mean, matrix = student.llm_text.whitening(x, 3, 0.0, before)
+    ours_mean, ours = llm_text.whitening(x, 3, 0.0, before)
+    found, wanted = (x - mean) @ matrix, (x - ours_mean) @ ours
+    # The sign of a direction is free, so products are compared.
+    scale = float((wanted @ wanted.T).abs().max())
+    why = (
+        "with `before`, M, and the power 0, t = (x - mu) M V: scalar products of captions, over "
+        "the largest"
+    )
+    same(found @ found.T / scale, wanted @ wanted.T / scale, why)

@@ -63,6 +63,20 @@ def test_own_loss_pulls_images_to_captions(student):
     holds(after > before, why)
 
 
+def test_own_loss_does_not_push_duplicates_apart(student):
+    """Two equal pairs that are marked as duplicates get no gradient from each other"""
+    z, t = pairs(seed=21, n=2, noise=0.0)
+    z[1], t[1] = z[0], t[0]
+    duplicates = torch.ones(2, 2, dtype=torch.bool)
+    costs = loss_of(student, z, t, duplicates)
+    alone = loss_of(student, z[:1], t[:1])
+    why = (
+        "two equal pairs that are marked as duplicates should cost what one pair alone costs: "
+        "neither is a negative of the other. Is `duplicates` used?"
+    )
+    same(costs, alone, why, atol=1e-3)
+
+
 def test_own_head_fits(student):
     """It maps (B, 128) to (B, 256), and is within its budget"""
     head = student.own.own_head(128, 256)

@@ -25,6 +25,7 @@ from data.images.formats import (
 )
 from data.images.pack import pack
 from data.images.read import captions_of, read_images
+from tests.data.images import example_data
 from tests.data.images.example_data import (
     ALL_FORMATS,
     contents,
@@ -43,7 +44,8 @@ def test_pair_by_pair_and_packed(make, split, tmp_path, capsys):
     wanted = made.test if split == "test" else made.train
     images = read_images(spec, split, 8, columns, whole=True)
     assert pairs(images) == wanted and images.unusable == ()
-    assert capsys.readouterr().err.count(f"{len(wanted)} images of 12 x 9 pixels") == 1
+    said = capsys.readouterr().err
+    assert said.count(f"{len(wanted)} images of 12 x 9 pixels") == 1 and "no effect" not in said
 
     for out in ("one", "two"):
         pack(spec, tmp_path / out, 8, split, columns)
@@ -577,6 +579,46 @@ def test_a_blank_may_stand_before_a_quote(tmp_path):
         put(tmp_path / f"{i}.png", image_file(i))
     images = read_images(str(file), "test", 8, whole=True)
     assert images.captions == [["a dog, asleep"]] * 9
+
+
+@pytest.mark.parametrize(
+    "make, columns, idle",
+    [
+        (example_data.tsv, Columns("\t", "filepath", "title", "."), []),
+        (example_data.jsonl, Columns("\t", "image", "caption", "."), ["--csv-separator"]),
+        (
+            example_data.flickr8k,
+            Columns("\t", "a", "b", "."),
+            ["--csv-separator", "--csv-img-key", "--csv-caption-key"],
+        ),
+        (
+            example_data.texts,
+            Columns("\t", "a", "b", "."),
+            ["--csv-separator", "--csv-img-key", "--csv-caption-key", "--image-root"],
+        ),
+        (example_data.imagefolder, Columns(image_root="."), ["--image-root"]),
+        (
+            example_data.shards_json,
+            Columns("\t", "a", "alt", "."),
+            ["--csv-separator", "--csv-img-key", "--image-root"],
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_flags_that_a_format_does_not_follow_are_named(
+    make, columns, idle, tmp_path, capsys, monkeypatch
+):
+    spec = str(make(tmp_path / "in").spec)
+    # The folder that --image-root "." is.
+    monkeypatch.chdir(next(tmp_path.rglob("*.jpg"), tmp_path / "in/a").parent)
+    read_images(spec, "train", 8, columns, whole=True)
+    said = capsys.readouterr().err
+    assert re.findall(rf"note: (\S+) has no effect on {re.escape(spec)}, ", said) == idle
+
+    pack(spec, tmp_path / "pack", 8, "train", columns)
+    assert re.findall(r"note: (\S+) has no effect", capsys.readouterr().err) == idle
+    read_images(str(tmp_path / "pack"), "train", 8, Columns(csv_img_key="a"), whole=True)
+    assert "note: --csv-img-key has no effect on" in capsys.readouterr().err
 
 
 def test_a_folder_for_images_that_is_not_there_is_told(photos, tmp_path):
