@@ -4,7 +4,7 @@
 # make test-fast  only the tests that need no other package, no download and no patience
 # make lint       the style of the code: ruff, with the settings in pyproject.toml
 # make course     the course for a class: hand-outs, graders, the teacher's notes, in build/course
-# make course-check  the course's grader on the reference, on nothing, and on every wrong answer
+# make course-check  the course's grader on the reference, on nothing, and on every wrong solution
 # make clean      remove the environment and the demo's runs
 #
 # On Linux PyPI's torch is the CUDA build (several GB). Without a GPU, save the download with

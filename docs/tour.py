@@ -12,7 +12,8 @@
 # of a head.
 
 # %%
-# On Colab this cell fetches the project. In the project's own folder it only goes to the top.
+# On Colab this cell fetches the project. In the project's own folder it only goes to the top, and in
+# the course's folder for students to the finished code.
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ REPOSITORY = os.environ.get("LIFT_REPOSITORY", "https://github.com/OWNER/lift-in
 
 if Path("../lift.py").exists():  # the notebook was opened in docs/
     os.chdir("..")
+elif Path("course/reference/lift.py").exists():
+    os.chdir("course/reference")
 elif not Path("lift.py").exists():
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, "lift-in-the-open"], check=True)
     os.chdir("lift-in-the-open")

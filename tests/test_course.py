@@ -1,4 +1,4 @@
-"""docs/course: holes, the grader and what attacks it, the forms, a sample of the wrong answers.
+"""docs/course: holes, the grader and what attacks it, the forms, a sample of the wrong solutions.
 
 python -m pytest tests/test_course.py
 """
@@ -423,7 +423,7 @@ def test_bands_are_those_of_their_values():
 
 
 def test_each_band_is_missed_by_a_wrong_answer():
-    """The log has a wrong answer outside each band, and none outside a number for comparison."""
+    """The log has a wrong solution outside each band, and none outside a number for comparison."""
     log = (ROOT / "docs/results/course_misses.md").read_text()
     rows = [tuple(line.strip("| ").split(" | ")) for line in log.splitlines() if "| " in line]
     missed = {(row[0], row[1]): row for row in rows if row[-1] == "yes"}
@@ -623,7 +623,7 @@ def test_no_tests_are_an_error(submissions, monkeypatch):
 
 @pytest.mark.slow
 def test_a_sample_of_wrong_answers_is_caught(submissions, tmp_path):
-    """One wrong answer of each unit. `make course-check` takes all of them."""
+    """One wrong solution of each unit. `make course-check` takes all of them."""
     chosen = {}
     for mutant in MUTANTS:
         chosen.setdefault(mutant.task.split(".")[0], mutant)
@@ -717,8 +717,14 @@ def test_what_a_student_sees(built, tmp_path):
     """The hand-out is not written yet, then wrong, then right; then it is packed."""
     student = tmp_path / "student"
     shutil.copytree(built / "student", student)
-    for pattern in ("hidden_*", "mutants*", "others*", "written*"):
+    for pattern in ("hidden_*", "mutants*", "wrong*", "rubric*", "others*", "written*"):
         assert not list(student.rglob(pattern)), pattern
+    # Links of the glossary lead to itself or to the web, and the tour finds the finished code.
+    links = re.findall(r"\]\(([^)]+)\)", (student / "glossary.md").read_text())
+    assert len(links) > 100 and all(re.match("#|https:", link) for link in links)
+    first_cell = json.loads((student / "tour.ipynb").read_text())["cells"][1]["source"]
+    said = run_in(student, sys.executable, "-c", "".join(first_cell)).stdout
+    assert "'lift.py'" in said, said
 
     def check(*words):
         done = run_in(student, sys.executable, "-m", "course.check", *words)
@@ -758,7 +764,7 @@ def test_what_a_student_sees(built, tmp_path):
     (student / "unit1/runs/table.log").write_text("| pooling | layer |\n")
     status, said = check("1", "--submit")
     assert status == 0 and "7 files; hand this in, or complete it first" in said, said
-    for title in ("Your answer", "What you measured"):
+    for title in ("Your answer", "What you measured", "Help"):
         assert f"missing: unit1/answers.md: '{title}' still says (write here)" in said, said
     assert "no log of" not in said
     status, said = check("1")

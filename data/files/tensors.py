@@ -370,8 +370,10 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Stored
     """
     with interpreting(path):
         buffer = map_file(path)
-        (header_length,) = struct.unpack_from("<Q", buffer)
+        header_length = int.from_bytes(buffer[:8], "little")
         start = 8 + header_length  # of the tensors' bytes
+        if start > len(buffer):
+            raise BadInput("no safetensors file, or cut off: its header runs past its end")
         header = json.loads(buffer[8:start])
         metadata = header.pop("__metadata__", {})
 

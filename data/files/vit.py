@@ -90,6 +90,9 @@ def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         state.setdefault("patch_embed.proj.bias", zeros)
     if "cls_token" in state:
         state["cls_token"] = state["cls_token"].reshape(1, 1, -1)
+    if "pos_embed" not in state:
+        some = ", ".join([*list(state)[:3], *(["..."] if len(state) > 3 else [])])
+        raise BadInput(f"no vision transformer: it has no pos_embed, but {some or 'nothing'}")
     if not state["pos_embed"].numel():
         raise ValueError("pos_embed is empty")
     state["pos_embed"] = state["pos_embed"].reshape(1, -1, state["pos_embed"].shape[-1])
@@ -132,6 +135,8 @@ def read_vit(path: str | Path) -> dict[str, Tensor]:
             _, tensors = read_safetensors(path)
             return timm_names({name: stored.decode() for name, stored in tensors.items()})
         state = load_tensors(path)
+        if not isinstance(state, dict):
+            raise BadInput(f"holds a {type(state).__name__} and no dictionary of tensors")
         return timm_names(state.get("model", state.get("state_dict", state)))
 
 

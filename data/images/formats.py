@@ -87,7 +87,7 @@ class Source(NamedTuple):
     records: Iterator[Record]  # can be gone through once; several may have one name
     root: Path  # the folder that the names are relative to
     has_splits: bool = False  # it says itself which images are for training and which for testing
-    follows: tuple[str, ...] = ()  # fields of Columns; the others have no effect on it
+    follows: tuple[str, ...] = ()  # the fields of Columns that it uses
 
 
 @dataclass(frozen=True)

@@ -129,13 +129,14 @@ def read_images(
         return draw_world(spec, split, image_size, num_samples, columns.csv_caption_key)
 
     opened = open_images(spec, split, image_size, columns)
+    if split != "val":
+        name_idle_flags(spec, opened, columns)
     # A validation split of the file's own may be empty. Otherwise these messages came already,
     # with the training images.
     if split != "val" or (opened.has_splits and opened.total):
         report_unusable(spec, opened)
     images = usable_images(opened.records, opened.packed, opened.unusable)
     if split != "val":
-        name_idle_flags(spec, opened, columns)
         report_images(spec, opened, images)
 
     if not opened.has_splits:
@@ -185,7 +186,7 @@ class Opened(NamedTuple):
     unusable: Unusable  # entries that are no records, then records without an image
     total: int  # entries and records
     has_splits: bool
-    follows: tuple[str, ...]  # fields of Columns
+    follows: tuple[str, ...]  # the fields of Columns that it uses
 
 
 def open_images(spec: str, split: str, image_size: int, columns: Columns) -> Opened:

@@ -31,7 +31,12 @@ IN_A_NOTEBOOK = """
 
 Each function has a cell below, and the cell behind it says which tests hold. The files of the text
 are in `course/reference`, where nothing is missing. So run the commands of the experiment there,
-after `cd course/reference`. They run our functions there, not yours.
+after `cd course/reference`.
+"""
+
+HELP = """
+Behind your answer write **Help**: solutions that you looked at, and what you understood by them;
+language models that you asked, and for what. "None" is an answer. Leaving this out costs 1 point.
 """
 
 
@@ -142,7 +147,9 @@ def files_beside(target: Path, unit: int, tasks: list[Task], edition: Edition) -
         shutil.copyfile(handout.FIGURES / name, target / "figures" / name)
     text = text.replace("](../figures/", "](figures/") + IN_A_NOTEBOOK
     if any(task.file == "own.py" for task in tasks):
-        text += "First copy `course/own.py` to that folder, and put your own functions into it.\n"
+        text += "Before that, copy `course/own.py` there, and put your own functions into it.\n"
+    else:
+        text += "They run our functions there, not yours.\n"
     return text
 
 
@@ -188,7 +195,7 @@ def write_nbgrader(target: Path, tasks: list[Task], edition: Edition) -> None:
                 ("code", asks, metadata(f"test-{name}", task.points, grade=True, **locked)),
             ]
         cells += [
-            ("markdown", f"### The written question\n\n{question['question']}"),
+            ("markdown", f"### The written question\n\n{question['question']}\n{HELP}"),
             (
                 "markdown",
                 f"### BEGIN SOLUTION\n{question['answer']}\n### END SOLUTION",
@@ -248,7 +255,7 @@ def write_otter(target: Path, tasks: list[Task], edition: Edition) -> None:
             ]
         cells += [
             ("raw", f"# BEGIN QUESTION\nname: answer\nmanual: true\npoints: {question['points']}"),
-            ("markdown", f"### The written question\n\n{question['question']}"),
+            ("markdown", f"### The written question\n\n{question['question']}\n{HELP}"),
             ("raw", "# BEGIN SOLUTION"),
             ("markdown", question["answer"]),
             ("raw", "# END SOLUTION"),

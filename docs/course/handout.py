@@ -24,7 +24,8 @@ WHAT = "A course on contrastive learning with frozen encoders"
 ABOUT_BANDS = """\
 These are our numbers, with our seeds. A *band* is where we expect your number. Where a seed stands
 in brackets, your run with that seed must have our number, to within what is said. A number *for
-comparison* has no band. If `make check` says OUTSIDE, look first at the flags, the seed and the
+comparison* has no band. The numbers are from CPUs with x86 processors: where there is a GPU, and on
+a Mac, add `--device cpu`. On other processors OUTSIDE proves nothing. If `make check` says OUTSIDE, look first at the flags, the seed and the
 device, and then at your code."""
 
 
@@ -93,8 +94,9 @@ def sheet(unit: int, edition: Edition) -> str:
         f"{question['question']}\n\n## Your answer\n\n(write here)\n\n"
         f"## What you measured\n\nWhere the text repeats a run with several seeds, take "
         f"{seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
-        f"## Help\n\nSolutions that I looked at, and language models that I asked, and for what. "
-        f'"None" is an answer:\n\n(write here)\n'
+        f"## Help\n\nSolutions that I looked at, and what I understood by them; language models "
+        f'that I asked, and for what. "None" is an answer. Leaving this empty costs 1 point:\n\n'
+        f"(write here)\n"
     )
 
 
@@ -110,6 +112,9 @@ def policy() -> str:
 def glossary() -> str:
     """The project's glossary. Links to pages that students do not have become plain words."""
     text = (HERE.parent / "glossary.md").read_text()
+    text = text.replace(
+        "Other pages link to this page when they use a word for the first time.\n\n", ""
+    )
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text)
 
 
@@ -139,7 +144,8 @@ Python 3.11 or newer is needed, on Linux, macOS, or Windows with WSL2. An enviro
 already can be named in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
 
 Two more files are for reading. `tour.ipynb` follows one image and one caption through the whole
-project. It shows parts of the units 1, 2 and 3, so close it before you write. `glossary.md`
+project. Its results are stored in it, so it need not be run. To run it, install `notebook` in the
+environment. It shows parts of the units 1, 2 and 3, so close it before you write. `glossary.md`
 explains the words.
 
 ## Each unit
@@ -153,20 +159,21 @@ explains the words.
    check UNIT={first} TASK={first}.1` takes one task. Your teacher has a few more tests. Begin with
    the first `NO`: the next ones may have the same cause. The last line of make, `Error 1`, only
    says that not all tests hold.
-4. Run the experiment. Once in each terminal: `cd unit{first} && source ../.venv/bin/activate`.
-   Then all commands of the text work as they stand. On a machine with a GPU, and on a Mac, add
-   `--device cpu` to those of `train.py`: our numbers are from CPUs with x86 processors, and others
-   were not tried. Runs go to `unit{first}/runs`. The first run fetches the language model, 98 MB,
-   and keeps it for all units.
+4. Run the experiment in a second terminal, because `make` needs this folder. Begin there with
+   `cd unit{first}` and `source ../.venv/bin/activate`, or activate your own environment. Then all
+   commands of the text work as they stand. On a machine with a GPU, and on a Mac, add `--device cpu`
+   to those of `train.py`, `eval.py`, `llm_text.py` and `own.py`. Runs go to `unit{first}/runs`. The
+   first run fetches the language model, 98 MB, and keeps it for all units.
 5. Write your answer into `unit{first}/answers.md`. A drawing is saved beside it, as png or pdf.
 6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`; `make
    submit UNIT={first}` those of one.
 
 Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those
-of the project that this course is made from. They say where a number comes from. No task needs
+of the project that this course is made from, and so are pages and claims that `glossary.md` names
+in brackets. They say where a number comes from. No task needs
 them.
 
-Each unit stands alone: in its folder only its own functions are missing. Each task stands alone,
+The code of each unit stands alone: in its folder only its own functions are missing. Each task stands alone,
 too: the tests of a task use the finished code for everything else. A run of the experiment stops at
 a function that is not written yet.
 

@@ -1,4 +1,4 @@
-"""Wrong answers that students give, at least three for each hole. Each must lose the hole's points.
+"""Wrong solutions that students give, at least three for each hole. Each must lose the hole's points.
 
     make course-check
 
@@ -19,7 +19,7 @@ class Mutant(NamedTuple):
 
 
 def mutated(source: str, task: Task, mutant: Mutant) -> str:
-    """The source with one wrong answer in the hole. CourseError unless `old` is there once."""
+    """The source with one wrong solution in the hole. CourseError unless `old` is there once."""
     node = find(source, task.name)
     start = first_line(node) if hasattr(node, "decorator_list") else node.lineno
     lines = source.splitlines(keepends=True)

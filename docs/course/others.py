@@ -2,7 +2,7 @@
 
     make course-check
 
-A test that takes only the reference's own words is as bad as one that takes a wrong answer: it
+A test that takes only the reference's own words is as bad as one that takes a wrong solution: it
 costs a student points for a right function. So each hole has a second body here, with loops in
 place of matrices, softmax by hand, or in another order. They are not tuned to
 be short or fast.

@@ -75,8 +75,8 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
   verdict run in it. A student can replace the function `check` there. The verdict itself comes from
   the isolated processes, but the kernel is trusted to pass it on. If it matters, grade with `python
   -m course.grade`.
-- In these two forms the experiments run with the reference, not with the student's functions. Their
-  numbers say nothing about the student's code.
+- In these two forms the experiments of the units 1 to 8 run with the reference. Their numbers say
+  nothing about the student's code.
 - In unit 9 the row is trained where the student's code is, so "64 pairs by heart" is what that
   process says.
 - Logs are what students say they are. Ask for commands and seeds, and run the best of the
@@ -109,8 +109,8 @@ def rubric(tasks: list[Task], edition: Edition) -> str:
             "with the spread where there are several seeds; 1 for a sentence on what surprised, or "
             "on a number outside its band. A log that does not fit its command: 0 for this part.",
             "",
-            "Help: nothing written there costs 1 point. Help that was used and not named: 0 for the "
-            "written answer.",
+            "Help: an empty section costs 1 point of the written answer. Help that was used and not "
+            "named: 0 for the written answer.",
             "",
             "The written answer:",
             "",

@@ -1,4 +1,4 @@
-"""Check the course: right answers get everything, an empty hand-in nothing, wrong answers are caught.
+"""Check the course: right answers get everything, an empty hand-in nothing, wrong solutions are caught.
 
     make course-check                        # all of it; prints a table
     python -m docs.course.verify --units 1   # of some units
@@ -142,7 +142,7 @@ def check(grader: Grader, tasks: list[Task], folder: Path) -> int:
                 bad += 1
     print(cost_of_grading(tasks, folder / "the-reference"))
 
-    print("\n| task | wrong answer | caught by |\n|---|---|---|")
+    print("\n| task | wrong solution | caught by |\n|---|---|---|")
     ids = {task.id for task in tasks}
     chosen = [mutant for mutant in MUTANTS if mutant.task in ids]
     for mutant in chosen:
@@ -151,9 +151,9 @@ def check(grader: Grader, tasks: list[Task], folder: Path) -> int:
         print(f"| {mutant.task} | {mutant.wrong} | {caught or 'NOTHING'} |", flush=True)
     for task in tasks:
         if sum(mutant.task == task.id for mutant in chosen) < 3:
-            print(f"task {task.id} has fewer than three wrong answers")
+            print(f"task {task.id} has fewer than three wrong solutions")
             bad += 1
-    print(f"\n{len(chosen)} wrong answers for {len(tasks)} holes; {bad} problems")
+    print(f"\n{len(chosen)} wrong solutions for {len(tasks)} holes; {bad} problems")
     return 1 if bad else 0
 
 

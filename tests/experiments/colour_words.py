@@ -10,7 +10,7 @@ colours, each guessed from the others.
 
 Many known colours have relatives, such as "dark blue" and "light blue", from which they are easily
 guessed. So those that share no token with another one are asked among themselves as well. They say
-whether the new words are harder than others.
+whether the new words are harder than others. The last row has the vectors of all rows side by side.
 
 This is easier than what LIFT is asked: there is one thing, nothing but its colour matters, and the
 colour itself is known exactly.
@@ -118,7 +118,8 @@ def main() -> None:
         of_all, of_alone, of_new, share = scores(known, new, alone)
         print(f"| {name} | {of_all:.1f} | {of_alone:.1f} | {of_new:.1f} | {share:g} |", flush=True)
 
-    # For the last row all vectors stand side by side, each source with the same mean length.
+    # For the last row all vectors stand side by side. Each source is scaled, so that its vectors are
+    # on average 1 from their mean.
     all_known, all_new = [], []
     for source in SOURCES:
         known, new = vectors_of(source, KNOWN), vectors_of(source, UNSEEN)

@@ -1,11 +1,11 @@
-"""Which wrong answers of the course do the bands of its experiments find?
+"""Which wrong solutions of the course do the bands of its experiments find?
 
     python -m tests.experiments.course_bands > docs/results/course_bands.md
 
-A student whose function is wrong may still get a model that trains. So each wrong answer of
+A student whose function is wrong may still get a model that trains. So each wrong solution of
 docs/course/mutants.py is put into the code, and the unit's experiment is run, until the numbers are
 there that are compared one by one: with that of the same seed, or because nothing in them is drawn.
-The numbers of the unchanged code come first. A wrong answer is found if its run stops with an
+The numbers of the unchanged code come first. A wrong solution is found if its run stops with an
 error, or if a number is farther away than the band allows.
 
 What is not found here does not change these runs at all, or hardly. The tests of the grader catch
@@ -30,7 +30,7 @@ from docs.course.measure import run_commands, split_command
 from docs.course.mutants import MUTANTS, mutated
 
 UNITS = (1, 2, 3, 4, 5, 6, 7, 8)  # those with a number that is compared by itself
-# Tuning for 60 steps takes ten minutes, and 25 wrong answers four hours.
+# Tuning for 60 steps takes ten minutes, and 25 wrong solutions four hours.
 SHORTER = {8: ("--steps 60", "--steps 5")}
 PATIENCE = 1200  # seconds for a command to bring its numbers
 
@@ -159,7 +159,7 @@ def main() -> None:
                 right.append(ours)
                 for band, number in zip(bands, ours, strict=True):
                     print(f"- {band.what}: {number:.7g}, to within {band.within:g}")
-            print("\n| task | wrong answer | numbers | found |\n|---|---|---|---|", flush=True)
+            print("\n| task | wrong solution | numbers | found |\n|---|---|---|---|", flush=True)
             for mutant in (mutant for mutant in MUTANTS if mutant.task in tasks):
                 file = tasks[mutant.task].file
                 source = source_of(ROOT, file)
@@ -177,7 +177,7 @@ def main() -> None:
                 shown = problem or ", ".join(seen)
                 verdict = "yes" if is_found else "no"
                 print(f"| {mutant.task} | {mutant.wrong} | {shown} | {verdict} |", flush=True)
-    print(f"\n{found} of {found + others} wrong answers are found.")
+    print(f"\n{found} of {found + others} wrong solutions are found.")
 
 
 if __name__ == "__main__":

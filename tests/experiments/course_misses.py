@@ -1,13 +1,13 @@
-"""Is each band of the course missed by a wrong answer?
+"""Is each band of the course missed by a wrong solution?
 
     python -m tests.experiments.course_misses > docs/results/course_misses.md
 
-A band that every wrong solution meets tells a student nothing. So for a band a wrong answer of
+A band that every wrong solution meets tells a student nothing. So for a band a wrong solution of
 docs/course/mutants.py is put into the code, and the commands of the band are run to their end, with
 the first of our seeds. It is a band only if the number is outside. Else, and where nothing was
 tried, bands.toml calls the number one for comparison (`beside`).
 
-course_bands.py asks the other way round: whether each wrong answer misses some band.
+course_bands.py asks the other way round: whether each wrong solution misses some band.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from docs.course.mutants import MUTANTS, Mutant, mutated
 
 
 class Trial(NamedTuple):
-    """Wrong answers for the bands of one run, tried in turn until each band is missed."""
+    """Wrong solutions for the bands of one run, tried in turn until each band is missed."""
 
     wrong: tuple[tuple[str, str], ...]  # (task, words), as in mutants.py
     right: int = 0  # so many of the first commands are run once, with the unchanged code
@@ -120,7 +120,7 @@ TRIALS = {
 
 
 def wrong_answer(task: str, words: str) -> Mutant:
-    """The wrong answer of mutants.py with these words. ValueError unless there is one."""
+    """The wrong solution of mutants.py with these words. ValueError unless there is one."""
     (found,) = [mutant for mutant in MUTANTS if (mutant.task, mutant.wrong) == (task, words)]
     return found
 
@@ -134,7 +134,7 @@ def number_in(runs: Path, band: Band) -> float | None:
 
 
 def try_run(unit: int, name: str, trial: Trial, code: Path, work: Path) -> None:
-    """Print a row for each band of the run `name`, with the wrong answer and its number.
+    """Print a row for each band of the run `name`, with the wrong solution and its number.
 
     BadInput where a run ends without an error and without the number.
     """
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--units", default=",".join(map(str, TRIALS)))
     parser.add_argument("--runs", default="", help="such as runs/five-SEED (default: all)")
     args = parse_flags(parser)
-    print("| unit | number | band | wrong answer | its number | missed |")
+    print("| unit | number | band | wrong solution | its number | missed |")
     print("|---|---|---|---|---|---|", flush=True)
     for unit in map(int, args.units.split(",")):
         with tempfile.TemporaryDirectory() as folder:

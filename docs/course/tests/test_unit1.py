@@ -63,7 +63,7 @@ def test_info_nce_of_one_pair(student):
         found,
         0.0,
         "with one pair there is nothing to choose, so the loss is ln 1 = 0. Is the loss minus the "
-        "logarithm of a share, and is the right answer one of the answers?",
+        "logarithm of a probability, and is the right answer one of the answers?",
     )
 
 

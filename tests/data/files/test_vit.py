@@ -235,9 +235,19 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     tower = vit.ViT("micro/16", 32)
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    (tmp_path / "short.safetensors").write_bytes(b"hello")
     torch.save([1, 2], tmp_path / "list.pth")
-    for name in ("empty.pth", "cut.safetensors", "list.pth", "nowhere.pth", "nowhere.safetensors"):
-        with pytest.raises(BadInput, match=name):
+    torch.save({"conv1.weight": torch.zeros(8, 3, 7, 7)}, tmp_path / "resnet.pth")
+    for name, says in (
+        ("empty.pth", ""),
+        ("cut.safetensors", "its header runs past its end"),
+        ("short.safetensors", "its header runs past its end"),
+        ("list.pth", "holds a list and no dictionary of tensors"),
+        ("resnet.pth", "no vision transformer: it has no pos_embed, but conv1.weight"),
+        ("nowhere.pth", ""),
+        ("nowhere.safetensors", ""),
+    ):
+        with pytest.raises(BadInput, match=f"{name}.*{says}"):
             load_vit(tower, tmp_path / name)
     (tmp_path / "folder").mkdir()
     with pytest.raises(BadInput, match="checkpoint.pt: no such file"):
