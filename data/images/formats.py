@@ -157,17 +157,16 @@ def open_spec(
     return read_csv(path, split, columns, unusable)
 
 
-def name_idle_flags(spec: str, opened, columns: Columns) -> None:
-    """Name the flags that were given and have no effect on this format.
+def name_idle_flags(
+    spec: str, description: str, follows: tuple[str, ...], columns: Columns
+) -> None:
+    """Name the flags that were given and have no effect on a specification.
 
-    opened  what has `description` and `follows`, as a Source has
+    description, follows  those of its Source
     """
     for name, value in vars(columns).items():
-        if value and name not in opened.follows:
-            print(
-                f"note: {flag_of(name)} has no effect on {spec}, {opened.description}",
-                file=sys.stderr,
-            )
+        if value and name not in follows:
+            print(f"note: {flag_of(name)} has no effect on {spec}, {description}", file=sys.stderr)
 
 
 def join_by_name(records: Iterable[Record]) -> list[Record]:

@@ -390,7 +390,7 @@ def pack(
     unusable = []
     source = open_spec(spec, split, unusable, columns)
     records = join_by_name(source.records)
-    name_idle_flags(spec, source, columns)
+    name_idle_flags(spec, source.description, source.follows, columns)
     if not records:
         message = f"{spec}: {source.description}, but nothing in it can be used"
         if unusable:

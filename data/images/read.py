@@ -130,7 +130,7 @@ def read_images(
 
     opened = open_images(spec, split, image_size, columns)
     if split != "val":
-        name_idle_flags(spec, opened, columns)
+        name_idle_flags(spec, opened.description, opened.follows, columns)
     # A validation split of the file's own may be empty. Otherwise these messages came already,
     # with the training images.
     if split != "val" or (opened.has_splits and opened.total):
