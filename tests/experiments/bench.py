@@ -1,7 +1,7 @@
 """How fast this project is beside what people would use in its place. Writes docs/results/bench.md.
 
     pip install -r requirements-bench.txt
-    python -m tests.experiments.bench                      # everything: about 20 minutes on 2 cores
+    python -m tests.experiments.bench                      # everything: most of an hour on 2 cores
     python -m tests.experiments.bench --rows clip,vit      # some of it; printed, and not written
     python -m tests.experiments.bench --device cuda        # LIFT's and CLIP's step on a GPU
 
