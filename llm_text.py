@@ -237,7 +237,7 @@ class Llama(nn.Module):
         sin = angles.sin().to(x.dtype)
         for block in self.layers[:layer]:
             x = block(x, cos, sin, visible)
-        is_last = layer is None or layer == len(self.layers)
+        is_last = layer is None or layer == self.config.depth
         return self.norm(x) if is_last else x
 
 
@@ -703,9 +703,13 @@ def text_reader(kind: str, source: TextSource, device: str | torch.device) -> Te
         return OutsideVectors(source.text_features, ndim=2 if kind == "vectors" else 3)
 
     dtype = getattr(torch, pick_dtype(source.llm_dtype, torch.device(device)))
-    llm = load_llm(source.llm, device, dtype, source.llm_adapter)
+    llm = load_llm(source.llm, dtype=dtype, adapter=source.llm_adapter)
     pool = source.pool if kind == "vectors" else "tokens"
-    return CaptionVectors(llm, pool, source.layer or None, source.context_length)
+    reader = CaptionVectors(llm, pool, source.layer or None, source.context_length)
+    # The blocks behind the one that is read go. A GPU then needs a third of the memory.
+    del llm.model.layers[reader.layer :]
+    llm.to(device)
+    return reader
 
 
 # --------------------------------------------------------------------------------------------------

@@ -415,6 +415,16 @@ def test_a_live_language_model_gets_the_same_start(tiny_folder):
     assert with_start == [*tokenizer.encode("\n"), *words]
 
 
+def test_a_reader_keeps_the_blocks_that_it_reads_and_no_others(tiny_folder):
+    llm = load_llm(tiny_folder)
+    for layer in (1, llm.depth):
+        source = llm_text.TextSource(llm=str(tiny_folder), llm_dtype="float32", layer=layer)
+        reader = llm_text.text_reader("vectors", source, "cpu")
+        assert len(reader.llm.model.layers) == layer
+        assert reader.frozen_parameters == sum(p.numel() for p in llm.parameters())
+        assert torch.equal(reader(["a dog"]), llm.encode(["a dog"], layer=layer).half())
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_the_first_word_counts(tiny_folder, pool):
     llm = load_llm(tiny_folder)

@@ -200,7 +200,7 @@ MUTANTS = [
     ),
     Mutant(
         "llm_text.py",
-        "is_last = layer is None or layer == len(self.layers)",
+        "is_last = layer is None or layer == self.config.depth",
         "is_last = layer is None",
         T_LLM_TEXT + "test_the_model_is_its_parts",
         "no final norm where the last block is named",
