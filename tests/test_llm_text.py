@@ -415,7 +415,8 @@ def test_a_live_language_model_gets_the_same_start(tiny_folder):
     assert with_start == [*tokenizer.encode("\n"), *words]
 
 
-def test_a_reader_keeps_the_blocks_that_it_reads_and_no_others(tiny_folder):
+def test_a_reader_keeps_the_blocks_that_it_reads_and_no_others(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIFT_CACHE", str(tmp_path))
     llm = load_llm(tiny_folder)
     for layer in (1, llm.depth):
         source = llm_text.TextSource(llm=str(tiny_folder), llm_dtype="float32", layer=layer)

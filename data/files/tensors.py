@@ -373,7 +373,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Stored
         header_length = int.from_bytes(buffer[:8], "little")
         start = 8 + header_length  # of the tensors' bytes
         if start > len(buffer):
-            raise BadInput("no safetensors file, or cut off: its header runs past its end")
+            raise BadInput("no safetensors file, or truncated: its header runs past its end")
         header = json.loads(buffer[8:start])
         metadata = header.pop("__metadata__", {})
 

@@ -240,8 +240,8 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(8, 3, 7, 7)}, tmp_path / "resnet.pth")
     for name, says in (
         ("empty.pth", ""),
-        ("cut.safetensors", "its header runs past its end"),
-        ("short.safetensors", "its header runs past its end"),
+        ("cut.safetensors", "truncated: its header runs past its end"),
+        ("short.safetensors", "truncated: its header runs past its end"),
         ("list.pth", "holds a list and no dictionary of tensors"),
         ("resnet.pth", "no vision transformer: it has no pos_embed, but conv1.weight"),
         ("nowhere.pth", ""),
