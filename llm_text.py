@@ -229,6 +229,8 @@ class Llama(nn.Module):
         layer  None or the number of all blocks: the final norm is applied as well. After fewer
                blocks the result is the bare sum that the blocks have built (the residual stream).
         """
+        if layer is not None and layer > len(self.layers):
+            raise ValueError(f"block {layer} is not there: {len(self.layers)} are left")
         visible = mask[:, None, None, :] if self.bidirectional else None  # (B, 1, 1, L): keys
         position = torch.arange(ids.shape[1], device=ids.device).float()
         angles = torch.outer(position, self.inv_freq).repeat(1, 2)  # (L, d)
@@ -706,7 +708,8 @@ def text_reader(kind: str, source: TextSource, device: str | torch.device) -> Te
     llm = load_llm(source.llm, dtype=dtype, adapter=source.llm_adapter)
     pool = source.pool if kind == "vectors" else "tokens"
     reader = CaptionVectors(llm, pool, source.layer or None, source.context_length)
-    # The blocks behind the one that is read go. A GPU then needs a third of the memory.
+    # The blocks behind the one that is read go. With mean pooling a GPU then needs about a third of
+    # the memory, and the token embeddings.
     del llm.model.layers[reader.layer :]
     llm.to(device)
     return reader

@@ -424,6 +424,11 @@ def test_a_reader_keeps_the_blocks_that_it_reads_and_no_others(tiny_folder, tmp_
         assert len(reader.llm.model.layers) == layer
         assert reader.frozen_parameters == sum(p.numel() for p in llm.parameters())
         assert torch.equal(reader(["a dog"]), llm.encode(["a dog"], layer=layer).half())
+        if layer < llm.depth:
+            with pytest.raises(
+                ValueError, match=f"block {layer + 1} is not there: {layer} are left"
+            ):
+                reader.llm.encode(["a dog"], layer=layer + 1)
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -135,9 +135,11 @@ def read_vit(path: str | Path) -> dict[str, Tensor]:
             _, tensors = read_safetensors(path)
             return timm_names({name: stored.decode() for name, stored in tensors.items()})
         state = load_tensors(path)
+        if isinstance(state, dict):
+            state = state.get("model", state.get("state_dict", state))
         if not isinstance(state, dict):
             raise BadInput(f"holds a {type(state).__name__} and no dictionary of tensors")
-        return timm_names(state.get("model", state.get("state_dict", state)))
+        return timm_names(state)
 
 
 def check_config(tower: nn.Module, path: Path) -> None:
