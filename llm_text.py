@@ -708,8 +708,8 @@ def text_reader(kind: str, source: TextSource, device: str | torch.device) -> Te
     llm = load_llm(source.llm, dtype=dtype, adapter=source.llm_adapter)
     pool = source.pool if kind == "vectors" else "tokens"
     reader = CaptionVectors(llm, pool, source.layer or None, source.context_length)
-    # The blocks behind the one that is read go. With mean pooling a GPU then needs about a third of
-    # the memory, and the token embeddings.
+    # The blocks behind the one that is read go. So a GPU holds the token embeddings and, with mean
+    # pooling, a third of the blocks.
     del llm.model.layers[reader.layer :]
     llm.to(device)
     return reader

@@ -25,8 +25,8 @@ ABOUT_BANDS = """\
 These are our numbers, with our seeds. A *band* is where we expect your number. Where a seed stands
 in brackets, your run with that seed must have our number, to within what is said. A number *for
 comparison* has no band. The numbers are from CPUs with x86 processors: where there is a GPU, and on
-a Mac, add `--device cpu`. On other processors OUTSIDE proves nothing. If `make check` says OUTSIDE, look first at the flags, the seed and the
-device, and then at your code."""
+a Mac, add `--device cpu`. On other processors OUTSIDE proves nothing. If `make check` says OUTSIDE,
+look first at the flags, the seed and the device, and then at your code."""
 
 
 def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:
@@ -169,12 +169,11 @@ explains the words.
    submit UNIT={first}` those of one.
 
 Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those
-of the project that this course is made from, and so are pages and claims that `glossary.md` names
-in brackets. They say where a number comes from. No task needs
-them.
+of the project that this course is made from. So are pages and claims that `glossary.md` names in
+brackets. They say where a number comes from. No task needs them.
 
-The code of each unit stands alone: in its folder only its own functions are missing. Each task stands alone,
-too: the tests of a task use the finished code for everything else. A run of the experiment stops at
+The code of each unit stands alone: in its folder only its own functions are missing. Each task
+stands alone, too: the tests of a task use the finished code for everything else. A run of the experiment stops at
 a function that is not written yet.
 
 ## The solutions

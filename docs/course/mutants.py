@@ -1,4 +1,4 @@
-"""Wrong solutions that students give, at least three for each hole. Each must lose the hole's points.
+"""Wrong solutions, at least three for each hole. Each must lose the points of its hole.
 
     make course-check
 

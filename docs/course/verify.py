@@ -1,4 +1,4 @@
-"""Check the course: right answers get everything, an empty hand-in nothing, wrong solutions are caught.
+"""Check the course: right answers get all points, an empty hand-in none, wrong solutions fail.
 
     make course-check                        # all of it; prints a table
     python -m docs.course.verify --units 1   # of some units
