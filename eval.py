@@ -383,6 +383,7 @@ class Run:
 
     def __init__(self, folder: str | Path, device: str | torch.device = "cpu"):
         path = Path(folder)
+        self.name = str(folder)
         if path.is_file():
             # What is written about a file goes into a folder of its own beside the file.
             self.folder = path.with_name(f"{path.name}-scores")
@@ -487,7 +488,7 @@ def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
 
 def evaluate(run: Run, task: Task) -> Result:
     """Encode what a task holds, each image once, and score it."""
-    result = Result(str(run.folder), run.folder, task, image=run.encode_images(task.images))
+    result = Result(run.name, run.folder, task, image=run.encode_images(task.images))
     scores: dict[str, Score] = {}
 
     if task.captions:
@@ -539,8 +540,8 @@ def evaluate(run: Run, task: Task) -> Result:
         scores |= further_scores(name, run, further)
 
     if task.winoground_captions:
-        result.text = run.encode_texts(task.winoground_captions)
-        scores |= winoground_scores(result.image, result.text)
+        text = run.encode_texts(task.winoground_captions)  # (2 E, D)
+        scores |= winoground_scores(result.image, text)
 
     # Test images that the run was trained on make its scores worth little, so they are counted. The
     # run keeps the digests of some of its training images only: there may be more than are found.
@@ -697,15 +698,17 @@ def name_of_files(args: argparse.Namespace) -> str:
     asked = {name: getattr(args, name) for name in QUESTION_FLAGS if getattr(args, name)}
     name = ""
     if asked:
-        parts = [part for part in ("zeroshot", "sugarcrepe", "winoground") if part in asked]
         for flag, value in asked.items():
             # A path; two spellings of it are one. Path.exists refuses very long lists of shards.
             if os.path.exists(value):
                 asked[flag] = str(Path(value).resolve())
-        # The path of the test, if one is named.
-        first = next(iter(asked.values())) if parts or "data" in asked else "columns"
+        # One test at most is asked for, or other --data, or the run's images by other columns.
+        test = next(
+            (test for test in ("zeroshot", "sugarcrepe", "winoground") if test in asked), ""
+        )
+        place = asked.get(test or "data", "columns")
         digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=3).hexdigest()
-        name = "-".join(["", *parts, Path(first).stem[:100], digest])
+        name = "-" + "-".join(filter(None, [test, Path(place).stem[:100], digest]))
     return name + ("-split-val" if args.split == "val" else "")
 
 

@@ -172,7 +172,7 @@ def sigmoid_loss(
     for false at first, and the B true ones cost about 10 each. A model that cannot tell pairs apart
     costs about 1 + ln B at best, with a bias of -ln(B - 1).
     """
-    with torch.autocast(image_features.device.type, enabled=False):
+    with torch.autocast(image_features.device.type, enabled=False):  # as in info_nce
         cosines = image_features.float() @ text_features.float().T  # (B, B)
         logits = logit_scale.float() * cosines + logit_bias.float()
         is_true = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -237,7 +237,7 @@ def projection(d_in: int, d_out: int) -> nn.Module:
 
 
 def projection_with_bias(d_in: int, d_out: int) -> nn.Module:
-    """LilT's head."""
+    """One matrix and a bias: LilT's head, and the head that names words (`label_head`)."""
     return nn.Linear(d_in, d_out)
 
 
@@ -1238,6 +1238,22 @@ def fitted_of(method: Method, state: dict[str, Tensor]) -> tuple[list[Tensor], l
     return fitted, [state[f"labels.{name}"] for name in names]
 
 
+def check_sizes(method: Method, sizes: Sizes, state: dict[str, Tensor]) -> None:
+    """BadInput if a run says sizes that no model has: a few damaged bytes may ask for anything."""
+    is_possible = all(value > 0 for value in vars(sizes).values() if isinstance(value, int))
+    if method.text is TextTransformer:
+        # Blocks are made before their shapes are compared, so there must not be a million of them.
+        width = state["text.token_embedding.weight"].shape[-1]
+        is_possible = (
+            is_possible  # first: nothing must be divided by 0 heads
+            and width == sizes.text_width
+            and sizes.text_depth <= len(state)
+            and sizes.text_width % sizes.text_heads == 0
+        )
+    if not is_possible:
+        raise BadInput(f"damaged: no model has such sizes: {sizes}")
+
+
 def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
     """Load a trained run -> (model, transform, tokenize).
 
@@ -1262,18 +1278,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         config, state = saved["config"], saved["model"]
         method = METHODS[config["method"]]
         sizes, source = select(Sizes, config), select(TextSource, config)
-        is_possible = all(value > 0 for value in vars(sizes).values() if isinstance(value, int))
-        if method.text is TextTransformer:
-            # A few damaged bytes may ask for a million blocks.
-            width = state["text.token_embedding.weight"].shape[-1]
-            is_possible = (
-                is_possible  # first: nothing must be divided by 0 heads
-                and width == sizes.text_width
-                and sizes.text_depth <= len(state)
-                and sizes.text_width % sizes.text_heads == 0
-            )
-        if not is_possible:
-            raise BadInput(f"damaged: no model has such sizes: {sizes}")
+        check_sizes(method, sizes, state)
         tokenize = text_reader(method.text.inputs, source, device)
         if not tokenize.had(saved["text_fingerprint"]):
             trained_with = source.text_features or source.llm or "the default one"

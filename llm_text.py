@@ -248,39 +248,6 @@ class Llama(nn.Module):
 # token (B, L, D), in float32.
 
 
-def last_token(h: Tensor, mask: Tensor) -> Tensor:
-    """The last token's state: in a causal model the only one that has seen the whole caption.
-
-    The last token is the last true place of a caption's mask. Padding stands behind it. h may be in
-    half precision, the result is float32.
-    """
-    last = mask.sum(1) - 1  # (B,)
-    return h[torch.arange(len(h), device=h.device), last].float()
-
-
-def start_of(tokenizer: Tokenizer) -> str:
-    """What is put before every caption, so that its first word is not the first token.
-
-    The first token is an attention sink (Xiao et al. 2023, arXiv 2309.17453): later tokens look at
-    it when they look for nothing. In a causal model it sees no token but itself. So it says nothing
-    of the caption, and a mean leaves it out. It must not be a word of the caption: that word would
-    be lost. In later blocks its numbers are huge, too. After block 15 of the default model its norm
-    is 24,000, that of other tokens 165. After block 10, where the mean is read unless --layer says
-    otherwise, they are 161 and 142 (docs/results/cone.md).
-
-    Some tokenizers put a start token before every text themselves: then nothing is added. The
-    others, as that of the default model, get a new line. BadInput for a tokenizer that knows
-    neither as one token.
-    """
-    start = "" if tokenizer.prefix else "\n"
-    ids = tokenizer.prefix + tokenizer.encode(start)
-    if len(ids) != 1:
-        raise BadInput(
-            f"the tokenizer puts {len(ids)} tokens before a caption, not one; use another model"
-        )
-    return start
-
-
 def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
     """The state of every token except the first, (B, L, D), with zeros at the other places.
 
@@ -298,6 +265,16 @@ def mean_token(h: Tensor, mask: Tensor) -> Tensor:
     half precision. The sum and the result are float32.
     """
     return all_tokens(h, mask).sum(1) / (mask.sum(1, keepdim=True) - 1)
+
+
+def last_token(h: Tensor, mask: Tensor) -> Tensor:
+    """The last token's state: in a causal model the only one that has seen the whole caption.
+
+    The last token is the last true place of a caption's mask. Padding stands behind it. h may be in
+    half precision, the result is float32.
+    """
+    last = mask.sum(1) - 1  # (B,)
+    return h[torch.arange(len(h), device=h.device), last].float()
 
 
 class Pooling(NamedTuple):
@@ -360,11 +337,9 @@ def whitening(
     image tower that gives this one vector for all images would nearly win the cosine loss, and in
     InfoNCE the right caption would hardly stand out from the others. Centring mends that.
 
-    Why a power of 1/2: with a = 1 every weak direction counts as much as a strong one. When the
-    demo had six colours, this cost relations: the true caption beat the reversed one in 58 % of
-    cases, with a = 0 in 80 %. With a = 0 the few strongest directions decide nearly all. This cost
-    exchanged attributes: 81 %, with a = 1 91 %. The power 1/2 kept both, 80 and 92 %. One seed
-    each, with 128 directions at a = 1 and 256 at a = 1/2 (docs/results/LOG.md).
+    Why a power of 1/2: with a = 1 every weak direction counts as much as a strong one, and in a
+    trial this cost relations. With a = 0 the few strongest directions decide nearly all, and this
+    cost exchanged attributes. The power 1/2 kept both (one seed, docs/results/LOG.md).
 
     Why float32: along the 256th direction the standard deviation is 0.16, while elements of x reach
     86. Near 86, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors
@@ -464,6 +439,29 @@ def lda_map(within: Tensor) -> Tensor:
 # The frozen model as an encoder.
 
 
+def start_of(tokenizer: Tokenizer) -> str:
+    """What is put before every caption, so that its first word is not the first token.
+
+    The first token is an attention sink (Xiao et al. 2023, arXiv 2309.17453): later tokens look at
+    it when they look for nothing. In a causal model it sees no token but itself. So it says nothing
+    of the caption, and a mean leaves it out. It must not be a word of the caption: that word would
+    be lost. In later blocks its numbers are huge, too. After block 15 of the default model its norm
+    is 24,000, that of other tokens 165. After block 10, where the mean is read unless --layer says
+    otherwise, they are 161 and 142 (docs/results/cone.md).
+
+    Some tokenizers put a start token before every text themselves: then nothing is added. The
+    others, as that of the default model, get a new line. BadInput for a tokenizer that knows
+    neither as one token.
+    """
+    start = "" if tokenizer.prefix else "\n"
+    ids = tokenizer.prefix + tokenizer.encode(start)
+    if len(ids) != 1:
+        raise BadInput(
+            f"the tokenizer puts {len(ids)} tokens before a caption, not one; use another model"
+        )
+    return start
+
+
 class FrozenLLM(nn.Module):
     """A language model that reads texts and is not trained. Only `tune` trains it, by its LoRA.
 
@@ -483,11 +481,6 @@ class FrozenLLM(nn.Module):
         self.depth = model.config.depth
         self.tuned_layer = None  # the block after which an adapter was tuned to be read
         self.requires_grad_(False)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> "FrozenLLM":
-        """Stay in eval mode, whatever is asked: frozen means frozen."""
-        return super().train(False)
 
     @property
     def device(self) -> torch.device:

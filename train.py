@@ -91,7 +91,7 @@ def lr_at(step: int, total: int, cfg: "Config") -> float:
     warmup = min(cfg.warmup, total // 10)
     if step < warmup:
         return cfg.lr * (step + 1) / warmup
-    return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
 def parameter_groups(model: nn.Module, wd: float, image_lr_share: float = 1.0) -> list[dict]:
@@ -259,10 +259,11 @@ def train(cfg: "Config") -> dict:
                 }
                 is_best = run_log.add_scores(scores, done, bar) and cfg.save_best
             if saves or is_best or done == job.start + 1 or done % cfg.log_every_n_steps == 0:
-                found = features["image_features"], features["text_features"], batch.duplicates
                 numbers = {
                     "loss": loss.item(),
-                    "accuracy": batch_accuracy(*found),
+                    "accuracy": batch_accuracy(
+                        features["image_features"], features["text_features"], batch.duplicates
+                    ),
                     "scale": model.logit_scale.exp().item(),
                     "lr": rate,
                     "grad_norm": grad_norm.item(),
@@ -616,7 +617,6 @@ def names_of(is_meant: Callable[[lift.Method], bool]) -> str:
 FREE_ON_RESUME = (
     "device",
     "torchcompile",
-    "init_from",
     "log_every_n_steps",
     "save_frequency",
     "report_to",
@@ -841,7 +841,7 @@ def load_image_weights(cfg: Config, tower: nn.Module) -> None:
 
 
 def check_machine(device: torch.device) -> None:
-    """BadInput where several processes would share a GPU."""
+    """BadInput where this machine has no GPU for each process."""
     if device.type == "mps" and processes.count() > 1:
         raise BadInput("--device mps works in one process only; start train.py by python")
     if device.type == "cuda" and processes.count_here() > torch.cuda.device_count():
@@ -1128,16 +1128,13 @@ def build_model(
     """
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    power = cfg.whiten_power
-    if power is None:
-        power = 0.0 if wants_lda(cfg) else 0.5
     captions = texts.captions if wants_lda(cfg) else None
     label_fitted = ()
     if parent:
         fitted, label_fitted = lift.fitted_of(method, parent["model"])
     else:
         fitted = method.text.fit(
-            texts.inputs, directions=cfg.whiten, power=power, captions=captions
+            texts.inputs, directions=cfg.whiten, power=cfg.whiten_power, captions=captions
         )
         if method.labels:
             label_fitted = lift.WordLabels.fit(texts.label_tokens)
@@ -1361,7 +1358,6 @@ def set_up(cfg: Config) -> Job:
     reader, label_reader = open_texts(cfg, device)
     if parent and not checkpoint:
         check_same_texts(cfg, reader, parent)
-    torch.manual_seed(cfg.seed)
 
     # ---- The data. Captions and, for a frozen tower, images are read here, once.
     images = read_training_images(cfg)
@@ -1382,8 +1378,12 @@ def set_up(cfg: Config) -> Job:
     if method.text is lift.LLMVectors and not parent:
         width = texts.inputs[:1].shape[-1]
         cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
+    if cfg.whiten_power is None:
+        cfg = replace(cfg, whiten_power=0.0 if wants_lda(cfg) else 0.5)
 
     # ---- The model, its batches, the optimizer.
+    # The seed is that of the first weights. Batches and crops have generators of their own.
+    torch.manual_seed(cfg.seed)
     model = build_model(cfg, texts, device, parent)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
     batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
@@ -1403,14 +1403,12 @@ def set_up(cfg: Config) -> Job:
         torch.set_float32_matmul_precision("high")
     optimizer = make_optimizer(cfg, model)
     by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
-    total = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
-    # A head that is solved for reads what training would read in this many steps. If nothing is
-    # trained beside it, no step is left.
+    n_batches = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
+    # A head that is solved for reads the batches that training would read.
     if not checkpoint:
         for name in heads_to_solve(model):
-            getattr(model, name).solve(pairs_for(name, model, batches, total))
-    if not trained:
-        total = 0
+            getattr(model, name).solve(pairs_for(name, model, batches, n_batches))
+    total = n_batches if trained else 0  # steps of training
     start = 0
     if checkpoint:
         start = go_on(checkpoint, cfg, model, optimizer, data_fingerprint, total)

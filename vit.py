@@ -64,7 +64,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(3 * patch * patch, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        # It is made contiguous, because then the product and the bias are one operation.
+        # The rows are copied into one block of memory. Then product and bias are one operation.
         x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)
         x = x.flatten(2).mT.contiguous()  # (B, P, 3 p p)
         return self.proj(x)  # (B, P, D)

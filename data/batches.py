@@ -27,7 +27,11 @@ WHOLE = slice(None)  # all rows of a batch
 
 
 class Batch(NamedTuple):
-    """What a training step gets. All tensors are on the device."""
+    """What a training step gets. All tensors are on the device.
+
+    With several processes each gets its own rows of images, texts and label_tokens, and all of
+    duplicates.
+    """
 
     images: Tensor  # (B, ...), as the image tower takes them
     texts: Tensor  # (B, ...), as the text tower takes them

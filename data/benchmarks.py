@@ -114,12 +114,11 @@ class Task:
 class Result:
     """What one run made of one task. The features have unit length and lie on the CPU."""
 
-    run: str  # its name: the folder as it was given
+    run: str  # its name: the folder or file as it was given
     folder: Path  # where its files are
     task: Task
     image: Tensor  # (N, D) features of task.images
-    # (T, D) features of task.captions, or (2 E, D) of task.winoground_captions
-    text: Tensor | None = None
+    text: Tensor | None = None  # (T, D) features of task.captions
     true: Tensor | None = None  # (M, D) features of the true captions of task.negatives
     false: Tensor | None = None  # (M, D) and of the false ones
     is_correct: Tensor | None = None  # (M,) bool: the true caption is nearer to the image

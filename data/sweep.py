@@ -278,7 +278,7 @@ def keep_flags(one: Run) -> None:
 
     Flags that a resumed run may change are left out; see train.FREE_ON_RESUME.
     """
-    free = {flag_of(name) for name in train.FREE_ON_RESUME} - {"--init-from"}
+    free = {flag_of(name) for name in train.FREE_ON_RESUME}
     free.add("--no-torchcompile")
     flags = shlex.join(word for word in one.words if word.split("=")[0] not in free) + "\n"
     path = one.folder / "flags.txt"

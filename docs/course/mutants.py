@@ -474,13 +474,13 @@ MUTANTS = [
     Mutant(
         "5.1",
         "a line in place of a cosine",
-        "0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))",
-        "(1 - (step - warmup) / max(1, total - warmup))",
+        "0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))",
+        "(1 - (step - warmup) / (total - warmup))",
     ),
     Mutant(
         "5.1",
         "the cosine begins with the first step",
-        "math.pi * (step - warmup) / max(1, total - warmup)",
+        "math.pi * (step - warmup) / (total - warmup)",
         "math.pi * step / total",
     ),
     Mutant("5.1", "without the half", "cfg.lr * 0.5 *", "cfg.lr *"),

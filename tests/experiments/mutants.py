@@ -647,8 +647,8 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        "power = cfg.whiten_power",
-        "power = None",
+        "power=cfg.whiten_power",
+        "power=0.5",
         T_TRAIN + "test_whitening_gets_its_flags[flags0-0.3]",
         "--whiten-power is ignored",
     ),
@@ -675,7 +675,7 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        "(step - warmup) / max(1, total - warmup)",
+        "(step - warmup) / (total - warmup)",
         "step / max(1, total)",
         T_TRAIN + "test_schedule",
         "the cosine does not begin where warm-up ends",
