@@ -49,6 +49,7 @@ from data.benchmarks import Result, Task
 from data.common import (
     DEVICES,
     BadInput,
+    check_place,
     exit_status,
     flag_of,
     parse_flags,
@@ -766,6 +767,8 @@ def main() -> None:
         return
 
     runs = [Run(folder, device) for folder in args.runs]
+    for run in runs:
+        check_place("the scores", run.folder)
     tasks = [choose_task(args, run.config) for run in runs]
     check_same_images(runs, tasks)
     results = [evaluate(run, task) for run, task in zip(runs, tasks, strict=True)]

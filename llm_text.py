@@ -380,7 +380,8 @@ def whitening(
     if not variance[-1] > smallest:
         raise BadInput(
             f"the {N} captions vary in {int((variance > smallest).sum())} directions only (are "
-            "many cut to the same words?); --whiten must be less, better a quarter of that"
+            "many cut to the same words? Then take a longer --context-length); --whiten must be "
+            "less, better a quarter of that"
         )
     matrix = V / variance.sqrt() ** power
     if before is not None:

@@ -781,7 +781,10 @@ def last_checkpoint(folder: str | Path) -> dict:
     if Path(folder).is_file():
         raise BadInput(f"--resume {folder}: that is a file; name the folder of a run")
     if not path.exists():
-        raise BadInput(f"{path}: no such file; {folder} is not the folder of a trained run")
+        reason = f"{folder} is not the folder of a trained run"
+        if (Path(folder) / "log.jsonl").exists():
+            reason = "the run stopped before it was saved; give its first command again"
+        raise BadInput(f"{path}: no such file; {reason}")
     return read_run(path)
 
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.common import BadInput, interpreting, select
+from data.common import BadInput, interpreting, printable, select
 from data.images.formats import PROMPT, SUFFIXES, Columns, class_name
 from data.images.read import (
     CaptionedImages,
@@ -145,6 +145,7 @@ def held_out(
 
     BadInput where there are no such images, and where `columns` says how to read a built-in world.
     """
+    is_named = bool(data)
     data = data or (split == "test" and config["val_data"]) or config["data"]
     is_training_data = Path(data).resolve() == Path(config["data"]).resolve()
     if split == "val":
@@ -162,7 +163,15 @@ def held_out(
     # Of the data that the run was trained on, only the held-out tenth is scored. With --val-data
     # no test images were taken from --data, so all of it is scored.
     whole = not is_training_data or bool(config["val_data"])
-    images = read_images(data, split, config["image_size"], columns, whole=whole)
+    try:
+        images = read_images(data, split, config["image_size"], columns, whole=whole)
+    except BadInput as error:
+        if is_named or "no such file" not in str(error):
+            raise
+        raise BadInput(
+            f"{error}. The run was trained on {data}, seen from another folder perhaps; name its "
+            "images with --data"
+        ) from None
     if not len(images):
         raise BadInput(
             f"--split val: {data} has no validation images; mark some by `val` in a column split, or "
@@ -223,12 +232,15 @@ def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
         {"image": "test.tar/bell", "true": "a bell", "false": "no bell", "category": "replace"}
 
     "image" is a name as read_images gives it, "category" is one word. A false caption that is a
-    caption of its image is not taken. BadInput for a line that is not like this.
+    caption of its image is not taken. What is not taken is counted. BadInput for a line that is
+    not like this.
     """
     if not path.is_file():
         return []
     place = {name: i for i, name in enumerate(images.names)}
     negatives = []
+    of_others = []  # names of images that are not among these
+    n_true = 0  # false captions that are captions of their image
     with interpreting(path):
         lines = path.read_text("utf-8-sig").split("\n")
     for number, line in enumerate(lines, 1):
@@ -238,12 +250,23 @@ def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
             entry = json.loads(line)
             texts = [entry.get(key) for key in ("image", "true", "false", "category")]
             if not all(isinstance(text, str) and text for text in texts) or " " in texts[3]:
-                raise ValueError("image, true, false and category must be texts, category one word")
+                raise BadInput("image, true, false and category must be texts, category one word")
             image, true, false, category = texts
-            if image in place and false not in images.captions[place[image]]:
+            if image not in place:
+                of_others.append(image)
+            elif false in images.captions[place[image]]:
+                n_true += 1
+            else:
                 name = f"false_captions {category}"
                 negatives.append(Negative(place[image], name, true, false))
-    print(f"{path}: {len(negatives)} false captions of these images", file=sys.stderr)
+    found = [f"{len(negatives)} false captions of these images"]
+    if of_others:
+        found.append(f"{len(of_others)} of other images, such as {printable(of_others[0])}")
+    if n_true:
+        found.append(f"{n_true} left out, because they are captions of their image")
+    if not negatives and images.names:
+        found.append(f"these images have names such as {printable(images.names[0])}")
+    print(f"{path}: {'; '.join(found)}", file=sys.stderr)
     return negatives
 
 

@@ -73,7 +73,10 @@ def interpreting(path: str | Path) -> Iterator[None]:
 
 
 def check_place(flag: str, path: str | Path) -> None:
-    """BadInput where a file or folder that a flag names cannot be made."""
+    """BadInput where a file or folder that a flag names cannot be made or written.
+
+    flag  what the message begins with; it may also be other words
+    """
     nearest = Path(path).absolute()
     while not nearest.exists():
         nearest = nearest.parent
@@ -104,8 +107,8 @@ def exit_status(main: Callable[[], int | None]) -> int:
         message = " ".join(str(error).split())
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             message += (
-                f"; free some space for the run folder and for the cache in {cache_dir()} (or set "
-                "LIFT_CACHE), then run again or --resume: what was finished is kept"
+                f"; free some space there, or in the cache {cache_dir()} (LIFT_CACHE names another), "
+                "then run again. What was saved before is kept"
             )
         print(f"error: {message}", file=sys.stderr)
         return 2

@@ -40,7 +40,7 @@ import numpy as np
 import torch
 
 import train
-from data.benchmarks import check_validation
+from data.benchmarks import check_validation, held_out
 from data.common import (
     BadInput,
     exit_status,
@@ -49,6 +49,7 @@ from data.common import (
     locked,
     parse_flags,
     replacing,
+    select,
     stop_signals,
 )
 from data.files.runs import read_run
@@ -343,6 +344,17 @@ def settings_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return settings
 
 
+def check_validation_images(runs: Sequence[Run]) -> None:
+    """BadInput where files of a user hold no validation images. Better now than after training."""
+    checked = set()
+    for one in runs:
+        cfg = one.config
+        key = (cfg.data, cfg.image_size, cfg.val_frequency == 0, select(Columns, asdict(cfg)))
+        if cfg.data not in shapes.WORLDS and key not in checked:
+            checked.add(key)
+            held_out(asdict(cfg), split="val")
+
+
 def differing_questions(runs: Sequence[Run]) -> list[str]:
     """Flags that vary and decide which validation images or captions are asked about."""
     names = ["data", "val_data"]
@@ -466,6 +478,7 @@ def main() -> int:
     with locked(out):
         for one in runs:
             keep_flags(one)
+        check_validation_images(runs)
         print(f"{len(runs)} runs, {jobs} at a time, in {out}", file=sys.stderr)
         children = Children(max(1, torch.get_num_threads() // jobs) if jobs > 1 else None)
         ended = []

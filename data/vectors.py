@@ -413,6 +413,9 @@ def folder_vectors(
 
     vectors, rows, is_unreadable = store.read(keys)
     readable = np.flatnonzero(~is_unreadable)
+    if not n_new:  # otherwise they were named above, with the reason
+        for place in np.flatnonzero(is_unreadable)[:5]:
+            print(f"skipped {printable(names[place])}: it could not be read", file=sys.stderr)
     if not len(readable):
         raise BadInput(f"{folder}: none of its {len(names)} images can be read")
     print(

@@ -23,7 +23,7 @@ import pytest
 
 import eval as evaluation
 import train
-from tests.experiments import claims, emoji64
+from tests.experiments import claims
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs/results"
@@ -366,10 +366,9 @@ def results_of_claims() -> dict[str, dict[str, str]]:
 
 def test_the_results_are_those_of_their_runs(capsys):
     """The tables are what the experiments print of the .jsonl files."""
-    logs = ((claims, "claims"), (claims, "claims_before"), (emoji64, "emoji64"))
-    for experiment, name in logs:
+    for name in ("claims", "claims_before"):
         lines = (RESULTS / f"{name}.jsonl").read_text().splitlines()
-        experiment.table([json.loads(line) for line in lines])
+        claims.table([json.loads(line) for line in lines])
         assert capsys.readouterr().out.strip() in (RESULTS / f"{name}.md").read_text()
     lines = (RESULTS / "claims.jsonl").read_text().splitlines()
     claims.differences([json.loads(line) for line in lines])
@@ -378,16 +377,17 @@ def test_the_results_are_those_of_their_runs(capsys):
 
 @every_page
 def test_every_mean_and_deviation_is_in_a_log(page):
-    names = ("claims.md", "emoji64.md", "LOG.md", "demo_seeds.md", "text_map.md", "icons_runs.md")
+    names = ("claims.md", "LOG.md", "demo_seeds.md", "text_map.md", "icons_runs.md")
     names += ("four_epochs.md", "text_matrix.md", "adapter.md", "claims_before.md")
     names += (
         "other_end.md",
         "reversed.md",
         "few.md",
+        "best.md",
         "sweep.md",
         "course.md",
         "labels.md",
-        "emoji_built.md",
+        "emoji_runs.md",
         "winoground.md",
     )
     logs = "".join((RESULTS / name).read_text() for name in names)
@@ -467,25 +467,6 @@ def test_the_verdicts_of_readme_are_those_of_claims():
     assert len(verdict_at) == 15 and dict(rows).keys() <= verdict_at.keys()
     for anchor, mark in rows:
         assert mark == verdict_at[anchor], f"README.md: {anchor}: {mark}, not {verdict_at[anchor]}"
-
-
-def test_the_tables_of_emoji_are_the_log_s():
-    (results,) = tables_of((RESULTS / "emoji64.md").read_text().splitlines())
-    runs = {"LIFT": "lift_cos", "CLIP": "clip", "CLIP, rate 3e-3": "clip 3e-3"}
-    scores = ["i2t R@1", "i2t R@10", "i2t median rank", "t2i R@1", "t2i R@10", "t2i median rank"]
-    sections = sections_of(read_page(ROOT / "docs/emoji.md").prose, "###")
-    shown = set()
-    for title, lines in sections.items():
-        set_name, sizes = title.split(": ")
-        images, names = re.fullmatch(r"(\d+) images, (\d+) names", sizes).groups()
-        table = tables_of(lines)[0]
-        assert table[0][1:] == list(runs) and [row[0] for row in table[1:]] == scores
-        for place, title_of_run in enumerate(table[0][1:], 1):
-            row_name = [f"{set_name}: {images}, {names}", runs[title_of_run], "3"]
-            (expected,) = (row[3:] for row in results if row[:3] == row_name)
-            assert [row[place] for row in table[1:]] == expected, row_name
-        shown.add(set_name)
-    assert shown == set(emoji64.SETS) - {"validation, as the first"}
 
 
 def test_the_table_of_three_seeds_is_the_log_s():

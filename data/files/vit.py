@@ -178,6 +178,16 @@ def load_vit(
     """
     state = read_vit(path)
     with interpreting(path):
+        here = tower.state_dict()
+        if ("cls_token" in state) != ("cls_token" in here):
+            pool = "tok" if "cls_token" in state else "avg"
+            raise BadInput(f"these weights want --image-pool {pool}")
+        if ("norm_pre.weight" in state) != ("norm_pre.weight" in here):
+            what = "a" if "norm_pre.weight" in state else "no"
+            raise BadInput(
+                f"these weights have {what} norm before the blocks, as CLIP's towers do; the names "
+                "of such towers end in -clip or -quickgelu (--model)"
+            )
         if "patch_embed.proj.weight" in state:  # a convolution elsewhere, a linear layer here
             state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].flatten(1)
         if "pos_embed" in state:

@@ -231,6 +231,8 @@ def read_csv(path: Path, split: str, columns: Columns, unusable: Unusable) -> So
     """
     separator, found = read_header(path, columns.csv_separator)
     where = f"; the columns found, separated by {separator!r}, are {', '.join(found)}"
+    if len(found) == 1 and columns.csv_separator:
+        where += ", so --csv-separator may be wrong"
     keys = choose_keys(path, "column", found, columns, where)
     for name in keys:
         if name and found.count(name) > 1:
@@ -247,6 +249,10 @@ def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
         first_line = file.readline()
     if first_line.startswith(b"PK\x03\x04"):
         raise BadInput(f"{path}: no table, but a zip file; unpack it")
+    if first_line.startswith(b"\x1f\x8b"):
+        raise BadInput(f"{path}: no table, but a gzip file; unpack it")
+    if first_line.startswith(b"PAR1"):
+        raise BadInput(f"{path}: no table of text, but a parquet file; write it as csv first")
     try:
         header = first_line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -452,6 +458,11 @@ def choose_keys(path: Path, kind: str, found: list[str], columns: Columns, where
                 f"{path}: no {kind} {' or '.join(wanted)}{where}; name yours with {flag}{hint}"
             )
         chosen.append(fitting[0])
+    if chosen[0] == chosen[1]:
+        raise BadInput(
+            f"{path}: the {kind} {chosen[0]} is named for images and for captions; name two with "
+            "--csv-img-key and --csv-caption-key"
+        )
     return Keys(*chosen, split=found_as.get(SPLIT_KEY, ""))
 
 
@@ -785,8 +796,10 @@ def shard_records(shards: list[Path], columns: Columns, unusable: Unusable) -> I
                     continue
                 unusable.append((name, reason))
         except DAMAGED as error:
-            reason = f"cut off or damaged ({error}); what came before is used"
-            unusable.append((str(shard), reason))
+            # How many samples are lost is not known, so they cannot be counted as unusable.
+            raise BadInput(
+                f"{shard}: cut off or damaged ({error}); fetch or make it again, or leave it out"
+            ) from None
 
 
 def sample_captions(sample: Sample, columns: Columns) -> list[str]:

@@ -39,6 +39,7 @@ import numpy as np
 
 from data.common import (
     BadInput,
+    check_place,
     check_regular,
     exit_status,
     interpreting,
@@ -221,8 +222,8 @@ def check_space(count: int, size: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed - there > free:
         raise BadInput(
-            f"{count} images of {size} pixels need {needed / 1e9:.1f} GB in {folder}, which has "
-            f"{free / 1e9:.1f} GB; choose a smaller size, or pack them where there is room "
+            f"{count} images of {size} pixels need {needed / 1e6:,.1f} MB in {folder}, which has "
+            f"{free / 1e6:,.1f} MB; choose a smaller size, or pack them where there is room "
             "(python -m data.images.pack SPEC OUT)"
         )
 
@@ -472,6 +473,7 @@ def main() -> None:
         raise BadInput(f"--size {args.size} is out of range; it is at least 1")
 
     columns = select(Columns, vars(args))
+    check_place("the pack", args.out)
     was_finished = (Path(args.out) / "pack.json").is_file()
     packed, unusable = pack(args.data, args.out, args.size, args.split, columns)
     n_images, n_skipped = len(packed.images), len(packed.skipped)

@@ -240,7 +240,8 @@ def report_unusable(spec: str, opened: Opened) -> None:
     for name, reason in unusable[:5]:
         print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
     if unusable:
-        print(f"{spec}: skipped {len(unusable)} of {total} entries", file=sys.stderr)
+        more = ", of which the first five are named" if len(unusable) > 5 else ""
+        print(f"{spec}: skipped {len(unusable)} of {total} entries{more}", file=sys.stderr)
         name, reason = unusable[0]
         first = f"the first: {printable(name)}: {printable(reason)}{hint(opened)}"
         if not len(opened.packed.images):
@@ -264,6 +265,10 @@ def hint(opened: Opened) -> str:
         return (
             " (the columns of images and captions look exchanged: --csv-img-key, --csv-caption-key)"
         )
+    if name.startswith(("http://", "https://")):
+        return " (nothing is downloaded: fetch the images first, for example with img2dataset)"
+    if "\\" in name:
+        return " (a path of Windows? write / in place of \\)"
     if Path(name).is_absolute():
         return (
             " (a path of another machine? make paths relative to a folder, and name it with "
@@ -326,6 +331,12 @@ def choose_split(
     if train_on_val or is_val.sum() < MIN_VAL:
         is_val[:] = False
 
+    if split == "train" and not whole and not is_test.any():
+        print(
+            f"note: {spec}: no image is held out for testing, so few there are; eval.py will need "
+            "other images (--data)",
+            file=sys.stderr,
+        )
     if split == "train":
         words = []
         for is_out, what in ((is_test, "for eval.py"), (is_val, "for validation")):

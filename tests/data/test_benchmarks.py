@@ -471,7 +471,7 @@ def test_retrieval_by_hand(trained, known):
     assert one_caption["i2t"]["R@1"] == pytest.approx((2 + 1 + 1 + 2) / 4 / 4)
 
 
-def test_false_captions_that_lie_beside_the_images(trained, known):
+def test_false_captions_that_lie_beside_the_images(trained, known, capsys):
     """Each category is a score of its own; lines about other images are not taken."""
     captions = {1: [("a", [1.0, 0.0])], 2: [("b", [0.0, 1.0])], 3: [("c", [0.6, 0.8])]}
     texts = dict(pair for some in captions.values() for pair in some)
@@ -496,6 +496,15 @@ def test_false_captions_that_lie_beside_the_images(trained, known):
     # Both of "replace" are of one image, so there is nothing to draw from.
     assert scores["ci95"]["false_captions"]["replace"] == [0.5, 0.5]
     assert "compositional" not in scores and scores["counts"]["false captions"] == 4
+    # What is not taken is counted, and where nothing is taken, the names that would be are shown.
+    said = capsys.readouterr().err
+    assert "4 false captions of these images; 1 of other images, such as 9.png; 1 left out" in said
+    Path("false_captions.jsonl").write_text(text.split("\n")[4])
+    evaluated(trained, data)
+    assert (
+        "0 false captions of these images; 1 of other images, such as 9.png; these images have "
+        in (capsys.readouterr().err)
+    )
 
     for line in (
         b"{",
@@ -677,6 +686,14 @@ def test_split_val_asks_the_same_of_validation_scenes(monkeypatch):
         benchmarks.held_out(config, "a.csv", split="val")
     with pytest.raises(BadInput, match="list no validation scenes"):
         benchmarks.held_out(config | {"text_features": "a.npy"}, split="val")
+
+
+def test_a_run_s_own_file_that_is_not_there_is_named_as_such():
+    config = dataclasses.asdict(train.Config(data="nowhere.csv"))
+    with pytest.raises(BadInput, match="The run was trained on nowhere.csv.*--data"):
+        benchmarks.held_out(config)
+    with pytest.raises(BadInput, match="elsewhere.csv: no such file or folder; .* or a folder of images$"):
+        benchmarks.held_out(config, "elsewhere.csv")
 
 
 def test_split_val_goes_with_no_other_test(trained, command):

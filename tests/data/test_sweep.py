@@ -20,6 +20,7 @@ import eval as evaluation
 from data import sweep
 from data.common import BadInput, exit_status
 from data.files.runs import read_run
+from tests.data.images.example_data import image_file, tar
 
 
 @pytest.fixture
@@ -70,6 +71,7 @@ def fake(monkeypatch):
                 (folder / name).write_text(json.dumps(scores))
 
     monkeypatch.setattr(sweep.Children, "call", Fake.call)
+    monkeypatch.setattr(sweep, "check_validation_images", lambda runs: None)
     Fake.asked, Fake.scores, Fake.fails, Fake.n_images = [], {}, {}, 80
     return Fake
 
@@ -219,6 +221,14 @@ def test_settings_with_other_validation_images_have_no_best(command, fake):
     assert status == 0 and "**best**" in out  # a built-in world asks the same of both
     status, out, _ = command("--data", "a.csv", "--csv-caption-key", "x,y")
     assert status == 0 and "they differ in --csv-caption-key" in out
+
+
+def test_without_validation_images_no_run_begins(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.Children, "call", lambda *args, **kwargs: pytest.fail("a run began"))
+    members = [(f"{i}.txt", f"it is {i}") for i in range(3)]
+    tar(tmp_path / "a.tar", [*members, *((f"{i}.png", image_file(i)) for i in range(3))])
+    status, _, err = command("--data", "a.tar", "--lr", "1e-3,3e-3")
+    assert status == 2 and "a.tar has no validation images" in err
 
 
 def test_runs_of_data_that_changed_in_between_have_no_best(command, fake):

@@ -539,7 +539,8 @@ def test_a_folder_is_read_once_and_what_changed_again(monkeypatch, tmp_path, cap
 
     assert ask() == want and not read  # nor is the broken one tried again
     err = capsys.readouterr().err
-    assert "skipped" not in err and "3 images, 1 more cannot be read; read now: 0" in err
+    assert "skipped broken.jpg: it could not be read" in err
+    assert "3 images, 1 more cannot be read; read now: 0" in err
 
     paint(folder / "a.png", 40)  # as large as before, so the time must tell
     os.utime(folder / "a.png", (1, 1))

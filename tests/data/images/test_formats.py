@@ -116,6 +116,15 @@ def test_named_columns_and_separator(photos, tmp_path):
     assert captions_of(file, "train", columns) == read_images(file, "train", 16, columns).captions
 
 
+def test_flags_that_cannot_be_right_are_refused(tmp_path):
+    path = str(put(tmp_path / "a.csv", "filepath,title\nx.png,a\n"))
+    both = Columns(csv_img_key="title", csv_caption_key="title")
+    with pytest.raises(BadInput, match="the column title is named for images and for captions"):
+        open_spec(path, "train", [], both)
+    with pytest.raises(BadInput, match="are filepath,title, so --csv-separator may be wrong"):
+        open_spec(path, "train", [], Columns(csv_separator=";"))
+
+
 def test_several_rows_are_several_captions(photos, tmp_path):
     rows = photo_rows() + [("photos/2.png", "again\nin two  lines")]
     images = read_images(write_csv(tmp_path / "a.csv", rows), "train", 16, whole=True)
@@ -132,6 +141,11 @@ def test_several_rows_are_several_captions(photos, tmp_path):
         ("filepath;words\nx;y\n", "separated by ';', are filepath, words"),
         ("image,caption,caption\nx.png,a,b\n", "2 columns are called caption; rename them"),
         (b"PK\x03\x04,title\n", "no table, but a zip file"),
+        (b"\x1f\x8b\x08,title\n", "no table, but a gzip file; unpack it"),
+        (b"PAR1\x15\x04\x15\n", "a parquet file; write it as csv"),
+        ("caption\nx\n", "no column filepath"),
+        ("filepath,title\nhttp://x/1.png,x\n", "nothing is downloaded"),
+        ("filepath,title\nimages\\1.png,x\n", "a path of Windows"),
         ("image,caption\nx.png,a\n".encode("utf-16"), "not UTF-8"),
         (
             "filepath,title\nnowhere.png,x\n",

@@ -344,7 +344,10 @@ def test_the_command_says_one_line(tmp_path, monkeypatch, capsys):
         (("nowhere.csv", tmp_path / "o"), "nowhere.csv: no such file or folder"),
         ((tmp_path / "a.tsv", tmp_path / "o", "--size", "0"), "--size 0 is out of range"),
         ((tmp_path / "a.tsv", tmp_path / "full"), "full is not empty"),
-        ((tmp_path / "a.tsv", tmp_path / "full/x"), "x is a file; name a folder"),
+        (
+            (tmp_path / "a.tsv", tmp_path / "full/x"),
+            "x is a file and no folder; name another place",
+        ),
         (
             (tmp_path / "bad.csv", tmp_path / "o"),
             "nothing in it can be used; the first of 1 entries: .*no caption",
@@ -380,7 +383,7 @@ def test_no_space_is_seen_before_and_gone_on_after(tmp_path, monkeypatch, capsys
         usage = shutil._ntuple_diskusage(10**9, 10**9, 6 * 8 * 8 * 3 - 1)
         patch.setattr(shutil, "disk_usage", lambda path: usage)
         assert command(patch, tmp_path / "a.tsv", tmp_path / "out", "--size", "8") == 2
-    assert "6 images of 8 pixels need 0.0 GB" in capsys.readouterr().err
+    assert "6 images of 8 pixels need 0.0 MB" in capsys.readouterr().err
     pack(str(tmp_path / "a.tsv"), tmp_path / "out", 8)
     pack(str(tmp_path / "a.tsv"), tmp_path / "two", 8)
     assert contents(tmp_path / "out") == contents(tmp_path / "two")
