@@ -472,7 +472,7 @@ class Config:
     accum_freq: int = flag(
         1, "compute each step in this many pieces: less memory, the same gradient, more time", low=1
     )
-    lr: float = flag(1.4e-3, "peak learning rate", low=0, high=1)
+    lr: float = flag(1.4e-3, "peak learning rate", low=1e-12, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
     beta2: float = flag(0.98, "AdamW's beta2", low=0, high=0.9999)
     eps: float = flag(1e-6, "AdamW's epsilon", low=1e-20, high=1)
@@ -544,6 +544,10 @@ class Config:
             raise BadInput(
                 f"--image-size {self.image_size} is not a multiple of the patch side {patch} of "
                 f"{self.model}"
+            )
+        if self.accum_freq > self.batch_size:
+            raise BadInput(
+                f"--accum-freq {self.accum_freq}: a batch of {self.batch_size} has not so many images"
             )
         if self.save_best and self.val_frequency == 0:
             raise BadInput("--save-best chooses by validation images; leave --val-frequency 0 out")
@@ -1010,11 +1014,10 @@ def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImag
     """BadInput where flags ask for more than the images have, or processes have read others."""
     both = [images, *([val_images] if val_images else [])]
     processes.check_same(b"".join(some.digests.tobytes() for some in both))
-    if (
-        wants_lda(cfg)
-        and not cfg.init_from
-        and all(len(captions) < 2 for captions in images.captions)
-    ):
+    have_one_caption = all(len(captions) < 2 for captions in images.captions)
+    if cfg.long_share is not None and have_one_caption:
+        print("note: --long-share has no effect: no image has two captions", file=sys.stderr)
+    if wants_lda(cfg) and not cfg.init_from and have_one_caption:
         raise BadInput(
             f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
             "two (built-in worlds: --csv-caption-key paraphrase)"
@@ -1313,6 +1316,20 @@ def go_on(
     return start
 
 
+def cost_before(
+    method: lift.Method, checkpoint: dict | None, parent: dict | None, trained: int
+) -> dict:
+    """What a run has cost before this program: the trained parameters, and seconds and images.
+
+    A resumed run adds to what it cost before. One that is made of a run adds to what that cost, and
+    the parameters that were trained are those of that run.
+    """
+    earlier_run = checkpoint or (parent if method.image == "run" else None)
+    if earlier_run:
+        return dict(earlier_run["cost"])
+    return {"trained_parameters": trained, "caption_seconds": 0, "training_seconds": 0, "images": 0}
+
+
 def say_what_begins(
     cfg: Config, n_images: int, texts: TrainingTexts, total: int, batch_size: int, where: str
 ) -> None:
@@ -1435,12 +1452,7 @@ def set_up(cfg: Config) -> Job:
         "decayed": sum(p.numel() for group in decayed for p in group),
         "skipped": images.unusable,
     }
-    # A resumed run adds to what it cost before. One that is made of a run adds to what that cost,
-    # and the parameters that were trained are those of that run.
-    cost = {"trained_parameters": trained, "caption_seconds": 0, "training_seconds": 0, "images": 0}
-    earlier_run = checkpoint or (parent if method.image == "run" else None)
-    if earlier_run:
-        cost = dict(earlier_run["cost"])
+    cost = cost_before(method, checkpoint, parent, trained)
     cost["parameters"] = parameters
     cost["caption_seconds"] += texts.seconds
     curve = checkpoint["curve"] if checkpoint else []

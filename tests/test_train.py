@@ -316,6 +316,8 @@ def test_the_program_ends_with_status_2():
         (["--learning-rate", "1"], "unrecognized arguments"),
         (["--method", "clipp"], "invalid choice"),
         (["--whiten", "500"], "--whiten"),
+        (["--lr", "0"], "--lr 0.0 is out of range"),
+        (["--accum-freq", "200"], "a batch of 16 has not so many images"),
         (["--text-map", "lda"], "in shapes no image has two"),
         (["--layer", "9"], "block 9 does not exist"),
         (["--device", "cuda:9"], "try --device cpu"),

@@ -692,7 +692,9 @@ def test_a_run_s_own_file_that_is_not_there_is_named_as_such():
     config = dataclasses.asdict(train.Config(data="nowhere.csv"))
     with pytest.raises(BadInput, match="The run was trained on nowhere.csv.*--data"):
         benchmarks.held_out(config)
-    with pytest.raises(BadInput, match="elsewhere.csv: no such file or folder; .* or a folder of images$"):
+    with pytest.raises(
+        BadInput, match="elsewhere.csv: no such file or folder; .* or a folder of images$"
+    ):
         benchmarks.held_out(config, "elsewhere.csv")
 
 
