@@ -472,7 +472,7 @@ class Config:
     accum_freq: int = flag(
         1, "compute each step in this many pieces: less memory, the same gradient, more time", low=1
     )
-    lr: float = flag(1.4e-3, "peak learning rate", low=1e-12, high=1)
+    lr: float = flag(1.4e-3, "peak learning rate", low=0, high=1)
     beta1: float = flag(0.9, "AdamW's beta1", low=0, high=0.9999)
     beta2: float = flag(0.98, "AdamW's beta2", low=0, high=0.9999)
     eps: float = flag(1e-6, "AdamW's epsilon", low=1e-20, high=1)
@@ -1346,6 +1346,8 @@ def say_what_begins(
         f"{batch_size} in {cfg.epochs} epochs{crops} on {where}{several}",
         file=sys.stderr,
     )
+    if total and cfg.lr == 0:
+        print("warning: with --lr 0 the weights stay as they are", file=sys.stderr)
     if 0 < total < WARN_STEPS:
         print(
             f"warning: {total} steps teach little; take more --epochs or --steps, or a smaller "

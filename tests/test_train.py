@@ -316,7 +316,6 @@ def test_the_program_ends_with_status_2():
         (["--learning-rate", "1"], "unrecognized arguments"),
         (["--method", "clipp"], "invalid choice"),
         (["--whiten", "500"], "--whiten"),
-        (["--lr", "0"], "--lr 0.0 is out of range"),
         (["--accum-freq", "200"], "a batch of 16 has not so many images"),
         (["--text-map", "lda"], "in shapes no image has two"),
         (["--layer", "9"], "block 9 does not exist"),
@@ -439,6 +438,11 @@ def test_each_step_has_its_own_gradient(small, monkeypatch):
     cfg = {**small, **flags}
     train.train(train.Config(**cfg))
     assert len(norms) == 3 and norms == pytest.approx([norms[0]] * 3, rel=1e-3)
+
+
+def test_a_rate_of_0_is_warned_of(small, capsys):
+    train.train(train.Config(**{**small, "lr": 0.0, "steps": 1}))
+    assert "warning: with --lr 0 the weights stay as they are" in capsys.readouterr().err
 
 
 def test_the_seed_decides_the_first_weights(small):
