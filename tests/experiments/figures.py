@@ -1052,13 +1052,15 @@ RUN_FIGURES = {"curves": curves_figure, "composition": composition_figure}
 ALL_FIGURES = (*FIGURES, *METHOD_FIGURES, *RUN_FIGURES, "examples")
 
 
-def save_examples(runs: Sequence[Path], path: Path) -> None:
+def save_examples(runs: Sequence[Path], path: Path, data: str = "") -> None:
     """Test images and the nearest captions of the first and the last run, as in report.png.
+
+    data  other images with captions; "": the runs' own test images
 
     report.png is 1,400 pixels wide. This page is hardly wider than a README, so little shrinks.
     """
     loaded = [Run(folder) for folder in (runs[0], runs[-1])]
-    results = [evaluate(one, held_out(one.config)) for one in loaded]
+    results = [evaluate(one, held_out(one.config, data)) for one in loaded]
     page = Page(980)
     page.y = -20  # no space above the first heading
     further = [result.task.further.get("unseen_words") for result in results]
@@ -1087,6 +1089,7 @@ def main() -> None:
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", choices=ALL_FIGURES, help="draw these figures only")
     add("--runs", nargs="+", type=Path, default=DEMO_RUNS, help="two or three runs to compare")
+    add("--data", default="", help="images of the figure `examples` (default: the runs' own)")
     add("--out", type=Path, default=FOLDER, help="folder of the figures (%(default)s)")
     args = parser.parse_args()
     if not 2 <= len(args.runs) <= 3:
@@ -1094,7 +1097,7 @@ def main() -> None:
     for name in args.only or ALL_FIGURES:
         if name == "examples":
             path = args.out / "examples.png"
-            save_examples(args.runs, path)
+            save_examples(args.runs, path, args.data)
         else:
             path = args.out / f"{name}.svg"
             make_figure(name, args.runs).save(path)
