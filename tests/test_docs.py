@@ -225,7 +225,7 @@ def test_there_are_commands_to_test():
     assert ["python", "-m", "tests.experiments.sentences", "runs/minilm.npy"] in data
     assert ["make", "demo"] in measurements
     # A command of two lines is one.
-    assert any(command[-2:] == ["--out", "runs/emoji"] for command in data)
+    assert any(command[-2:] == ["--out", "runs/icons/lift-0"] for command in data)
 
 
 @every_page
