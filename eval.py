@@ -384,7 +384,7 @@ class Run:
 
     def __init__(self, folder: str | Path, device: str | torch.device = "cpu"):
         path = Path(folder)
-        self.name = str(folder)
+        self.name = str(path)
         if path.is_file():
             # What is written about a file goes into a folder of its own beside the file.
             self.folder = path.with_name(f"{path.name}-scores")
@@ -730,6 +730,8 @@ def search_or_classify(run: Run, args: argparse.Namespace) -> None:
     """What --search or --classify asks of one run."""
     if args.search:
         folder, *queries = args.search
+        if not args.report:
+            check_place("the drawing", run.folder)
         search.search(
             folder,
             queries,

@@ -55,7 +55,7 @@ from data.common import (
     stop_signals,
     trains_in_bf16,
 )
-from data.files.runs import SEEN, read_run, run_file, save_tensors
+from data.files.runs import SEEN, read_run, run_file, save_tensors, why_no_run
 from data.files.tensors import mismatch
 from data.files.vit import load_vit
 from data.images.formats import CAPTION_KEYS, IMAGE_KEYS, Columns
@@ -785,10 +785,7 @@ def last_checkpoint(folder: str | Path) -> dict:
     if Path(folder).is_file():
         raise BadInput(f"--resume {folder}: that is a file; name the folder of a run")
     if not path.exists():
-        reason = f"{folder} is not the folder of a trained run"
-        if (Path(folder) / "log.jsonl").exists():
-            reason = "the run stopped before it was saved; give its first command again"
-        raise BadInput(f"{path}: no such file; {reason}")
+        raise BadInput(f"{path}: no such file; {why_no_run(folder)}")
     return read_run(path)
 
 

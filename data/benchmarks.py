@@ -169,7 +169,7 @@ def held_out(
         if is_named or "no such file" not in str(error):
             raise
         raise BadInput(
-            f"{error}. The run was trained on {data}, seen from another folder perhaps; name its "
+            f"{error}. The run's own flags name {data}, seen from another folder perhaps; name its "
             "images with --data"
         ) from None
     if not len(images):

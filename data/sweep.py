@@ -49,7 +49,6 @@ from data.common import (
     locked,
     parse_flags,
     replacing,
-    select,
     stop_signals,
 )
 from data.files.runs import read_run
@@ -293,6 +292,12 @@ def keep_flags(one: Run) -> None:
         file.write(flags.encode())
 
 
+def check_validation_images(one: Run) -> None:
+    """BadInput where a user's files hold no validation images. Better now than after training."""
+    if one.config.data not in shapes.WORLDS:
+        held_out(asdict(one.config), one.config.data, split="val")
+
+
 def make(one: Run, children: Children) -> None:
     """Train what is left of a run, and score it on validation images. An error stays with it."""
     checkpoint = one.folder / "checkpoint.pt"
@@ -307,6 +312,7 @@ def make(one: Run, children: Children) -> None:
             words = [word for word in one.words if not word.startswith("--init-from")]
             words += [f"--resume={one.folder}"]
         if not is_finished:
+            check_validation_images(one)
             children.call(str(ROOT / "train.py"), *words, log=one.log)
         one.scores = evaluated(one, "val", children)
     except (BadInput, OSError) as error:
@@ -342,17 +348,6 @@ def settings_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for one in runs:
         settings.setdefault(one.setting, []).append(one)
     return settings
-
-
-def check_validation_images(runs: Sequence[Run]) -> None:
-    """BadInput where files of a user hold no validation images. Better now than after training."""
-    checked = set()
-    for one in runs:
-        cfg = one.config
-        key = (cfg.data, cfg.image_size, cfg.val_frequency == 0, select(Columns, asdict(cfg)))
-        if cfg.data not in shapes.WORLDS and key not in checked:
-            checked.add(key)
-            held_out(asdict(cfg), split="val")
 
 
 def differing_questions(runs: Sequence[Run]) -> list[str]:
@@ -478,7 +473,6 @@ def main() -> int:
     with locked(out):
         for one in runs:
             keep_flags(one)
-        check_validation_images(runs)
         print(f"{len(runs)} runs, {jobs} at a time, in {out}", file=sys.stderr)
         children = Children(max(1, torch.get_num_threads() // jobs) if jobs > 1 else None)
         ended = []

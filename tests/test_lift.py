@@ -864,6 +864,10 @@ def test_an_exported_run_is_the_run(small, tmp_path, method, capsys, monkeypatch
     metadata, tensors = read_safetensors(tmp_path / "x.safetensors")
     assert torch.equal(tensors["visual.norm.weight"].decode(), model.visual.norm.weight)
     assert json.loads(metadata["lift"])["config"]["method"] == method
+    data.files.export.main()  # over the first file
+    monkeypatch.setattr(sys, "argv", ["export", small["out"], f"{__file__}/x.safetensors"])
+    with pytest.raises(BadInput, match="the folder .* is a file and no folder"):
+        data.files.export.main()
 
 
 @pytest.mark.reference

@@ -440,9 +440,18 @@ def test_each_step_has_its_own_gradient(small, monkeypatch):
     assert len(norms) == 3 and norms == pytest.approx([norms[0]] * 3, rel=1e-3)
 
 
-def test_a_rate_of_0_is_warned_of(small, capsys):
-    train.train(train.Config(**{**small, "lr": 0.0, "steps": 1}))
-    assert "warning: with --lr 0 the weights stay as they are" in capsys.readouterr().err
+def test_a_rate_of_0_and_an_idle_share_are_said(small, capsys):
+    train.train(train.Config(**{**small, "lr": 0.0, "steps": 1, "long_share": 0.9}))
+    said = capsys.readouterr().err
+    assert "warning: with --lr 0 the weights stay as they are" in said
+    assert "note: --long-share has no effect: no image has two captions" in said
+
+
+def test_a_run_that_stopped_before_its_first_save_is_called_so(tmp_path):
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    for read in (train.last_checkpoint, read_run):
+        with pytest.raises(BadInput, match="stopped before it was saved; give its first command"):
+            read(tmp_path)
 
 
 def test_the_seed_decides_the_first_weights(small):
@@ -462,7 +471,7 @@ def test_a_run_has_its_epochs_but_no_more_than_its_steps(small, flags, steps):
     assert train.train(train.Config(**{**small, **flags}))["step"] == steps
 
 
-def test_held_out_images_are_not_trained_on(small, tmp_path):
+def test_held_out_images_are_not_trained_on(small, tmp_path, capsys):
     """Unless --val-data names others."""
     rows = ["image,caption"]
     for i in range(60):
@@ -476,7 +485,12 @@ def test_held_out_images_are_not_trained_on(small, tmp_path):
     assert len(held_out) > 2 and not set(trained) & set(held_out)
     assert len(trained) + len(held_out) == 60
     small["val_data"] = str(tmp_path / "b.csv")
+    capsys.readouterr()
     assert len(train.read_training_images(train.Config(**small))) == 60
+    assert "no image is held out" not in capsys.readouterr().err
+    few = train.Config(**{**small, "data": small["val_data"], "val_data": ""})
+    train.read_training_images(few)
+    assert "no image is held out for testing" in capsys.readouterr().err
     small["train_num_samples"] = 20
     assert len(train.read_training_images(train.Config(**small))) == 20
 

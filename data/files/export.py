@@ -67,7 +67,7 @@ def main() -> None:
     args = parse_flags(parser)
     if not args.out.endswith(".safetensors"):
         raise BadInput(f"{args.out}: name a .safetensors file")
-    check_place("the file", args.out)
+    check_place("the folder", Path(args.out).absolute().parent)
     export(args.run, args.out, args.tower)
     print(f"wrote {args.out}")
 

@@ -87,6 +87,13 @@ def run_file(run: str | Path) -> Path:
     return best if best.is_file() else path / "checkpoint.pt"
 
 
+def why_no_run(folder: str | Path) -> str:
+    """Words for a message: why this folder has no weights."""
+    if (Path(folder) / "log.jsonl").is_file():
+        return "the run stopped before it was saved; give its first command again"
+    return f"{folder} is not the folder of a trained run"
+
+
 def read_run(run: str | Path) -> dict:
     """What a run is: its weights, and what must be known to use them. run: as in run_file.
 
@@ -109,7 +116,7 @@ def read_run(run: str | Path) -> dict:
         else:
             checkpoint = load_tensors(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"{path}: no such file; {run} is not the folder of a trained run") from None
+        raise BadInput(f"{path}: no such file; {why_no_run(run)}") from None
     if not isinstance(checkpoint, dict) or not {*RUN_KEYS, SEEN, "model"} <= set(checkpoint):
         raise BadInput(
             f"{path}: a checkpoint of another program, or of an older version of this one; train "

@@ -473,8 +473,9 @@ def main() -> None:
         raise BadInput(f"--size {args.size} is out of range; it is at least 1")
 
     columns = select(Columns, vars(args))
-    check_place("the pack", args.out)
     was_finished = (Path(args.out) / "pack.json").is_file()
+    if not was_finished:
+        check_place("the pack", args.out)
     packed, unusable = pack(args.data, args.out, args.size, args.split, columns)
     n_images, n_skipped = len(packed.images), len(packed.skipped)
     for name, reason in (unusable + packed.skipped)[:5]:

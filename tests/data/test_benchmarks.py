@@ -690,7 +690,7 @@ def test_split_val_asks_the_same_of_validation_scenes(monkeypatch):
 
 def test_a_run_s_own_file_that_is_not_there_is_named_as_such():
     config = dataclasses.asdict(train.Config(data="nowhere.csv"))
-    with pytest.raises(BadInput, match="The run was trained on nowhere.csv.*--data"):
+    with pytest.raises(BadInput, match="The run's own flags name nowhere.csv.*--data"):
         benchmarks.held_out(config)
     with pytest.raises(
         BadInput, match="elsewhere.csv: no such file or folder; .* or a folder of images$"

@@ -71,7 +71,7 @@ def fake(monkeypatch):
                 (folder / name).write_text(json.dumps(scores))
 
     monkeypatch.setattr(sweep.Children, "call", Fake.call)
-    monkeypatch.setattr(sweep, "check_validation_images", lambda runs: None)
+    monkeypatch.setattr(sweep, "check_validation_images", lambda one: None)
     Fake.asked, Fake.scores, Fake.fails, Fake.n_images = [], {}, {}, 80
     return Fake
 
@@ -227,8 +227,8 @@ def test_without_validation_images_no_run_begins(command, tmp_path, monkeypatch)
     monkeypatch.setattr(sweep.Children, "call", lambda *args, **kwargs: pytest.fail("a run began"))
     members = [(f"{i}.txt", f"it is {i}") for i in range(3)]
     tar(tmp_path / "a.tar", [*members, *((f"{i}.png", image_file(i)) for i in range(3))])
-    status, _, err = command("--data", "a.tar", "--lr", "1e-3,3e-3")
-    assert status == 2 and "a.tar has no validation images" in err
+    status, out, _ = command("--data", "a.tar", "--lr", "1e-3,3e-3")
+    assert status == 1 and out.count("failed: --split val: a.tar has no validation images") == 2
 
 
 def test_runs_of_data_that_changed_in_between_have_no_best(command, fake):

@@ -801,8 +801,8 @@ MUTANTS = [
     ),
     Mutant(
         "train.py",
-        "power = 0.0 if wants_lda(cfg) else 0.5",
-        "power = 0.5",
+        "whiten_power=0.0 if wants_lda(cfg) else 0.5",
+        "whiten_power=0.5",
         T_TRAIN + "test_the_map_of_a_run_follows_the_captions_of_one_image",
         "LDA with the power of whitening",
     ),

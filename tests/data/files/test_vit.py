@@ -120,6 +120,9 @@ def test_clips_own_tower(tmp_path, kind, act):
     plain = vit.ViT("test/8", 40, "tok")
     with pytest.raises(BadInput, match="have a norm before the blocks.*-clip"):
         load_vit(plain, folder)
+    path = timm_file(tmp_path / "x.pth", plain)
+    with pytest.raises(BadInput, match="have no norm before the blocks"):
+        load_vit(vit.ViT("test/8" + kind, 40, "tok"), path)
 
 
 @pytest.mark.parametrize("pixels", [72, 24])

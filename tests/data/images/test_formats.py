@@ -143,7 +143,7 @@ def test_several_rows_are_several_captions(photos, tmp_path):
         (b"PK\x03\x04,title\n", "no table, but a zip file"),
         (b"\x1f\x8b\x08,title\n", "no table, but a gzip file; unpack it"),
         (b"PAR1\x15\x04\x15\n", "a parquet file; write it as csv"),
-        ("caption\nx\n", "no column filepath"),
+        ("caption\nx\n", r"are caption; name yours with --csv-img-key$"),
         ("filepath,title\nhttp://x/1.png,x\n", "nothing is downloaded"),
         ("filepath,title\nimages\\1.png,x\n", "a path of Windows"),
         ("image,caption\nx.png,a\n".encode("utf-16"), "not UTF-8"),
