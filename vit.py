@@ -13,7 +13,7 @@ weights fit. Two choices differ from the textbook:
   option.
 - Position embeddings start with standard deviation 0.5. They are added to patch projections, which
   differ between the patches of an image by 0.66 (docs/results/cone.md). Beside these the usual 0.02
-  is small.
+  is small. With 0.5 a small tower learns where things stand sooner (docs/results/positions.md).
 
 Letters of shapes: B images in a batch, S pixels per side, p pixels per side of a patch,
 P = (S / p)^2 patches, N vectors of an image, D width, H heads, d = D / H width of a head. N is P,

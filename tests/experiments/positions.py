@@ -1,6 +1,6 @@
 """How strong must position embeddings start? Writes the table of docs/results/positions.md.
 
-    python -m tests.experiments.positions            # three seeds: about 20 minutes on 2 cores
+    python -m tests.experiments.positions            # three seeds: about 40 minutes on one core
     python -m tests.experiments.positions --seeds 0  # a quick look
 
 A small ViT and a linear layer learn to name the relation of two objects (left of, right of, above,
