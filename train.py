@@ -547,7 +547,8 @@ class Config:
             )
         if self.accum_freq > self.batch_size:
             raise BadInput(
-                f"--accum-freq {self.accum_freq}: a batch of {self.batch_size} has not so many images"
+                f"--accum-freq {self.accum_freq}: a batch of {self.batch_size} has not so many "
+                "images"
             )
         if self.save_best and self.val_frequency == 0:
             raise BadInput("--save-best chooses by validation images; leave --val-frequency 0 out")
@@ -1008,7 +1009,10 @@ def sized(cfg: Config, n_images: int, n_curve: int) -> Config:
 
 
 def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImages | None) -> None:
-    """BadInput where flags ask for more than the images have, or processes have read others."""
+    """BadInput where flags ask for more than the images have, or processes have read others.
+
+    A flag that does nothing with these images is named.
+    """
     both = [images, *([val_images] if val_images else [])]
     processes.check_same(b"".join(some.digests.tobytes() for some in both))
     have_one_caption = all(len(captions) < 2 for captions in images.captions)

@@ -174,8 +174,8 @@ def held_out(
         ) from None
     if not len(images):
         raise BadInput(
-            f"--split val: {data} has no validation images; mark some by `val` in a column split, or "
-            "take more images"
+            f"--split val: {data} has no validation images; mark some by `val` in a column split, "
+            "or take more images"
         )
     images = without_copies(images)
 
@@ -264,7 +264,7 @@ def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
         found.append(f"{len(of_others)} of other images, such as {printable(of_others[0])}")
     if n_true:
         found.append(f"{n_true} left out, because they are captions of their image")
-    if not negatives and images.names:
+    if not negatives:
         found.append(f"these images have names such as {printable(images.names[0])}")
     print(f"{path}: {'; '.join(found)}", file=sys.stderr)
     return negatives

@@ -107,8 +107,8 @@ def exit_status(main: Callable[[], int | None]) -> int:
         message = " ".join(str(error).split())
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             message += (
-                f"; free some space there, or in the cache {cache_dir()} (LIFT_CACHE names another), "
-                "then run again. What was saved before is kept"
+                f"; free some space there, or in the cache {cache_dir()} (LIFT_CACHE names "
+                "another), then run again. What was saved before is kept"
             )
         print(f"error: {message}", file=sys.stderr)
         return 2

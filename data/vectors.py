@@ -394,6 +394,8 @@ def folder_vectors(
     if not names:
         raise BadInput(f"{folder}: no folder with images (looked for {', '.join(SUFFIXES)})")
 
+    named = set()  # of what cannot be read; the reason is known when it is tried, and not later
+
     def make(missing):
         images, unreadable = decode_files([names[place] for place in missing], folder, image_size)
         place_of = {names[place]: place for place in missing}
@@ -402,6 +404,7 @@ def folder_vectors(
             yield places, embed(images).numpy(), np.zeros(len(places), bool)
         for name, reason in unreadable[:5]:
             print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
+            named.add(name)
         if unreadable:
             places = np.array([place_of[name] for name, _ in unreadable])
             yield places, np.zeros((len(places), width)), np.ones(len(places), bool)
@@ -413,8 +416,8 @@ def folder_vectors(
 
     vectors, rows, is_unreadable = store.read(keys)
     readable = np.flatnonzero(~is_unreadable)
-    if not n_new:  # otherwise they were named above, with the reason
-        for place in np.flatnonzero(is_unreadable)[:5]:
+    for place in np.flatnonzero(is_unreadable)[:5]:
+        if names[place] not in named:
             print(f"skipped {printable(names[place])}: it could not be read", file=sys.stderr)
     if not len(readable):
         raise BadInput(f"{folder}: none of its {len(names)} images can be read")

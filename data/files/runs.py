@@ -45,8 +45,8 @@ def load_tensors(path: Path):
         if isinstance(error, MemoryError) or getattr(error, "filename", None):
             raise
         raise BadInput(
-            f"{path}: damaged, or more than tensors ({type(error).__name__}); name another file, or "
-            "make it again"
+            f"{path}: damaged, or more than tensors ({type(error).__name__}); name another file, "
+            "or make it again"
         ) from None
     with interpreting(path):
         check_dense(contents)

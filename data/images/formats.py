@@ -257,8 +257,8 @@ def read_header(path: Path, separator: str = "") -> tuple[str, list[str]]:
         header = first_line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); if it is a table, save it as "
-            "UTF-8"
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); if it is a table, save it "
+            "as UTF-8"
         ) from None
     if not header.strip():
         raise BadInput(f"{path}: the file is empty; its first line must name the columns")

@@ -178,4 +178,4 @@ def test_a_tar_whose_file_has_an_impossible_size(tmp_path, size):
     whole[2048:2560] = header
     records = open_spec(str(put(tmp_path / "a.tar", bytes(whole))), "train", []).records
     with pytest.raises(BadInput, match="cut off or damaged"):
-        assert len(list(records)) <= 1
+        list(records)
