@@ -463,7 +463,12 @@ class Run:
 def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
     """Scores of a task of Task.further: two-way choice, R@1 both ways, zero-shot top-1.
 
-    name  what the scores' names begin with. All false captions of such a task are of one category.
+    name  what the scores' names begin with. All false captions of such a task are of one category,
+          and each image has one at most.
+
+    The built-in world's classes and new colours are a few of many that could have been asked, and
+    images of one class rise and fall together. So the intervals are about other classes and
+    colours, too.
     """
     image = run.encode_images(task.images)
     scores = {}
@@ -472,18 +477,16 @@ def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
         false = run.encode_texts([negative.false for negative in task.negatives])
         which = [negative.image for negative in task.negatives]
         hits = compositional(image[which], true, false)
-        scores[f"{name} {task.negatives[0].category}"] = score(hits, 0.5)
+        scores[f"{name} {task.negatives[0].category}"] = score(hits, 0.5, task.alike[which])
     if task.captions:
         text = run.encode_texts(task.captions)
         i2t, t2i = retrieval_ranks(image, text, task.image_of_caption, task.caption_ids)
-        scores[f"{name} i2t"] = score(i2t < 1, 1 / len(text))
-        scores[f"{name} t2i"] = score(t2i < 1, 1 / len(image))
+        scores[f"{name} i2t"] = score(i2t < 1, 1 / len(text), task.alike)
+        scores[f"{name} t2i"] = score(t2i < 1, 1 / len(image), task.alike[task.image_of_caption])
     if task.class_names:
         class_features = run.class_features(task.class_names, task.templates)
         hits = zeroshot(image, class_features, task.labels)
-        # The built-in world's classes are a few of many kinds of things, and images of one class
-        # rise and fall together. So the interval is about other classes, too.
-        scores[f"{name} top1"] = score(hits, 1 / len(class_features), task.labels)
+        scores[f"{name} top1"] = score(hits, 1 / len(class_features), task.alike)
     return scores
 
 
@@ -694,7 +697,8 @@ def name_of_files(args: argparse.Namespace) -> str:
     """What stands between "eval" and ".json": one test never overwrites another's files.
 
     Nothing for a run's own held-out images. Otherwise the test's name, the last part of its path,
-    and six digits of a hash of all that was asked: two paths may end alike.
+    and six digits of a hash of all that was asked: two paths may end alike. Last comes "-split-val"
+    for validation images.
     """
     asked = {name: getattr(args, name) for name in QUESTION_FLAGS if getattr(args, name)}
     name = ""

@@ -12,9 +12,9 @@ The papers ask one question: how much of a CLIP can be left untrained?
               2506.04209). The text side is the vector of a frozen language model. Only the image
               side is trained.
     LiT       Locked-image text Tuning (Zhai et al. 2022, arXiv 2111.07991). A pretrained image
-              tower is locked, and a text tower learns to fit it.
+              tower is frozen ("locked"), and a text tower learns to fit it.
     APE       Aligning Pretrained Encoders (Rosenfeld et al. 2022, arXiv 2210.03927). Both towers
-              are locked. Only a small network on each text token is trained.
+              are frozen. Only a small network on each text token is trained.
     LilT      (Khan & Fu 2023, arXiv 2303.11866). Two pretrained towers, of which only norms,
               biases or small adapters are trained.
     LLM2CLIP  (Huang et al. 2024, arXiv 2411.04997). A pretrained image tower goes on learning from
@@ -190,13 +190,14 @@ def label_loss(
 ) -> Tensor:
     """Softmax cross-entropy against several labels at once. (SuperClass, arXiv 2411.03313)
 
-        loss = - mean_i sum_v y_iv log softmax(s x_i)_v       x_i: image_features[i], s: logit_scale
+        loss = - mean_i sum_v y_iv log softmax(s z_i)_v       z_i: image_features[i], s: logit_scale
 
     image_features  (B, V): one score for each label. In `supervised` they have unit length. In
                     SuperCLIP they are not scaled, and s is 1
     text_features   (B, V): the weights of WordLabels, zero where a caption lacks the label. In
                     `supervised` they have unit length. y_i are these numbers divided by their sum,
                     so they add up to 1 at any length
+    duplicates      is not used: each image is compared with labels, and not with other captions
 
     A caption without any known label does not count in the mean.
     """
@@ -444,8 +445,8 @@ class TextTower(nn.Module):
     """What every text tower has. A tower knows nothing of files, caches and tokenizers.
 
     inputs       what `forward` takes. train.py makes it once, for every distinct caption:
-                 "vectors"  one vector of the frozen language model, (B, width)
-                 "tokens"   one vector per token of the frozen language model, (B, L, width)
+                 "vectors"  one vector of the frozen language model, (B, llm_width)
+                 "tokens"   one vector per token of the frozen language model, (B, L, llm_width)
                  "ids"      token ids (B, L) int64, then END, then PAD (data/captions.py)
                  "llm_ids"  the same, after the token that llm_text.start_of describes
     fitted       names of the buffers that `fit` makes from the training captions
@@ -470,7 +471,8 @@ class TextTower(nn.Module):
         statistics or a vocabulary. No gradient is involved.
 
         inputs    one row per distinct caption; len(inputs) and inputs[a:b] must work
-        settings  what the user chose of directions, power and captions. Only LLMVectors uses them
+        settings  directions and power, as the user chose them, and captions, which say which image
+                  has which. Only LLMVectors uses them
         """
         return ()
 
@@ -523,11 +525,12 @@ class RawVectors(LLMVectors):
 
 
 class LLMTokens(TextTower):
-    """APE's text tower: the last hidden state of every token, cached.
+    """APE's text tower: the hidden state of every token, cached. It is that after the last block,
+    unless --layer names another.
 
     Each dimension is centred and divided by its standard deviation, because a few dimensions of a
-    language model are far larger than all others. Padding stays zero, and so does the first token,
-    which llm_text.all_tokens leaves out.
+    language model are far larger than all others. A place with zeros only stays zero: padding, and
+    the first token, which llm_text.all_tokens leaves out.
     """
 
     inputs = "tokens"
@@ -548,9 +551,9 @@ class LLMTokens(TextTower):
 
             std = sqrt( E[h^2] - E[h]^2 )                 h: a real token, E: the mean over all
 
-        inputs  one row (L, llm_width) for each caption, zeros at padding and at the first token. It
-                need not be a tensor: only len(inputs) and inputs[a:b] work. A slice is a tensor in
-                half precision, and L may differ between slices. data.common.chunks cuts it
+        inputs  one row (L, llm_width) for each caption. A place with zeros only is no real token.
+                It need not be a tensor: only len(inputs) and inputs[a:b] work. A slice is a tensor,
+                float16 from the cache, and L may differ between slices. data.common.chunks cuts it
 
         A dimension that never varies gets a tiny deviation and not 0: nothing is divided by 0.
         """
@@ -634,7 +637,8 @@ class TextTransformer(TextTower):
 
 
 class LiveLLM(TextTower):
-    """LilT's text tower: the first blocks of the language model itself, then the mean of tokens.
+    """LilT's text tower: the first blocks of the language model itself, its final norm, and then
+    the mean of the tokens.
 
     It runs in every step, because parts of it are trained.
     """
@@ -718,7 +722,7 @@ class WordLabels(TextTower):
 
         A label that all captions hold tells nothing, so it is left out.
         """
-        vocab, counts = torch.zeros(2, 0, dtype=torch.int64)
+        vocab = counts = torch.zeros(0, dtype=torch.int64)
         for chunk in chunks(inputs):
             # Count a label once per caption: sorted, its second occurrence follows the first.
             labels = WordLabels.labels_in(chunk).sort(1).values
@@ -974,7 +978,7 @@ def method_for(name: str, unlock: str = "") -> Method:
     return replace(method, trains=UNLOCK[unlock], adapters="adapters" in UNLOCK[unlock])
 
 
-# What only some methods have goes with a part that all have.
+# logit_bias is trained where logit_scale is, and label_head where image_head is.
 GOES_WITH = {"logit_bias": "logit_scale", "label_head": "image_head"}
 
 
@@ -1116,7 +1120,12 @@ class TwoTower(nn.Module):
         """What the loss of the method takes, by its names: features of unit length, the scale, and
         a bias or labels where it has them.
 
-        label_tokens  token ids of the same captions as texts, for the labels
+        images        (B, 3, S, S), or (B, width) from a frozen image tower
+        texts         (B, ...), as TextTower.inputs says
+        label_tokens  (B, L) int64, token ids of the same captions, for the labels; or None
+
+        image_features and text_features are (B, D) float32, logit_scale and logit_bias have no
+        dimensions, label_scores and label_weights are (B, V) for V labels.
         """
         # The tower runs once for both heads: encode_image takes vectors as they are.
         vectors = self.image_vectors(images)  # (B, width)
@@ -1165,9 +1174,10 @@ def backward_in_pieces(
 
     The batch may be shared by P processes, too. (data/processes.py) Then each one has B / P of the
     rows, cuts these into pieces, and sees the features of the others between steps 1 and 2. Every
-    process computes the whole loss, and sends back the gradients of its own rows.
+    process computes the whole loss, and goes back through the towers with its own rows. Then the
+    gradients of all processes are added up.
 
-    inputs      images (B / P, ...), texts (B / P, ...), label ids (B / P, ...) or None, as
+    inputs      images (B / P, ...), texts (B / P, ...), label_tokens (B / P, L) or None, as
                 `forward` takes them
     duplicates  (B, B) bool
     n_pieces    into which each process cuts its rows
@@ -1203,8 +1213,9 @@ def backward_in_pieces(
         made, gradients = [], []
         for name, tensor in output.items():
             gradient = features[name].grad
-            # No gradient: the loss does not use it. A frozen text side wants none. The scale's
-            # gradient is already that of the whole batch, so the pieces share it out.
+            # A feature that the loss does not use has no gradient. The features of a frozen text
+            # side need none. The scale's gradient is already that of the whole batch, so the
+            # pieces share it out.
             if gradient is not None and tensor.requires_grad:
                 made.append(tensor)
                 gradients.append(gradient[start:end] if tensor.ndim else gradient / n_all)
@@ -1280,7 +1291,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         sizes, source = select(Sizes, config), select(TextSource, config)
         check_sizes(method, sizes, state)
         tokenize = text_reader(method.text.inputs, source, device)
-        if not tokenize.had(saved["text_fingerprint"]):
+        if not tokenize.still_matches(saved["text_fingerprint"]):
             trained_with = source.text_features or source.llm or "the default one"
             with_adapter = f" with {source.llm_adapter}" if source.llm_adapter else ""
             raise BadInput(
@@ -1290,7 +1301,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         image_width = None
         if config["image_features"]:
             outside = OutsideVectors(config["image_features"])
-            if not outside.had(saved["image_fingerprint"]):
+            if not outside.still_matches(saved["image_fingerprint"]):
                 raise BadInput(
                     f"{run} was trained with other vectors than {config['image_features']} has "
                     "now; bring those back"

@@ -226,8 +226,11 @@ class Llama(nn.Module):
 
         ids    (B, L) int64, padded on the right
         mask   (B, L) bool, true at tokens; the result at other places means nothing
-        layer  None or the number of all blocks: the final norm is applied as well. After fewer
-               blocks the result is the bare sum that the blocks have built (the residual stream).
+        layer  None: all blocks that are there, and then the final norm. So does the number of all
+               blocks. After fewer blocks the result is the bare sum that the blocks have built (the
+               residual stream).
+
+        ValueError for a block that is not there.
         """
         if layer is not None and layer > len(self.layers):
             raise ValueError(f"block {layer} is not there: {len(self.layers)} are left")
@@ -624,8 +627,8 @@ def load_llm(
     """Load a frozen language model.
 
     path     a GGUF file or a Hugging Face folder; None or "": the default, fetched once
-    dtype    of the weights. It does not follow the device: a run that was trained on one machine
-             must find the same vectors on another one. In bfloat16 a vector is a little different:
+    dtype    of the weights. `text_reader` chooses it by the device for a new run, and the run keeps
+             it: on another machine the run must find the same vectors. In bfloat16 a vector is a little different:
              after whitening its cosine to the one in float32 was 0.9997 on average, 0.9992 at
              least (531 captions, 132 directions).
     adapter  a file that `tune` wrote; it is merged into the weights
@@ -658,7 +661,7 @@ def load_llm(
 #                                        Texts that are too long are cut. cut_share is their share
 #     __call__(texts) -> tensor of all rows
 #     fingerprint, frozen_parameters     of what made them
-#     had(fingerprint)                   do they still give what they gave under this fingerprint?
+#     still_matches(fingerprint)         do they give what they gave under this fingerprint?
 
 TextReader = TokenIds | CaptionVectors | OutsideVectors
 
@@ -715,7 +718,7 @@ def text_reader(kind: str, source: TextSource, device: str | torch.device) -> Te
 
 
 class LoRA(nn.Module):
-    """Low-rank adaptation: a frozen layer, and a trained detour. (Hu et al. 2021, 2106.09685)
+    """Low-rank adaptation: a frozen layer, and a trained detour. (Hu et al. 2021, arXiv 2106.09685)
 
         y = W x + (alpha / r) B A x                      A (r, d_in), B (d_out, r), r: rank
 
@@ -851,14 +854,16 @@ def draw_pairs(
 ) -> tuple[list[str], list[str], Tensor]:
     """Draw a batch from all sources, and two texts of each row: first, second, duplicates.
 
-        B_k = B sqrt(N_k) / sum_j sqrt(N_j)              of source k, which has N_k; at least one
+        B_k = B sqrt(N_k) / sum_j sqrt(N_j)              rows of source k, which has N_k of them
+                                                         B: batch_size
 
-    So a large source gives more than a small one, though less than its share. Each B_k is rounded,
-    so a batch may have a few rows more or fewer than B. No source gives one of its own twice.
+    So a large source gives more than a small one, though less than its share. Each B_k is rounded;
+    it is at least 1 and at most N_k. No row is drawn twice. So a batch has R rows, which may be a
+    few more or fewer than B.
 
-    first       B texts
-    second      C texts, C >= B: the partner of each, then the hard negatives that there are
-    duplicates  (B, C) bool: second text j is of row i's group, or first text i is of row j's
+    first       R texts
+    second      C texts, C >= R: the partner of each, then the hard negatives that there are
+    duplicates  (R, C) bool: second text j is of row i's group, or first text i is of row j's
     """
     roots = [math.sqrt(len(source)) for source in sources]
     drawn = []

@@ -772,7 +772,7 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Setting up. `set_up`, the last function before `main`, calls the others in this order.
+# Setting up. `set_up`, the last function before `main`, calls the others.
 
 # A run keeps this many digests of the images that it has seen.
 MAX_SEEN = 10_000
@@ -911,7 +911,7 @@ def check_same_texts(cfg: Config, reader: TextReader, parent: dict) -> None:
             f"--init-from {cfg.init_from} is a run of --method {before}, whose text tower takes "
             f"other inputs than that of --method {cfg.method}; leave --method out"
         )
-    if not reader.had(parent["text_fingerprint"]):
+    if not reader.still_matches(parent["text_fingerprint"]):
         raise BadInput(
             f"--init-from {cfg.init_from} was trained on other vectors of captions; leave --llm, "
             "--pool and the other flags of the text tower out"

@@ -158,7 +158,8 @@ class ViT(nn.Module):
     pool        "avg": the mean of the patch vectors; "tok": a class token, read at the end. It
                 stands before the patches and has a position of its own
 
-    Raises ValueError for a size, image size or pool that does not exist.
+    Raises ValueError for a size or pool that does not exist, and for an image size that is no
+    multiple of the patch's side.
     """
 
     def __init__(self, size: str = "nano/16", image_size: int = 64, pool: str = "avg"):

@@ -84,6 +84,9 @@ class Task:
 
     # Further questions about other images: {name: task}. Their scores stand under the name.
     further: dict[str, "Task"] = field(default_factory=dict)
+    # Of such a task, for the intervals: one number from 0 per image. What is asked of images of one
+    # number rises and falls together. (N,) int64
+    alike: Tensor | None = None
 
     # Winoground: images 2 e and 2 e + 1 are example e, and caption i fits image i.
     winoground_captions: Sequence[str] = ()  # 2 E of them
@@ -314,16 +317,22 @@ def new_colours(world: str, image_size: int, split: str) -> Task:
     """Images of things in colours whose names training did not have.
 
     Two questions: which caption belongs to which image, and which of two captions is true, where
-    the false one names another of the world's colours.
+    the false one names another of the world's colours. Images in which it replaces the same colour
+    are alike: there are few new words, and the intervals are about other words, too.
     """
     images = read_images(world, split, image_size)
     captions = [captions[0] for captions in images.captions]
     negatives = []
+    replaced = []  # the colour that each false caption replaces
     for i, scene in enumerate(images.scenes):
         false = random.Random(f"{scene.key}/two way").choice(shapes.replace_colour(scene))
         negatives.append(Negative(i, "two_way", captions[i], shapes.caption(false)))
+        pairs = zip(scene.things, false.things, strict=True)
+        replaced.append(next(true.colour for true, other in pairs if true != other))
     numbers = torch.arange(len(captions))
-    return Task(world, images, captions, numbers, numbers, negatives=negatives)
+    number_of = {colour: number for number, colour in enumerate(sorted(set(replaced)))}
+    alike = torch.tensor([number_of[colour] for colour in replaced])
+    return Task(world, images, captions, numbers, numbers, negatives=negatives, alike=alike)
 
 
 def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Negative]:
@@ -354,12 +363,13 @@ def single_things(world: str, image_size: int, split: str) -> Task:
     """
     images = draw_scenes(shapes.single_scenes(split, world, IMAGES_PER_CLASS), image_size)
     class_names, templates = shapes.classes(world)
-    labels = [label for label in range(len(class_names)) for _ in range(IMAGES_PER_CLASS)]
+    labels = torch.arange(len(class_names)).repeat_interleave(IMAGES_PER_CLASS)
     return Task(
         world,
         images,
         classified=range(len(images)),
-        labels=torch.tensor(labels),
+        labels=labels,
+        alike=labels,
         class_names=class_names,
         templates=templates,
     )

@@ -123,7 +123,7 @@ class TokenIds:
         self.start = start  # what stands before every text; see llm_text.start_of
         self.fingerprint = fingerprint
 
-    def had(self, fingerprint: str) -> bool:
+    def still_matches(self, fingerprint: str) -> bool:
         """Are the ids those that had this fingerprint?"""
         return self.fingerprint == fingerprint
 

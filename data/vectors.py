@@ -258,7 +258,7 @@ class CaptionVectors:
         cut_share = float(was_cut.mean()) if len(texts) else 0.0
         return StoredRows(vectors, torch.from_numpy(rows), self.pool == "tokens"), cut_share
 
-    def had(self, fingerprint: str) -> bool:
+    def still_matches(self, fingerprint: str) -> bool:
         """Are the vectors those that had this fingerprint?"""
         return self.fingerprint == fingerprint
 
@@ -485,7 +485,7 @@ class OutsideVectors:
             h.update(rows.tobytes())
         return f"{n_rows} {h.hexdigest()}"
 
-    def had(self, fingerprint: str) -> bool:
+    def still_matches(self, fingerprint: str) -> bool:
         """Did the file have this fingerprint? More rows may have been added since."""
         n_rows, *_ = fingerprint.split() or [""]
         return n_rows.isdecimal() and self.fingerprint_of(int(n_rows)) == fingerprint

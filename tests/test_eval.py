@@ -418,5 +418,25 @@ def test_the_interval_of_single_things_is_about_other_classes_too():
         encode_images=lambda images: torch.eye(2)[[0] * 20],  # class 0 is right, class 1 is not
         class_features=lambda names, templates: torch.eye(2),
     )
-    task = benchmarks.Task("x", None, labels=labels, class_names=["a", "b"])
+    task = benchmarks.Task("x", None, labels=labels, class_names=["a", "b"], alike=labels)
     assert ev.further_scores("zeroshot", run, task)["zeroshot top1"].ci95 == [0, 1]
+
+
+def test_the_intervals_of_new_colours_are_about_other_colours_too():
+    """All images of one colour are right, and none of the other. They do not stand in order."""
+    alike = torch.arange(20) % 2
+    vectors = torch.cat([torch.eye(20), -torch.eye(20)], dim=1)  # of each image's own caption
+    negatives = [benchmarks.Negative(i, "two_way", f"{i}", f"{i} not") for i in range(20)]
+    run = SimpleNamespace(
+        encode_images=lambda images: torch.where(alike[:, None] == 0, vectors, -vectors),
+        encode_texts=lambda texts: torch.stack(
+            [vectors[int(t.split()[0])] * (0 if "not" in t else 1) for t in texts]
+        ),
+    )
+    numbers = torch.arange(20)
+    texts = [f"{i}" for i in range(20)]
+    task = benchmarks.Task("x", None, texts, numbers, numbers, negatives=negatives, alike=alike)
+    scores = ev.further_scores("new", run, task)
+    assert list(scores) == ["new two_way", "new i2t", "new t2i"]
+    for one in scores.values():
+        assert one.value == 0.5 and one.ci95 == [0, 1]

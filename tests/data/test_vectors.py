@@ -623,14 +623,14 @@ def test_more_rows_may_be_added_but_no_others_put_in_their_place(tmp_path):
     names, vectors = [str(i) for i in range(300)], np.random.default_rng(0).normal(size=(300, 4))
     path = tmp_path / "v.npy"
     before = OutsideVectors(named(path, names[:200], vectors[:200])).fingerprint
-    assert OutsideVectors(named(path, names, vectors)).had(before)
+    assert OutsideVectors(named(path, names, vectors)).still_matches(before)
     # Every row counts, the last one, too, and its name.
     changed = vectors.copy()
     changed[199] += 1
-    assert not OutsideVectors(named(path, names, changed)).had(before)
+    assert not OutsideVectors(named(path, names, changed)).still_matches(before)
     other_names = [*names[:199], "another", *names[200:]]
-    assert not OutsideVectors(named(path, other_names, vectors)).had(before)
-    assert not OutsideVectors(named(path, names[:150], vectors[:150])).had(before)
+    assert not OutsideVectors(named(path, other_names, vectors)).still_matches(before)
+    assert not OutsideVectors(named(path, names[:150], vectors[:150])).still_matches(before)
 
 
 def test_outside_vectors_without_their_files(tmp_path):

@@ -604,7 +604,7 @@ MUTANTS = [
     ),
     Mutant(
         "lift.py",
-        'if not tokenize.had(saved["text_fingerprint"]):',
+        'if not tokenize.still_matches(saved["text_fingerprint"]):',
         "if not tokenize.fingerprint:",
         T_LIFT + "test_load_refuses_another_language_model_and_keeps_the_pooling",
         "a run loads with another language model",
