@@ -361,7 +361,7 @@ class Config:
     csv_caption_key: str = flag(
         "",
         f"column or field of captions (default: {', '.join(CAPTION_KEYS)}; built-in worlds: short, "
-        "paraphrase, long, mixed)",
+        "paraphrase, reworded, long, mixed)",
     )
     image_root: str = flag(
         "", "folder that the images' paths are relative to (default: that of the file)"

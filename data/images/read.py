@@ -417,7 +417,7 @@ def decode_files_in_order(names: Sequence[str], root: Path, image_size: int) -> 
 # --------------------------------------------------------------------------------------------------
 # The built-in worlds.
 
-CAPTION_KINDS = ("short", "paraphrase", "long", "mixed")
+CAPTION_KINDS = ("short", "paraphrase", "reworded", "long", "mixed")
 
 
 class PlannedImage(NamedTuple):
@@ -450,11 +450,14 @@ def scene_captions(scene: shapes.Scene, kind: str) -> list[str]:
 
     short        the caption; "" means the same
     paraphrase   the caption, and the same in other words
+    reworded     as paraphrase, but no text that begins with another thing: none of `reversed`
     long         the long caption
     mixed        the caption and the long one
     """
     if kind == "paraphrase":
         return [shapes.caption(scene), *shapes.paraphrases(scene)]
+    if kind == "reworded":
+        return [shapes.caption(scene), *shapes.paraphrases(scene, without=["reversed"])]
     if kind == "long":
         return [shapes.long_caption(scene)]
     if kind == "mixed":

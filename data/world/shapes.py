@@ -390,9 +390,13 @@ def other_words(scene: Scene) -> dict[str, str]:
     return {"reversed": reversed_order(scene)} | texts if scene.relations else texts
 
 
-def paraphrases(scene: Scene) -> list[str]:
-    """What training may see of other_words: all but the synonyms, which are for tests only."""
-    return [text for form, text in other_words(scene).items() if form != "synonyms"]
+def paraphrases(scene: Scene, without: Sequence[str] = ()) -> list[str]:
+    """What training may see of other_words: all but the synonyms, which are for tests only.
+
+    without  further forms that are left out
+    """
+    left_out = ("synonyms", *without)
+    return [text for form, text in other_words(scene).items() if form not in left_out]
 
 
 def in_synonyms(scene: Scene) -> str:

@@ -26,6 +26,7 @@ from data.images.read import (
     without_copies,
 )
 from data.vectors import OutsideVectors
+from data.world import shapes
 from data.world.shapes import WORLDS
 from tests.data.files.examples import refused, within
 from tests.data.images.example_data import (
@@ -293,11 +294,20 @@ def test_drawings_of_a_scene_share_its_captions():
     assert len(paraphrases.captions[0]) >= 4
     mixed = read_images("shapes", "test", 32, captions_of_kind("mixed"), 8)
     assert len(mixed.captions[0]) == 2
+    paraphrased, reworded = (
+        read_images("shapes-pairs", "test", 32, captions_of_kind(kind), 8)
+        for kind in ("paraphrase", "reworded")
+    )
+    for scene, texts, fewer in zip(
+        paraphrased.scenes, paraphrased.captions, reworded.captions, strict=True
+    ):
+        assert [text for text in texts if text not in fewer] == [shapes.reversed_order(scene)]
+        assert fewer[0] == shapes.caption(scene) and len(fewer) == 4
     with pytest.raises(BadInput, match="caption key 'title' is unknown in the built-in world"):
         read_images("shapes", "train", 16, captions_of_kind("title"), 4)
 
 
-@pytest.mark.parametrize("kind", ["", "short", "paraphrase", "long", "mixed"])
+@pytest.mark.parametrize("kind", ["", "short", "paraphrase", "reworded", "long", "mixed"])
 def test_captions_of_a_world_come_as_with_its_images_and_nothing_is_drawn(kind, monkeypatch):
     monkeypatch.setattr(read, "WORLD_SIZE", {"train": 30, "test": 10})
     columns = captions_of_kind(kind)
