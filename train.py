@@ -275,6 +275,8 @@ def train(cfg: "Config") -> dict:
                         f"the loss is {numbers['loss']} and its gradient's norm "
                         f"{numbers['grad_norm']} at step {done}; {WHEN_NOT_FINITE}"
                     )
+            # With best.pt checkpoint.pt is saved, too. Otherwise a run that goes on from an older
+            # step would find a best.pt of a step that it has not made yet.
             if is_best:
                 save(job, done, "best.pt")
             if saves or is_best:
@@ -1126,6 +1128,19 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     return min(few, most)
 
 
+def with_whitening(cfg: Config, texts: TrainingTexts, parent: dict | None) -> Config:
+    """The configuration with directions and power of whitening decided, where none are named.
+
+    parent  the run to begin with. Its whitening is taken, so it has decided the directions
+    """
+    if lift.METHODS[cfg.method].text is lift.LLMVectors and not parent:
+        width = texts.inputs[:1].shape[-1]
+        cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
+    if cfg.whiten_power is None:
+        cfg = replace(cfg, whiten_power=0.0 if wants_lda(cfg) else 0.5)
+    return cfg
+
+
 def build_model(
     cfg: Config, texts: TrainingTexts, device: torch.device, parent: dict | None = None
 ) -> lift.TwoTower:
@@ -1398,11 +1413,7 @@ def set_up(cfg: Config) -> Job:
     # Python's collector has to look for them.
     del reader, label_reader
     gc.collect()
-    if method.text is lift.LLMVectors and not parent:
-        width = texts.inputs[:1].shape[-1]
-        cfg = replace(cfg, whiten=directions_for(cfg, len(texts.inputs), width))
-    if cfg.whiten_power is None:
-        cfg = replace(cfg, whiten_power=0.0 if wants_lda(cfg) else 0.5)
+    cfg = with_whitening(cfg, texts, parent)
 
     # ---- The model, its batches, the optimizer.
     # The seed is that of the first weights. Batches and crops have generators of their own.
