@@ -419,7 +419,7 @@ def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
     if not total.trace() > 0:
         raise BadInput(
             "--text-map lda compares the captions of one image, and here no image has two that "
-            "differ (built-in worlds: --csv-caption-key paraphrase)"
+            "differ (built-in worlds: --map-caption-key reworded)"
         )
     return total / count
 

@@ -60,7 +60,7 @@ from data.files.tensors import mismatch
 from data.files.vit import load_vit
 from data.images.formats import CAPTION_KEYS, IMAGE_KEYS, Columns
 from data.images.pixels import PIXEL_NORMS
-from data.images.read import MIN_VAL, CaptionedImages, read_images
+from data.images.read import MIN_VAL, CaptionedImages, captions_of, read_images
 from data.train_log import (
     RunLog,
     batch_accuracy,
@@ -449,6 +449,11 @@ class Config:
         "which images differ more than the captions of one image do; it needs several per image)",
         choices=["pca", "lda"],
     )
+    map_caption_key: str = flag(
+        "",
+        "column or field of the captions that --text-map lda compares (default: those of training; "
+        "built-in worlds: paraphrase, reworded, mixed)",
+    )
     text_features: str = flag(
         "", "in place of the language model, vectors of captions: FILE.npy, named by FILE.txt"
     )
@@ -747,6 +752,8 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
         idle["whiten_power"] = idle["text_map"] = idle["whiten"]
     elif cfg.whiten == 0:
         idle["whiten_power"] = idle["text_map"] = "with --whiten 0 vectors are only centred"
+    if not wants_lda(cfg):
+        idle["map_caption_key"] = "only --text-map lda compares captions of one image"
     if not reads_llm:
         idle["llm_dtype"] = "no captions are read by a frozen language model"
         idle["pool"] = idle["llm_dtype"]
@@ -1020,10 +1027,11 @@ def check_images(cfg: Config, images: CaptionedImages, val_images: CaptionedImag
     have_one_caption = all(len(captions) < 2 for captions in images.captions)
     if cfg.long_share is not None and have_one_caption:
         print("note: --long-share has no effect: no image has two captions", file=sys.stderr)
-    if wants_lda(cfg) and not cfg.init_from and have_one_caption:
+    is_fitted_on_these = wants_lda(cfg) and not cfg.init_from and not cfg.map_caption_key
+    if is_fitted_on_these and have_one_caption:
         raise BadInput(
             f"--text-map lda compares the captions of one image, and in {cfg.data} no image has "
-            "two (built-in worlds: --csv-caption-key paraphrase)"
+            "two; name others by --map-caption-key (built-in worlds: reworded)"
         )
     if cfg.save_best and not val_images:
         raise BadInput("--save-best: there are no validation images to choose by; leave it out")
@@ -1058,14 +1066,14 @@ class TrainingTexts:
 
 
 def read_texts(
-    images: CaptionedImages, reader: TextReader, label_reader: TextReader | None
+    captions_of_images: Sequence[list[str]], reader: TextReader, label_reader: TextReader | None
 ) -> TrainingTexts:
     """Turn every distinct caption into what the text tower takes, once and before training.
 
     For LIFT this is where the frozen language model reads. From now on a caption is its vector, in
     a file of the cache.
     """
-    captions = DistinctCaptions(images.captions)
+    captions = DistinctCaptions(captions_of_images)
     begun = time.time()
     inputs, cut_share = reader.read(captions)
     seconds = time.time() - begun
@@ -1128,6 +1136,16 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
     return min(few, most)
 
 
+def read_map_texts(cfg: Config, reader: TextReader) -> TrainingTexts:
+    """The captions that --text-map lda compares, where they are not those of training.
+
+    An image is never trained with them: they only say which differences of words mean nothing.
+    """
+    columns = replace(select(Columns, asdict(cfg)), csv_caption_key=cfg.map_caption_key)
+    captions = captions_of(cfg.data, "train", columns, cfg.train_num_samples)
+    return read_texts(captions, reader, None)
+
+
 def with_whitening(cfg: Config, texts: TrainingTexts, parent: dict | None) -> Config:
     """The configuration with directions and power of whitening decided, where none are named.
 
@@ -1142,21 +1160,28 @@ def with_whitening(cfg: Config, texts: TrainingTexts, parent: dict | None) -> Co
 
 
 def build_model(
-    cfg: Config, texts: TrainingTexts, device: torch.device, parent: dict | None = None
+    cfg: Config,
+    texts: TrainingTexts,
+    map_texts: TrainingTexts,
+    device: torch.device,
+    parent: dict | None = None,
 ) -> lift.TwoTower:
     """The model of a method, with what its text tower makes of the captions, and its weights.
 
-    parent  the run whose weights it begins with. What `fit` made for its text tower is taken, too
+    texts      those of training
+    map_texts  those that the text tower is fitted on: the same, but for --map-caption-key
+    parent     the run whose weights it begins with. What `fit` made for its text tower is taken,
+               too
     """
     method = lift.METHODS[cfg.method]
     settings = asdict(cfg)
-    captions = texts.captions if wants_lda(cfg) else None
+    captions = map_texts.captions if wants_lda(cfg) else None
     label_fitted = ()
     if parent:
         fitted, label_fitted = lift.fitted_of(method, parent["model"])
     else:
         fitted = method.text.fit(
-            texts.inputs, directions=cfg.whiten, power=cfg.whiten_power, captions=captions
+            map_texts.inputs, directions=cfg.whiten, power=cfg.whiten_power, captions=captions
         )
         if method.labels:
             label_fitted = lift.WordLabels.fit(texts.label_tokens)
@@ -1406,19 +1431,21 @@ def set_up(cfg: Config) -> Job:
     check_images(cfg, images, val_images)
     # With several processes each has an equal part of every batch.
     rows = own_rows(min(cfg.batch_size, len(images)))
-    texts = read_texts(images, reader, label_reader)
+    texts = map_texts = read_texts(images.captions, reader, label_reader)
     check_texts(cfg, texts, min(cfg.batch_size, len(images)))
-    val_texts = read_texts(val_images, reader, label_reader) if val_images else None
+    if cfg.map_caption_key and wants_lda(cfg) and not parent:
+        map_texts = read_map_texts(cfg, reader)
+    val_texts = read_texts(val_images.captions, reader, label_reader) if val_images else None
     # With the readers the frozen language model goes. Some objects point at each other, so
     # Python's collector has to look for them.
     del reader, label_reader
     gc.collect()
-    cfg = with_whitening(cfg, texts, parent)
+    cfg = with_whitening(cfg, map_texts, parent)
 
     # ---- The model, its batches, the optimizer.
     # The seed is that of the first weights. Batches and crops have generators of their own.
     torch.manual_seed(cfg.seed)
-    model = build_model(cfg, texts, device, parent)
+    model = build_model(cfg, texts, map_texts, device, parent)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
     batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
     # The validation curve: a batch of validation images, which are not cropped, and a batch of
@@ -1469,6 +1496,8 @@ def set_up(cfg: Config) -> Job:
     cost = cost_before(method, checkpoint, parent, trained)
     cost["parameters"] = parameters
     cost["caption_seconds"] += texts.seconds
+    if map_texts is not texts:
+        cost["caption_seconds"] += map_texts.seconds
     curve = checkpoint["curve"] if checkpoint else []
     if device.type == "cuda":  # the memory in the log is that of training, not of reading captions
         torch.cuda.reset_peak_memory_stats(device)

@@ -987,6 +987,23 @@ def test_the_map_of_a_run_follows_the_captions_of_one_image(small):
     assert torch.allclose(model.text.matrix.abs(), by_hand[1].abs(), rtol=0.02, atol=1e-4)
 
 
+def test_the_map_may_follow_other_captions_than_those_of_training(small):
+    """--map-caption-key: the map of a run with five wordings, and training on one of them."""
+    train.train(train.Config(**small | {"csv_caption_key": "reworded", "text_map": "lda"}))
+    five, *_ = lift.load(small["out"])
+    small |= {"out": small["out"] + "-short", "text_map": "lda", "map_caption_key": "reworded"}
+    train.train(train.Config(**small))
+    one, *_ = lift.load(small["out"])
+    assert torch.equal(one.text.matrix, five.text.matrix)
+    assert torch.equal(one.text.mean, five.text.mean)
+    log = (Path(small["out"]) / "log.jsonl").read_text().splitlines()
+    config = json.loads(log[0])["config"]
+    assert config["csv_caption_key"] == "" and config["map_caption_key"] == "reworded"
+    distinct = {shapes.caption(s) for s in shapes.make_scenes("train", 32)}
+    kept = read_run(small["out"])["captions"]
+    assert set(kept) <= distinct
+
+
 @pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
 def test_a_run_keeps_the_precision_that_its_captions_were_read_in(small, asked, monkeypatch):
     """Not "auto": another machine would find other vectors under the same name."""
