@@ -1,6 +1,6 @@
 """What the validation curve costs beside training. Prints the table of docs/results/curve_cost.md.
 
-    python -m tests.experiments.curve_cost              # about 5 minutes on one core
+    python -m tests.experiments.curve_cost              # a minute on one free core
     python -m tests.experiments.curve_cost --rounds 1   # a quick look
 
 train.py chooses `--val-frequency` so that the curve should take about 2 % of the time. For that it
