@@ -1,6 +1,6 @@
 """Where the time of a training step goes. Prints the table of docs/results/profile_step.md.
 
-    python -m tests.experiments.profile_step   # about 3 minutes on one core
+    python -m tests.experiments.profile_step   # about 2 minutes on one free core
 
 torch.profiler looks at ten training steps of each kind, with one thread, after two that do not
 count. The demo's steps are those of train.py. The others are CLIP's steps of bench.py, whose ratio
