@@ -1011,7 +1011,8 @@ def sized(cfg: Config, n_images: int, n_curve: int) -> Config:
     val_frequency = cfg.val_frequency
     if val_frequency is None:
         # The curve scores as many training images as validation images. To score an image takes
-        # about a third of the time that it takes to train on one. All may take 2 % of the time.
+        # about a third of the time that it takes to train on one: 0.32 to 0.35 was measured
+        # (docs/results/curve_cost.md). All may take 2 % of the time.
         cost = 2 * n_curve / 3  # so many images could be trained on in this time
         val_frequency = max(1, math.ceil(cost / 0.02 / cfg.batch_size))
     return replace(cfg, epochs=epochs, crop_scale=crop_scale, val_frequency=val_frequency)

@@ -88,7 +88,7 @@ def test_the_whole_configuration_stays_in_train_and_the_command_line_in_eval():
 
 
 def test_processes_are_joined_in_one_place():
-    """All of torch.distributed, in few lines: what a reader of the rest need not know."""
+    """All of torch.distributed: what a reader of the rest need not know."""
     using = {
         file.relative_to(ROOT).as_posix() for file in FILES if "distributed" in file.read_text()
     }

@@ -612,6 +612,26 @@ def test_a_run_keeps_the_precision_that_auto_took(small, monkeypatch):
         assert cfg.precision == "auto" and saved["config"]["precision"] == name
 
 
+@pytest.mark.parametrize("method", ["lift", "clip"])
+def test_a_run_in_pieces_has_the_losses_of_a_plain_one(small, tmp_path, monkeypatch, method):
+    asked = []
+
+    def in_pieces(*args, real=lift.backward_in_pieces):
+        asked.append(args[4])
+        return real(*args)
+
+    monkeypatch.setattr(lift, "backward_in_pieces", in_pieces)
+    losses = []
+    for n_pieces in (1, 4):
+        out = tmp_path / str(n_pieces)
+        more = {"method": method, "out": str(out), "accum_freq": n_pieces, "log_every_n_steps": 1}
+        train.train(train.Config(**small | more))
+        entries = [json.loads(line) for line in (out / "log.jsonl").open()]
+        losses.append([entry["loss"] for entry in entries if "loss" in entry])
+    assert asked == [4] * 6 and len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+
+
 @pytest.mark.parametrize("n_pieces", [1, 2])
 def test_in_bfloat16_the_gradient_of_the_loss_is_in_float32(small, monkeypatch, n_pieces):
     """Only the towers' passes are rounded, forward and backward."""

@@ -623,6 +623,13 @@ MUTANTS = [
         T_LIFT + "test_a_batch_in_pieces_has_the_gradient_of_the_whole[clip-2]",
         "each piece adds the gradient of the scale",
     ),
+    Mutant(
+        "train.py",
+        "model, loss_of, inputs, duplicates, cfg.accum_freq, autocast",
+        "model, loss_of, inputs, duplicates, 1, autocast",
+        T_TRAIN + "test_a_run_in_pieces_has_the_losses_of_a_plain_one[lift]",
+        "--accum-freq cuts no batch",
+    ),
     # ---- Training.
     Mutant(
         "train.py",
