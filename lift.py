@@ -1,8 +1,9 @@
 """What differs between the papers: losses, heads, text towers, and a table of methods.
 
-Read vit.py and the first half of llm_text.py before this file. The main things stand first in each
-section. A comment marks where you may go on to the next section. A first reading ends with
-`TwoTower`: skip the two sections after it.
+Before this file read vit.py, llm_text.py as far as "Caption-contrastive tuning", and, for ids and
+equal captions, data/captions.py. The main things stand first in each section. A comment marks where
+you may go on to the next section. A first reading ends with `TwoTower`: skip the two sections after
+it.
 
 The papers ask one question: how much of a CLIP can be left untrained?
 

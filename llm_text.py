@@ -4,7 +4,7 @@ LIFT (Yang et al. 2025, arXiv 2506.04209) never trains its text tower. A languag
 caption once. From then on a caption is its vector (data/vectors.py).
 
 Nothing needs to be read before this file. On a first reading, skip the two functions for
-`--text-map lda` that follow `whitening`, and stop at "Caption-contrastive tuning". That is the
+`--text-map lda` that follow `whitening`, and stop at the heading "Caption-contrastive tuning". That is the
 first stage of LLM2CLIP, and LIFT can use its result, too. `text_reader` takes two things from other
 files: a caption's vector from a cache (data/vectors.py), and plain token ids (data/captions.py).
 The parts, in order:

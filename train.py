@@ -7,8 +7,8 @@
     python train.py --init-from runs/lift --data captions.csv --out runs/more   # with its weights
     torchrun --nproc-per-node 2 train.py             # two processes, each with half of every batch
 
-Read vit.py, llm_text.py and lift.py before this file. `training_step` is what all methods share,
-and `train` is the loop around it. Then read `set_up`, the last function but one, which makes what
+Read vit.py, llm_text.py and lift.py before this file; data/batches.py says what a batch is.
+`training_step` is what all methods share, and `train` is the loop around it. Then read `set_up`, the last function but one, which makes what
 the loop needs. On a first reading skip the flags.
 
 Letters of shapes: B images in a batch of P processes, D the shared dimension, L tokens of the
