@@ -55,7 +55,7 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
   walk up the stack changes no verdict.
 - **results.json** has 0 points before anything is read, and is written again after every test, by
   the grader's process.
-- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 640 MB of
+- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 448 MB of
   data, 10 MB for a file. After a test that ran out of time the others of its task do not run. After
   500 seconds everything stops.
 - **Another user**: where the grader is root, as on Gradescope, the student's processes are a user
