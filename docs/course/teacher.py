@@ -70,7 +70,12 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
 - A function may look at its arguments and give back known numbers, test by test. That is harder
   than the task.
 - Where the grader is not root (GitHub Classroom, a laptop), the student's process is the same user.
-  It can read the hidden tests, kill the grader, or overwrite results.json after it has ended.
+  It can read the hidden tests, kill the grader, or overwrite results.json after it has ended. What
+  it writes or deletes while the grader runs changes no verdict: the tests are read before, and
+  results.json is written again.
+- The limit of memory holds for each process of a student, and not for memory that several share. So
+  whoever means to can still use up the machine's memory. That costs the student's own points only:
+  results.json stays as it was after the last test.
 - In the forms of nbgrader and otter the notebook runs in one kernel, and the cells that ask for a
   verdict run in it. A student can replace the function `check` there. The verdict itself comes from
   the isolated processes, but the kernel is trusted to pass it on. If it matters, grade with `python
