@@ -55,9 +55,9 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
   walk up the stack changes no verdict.
 - **results.json** has 0 points before anything is read, and is written again after every test, by
   the grader's process.
-- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 448 MB of
-  data, 10 MB for a file. After a test that ran out of time the others of its task do not run. After
-  500 seconds everything stops.
+- **Limits**: 8 seconds for a test (20 for the one that resumes a run, 40 for the one that trains),
+  25 to import a file, 448 MB of data, 10 MB for a file. After a test that ran out of time the
+  others of its task do not run. After 500 seconds everything stops.
 - **Another user**: where the grader is root, as on Gradescope, the student's processes are a user
   that owns nothing. They cannot write results.json, and cannot read the hidden tests or kill the
   grader. If Python lies in a folder that other users cannot enter, the student's processes are
