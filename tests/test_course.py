@@ -5,13 +5,16 @@ python -m pytest tests/test_course.py
 
 import ast
 import csv
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -205,9 +208,6 @@ ATTACKS = {
     "leaving": "import sys\nsys.exit(0)",
     "leaving at once": "import os\nos._exit(0)",
     "printing results": f"print({json.dumps(RESULTS)!r})\nreturn None",
-    "writing results": "from pathlib import Path\n"
-    "for path in PLACES:\n    Path(path).write_text(FAKE)\nreturn None",
-    "deleting the tests": "import shutil\nshutil.rmtree(TESTS, ignore_errors=True)\nreturn None",
     "patching torch": "import builtins, torch\ntorch.allclose = lambda *a, **k: True\n"
     "torch.Tensor.__eq__ = lambda *a: True\nbuiltins.bool = lambda x: True\nreturn 0.0",
     "patching the worker": "import sys\n"
@@ -243,25 +243,23 @@ def submissions(tmp_path):
 
 
 @pytest.mark.slow
-def test_only_right_code_scores(submissions, tmp_path):
+def test_only_right_code_scores(submissions):
     """The reference has all points; attacks, an empty file and the hand-out itself have none."""
-    tests = tmp_path / "tests"
-    shutil.copytree(COURSE / "tests", tests)
-    places = [str(tmp_path / "results.json"), "results.json", "/autograder/results/results.json"]
-    names = f"\nPLACES = {places}\nFAKE = {json.dumps(RESULTS)!r}\nTESTS = {str(tests)!r}\n"
+    here = [task for task in TASKS if task.unit == 1]
     texts = {
         "right": with_body(f"return {RIGHT}"),
         "empty": "",
+        "the hand-out": verify.punched((ROOT / "lift.py").read_text(), here),
         "a loop above": "while True: pass",
         # A helper's line runs when the file is imported.
         "leaving at import": with_body(f"return {RIGHT}", rest="\n\nimport os\nX = os._exit(0)\n"),
         # What is tested is the submission's own: it says these words.
         "own words": with_body("mine = 'these words'\nraise KeyError(mine)"),
     }
-    texts |= {name: with_body(body, rest=names) for name, body in ATTACKS.items()}
+    texts |= {name: with_body(body) for name, body in ATTACKS.items()}
     folders = [submissions(name, text) for name, text in texts.items()]
     # Another function of the same file is looked at as well in some cases.
-    both = ("right", "empty", "leaving at once", "patching torch")
+    both = ("right", "empty", "the hand-out", "leaving at once", "patching torch")
     ids = ["1.2,1.3" if name in both else "1.2" for name in texts]
     results = dict(zip(texts, graded(folders, ids), strict=True))
     said = {name: result[0]["output"] for name, result in results.items()}
@@ -274,7 +272,9 @@ def test_only_right_code_scores(submissions, tmp_path):
     # One bad function costs nothing elsewhere.
     for name in ("leaving at once", "patching torch"):
         assert results[name][1]["score"] == 2, name
-    assert results["empty"][1]["score"] == 0
+    for name in ("empty", "the hand-out"):
+        assert results[name][1]["score"] == 0, name
+    assert said["the hand-out"] == "not written yet (task 1.2: write cosine_loss)"
     assert "not tested: lift.py: cosine_loss is not there" in said["empty"]
     assert "KeyError: 'these words'" in said["own words"]
     assert "is there a loop that does not end?" in said["an endless loop"]
@@ -284,6 +284,81 @@ def test_only_right_code_scores(submissions, tmp_path):
     assert "ended before the answer" in said["leaving at import"]
     assert "it printed:" in said["printing results"]
     assert "more than" in said["an endless answer"]
+
+
+@pytest.mark.slow
+def test_memory_that_a_function_keeps(tmp_path):
+    """150 MB are no harm; 400 MB, in pieces, are too many; and all it gets leaves room for us."""
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("NOT TESTED, how much memory a function may keep: there is no /proc here")
+    hoarding = verify.hoarding((ROOT / "lift.py").read_text(), [t for t in TASKS if t.unit == 1])
+    text = hoarding
+    for name, mb in (("cosine_loss", 400), ("limit_scale", 150)):
+        first = find(text, name).body[1]  # behind the docstring
+        keep = f'kept = [b"x" * 2**20 for _ in range({mb})]'
+        lines = text.splitlines(keepends=True)
+        lines.insert(first.lineno - 1, f"{' ' * first.col_offset}{keep}\n")
+        text = "".join(lines)
+    (tmp_path / "unit1").mkdir()
+    (tmp_path / "unit1/lift.py").write_text(text)
+    words, peak = verify.cost_of_grading(tmp_path, [1])
+    tests = json.loads((tmp_path / "results.json").read_text())["tests"]
+    said = {test["number"]: test["output"] for test in tests}
+    assert [test["score"] for test in tests[:3]] == [0, 0, 2], said
+    assert int(re.search(r"MemoryError: kept (\d+) MB", said["1.1"])[1]) > 200
+    assert "MemoryError" in said["1.2"]
+    assert 400 * 1024**2 < peak < verify.GRADESCOPE, words
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that other users may enter. Those of tmp_path lie in one that is closed to them."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+ANOTHER_USER = """
+import os
+from pathlib import Path
+
+def attempt(what, *args):
+    try:
+        what(*args)
+        return "done"
+    except OSError as error:
+        return type(error).__name__
+
+secret, public = Path({folder!r}, "secret"), Path({folder!r}, "public")
+raise KeyError(
+    os.getuid(),
+    os.geteuid(),
+    os.getgid(),
+    os.getgroups(),
+    attempt(public.read_text),
+    attempt(secret.read_text),
+    attempt(public.write_text, "mine"),
+    attempt(os.kill, os.getppid(), 0),
+    attempt(os.setuid, 0),
+)
+""".strip()
+
+
+@pytest.mark.slow
+def test_where_the_grader_is_root_the_worker_is_another_user(submissions, open_folder):
+    """It reads what all may read, and nothing else; it writes nothing, and kills nobody."""
+    if not worker.can_be_another_user():
+        where = f"and another user cannot enter {worker.closed_folder()}" * (os.geteuid() == 0)
+        pytest.skip(f"NOT TESTED, the worker as another user: user {os.geteuid()} {where}")
+    for name, mode in (("secret", 0o600), ("public", 0o644)):
+        (open_folder / name).write_text("ours")
+        (open_folder / name).chmod(mode)
+    body = ANOTHER_USER.format(folder=str(open_folder))
+    (entry,) = graded([submissions("user", with_body(body))], ["1.2"])[0]
+    refused = ["PermissionError"] * 4
+    expected = (*[worker.USER] * 3, [], "done", *refused)
+    assert f"KeyError: {expected}" in entry["output"], entry["output"]
+    assert (open_folder / "public").read_text() == "ours"
 
 
 def test_the_tested_file_has_the_submission_s_function(submissions):
@@ -712,6 +787,60 @@ def test_gradescope_s_form_in_its_folders(built, tmp_path):
     assert json.loads((tmp_path / "results/results.json").read_text())["score"] == 0
 
 
+# What a function tries while it is tested: a line of its output for each attempt.
+ATTACK_ON_FILES = """
+import json, os, shutil
+from pathlib import Path
+home = Path({home!r})
+
+def attempt(name, what, *args):
+    try:
+        what(*args)
+        print(name, "done", flush=True)
+    except OSError as error:
+        print(name, "refused", flush=True)
+
+attempt("results:", (home / "results/results.json").write_text, {fake!r})
+attempt("tests:", shutil.rmtree, home / "source/course/tests")
+return 0.0
+""".strip()
+
+
+@pytest.mark.slow
+def test_writing_results_and_deleting_tests_earn_nothing(built, open_folder):
+    """The real results.json and the real tests, in Gradescope's folders.
+
+    Where the worker is another user, both are refused. Where it is the grader's user, both are
+    done. The verdicts are the same: the tests were read before, and results.json is written anew.
+    """
+    source, unit = open_folder / "source", open_folder / "submission/unit1"
+    with zipfile.ZipFile(built / "gradescope.zip") as archive:
+        archive.extractall(source)
+    everything = [{"number": task.id, "score": task.points} for task in TASKS]
+    fake = json.dumps({"tests": everything, "score": 30, "fake": True})
+    unit.mkdir(parents=True)
+    body = ATTACK_ON_FILES.format(home=str(open_folder), fake=fake)
+    (unit / "lift.py").write_text(with_body(body))
+    done = run_in(
+        open_folder,
+        "bash",
+        str(source / "run_autograder"),
+        AUTOGRADER=str(open_folder),
+        PYTHON=sys.executable,
+    )
+    assert "8 of 30 points" in done.stdout, done.stdout + done.stderr
+    results = json.loads((open_folder / "results/results.json").read_text())
+    scores = {test["number"]: test["score"] for test in results["tests"]}
+    # The attack is in 1.2. The right functions before and after it have their points.
+    assert [scores[number] for number in ("1.1", "1.2", "1.3", "9.1")] == [6, 0, 2, 0]
+    assert "fake" not in results
+    (said,) = (test["output"] for test in results["tests"] if test["number"] == "1.2")
+    is_other = worker.can_be_another_user()
+    verdict = "refused" if is_other else "done"
+    assert f"results: {verdict}\n" in said and f"tests: {verdict}\n" in said, said
+    assert (source / "course/tests/hidden_unit1.py").is_file() == is_other
+
+
 @pytest.mark.slow
 def test_what_a_student_sees(built, tmp_path):
     """The hand-out is not written yet, then wrong, then right; then it is packed."""
@@ -856,32 +985,71 @@ def fill_in(path: Path, master: Path) -> None:
     path.write_text(json.dumps(released))
 
 
-# Unit 4 has what unit 1 has not: a method that calls super(), and an entry of a table.
-in_two_units = pytest.mark.parametrize("unit", ["unit1", "unit4"])
-BODIES = {"unit1": "F.cross_entropy(logits, target)", "unit4": "super().train(mode)"}
+@pytest.fixture(scope="module")
+def all_units(tmp_path_factory):
+    """The course with all units, written once."""
+    out = tmp_path_factory.mktemp("all") / "course"
+    make.make(out, None, experiments.Edition(5))
+    return out
 
 
-@in_two_units
-@pytest.mark.reference
-@pytest.mark.slow
-def test_nbgrader_takes_its_form(unit, built, tmp_path):
+def each_unit_with(module: str, program: str):
+    """Marks of a test that takes each unit, and is skipped where a program is not installed."""
+    is_missing = importlib.util.find_spec(module) is None
+
+    def mark(test):
+        test = pytest.mark.parametrize("unit", [f"unit{unit}" for unit in UNITS])(test)
+        reason = f"NOT TESTED with {program}: it is not installed"
+        test = pytest.mark.skipif(is_missing, reason=reason)(test)
+        return pytest.mark.reference(pytest.mark.slow(test))
+
+    return mark
+
+
+def run_program(name: str, *words: str, folder: Path) -> None:
+    """Run nbgrader or otter. nbgrader calls alembic, which lies beside this Python."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", name, *words],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def solutions_of(master: Path) -> list[str]:
+    """The longest line of each solution in a master notebook: none of them may be released."""
+    lines = []
+    for cell in json.loads(master.read_text())["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "BEGIN SOLUTION" in text:
+            _, body = text.split("# BEGIN SOLUTION\n")
+            lines.append(max(body.split("# END SOLUTION")[0].splitlines(), key=len).strip())
+    return lines
+
+
+def shown(path: Path) -> str:
+    """All that a student reads in a notebook."""
+    return "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+
+
+@each_unit_with("nbgrader", "nbgrader")
+def test_nbgrader_takes_its_form(unit, all_units, tmp_path):
     """generate, submit solved and unsolved, autograde: all points, and none."""
-    pytest.importorskip("nbgrader", reason="NOT TESTED with nbgrader: it is not installed")
     course = tmp_path / "nb"
     (course / "source").mkdir(parents=True)
-    shutil.copytree(built / "nbgrader/source" / unit, course / "source" / unit)
-    shutil.copy(built / "nbgrader/nbgrader_config.py", course)
-
-    def nbgrader(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "nbgrader", *words], cwd=course, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copytree(all_units / "nbgrader/source" / unit, course / "source" / unit)
+    shutil.copy(all_units / "nbgrader/nbgrader_config.py", course)
+    nbgrader = partial(run_program, "nbgrader", folder=course)
 
     nbgrader("generate_assignment", unit)
     released = course / "release" / unit
-    text = (released / f"{unit}.ipynb").read_text()
-    assert "HIDDEN" not in text and BODIES[unit] not in text
+    text = shown(released / f"{unit}.ipynb")
+    solutions = solutions_of(course / "source" / unit / f"{unit}.ipynb")
+    assert solutions and "HIDDEN" not in text
+    assert not [line for line in solutions if line in text]
     assert "YOUR CODE HERE" in text and "YOUR ANSWER HERE" in text
     for who in ("solved", "empty"):
         target = course / "submitted" / who / unit
@@ -895,24 +1063,18 @@ def test_nbgrader_takes_its_form(unit, built, tmp_path):
     assert scores == {"solved": 10.0, "empty": 0.0}
 
 
-@in_two_units
-@pytest.mark.reference
-@pytest.mark.slow
-def test_otter_takes_its_form(unit, built, tmp_path):
+@each_unit_with("otter", "otter-grader")
+def test_otter_takes_its_form(unit, all_units, tmp_path):
     """otter assign runs all tests on the solutions; otter run grades a solved and an empty one."""
-    pytest.importorskip("otter", reason="NOT TESTED with otter-grader: it is not installed")
     master = tmp_path / unit
-    shutil.copytree(built / "otter" / unit, master)
-
-    def otter(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "otter", *words], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copytree(all_units / "otter" / unit, master)
+    otter = partial(run_program, "otter", folder=tmp_path)
 
     otter("assign", f"{unit}/{unit}.ipynb", "dist")
-    text = (tmp_path / f"dist/student/{unit}.ipynb").read_text()
-    assert BODIES[unit] not in text and "HIDDEN = " not in text
+    text = shown(tmp_path / f"dist/student/{unit}.ipynb")
+    solutions = solutions_of(master / f"{unit}.ipynb")
+    assert solutions and "HIDDEN = " not in text
+    assert not [line for line in solutions if line in text]
     (archive,) = (tmp_path / "dist/autograder").glob("*.zip")
     for who, wanted in (("solved", 10.0), ("empty", 0.0)):
         target = tmp_path / who

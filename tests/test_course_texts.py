@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import lift
+from docs.course.holes import find, header_end, read_tasks, source_of
 from docs.course.written import fill, filled, numbers_of, question_for, read_questions
 from eval import chance_of_recall
 from llm_text import LoRA
@@ -44,11 +45,19 @@ def of(id: str, **drawn) -> dict:
 def test_a_unit_has_its_parts(unit):
     text = (COURSE / f"unit{unit}.md").read_text()
     headings = re.findall(r"^## (.*)$", text, re.M)
-    wanted = ["What you will understand", "The idea", "The tasks", "Traps", "Further reading"]
-    assert [heading for heading in headings if heading in wanted] == [
-        *(["What you will understand", "The idea", "The tasks"]),
-        *(["Traps", "Further reading"]),
+    wanted = [
+        *("What you will understand", "The idea", "The equations", "The tasks", "Traps"),
+        *("The experiment", "The written report" if unit == 9 else "The written question"),
+        *("Hand in", "Further reading"),
     ]
+    assert [heading for heading in headings if heading in wanted] == wanted
+    # The experiment begins with what it costs in all. The README says so of all units.
+    experiment = text.split("\n## The experiment\n\n")[1].split("\n## ")[0]
+    assert re.match(r"In all (about )?\d+( to \d+)? minutes on (one core|2 cores)[.,]", experiment)
+    # There is an equation, and a command, in a block of its own.
+    equations = text.split("\n## The equations\n")[1].split("\n## ")[0]
+    assert re.search(r"^    .*=", equations, re.M)
+    assert re.search(r"^    python ", experiment, re.M)
     # What a hand-out fills in stands on a line of its own, once.
     for mark in ("{band:%d}", "{question:%d}"):
         assert re.findall(r"^\{\w+:\d+\}$", text, re.M).count(mark % unit) == 1
@@ -69,6 +78,30 @@ def test_the_tasks_are_those_of_the_list(unit):
     text = (COURSE / f"unit{unit}.md").read_text()
     row = r"^\| (\d\.\d+) \| `(.*?)` \| `(.*?)` \| (\d+) \|$"
     assert re.findall(row, text, re.M) == wanted
+
+
+def lines_of_code(task) -> int:
+    """Lines that a student writes in a hole, in the reference: no comments, no empty lines."""
+    source = source_of(COURSE.parent.parent, task.file)
+    hole = find(source, task.name)
+    if "[" in task.name:  # an entry of a table: one line for each value
+        return sum(keyword.arg != "paper" for keyword in hole.keywords)
+    lines = source.splitlines()[header_end(hole) : hole.end_lineno]
+    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines)
+
+
+def test_the_readme_counts_the_lines_of_the_holes():
+    counts = sorted(lines_of_code(task) for task in read_tasks())
+    text = " ".join((COURSE / "README.md").read_text().split())
+    found = re.search(
+        r"(\d+) in all. In the reference they have (\d+) to (\d+) lines of code. Half of them have "
+        r"fewer than (\d+), and (\w+) have more than 15",
+        text,
+    )
+    more = ("none", "one", "two", "three", "four", "five").index(found[5])
+    assert more == sum(count > 15 for count in counts)
+    assert [int(found[i]) for i in (1, 2, 3)] == [len(counts), counts[0], counts[-1]]
+    assert sum(count < int(found[4]) for count in counts) * 2 == len(counts)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -111,6 +144,21 @@ def test_the_seed_chooses_the_question_and_its_numbers():
     assert {question_for(1, seed)["id"] for seed in range(30)} == {"1a", "1b", "1c"}
     assert len({question_for(2, seed)["question"] for seed in range(30)}) > 6
     assert question_for(3, 5) == question_for(3, 5)
+
+
+def test_9_the_example_of_paired_differences():
+    """The numbers of unit 9's text, from the scores that it names."""
+    text = (COURSE / "unit9.md").read_text()
+    lift_scores, clip_scores = torch.tensor([80.1, 79.1, 79.1]), torch.tensor([82.6, 83.0, 83.3])
+    differences = clip_scores - lift_scores
+    mean, spread = differences.mean().item(), differences.std().item()
+    # Student's t with two degrees of freedom has this quantile: t^2 = 2 (2p - 1)^2 / (1 - (2p - 1)^2).
+    reach = math.sqrt(2 * 0.95**2 / (1 - 0.95**2)) / math.sqrt(3)
+    assert f"= {reach:.2f}" in text
+    words = " ".join(text.split())
+    assert f"mean is {mean:.1f} and their spread {spread:.1f}" in words
+    assert f"is {mean - reach * spread:.1f} to {mean + reach * spread:.1f}:" in words
+    assert f"{lift_scores.std():.1f} and {clip_scores.std():.1f}." in words
 
 
 def test_fill():

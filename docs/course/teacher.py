@@ -55,9 +55,9 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
   walk up the stack changes no verdict.
 - **results.json** has 0 points before anything is read, and is written again after every test, by
   the grader's process.
-- **Limits**: 8 seconds for a test (40 for the one that trains), 25 to import a file, 640 MB of
-  data, 10 MB for a file. After a test that ran out of time the others of its task do not run. After
-  500 seconds everything stops.
+- **Limits**: 8 seconds for a test (20 for the one that resumes a run, 40 for the one that trains),
+  25 to import a file, 448 MB of data, 10 MB for a file. After a test that ran out of time the
+  others of its task do not run. After 500 seconds everything stops.
 - **Another user**: where the grader is root, as on Gradescope, the student's processes are a user
   that owns nothing. They cannot write results.json, and cannot read the hidden tests or kill the
   grader. If Python lies in a folder that other users cannot enter, the student's processes are
@@ -70,7 +70,12 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
 - A function may look at its arguments and give back known numbers, test by test. That is harder
   than the task.
 - Where the grader is not root (GitHub Classroom, a laptop), the student's process is the same user.
-  It can read the hidden tests, kill the grader, or overwrite results.json after it has ended.
+  It can read the hidden tests, kill the grader, or overwrite results.json after it has ended. What
+  it writes or deletes while the grader runs changes no verdict: the tests are read before, and
+  results.json is written again.
+- The limit of memory holds for each process of a student, and not for memory that several share. So
+  whoever means to can still use up the machine's memory. That costs the student's own points only:
+  results.json stays as it was after the last test.
 - In the forms of nbgrader and otter the notebook runs in one kernel, and the cells that ask for a
   verdict run in it. A student can replace the function `check` there. The verdict itself comes from
   the isolated processes, but the kernel is trusted to pass it on. If it matters, grade with `python

@@ -22,6 +22,7 @@ from .mutants import MUTANTS, Mutant, mutated
 from .others import answered
 
 ROOT = HERE.parent.parent
+GRADESCOPE = 768 * 1024**2  # bytes of memory that Gradescope gives by default
 
 
 def write_submission(folder: Path, tasks: list[Task], change=lambda source, tasks: source) -> Path:
@@ -33,6 +34,31 @@ def write_submission(folder: Path, tasks: list[Task], change=lambda source, task
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(change(source_of(ROOT, file), here))
     return folder
+
+
+# A function that keeps all the memory it gets, for long enough to be seen.
+HOARDER = """\
+import time
+kept, size = [], 2**24
+while size > 2**16:
+    try:
+        kept.append(b"x" * size)
+    except MemoryError:
+        size //= 2
+time.sleep(0.5)
+raise MemoryError(f"kept {sum(map(len, kept)) // 2**20} MB")
+"""
+
+
+def hoarding(source: str, tasks: list[Task]) -> str:
+    """The source in which the first function that is a hole keeps all memory, in each file."""
+    task = next((task for task in tasks if "[" not in task.name), None)
+    if task is None:
+        return source
+    hole = f'raise NotImplementedError("{says_of(task)}")'
+    before, after = punch(source, {task.name: says_of(task)}).split(hole)
+    indent = before.rpartition("\n")[2]
+    return before + HOARDER.rstrip().replace("\n", f"\n{indent}") + after
 
 
 def punched(source: str, tasks: list[Task]) -> str:
@@ -64,11 +90,14 @@ def check_mutant(grader: Grader, mutant: Mutant, tasks: list[Task], folder: Path
     return title
 
 
-def cost_of_grading(tasks: list[Task], folder: Path) -> str:
-    """Grade the reference as Gradescope does, in a process of its own: time and peak memory."""
-    units = ",".join(map(str, sorted({task.unit for task in tasks})))
+def cost_of_grading(folder: Path, units: list[int]) -> tuple[str, int]:
+    """Grade as Gradescope does, in a process of its own -> (time and memory in words, peak bytes).
+
+    Where there is no /proc, the peak is 0.
+    """
     command = [sys.executable, "-m", f"{__package__}.grade", "--submission", str(folder)]
-    command += ["--results", str(folder / "results.json"), "--units", units]
+    command += ["--results", str(folder / "results.json"), "--units", ",".join(map(str, units))]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     peak = 0
@@ -77,12 +106,13 @@ def cost_of_grading(tasks: list[Task], folder: Path) -> str:
         time.sleep(0.1)
     seconds = time.monotonic() - begun
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     memory = f"{peak / 1024**2:.0f} MB" if peak else "unknown (no /proc here)"
-    return (
-        f"grading the reference once: {seconds:.0f} s, of which "
-        f"{used.ru_utime + used.ru_stime:.0f} s of processor time in the grader itself; peak "
+    words = (
+        f"{seconds:.0f} s, of which {cpu:.0f} s of processor time in the grader itself; peak "
         f"memory of all its processes {memory}"
     )
+    return words, peak
 
 
 def memory_of(pid: int) -> int:
@@ -140,7 +170,13 @@ def check(grader: Grader, tasks: list[Task], folder: Path) -> int:
             if outcome.score != share * outcome.task.points:
                 print(f"    {outcome.task.id}: {outcome.score} points\n{outcome.entry()['output']}")
                 bad += 1
-    print(cost_of_grading(tasks, folder / "the-reference"))
+    units = sorted({task.unit for task in tasks})
+    print(f"grading the reference once: {cost_of_grading(folder / 'the-reference', units)[0]}")
+    words, peak = cost_of_grading(write_submission(folder / "hoarding", tasks, hoarding), units)
+    print(f"grading functions that keep all the memory they get: {words}")
+    if peak > GRADESCOPE:
+        print("    this is more than the 768 MB of Gradescope")
+        bad += 1
 
     print("\n| task | wrong solution | caught by |\n|---|---|---|")
     ids = {task.id for task in tasks}
