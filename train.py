@@ -1143,7 +1143,10 @@ def read_map_texts(cfg: Config, reader: TextReader) -> TrainingTexts:
     An image is never trained with them: they only say which differences of words mean nothing.
     """
     columns = replace(select(Columns, asdict(cfg)), csv_caption_key=cfg.map_caption_key)
-    captions = captions_of(cfg.data, "train", columns, cfg.train_num_samples)
+    try:
+        captions = captions_of(cfg.data, "train", columns, cfg.train_num_samples)
+    except BadInput as error:
+        raise BadInput(f"--map-caption-key {cfg.map_caption_key}: {error}") from error
     return read_texts(captions, reader, None)
 
 

@@ -318,6 +318,7 @@ def test_the_program_ends_with_status_2():
         (["--whiten", "500"], "--whiten"),
         (["--accum-freq", "200"], "a batch of 16 has not so many images"),
         (["--text-map", "lda"], "in shapes no image has two"),
+        (["--text-map", "lda", "--map-caption-key", "x"], "--map-caption-key x: caption key 'x'"),
         (["--layer", "9"], "block 9 does not exist"),
         (["--device", "cuda:9"], "try --device cpu"),
         (["--val-data", "nowhere.csv"], "nowhere.csv: no such file"),
