@@ -245,6 +245,31 @@ def interval(
     return np.percentile(means, (2.5, 97.5)).tolist()
 
 
+def interval_of_words(hits: ArrayLike, words: ArrayLike, resamples: int = 1000) -> list[float]:
+    """95 % interval of mean(hits), where each question is about several words of few.
+
+    hits   numbers or booleans, one per question (c,)
+    words  int from 0, (c, G): question i is about the words words[i]
+
+    As `interval`, but words are drawn, and not questions: as many words as there are, with
+    replacement. A question counts as often as its words were drawn, one number times the other:
+    with two words that were drawn twice and three times, six times. So the interval is about other
+    words, too. (The pigeonhole bootstrap, Owen 2007, Annals of Applied Statistics 1 (2))
+    """
+    hits = np.asarray(hits, float)
+    words = np.asarray(words)
+    n_words = words.max() + 1
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(0, n_words, n_words), minlength=n_words)
+        weight = times[words].prod(1)  # (c,)
+        # Of a few words it can happen that no question has all that it needs.
+        if weight.any():
+            means.append(np.average(hits, weights=weight))
+    return np.percentile(means, (2.5, 97.5)).tolist()
+
+
 # --------------------------------------------------------------------------------------------------
 # Scores. The functions whose names end in _scores return {name: Score}. The words of a name are the
 # keys on the way to the score in eval.json, as in "retrieval i2t R@1".
@@ -261,6 +286,11 @@ class Score(NamedTuple):
 def score(hits: ArrayLike, chance: float, groups: ArrayLike | None = None) -> Score:
     """The mean of hits, with its interval. groups as in `interval`."""
     return Score(float(np.mean(np.asarray(hits, float))), interval(hits, groups), float(chance))
+
+
+def score_of_words(hits: ArrayLike, chance: float, words: ArrayLike) -> Score:
+    """The mean of hits, with its interval. words as in `interval_of_words`."""
+    return Score(float(np.mean(np.asarray(hits, float))), interval_of_words(hits, words), chance)
 
 
 def chance_of_recall(n_right: Tensor, n_answers: int, k: int) -> float:
@@ -463,12 +493,11 @@ class Run:
 def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
     """Scores of a task of Task.further: two-way choice, R@1 both ways, zero-shot top-1.
 
-    name  what the scores' names begin with. All false captions of such a task are of one category,
-          and each image has one at most.
+    name  what the scores' names begin with. All false captions of such a task are of one category.
 
     The built-in world's classes and new colours are a few of many that could have been asked, and
-    images of one class rise and fall together. So the intervals are about other classes and
-    colours, too.
+    images of one class or colour rise and fall together. So the intervals are about other classes
+    and colours, too.
     """
     image = run.encode_images(task.images)
     scores = {}
@@ -477,16 +506,18 @@ def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
         false = run.encode_texts([negative.false for negative in task.negatives])
         which = [negative.image for negative in task.negatives]
         hits = compositional(image[which], true, false)
-        scores[f"{name} {task.negatives[0].category}"] = score(hits, 0.5, task.alike[which])
+        scores[f"{name} {task.negatives[0].category}"] = score_of_words(
+            hits, 0.5, task.words_of_negative
+        )
     if task.captions:
         text = run.encode_texts(task.captions)
         i2t, t2i = retrieval_ranks(image, text, task.image_of_caption, task.caption_ids)
-        scores[f"{name} i2t"] = score(i2t < 1, 1 / len(text), task.alike)
-        scores[f"{name} t2i"] = score(t2i < 1, 1 / len(image), task.alike[task.image_of_caption])
+        scores[f"{name} i2t"] = score_of_words(i2t < 1, 1 / len(text), task.words_of_image)
+        scores[f"{name} t2i"] = score_of_words(t2i < 1, 1 / len(image), task.words_of_image)
     if task.class_names:
         class_features = run.class_features(task.class_names, task.templates)
         hits = zeroshot(image, class_features, task.labels)
-        scores[f"{name} top1"] = score(hits, 1 / len(class_features), task.alike)
+        scores[f"{name} top1"] = score(hits, 1 / len(class_features), task.labels)
     return scores
 
 

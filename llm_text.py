@@ -4,9 +4,10 @@ LIFT (Yang et al. 2025, arXiv 2506.04209) never trains its text tower. A languag
 caption once. From then on a caption is its vector (data/vectors.py).
 
 Nothing needs to be read before this file. On a first reading, skip the two functions for
-`--text-map lda` that follow `whitening`, and stop at the heading "Caption-contrastive tuning". That is the
-first stage of LLM2CLIP, and LIFT can use its result, too. `text_reader` takes two things from other
-files: a caption's vector from a cache (data/vectors.py), and plain token ids (data/captions.py).
+`--text-map lda` that follow `whitening`, and stop at the heading "Caption-contrastive tuning". That
+is the first stage of LLM2CLIP, and LIFT can use its result, too. `text_reader` takes two things
+from other files: a caption's vector from a cache (data/vectors.py), and plain token ids
+(data/captions.py).
 The parts, in order:
 
     Llama          the transformer of Llama, Qwen2 and Qwen3       token ids -> hidden states
@@ -628,9 +629,9 @@ def load_llm(
 
     path     a GGUF file or a Hugging Face folder; None or "": the default, fetched once
     dtype    of the weights. `text_reader` chooses it by the device for a new run, and the run keeps
-             it: on another machine the run must find the same vectors. In bfloat16 a vector is a little different:
-             after whitening its cosine to the one in float32 was 0.9997 on average, 0.9992 at
-             least (531 captions, 132 directions).
+             it: on another machine the run must find the same vectors. In bfloat16 a vector is a
+             little different: after whitening its cosine to the one in float32 was 0.9997 on
+             average, 0.9992 at least (531 captions, 132 directions).
     adapter  a file that `tune` wrote; it is merged into the weights
 
     Every tensor of the file is used and every parameter is filled. BadInput where that fails.

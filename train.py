@@ -7,9 +7,9 @@
     python train.py --init-from runs/lift --data captions.csv --out runs/more   # with its weights
     torchrun --nproc-per-node 2 train.py             # two processes, each with half of every batch
 
-Read vit.py, llm_text.py and lift.py before this file; data/batches.py says what a batch is.
-`training_step` is what all methods share, and `train` is the loop around it. Then read `set_up`, the last function but one, which makes what
-the loop needs. On a first reading skip the flags.
+Read vit.py, llm_text.py and lift.py before this file. data/batches.py says what a batch is.
+`training_step` is what all methods share, and `train` is the loop around it. Then read `set_up`,
+the last function but one, which makes what the loop needs. On a first reading skip the flags.
 
 Letters of shapes: B images in a batch of P processes, D the shared dimension, L tokens of the
 longest caption, S pixels per side.
@@ -451,8 +451,8 @@ class Config:
     )
     map_caption_key: str = flag(
         "",
-        "column or field of the captions that --text-map lda compares (default: those of training; "
-        "built-in worlds: paraphrase, reworded, mixed)",
+        "column or field of the captions that --text-map lda is fitted on (default: those of "
+        "training; built-in worlds: paraphrase, reworded, mixed)",
     )
     text_features: str = flag(
         "", "in place of the language model, vectors of captions: FILE.npy, named by FILE.txt"
@@ -695,7 +695,7 @@ def inherited_flags(given: dict) -> dict:
         inherited = {name: saved[name] for name in names_of_model()}
     else:
         raise BadInput("--init-from begins another training; name its images with --data")
-    for name in ("whiten", "whiten_power", "text_map"):
+    for name in ("whiten", "whiten_power", "text_map", "map_caption_key"):
         if name in given and given[name] != saved[name]:
             flag_name = flag_of(name)
             raise BadInput(
@@ -753,7 +753,7 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
     elif cfg.whiten == 0:
         idle["whiten_power"] = idle["text_map"] = "with --whiten 0 vectors are only centred"
     if not wants_lda(cfg):
-        idle["map_caption_key"] = "only --text-map lda compares captions of one image"
+        idle["map_caption_key"] = idle.get("text_map", "only --text-map lda is fitted on them")
     if not reads_llm:
         idle["llm_dtype"] = "no captions are read by a frozen language model"
         idle["pool"] = idle["llm_dtype"]
@@ -932,15 +932,31 @@ def read_training_images(cfg: Config) -> CaptionedImages:
     columns = select(Columns, asdict(cfg))
     if cfg.val_data:
         read_images(cfg.val_data, "test", cfg.image_size, columns, whole=True)
-    return read_images(
-        cfg.data,
-        "train",
-        cfg.image_size,
-        columns,
-        num_samples=cfg.train_num_samples,
-        whole=bool(cfg.val_data),
-        train_on_val=cfg.val_frequency == 0,
-    )
+    return read_images(cfg.data, "train", cfg.image_size, columns, *choice_of_images(cfg))
+
+
+def choice_of_images(cfg: Config) -> tuple[int, bool, bool]:
+    """Which images are trained on: num_samples, whole and train_on_val of read_images."""
+    return cfg.train_num_samples, bool(cfg.val_data), cfg.val_frequency == 0
+
+
+def read_map_captions(cfg: Config, images: CaptionedImages) -> list[list[str]]:
+    """The captions that --text-map lda compares, of each training image, by --map-caption-key.
+
+    No image is trained with them. They only say which differences of words mean nothing.
+
+    BadInput where they are those of training, or where no image has two that differ.
+    """
+    columns = replace(select(Columns, asdict(cfg)), csv_caption_key=cfg.map_caption_key)
+    try:
+        captions = captions_of(cfg.data, "train", columns, *choice_of_images(cfg))
+        if captions == images.captions:
+            raise BadInput("these captions are those of training; leave the flag out")
+        if all(len(set(captions_of_image)) < 2 for captions_of_image in captions):
+            raise BadInput("no image has two such captions that differ")
+    except BadInput as error:
+        raise BadInput(f"--map-caption-key {cfg.map_caption_key}: {error}") from error
+    return captions
 
 
 def seen_digests(images: CaptionedImages, parent: dict | None) -> np.ndarray:
@@ -1135,19 +1151,6 @@ def directions_for(cfg: Config, n_captions: int, width: int) -> int:
             file=sys.stderr,
         )
     return min(few, most)
-
-
-def read_map_texts(cfg: Config, reader: TextReader) -> TrainingTexts:
-    """The captions that --text-map lda compares, where they are not those of training.
-
-    An image is never trained with them: they only say which differences of words mean nothing.
-    """
-    columns = replace(select(Columns, asdict(cfg)), csv_caption_key=cfg.map_caption_key)
-    try:
-        captions = captions_of(cfg.data, "train", columns, cfg.train_num_samples)
-    except BadInput as error:
-        raise BadInput(f"--map-caption-key {cfg.map_caption_key}: {error}") from error
-    return read_texts(captions, reader, None)
 
 
 def with_whitening(cfg: Config, texts: TrainingTexts, parent: dict | None) -> Config:
@@ -1433,12 +1436,15 @@ def set_up(cfg: Config) -> Job:
     n_curve = min(MAX_CURVE, len(images), len(val_images or ()))
     cfg = sized(cfg, len(images), n_curve)
     check_images(cfg, images, val_images)
+    map_captions = None
+    if cfg.map_caption_key and wants_lda(cfg) and not parent:
+        map_captions = read_map_captions(cfg, images)
     # With several processes each has an equal part of every batch.
     rows = own_rows(min(cfg.batch_size, len(images)))
     texts = map_texts = read_texts(images.captions, reader, label_reader)
     check_texts(cfg, texts, min(cfg.batch_size, len(images)))
-    if cfg.map_caption_key and wants_lda(cfg) and not parent:
-        map_texts = read_map_texts(cfg, reader)
+    if map_captions:
+        map_texts = read_texts(map_captions, reader, None)
     val_texts = read_texts(val_images.captions, reader, label_reader) if val_images else None
     # With the readers the frozen language model goes. Some objects point at each other, so
     # Python's collector has to look for them.

@@ -84,9 +84,10 @@ class Task:
 
     # Further questions about other images: {name: task}. Their scores stand under the name.
     further: dict[str, "Task"] = field(default_factory=dict)
-    # Of such a task, for the intervals: one number from 0 per image. What is asked of images of one
-    # number rises and falls together. (N,) int64
-    alike: Tensor | None = None
+    # Of such a task about new words, for the intervals: which of these words a question is about.
+    # Numbers from 0, int64. Image i and caption i belong together.
+    words_of_image: Tensor | None = None  # (N, G)
+    words_of_negative: Tensor | None = None  # (M, G)
 
     # Winoground: images 2 e and 2 e + 1 are example e, and caption i fits image i.
     winoground_captions: Sequence[str] = ()  # 2 E of them
@@ -317,22 +318,33 @@ def new_colours(world: str, image_size: int, split: str) -> Task:
     """Images of things in colours whose names training did not have.
 
     Two questions: which caption belongs to which image, and which of two captions is true, where
-    the false one names another of the world's colours. Images in which it replaces the same colour
-    are alike: there are few new words, and the intervals are about other words, too.
+    the false one names another of the world's colours. The first one is about the two colours of
+    the scene, the second one about the true and the false one.
     """
     images = read_images(world, split, image_size)
     captions = [captions[0] for captions in images.captions]
     negatives = []
-    replaced = []  # the colour that each false caption replaces
+    number_of = {colour: number for number, colour in enumerate(shapes.WORLDS[world].colours)}
+    words_of_image = []
+    words_of_negative = []
     for i, scene in enumerate(images.scenes):
         false = random.Random(f"{scene.key}/two way").choice(shapes.replace_colour(scene))
         negatives.append(Negative(i, "two_way", captions[i], shapes.caption(false)))
-        pairs = zip(scene.things, false.things, strict=True)
-        replaced.append(next(true.colour for true, other in pairs if true != other))
+        words_of_image.append([number_of[thing.colour] for thing in scene.things])
+        for thing, other in zip(scene.things, false.things, strict=True):
+            if thing != other:
+                words_of_negative.append([number_of[thing.colour], number_of[other.colour]])
     numbers = torch.arange(len(captions))
-    number_of = {colour: number for number, colour in enumerate(sorted(set(replaced)))}
-    alike = torch.tensor([number_of[colour] for colour in replaced])
-    return Task(world, images, captions, numbers, numbers, negatives=negatives, alike=alike)
+    return Task(
+        world,
+        images,
+        captions,
+        numbers,
+        numbers,
+        negatives=negatives,
+        words_of_image=torch.tensor(words_of_image),
+        words_of_negative=torch.tensor(words_of_negative),
+    )
 
 
 def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Negative]:
@@ -369,7 +381,6 @@ def single_things(world: str, image_size: int, split: str) -> Task:
         images,
         classified=range(len(images)),
         labels=labels,
-        alike=labels,
         class_names=class_names,
         templates=templates,
     )

@@ -418,24 +418,42 @@ def test_the_interval_of_single_things_is_about_other_classes_too():
         encode_images=lambda images: torch.eye(2)[[0] * 20],  # class 0 is right, class 1 is not
         class_features=lambda names, templates: torch.eye(2),
     )
-    task = benchmarks.Task("x", None, labels=labels, class_names=["a", "b"], alike=labels)
+    task = benchmarks.Task("x", None, labels=labels, class_names=["a", "b"])
     assert ev.further_scores("zeroshot", run, task)["zeroshot top1"].ci95 == [0, 1]
+
+
+def test_an_interval_of_words_covers_what_other_words_would_have_given():
+    """Simulated: a word is easy or hard, and a question about two words depends on both."""
+    rng = np.random.default_rng(0)
+    covered, covered_by_questions = 0, 0
+    for _ in range(200):
+        words = rng.integers(0, 24, (400, 2))
+        ease = rng.normal(size=24)[words].sum(1)
+        hits = ease + rng.normal(size=400) > 0  # over all words and questions half of them
+        low, high = ev.interval_of_words(hits, words, resamples=200)
+        covered += low <= 0.5 <= high
+        low, high = ev.interval(hits, resamples=200)
+        covered_by_questions += low <= 0.5 <= high
+    assert covered / 200 > 0.88 and covered_by_questions / 200 < 0.6
+    # With one word for each question it is the interval of groups.
+    assert ev.interval_of_words(hits, words[:, :1]) == ev.interval(hits, words[:, 0])
 
 
 def test_the_intervals_of_new_colours_are_about_other_colours_too():
     """All images of one colour are right, and none of the other. They do not stand in order."""
-    alike = torch.arange(20) % 2
+    words = (torch.arange(20) % 2)[:, None]
     vectors = torch.cat([torch.eye(20), -torch.eye(20)], dim=1)  # of each image's own caption
     negatives = [benchmarks.Negative(i, "two_way", f"{i}", f"{i} not") for i in range(20)]
     run = SimpleNamespace(
-        encode_images=lambda images: torch.where(alike[:, None] == 0, vectors, -vectors),
+        encode_images=lambda images: torch.where(words == 0, vectors, -vectors),
         encode_texts=lambda texts: torch.stack(
             [vectors[int(t.split()[0])] * (0 if "not" in t else 1) for t in texts]
         ),
     )
     numbers = torch.arange(20)
     texts = [f"{i}" for i in range(20)]
-    task = benchmarks.Task("x", None, texts, numbers, numbers, negatives=negatives, alike=alike)
+    task = benchmarks.Task("x", None, texts, numbers, numbers, negatives=negatives)
+    task.words_of_image = task.words_of_negative = words
     scores = ev.further_scores("new", run, task)
     assert list(scores) == ["new two_way", "new i2t", "new t2i"]
     for one in scores.values():

@@ -319,6 +319,8 @@ def test_the_program_ends_with_status_2():
         (["--accum-freq", "200"], "a batch of 16 has not so many images"),
         (["--text-map", "lda"], "in shapes no image has two"),
         (["--text-map", "lda", "--map-caption-key", "x"], "--map-caption-key x: caption key 'x'"),
+        (["--text-map", "lda", "--map-caption-key", "short"], "short: these captions are those of"),
+        (["--text-map", "lda", "--map-caption-key", "long"], "long: no image has two such"),
         (["--layer", "9"], "block 9 does not exist"),
         (["--device", "cuda:9"], "try --device cpu"),
         (["--val-data", "nowhere.csv"], "nowhere.csv: no such file"),
@@ -953,6 +955,8 @@ def test_shuffled_captions_stay_at_chance_on_held_out_images(small, monkeypatch)
         ({"method": "clip"}, {"text_map", "whiten_power"}),
         ({"method": "lift", "whiten": 0}, {"text_map", "whiten_power"}),
         ({"method": "lift"}, {"text_width", "text_depth", "text_heads", "embed_dim"}),
+        ({"method": "lift"}, {"map_caption_key"}),
+        ({"method": "lift", "text_map": "lda", "whiten": 0}, {"map_caption_key"}),
         ({"method": "lift", "text_features": "x"}, {"pool", "layer", "context_length"}),
         ({"method": "ape", "image_weights": "x"}, {"pool", "whiten", "embed_dim"}),
         ({"method": "lit", "image_features": "x"}, {"model", "image_pool", "crop_scale"}),
@@ -970,6 +974,7 @@ def test_flags_without_effect_are_known(flags, idle):
         ({"method": "clip"}, {"text_width", "embed_dim", "context_length"}),
         ({"method": "lift"}, {"whiten", "pool", "layer", "llm_dtype", "context_length", "model"}),
         ({"method": "lift"}, {"text_map", "whiten_power"}),
+        ({"method": "lift", "text_map": "lda"}, {"map_caption_key"}),
         ({"method": "lilt", "image_weights": "x"}, {"layer", "embed_dim", "image_norm", "lr"}),
         ({"method": "ridge", "image_weights": "x", "unlock": "all"}, {"lr", "wd", "warmup"}),
         ({"method": "ape_lookup", "image_weights": "x"}, {"embed_dim", "image_norm"}),
@@ -1021,8 +1026,42 @@ def test_the_map_may_follow_other_captions_than_those_of_training(small):
     config = json.loads(log[0])["config"]
     assert config["csv_caption_key"] == "" and config["map_caption_key"] == "reworded"
     distinct = {shapes.caption(s) for s in shapes.make_scenes("train", 32)}
-    kept = read_run(small["out"])["captions"]
-    assert set(kept) <= distinct
+    kept = read_run(small["out"])
+    assert set(kept["captions"]) <= distinct
+    # A run that begins with it has its map, and does not ask for these captions.
+    with pytest.raises(BadInput, match="--map-caption-key mixed: the text vectors are mapped as"):
+        train.from_cli(
+            f"--init-from {small['out']} --data shapes --map-caption-key mixed --out x".split()
+        )
+
+
+def test_the_map_of_own_data_follows_the_images_that_are_trained_on(small, tmp_path, monkeypatch):
+    """Also where none of them is held out for the validation curve. What reading costs is counted,
+    and the number of directions follows these captions."""
+    lines = []
+    for i in range(80):
+        Image.new("RGB", (32, 32), (i, 99, 7)).save(tmp_path / f"{i}.png")
+        texts = [f"number {i}", f"the one that is called {i}"]
+        lines.append(json.dumps({"image": f"{i}.png", "caption": f"this is {i}", "also": texts}))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    read = []
+    original = train.read_texts
+
+    def read_texts(captions_of_images, *readers):
+        read.append(captions_of_images)
+        return replace(original(captions_of_images, *readers), seconds=1.0)
+
+    monkeypatch.setattr(train, "read_texts", read_texts)
+    del small["whiten"]
+    small |= {"data": str(tmp_path / "a.jsonl"), "val_frequency": 0, "train_num_samples": 0}
+    train.train(train.Config(**small, text_map="lda", map_caption_key="also"))
+    captions, map_captions = read
+    numbers = [caption.split()[-1] for (caption,) in captions]
+    assert numbers == [texts[0].split()[-1] for texts in map_captions] and len(numbers) > 60
+    run = read_run(small["out"])
+    assert run["cost"]["caption_seconds"] == 2
+    # A quarter of these captions would be 33, but the vectors have 32 numbers only.
+    assert run["config"]["whiten"] == 32 > len(numbers) // 4
 
 
 @pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])

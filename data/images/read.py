@@ -151,8 +151,10 @@ def captions_of(
     split: str,
     columns: Columns = Columns(),  # noqa: B008  (it is frozen)
     num_samples: int = 0,
+    whole: bool = False,
+    train_on_val: bool = False,
 ) -> list[list[str]]:
-    """The captions of one split: what read_images(...).captions would be.
+    """The captions of one split: what read_images(...).captions would be, with these arguments.
 
     For a built-in world no image is drawn. A scene's captions come once per drawing, as they come
     with images. A user's images are decoded, though at a small size: which of them cannot be read
@@ -161,7 +163,10 @@ def captions_of(
     if spec in shapes.WORLDS:
         planned = plan_world(spec, split, num_samples, columns.csv_caption_key)
         return [image.captions for image in planned]
-    return read_images(spec, split, smallest_size(spec), columns, num_samples).captions
+    images = read_images(
+        spec, split, smallest_size(spec), columns, num_samples, whole, train_on_val
+    )
+    return images.captions
 
 
 def smallest_size(spec: str) -> int:

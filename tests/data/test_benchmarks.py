@@ -727,14 +727,13 @@ def test_no_false_caption_is_one_of_training():
     assert set(task.further) == {"zeroshot", "unseen_words", "unseen_compounds"}
     zeroshot = task.further["zeroshot"]
     assert torch.bincount(zeroshot.labels).tolist() == [11] * 96
-    replaced = []
-    for negative in task.further["unseen_words"].negatives:
+    unseen = task.further["unseen_words"]
+    colours = list(UNSEEN)
+    for negative, words in zip(unseen.negatives, unseen.words_of_negative.tolist(), strict=True):
         true, false = set(negative.true.split()), set(negative.false.split())
-        assert true ^ false <= set(UNSEEN) and len(true ^ false) == 2
-        replaced += true - false
-    # One number for each colour that is replaced, from 0.
-    alike = task.further["unseen_words"].alike.tolist()
-    assert len(set(zip(replaced, alike, strict=True))) == len(set(replaced)) == max(alike) + 1
+        assert true ^ false == {colours[word] for word in words} and len(words) == 2
+    for text, words in zip(unseen.captions, unseen.words_of_image.tolist(), strict=True):
+        assert set(text.split()) & set(UNSEEN) == {colours[word] for word in words}
     assert {len(texts) for texts in task.other_words.values()} == {len(task.reworded)}
 
     # A run that was trained on the new colours is not asked whether it knows words never seen.

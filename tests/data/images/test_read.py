@@ -88,6 +88,10 @@ def test_held_out_tenth_is_by_content(photos, tmp_path):
     assert read_images(file, "test", 8, num_samples=5).names == test.names[:5]
     for split, images in (("train", train), ("test", test)):
         assert captions_of(file, split) == images.captions
+    # With fewer images held out.
+    for choice in ({"whole": True}, {"train_on_val": True}, {"num_samples": 5}):
+        more = read_images(file, "train", 8, **choice).captions
+        assert captions_of(file, "train", **choice) == more != train.captions
 
 
 def test_the_held_out_images_are_those_of_all_versions(tmp_path):
