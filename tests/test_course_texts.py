@@ -158,7 +158,10 @@ def test_9_the_example_of_paired_differences():
     words = " ".join(text.split())
     assert f"mean is {mean:.1f} and their spread {spread:.1f}" in words
     assert f"is {mean - reach * spread:.1f} to {mean + reach * spread:.1f}:" in words
-    assert f"{lift_scores.std():.1f} and {clip_scores.std():.1f}." in words
+    # Without pairs, the variances of the two rows add up.
+    alone = math.hypot(lift_scores.std(), clip_scores.std())
+    squares = f"sqrt({lift_scores.std():.1f}^2 + {clip_scores.std():.1f}^2)"
+    assert f"{squares} = {alone:.1f}" in words and spread > alone
 
 
 def test_fill():
