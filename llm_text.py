@@ -343,7 +343,8 @@ def whitening(
 
     Why a power of 1/2: with a = 1 every weak direction counts as much as a strong one, and in a
     trial this cost relations. With a = 0 the few strongest directions decide nearly all, and this
-    cost exchanged attributes. The power 1/2 kept both (one seed, docs/results/LOG.md).
+    cost exchanged attributes. The power 1/2 kept both (one seed,
+    docs/results/whiten_power.md).
 
     Why float32: along the 256th direction the standard deviation is 0.16, while elements of x reach
     86. Near 86, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors
