@@ -324,12 +324,14 @@ def new_colours(world: str, image_size: int, split: str) -> Task:
     images = read_images(world, split, image_size)
     captions = [captions[0] for captions in images.captions]
     negatives = []
-    number_of = {colour: number for number, colour in enumerate(shapes.WORLDS[world].colours)}
+    number_of = {}  # colour -> its number, in order of first appearance
     words_of_image = []
     words_of_negative = []
     for i, scene in enumerate(images.scenes):
         false = random.Random(f"{scene.key}/two way").choice(shapes.replace_colour(scene))
         negatives.append(Negative(i, "two_way", captions[i], shapes.caption(false)))
+        for thing in (*scene.things, *false.things):
+            number_of.setdefault(thing.colour, len(number_of))
         words_of_image.append([number_of[thing.colour] for thing in scene.things])
         for thing, other in zip(scene.things, false.things, strict=True):
             if thing != other:

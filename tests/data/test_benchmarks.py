@@ -728,12 +728,15 @@ def test_no_false_caption_is_one_of_training():
     zeroshot = task.further["zeroshot"]
     assert torch.bincount(zeroshot.labels).tolist() == [11] * 96
     unseen = task.further["unseen_words"]
-    colours = list(UNSEEN)
+    colour_of = {}  # number -> colour
     for negative, words in zip(unseen.negatives, unseen.words_of_negative.tolist(), strict=True):
         true, false = set(negative.true.split()), set(negative.false.split())
-        assert true ^ false == {colours[word] for word in words} and len(words) == 2
+        assert true ^ false <= set(UNSEEN) and len(true ^ false) == 2
+        for word, colour in zip(words, (*(true - false), *(false - true)), strict=True):
+            assert colour_of.setdefault(word, colour) == colour
+    assert len(set(colour_of.values())) == len(colour_of)
     for text, words in zip(unseen.captions, unseen.words_of_image.tolist(), strict=True):
-        assert set(text.split()) & set(UNSEEN) == {colours[word] for word in words}
+        assert set(text.split()) & set(UNSEEN) == {colour_of[word] for word in words}
     assert {len(texts) for texts in task.other_words.values()} == {len(task.reworded)}
 
     # A run that was trained on the new colours is not asked whether it knows words never seen.

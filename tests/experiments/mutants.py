@@ -633,8 +633,8 @@ MUTANTS = [
     # ---- Training.
     Mutant(
         "train.py",
-        "whole=bool(cfg.val_data),\n        train_on_val",
-        "whole=True,\n        train_on_val",
+        "cfg.train_num_samples, bool(cfg.val_data), ",
+        "cfg.train_num_samples, True, ",
         T_TRAIN + "test_held_out_images_are_not_trained_on",
         "held-out images of --data are trained on",
     ),
@@ -893,10 +893,24 @@ MUTANTS = [
     ),
     Mutant(
         "eval.py",
-        "return np.percentile(means, (2.5, 97.5)).tolist()",
-        "return np.percentile(means, (5, 95)).tolist()",
+        "size[drawn].sum())\n    return np.percentile(means, (2.5, 97.5)).tolist()",
+        "size[drawn].sum())\n    return np.percentile(means, (5, 95)).tolist()",
         T_EVAL + "test_interval_covers_and_respects_groups",
         "an interval of 90 % called 95 %",
+    ),
+    Mutant(
+        "eval.py",
+        "weight = times[words].prod(1)",
+        "weight = times[words].sum(1)",
+        T_EVAL + "test_an_interval_of_words_covers_what_other_words_would_have_given",
+        "questions count by the sum of their words' draws",
+    ),
+    Mutant(
+        "train.py",
+        'captions = captions_of(cfg.data, "train", columns, *choice_of_images(cfg))',
+        'captions = captions_of(cfg.data, "train", columns)',
+        T_TRAIN + "test_the_map_of_own_data_follows_the_images_that_are_trained_on",
+        "the map sees other images than training",
     ),
     Mutant(
         "eval.py",
