@@ -1036,14 +1036,15 @@ def test_the_map_may_follow_other_captions_than_those_of_training(small):
 
 
 def test_the_map_of_own_data_follows_the_images_that_are_trained_on(small, tmp_path, monkeypatch):
-    """Also where none of them is held out for the validation curve. What reading costs is counted,
-    and the number of directions follows these captions."""
+    """Also where none of them is held out. What reading costs is counted, and the number of
+    directions follows these captions."""
     lines = []
     for i in range(80):
         Image.new("RGB", (32, 32), (i, 99, 7)).save(tmp_path / f"{i}.png")
         texts = [f"number {i}", f"the one that is called {i}"]
         lines.append(json.dumps({"image": f"{i}.png", "caption": f"this is {i}", "also": texts}))
-    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines[:70]))
+    (tmp_path / "test.jsonl").write_text("\n".join(lines[70:]))
     read = []
     original = train.read_texts
 
@@ -1053,11 +1054,12 @@ def test_the_map_of_own_data_follows_the_images_that_are_trained_on(small, tmp_p
 
     monkeypatch.setattr(train, "read_texts", read_texts)
     del small["whiten"]
-    small |= {"data": str(tmp_path / "a.jsonl"), "val_frequency": 0, "train_num_samples": 0}
+    small |= {"data": str(tmp_path / "a.jsonl"), "val_data": str(tmp_path / "test.jsonl")}
+    small |= {"train_num_samples": 0, "val_frequency": 0}
     train.train(train.Config(**small, text_map="lda", map_caption_key="also"))
     captions, map_captions = read
     numbers = [caption.split()[-1] for (caption,) in captions]
-    assert numbers == [texts[0].split()[-1] for texts in map_captions] and len(numbers) > 60
+    assert numbers == [texts[0].split()[-1] for texts in map_captions] and len(numbers) == 70
     run = read_run(small["out"])
     assert run["cost"]["caption_seconds"] == 2
     # A quarter of these captions would be 33, but the vectors have 32 numbers only.
