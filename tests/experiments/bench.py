@@ -1081,7 +1081,9 @@ def table_of_growth(grown: Sequence[Grown]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for growth, times, memory in grown:
-        sizes = ", ".join(f"{size:,}".replace(",000", "k") for size in growth.sizes)
+        sizes = ", ".join(
+            f"{size:,}".replace(",000,000", "m").replace(",000", "k") for size in growth.sizes
+        )
         seconds = ", ".join(f"{seconds:.2g}" for seconds in times)
         exponents = [exponent(growth.sizes, values) for values in (times, memory)]
         words = ", ".join(f"{b:.2f}" for b in exponents)
