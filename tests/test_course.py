@@ -748,6 +748,12 @@ def test_a_message_names_the_first_difference():
     same(found, found, "why")
 
 
+def run_autograder(home: Path, python: str) -> subprocess.CompletedProcess:
+    """Grade the submission in Gradescope's folders below `home`, by this Python."""
+    program = str(home / "source/run_autograder")
+    return run_in(home, "bash", program, AUTOGRADER=str(home), PYTHON=python)
+
+
 @pytest.mark.slow
 def test_gradescope_s_form_in_its_folders(built, tmp_path):
     """setup.sh and run_autograder at the root; the layout and the keys of Gradescope."""
@@ -762,13 +768,7 @@ def test_gradescope_s_form_in_its_folders(built, tmp_path):
     # Some tasks are right, one is not, and one file is missing.
     (submission / "unit1").mkdir(parents=True)
     (submission / "unit1/lift.py").write_text(with_body("return image_features.sum()"))
-    done = run_in(
-        tmp_path,
-        "bash",
-        str(source / "run_autograder"),
-        AUTOGRADER=str(tmp_path),
-        PYTHON=sys.executable,
-    )
+    done = run_autograder(tmp_path, sys.executable)
     assert re.match(r"8 of 30 points, \d+ s", done.stdout), done.stdout + done.stderr
     results = json.loads((tmp_path / "results/results.json").read_text())
     tests = {test["number"]: test for test in results["tests"]}
@@ -781,9 +781,7 @@ def test_gradescope_s_form_in_its_folders(built, tmp_path):
     assert "unit9/own.py is not in the submission" in tests["9.1"]["output"]
     assert results["leaderboard"] == [] and results["execution_time"] > 0
     # Without Python there is a result as well: nothing.
-    done = run_in(
-        tmp_path, "bash", str(source / "run_autograder"), AUTOGRADER=str(tmp_path), PYTHON="/none"
-    )
+    done = run_autograder(tmp_path, "/none")
     assert json.loads((tmp_path / "results/results.json").read_text())["score"] == 0
 
 
@@ -821,13 +819,7 @@ def test_writing_results_and_deleting_tests_earn_nothing(built, open_folder):
     unit.mkdir(parents=True)
     body = ATTACK_ON_FILES.format(home=str(open_folder), fake=fake)
     (unit / "lift.py").write_text(with_body(body))
-    done = run_in(
-        open_folder,
-        "bash",
-        str(source / "run_autograder"),
-        AUTOGRADER=str(open_folder),
-        PYTHON=sys.executable,
-    )
+    done = run_autograder(open_folder, sys.executable)
     assert "8 of 30 points" in done.stdout, done.stdout + done.stderr
     results = json.loads((open_folder / "results/results.json").read_text())
     scores = {test["number"]: test["score"] for test in results["tests"]}
