@@ -4,10 +4,12 @@
                                                           # hours on 2 cores
     python -m tests.experiments.claims --only lift clip   # runs whose name begins so
     python -m tests.experiments.claims --table            # no run: the table of what is in the file
+    python -m tests.experiments.claims --check --seeds 0  # known runs again: same scores today?
 
 Every run is one line of docs/results/claims.jsonl. A run is a command line of train.py and one of
 eval.py, as a user would type them, after those of what it starts from. A run that is in the file
-already is not made again. A change of its flags makes it another run.
+already is not made again. A change of its flags makes it another run. A change of the code does not: so
+--check makes known runs once more, and compares their scores.
 """
 
 import argparse
@@ -110,6 +112,16 @@ RUNS |= {
     "many/ape_transformer": f"--method ape_transformer {MANY} {APE} {FROM}",
 }
 
+# Does APE need tokens, and does it need a network? All read the same block of the language model.
+# `sharelock` averages the tokens before the network, and `ridge` has a matrix in place of it. By
+# default both read 256 directions, each divided by a power of its spread; APE's head reads all 576
+# numbers of a token. "whole" leaves the mean of the tokens as it is, but for its centre.
+for size, flags in (("few", FEW), ("many", MANY)):
+    RUNS[f"{size}/ape block 10"] = f"--method ape {flags} {APE} --layer 10 {FROM}"
+    for method in ("sharelock", "ridge"):
+        RUNS[f"{size}/{method}"] = f"--method {method} {flags} {APE} {FROM}"
+        RUNS[f"{size}/{method} whole"] = f"--method {method} {flags} {APE} --whiten 0 {FROM}"
+
 # Runs that docs/claims.md compares, whose image towers start from the same one where the seed is the
 # same. So the difference within a seed says more than the two means: see `differences`.
 COMPARED = (
@@ -133,6 +145,10 @@ COMPARED = (
     ("few/ape eight crops", "few/ape"),
     ("few/ape eight crops", "few/ape one crop"),
     ("few/ape paraphrases", "few/ape"),
+    ("few/ape block 10", "few/sharelock whole"),
+    ("many/ape block 10", "many/sharelock whole"),
+    ("few/sharelock", "few/ridge"),
+    ("many/sharelock", "many/ridge"),
 )
 
 TUNE = "--tune shapes --layer 10 --steps 150"  # flags of llm_text.py, for an adapter
@@ -169,6 +185,35 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def all_scores(line: dict, place: str = "") -> dict[str, float]:
+    """Each score of a run by its place, as "retrieval i2t R@1". Times and counts are no scores.
+
+    >>> all_scores({"zeroshot": {"top1": 0.5}, "cost": {"images": 3}, "seed": 0})
+    {'zeroshot top1': 0.5}
+    """
+    scores = {}
+    for key, value in line.items():
+        if isinstance(value, dict):
+            if key not in ("cost", "final", "counts"):
+                scores |= all_scores(value, f"{place} {key}".strip())
+        elif isinstance(value, float) and not key.startswith("second"):
+            scores[f"{place} {key}".strip()] = value
+    return scores
+
+
+def changed(before: dict, now: dict) -> str:
+    """Which of the scores that two lines of one run both have differ, in words."""
+    before, now = all_scores(before), all_scores(now)
+    both = [place for place in before if place in now]
+    other = [place for place in both if before[place] != now[place]]
+    if not both:
+        return "no score to compare"
+    if not other:
+        return f"{len(both)} scores equal"
+    pairs = [f"{x} {100 * before[x]:.2f} -> {100 * now[x]:.2f}" for x in other]
+    return f"{len(other)} of {len(both)} scores differ: {', '.join(pairs)}"
+
+
 def commit() -> str:
     """The commit of the code, with -dirty behind it where a .py file differs from it."""
     describe = ["git", "describe", "--always"]
@@ -183,10 +228,13 @@ class Runner:
     Several threads may ask at once. Each run is made by the first that asks; the others wait.
     """
 
-    def __init__(self, out: Path, work: Path):
+    def __init__(self, out: Path, work: Path, check: bool = False):
         self.out = out
         self.work = work
         self.lines = read_lines(out)
+        self.check = check  # make known runs again, and compare
+        self.made: set[tuple[str, int]] = set()  # by this runner
+        self.same = True  # no score of a run that was made again differs
         self.lock = Lock()  # of the lines and of the next
         self.locks: dict[tuple[str, int], Lock] = {}  # one per run
         self.children = Children(threads=1, folder=ROOT)
@@ -198,13 +246,21 @@ class Runner:
         except BadInput as error:
             raise BadInput(f"{' '.join(argv)}: {error}") from error
 
-    def is_known(self, name: str, seed: int, flags: str) -> bool:
-        return any((x["name"], x["seed"], x["flags"]) == (name, seed, flags) for x in self.lines)
+    def known(self, name: str, seed: int, flags: str) -> dict | None:
+        """The line of a run, or None."""
+        for line in self.lines:
+            if (line["name"], line["seed"], line["flags"]) == (name, seed, flags):
+                return line
+        return None
 
     def keep(self, line: dict) -> None:
-        """Append a run to the file, unless it is known and was only made again for others."""
+        """Append a run to the file. One that is known is compared with its line instead."""
         with self.lock:
-            if self.is_known(line["name"], line["seed"], line["flags"]):
+            known = self.known(line["name"], line["seed"], line["flags"])
+            if known:
+                verdict = changed(known, line)
+                self.same = self.same and verdict.endswith("equal")
+                print(f"{line['name']} seed {line['seed']}: {verdict}", flush=True)
                 return
             self.lines.append(line)
             with open(self.out, "a") as file:
@@ -221,11 +277,13 @@ class Runner:
             place = name.replace("/", "-").replace(" ", "-")
             path = self.work / f"{place}-{seed}{STARTS.get(name, '')}"
             is_there = path.exists() or name not in STARTS
+            is_due = self.check and (name, seed) not in self.made
             if name == "sentences":
                 if not path.exists():
                     self.make_sentences(path)
-            elif not (self.is_known(name, seed, recipe(name)) and is_there):
+            elif is_due or not is_there or not self.known(name, seed, recipe(name)):
                 self.make(name, seed, path)
+                self.made.add((name, seed))
         return path
 
     def make_sentences(self, path: Path) -> None:
@@ -381,14 +439,17 @@ def main() -> None:
         default=ROOT / "runs/claims",
         help="where runs are kept that others start from",
     )
+    add("--check", action="store_true", help="make known runs again; say which scores differ")
     add("--table", action="store_true", help="print the table of what is in the file, run nothing")
     args = parser.parse_args()
-    runner = Runner(args.out, args.work)
+    runner = Runner(args.out, args.work, args.check)
     if not args.table:
         args.work.mkdir(parents=True, exist_ok=True)
         names = [name for name in (*RUNS, "adapter") if name.startswith(tuple(args.only))]
         jobs = [partial(runner.ensure, name, seed) for name in names for seed in args.seeds]
         runner.children.run_all(jobs, args.jobs)
+        if not runner.same:
+            raise BadInput("some scores differ from those in the file")
     table(runner.lines)
     print()
     differences(runner.lines)

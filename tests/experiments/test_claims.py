@@ -26,8 +26,8 @@ RUNS = {
 class FakeRunner(claims.Runner):
     """A runner that notes in `ran` which commands it was to run."""
 
-    def __init__(self, out, work):
-        super().__init__(out, work)
+    def __init__(self, out, work, check=False):
+        super().__init__(out, work, check)
         self.ran = []
 
     def command(self, script, *argv, given=None):
@@ -106,6 +106,37 @@ def test_the_command_makes_each_row_with_every_seed(runner, tmp_path, monkeypatc
     names = ("supervised", "a", "adapter")  # "a" begins both
     assert made == {(name, seed) for name in names for seed in (3, 4)}
     assert "| a | 2 | 25.00% |" in capsys.readouterr().out
+
+
+def test_a_check_makes_known_runs_again_and_says_what_differs(runner, capsys):
+    """The mean is 0.25 in the first line of a file, and 0.75 in the second."""
+    first = runner()
+    first.ensure("a", 0)
+    before = first.out.read_bytes()
+
+    again = runner()
+    again.check = True
+    again.lines = again.lines[:1]  # `supervised`: its mean is 0.75 now
+    capsys.readouterr()
+    again.ensure("supervised", 0)
+    again.ensure("supervised", 0)  # it is made once, also for others
+    assert len(again.ran) == 2 and not again.same
+    differs = "supervised seed 0: 1 of 1 scores differ: compositional mean 25.00 -> 75.00\n"
+    assert capsys.readouterr().out == differs
+
+    again = runner()
+    again.check = True
+    again.lines[0]["compositional"]["mean"] = 1.25
+    again.ensure("supervised", 0)
+    assert capsys.readouterr().out == "supervised seed 0: 1 scores equal\n"
+    assert again.same and again.out.read_bytes() == before
+
+
+def test_times_and_counts_are_no_scores():
+    line = {"seed": 1, "seconds": 2.5, "cost": {"training_seconds": 0.5}, "cra_after": 0.75}
+    line |= {"final": {"loss": 1.5}, "retrieval": {"i2t": {"R@1": 0.5, "n": 3}}}
+    assert claims.all_scores(line) == {"cra_after": 0.75, "retrieval i2t R@1": 0.5}
+    assert claims.changed(line, {"seed": 1}) == "no score to compare"
 
 
 def test_a_start_that_is_gone_is_made_again_and_counted_once(runner):
