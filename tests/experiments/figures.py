@@ -8,6 +8,7 @@
     batch         the pairs of one batch, from the example of batches.find_duplicates
     flow          the way of one image and one caption through the files
     cosines       cosines between captions: raw, centred, whitened; reads the language model
+    power         what LIFT learns from vectors whitened to three powers, from its log
     curves        the loss of two runs, from log.jsonl in each; needs the runs of `make demo`
     composition   ten questions with two answers, from eval.json in each; needs the same runs
     examples      four images, two in colours never seen, and the captions that are found (a PNG)
@@ -814,6 +815,84 @@ def cosines_figure() -> Drawing:
 
 
 # --------------------------------------------------------------------------------------------------
+# What the power of whitening does to learning.
+
+POWER_LOG = Path("docs/results/whiten_power.md")
+POWER_SCORES = {  # as the log calls them, and as the figure does
+    "compositional replace_rel": "relations",
+    "retrieval i2t R@1": "retrieval, R@1",
+    "compositional swap_att": "exchanged attributes",
+    "unseen_words i2t": "new words, R@1",
+}
+
+
+def scores_by_power(directions: int) -> tuple[list[str], dict[str, list[float]]]:
+    """(powers, {name of a score: its value for each power}) from the log's table."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in POWER_LOG.read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    columns = [i for i, cell in enumerate(rows[0]) if cell.endswith(f", {directions}")]
+    values = {row[0]: [float(row[i]) for i in columns] for row in rows[1:]}
+    powers = [rows[0][i].split(",")[0] for i in columns]
+    return powers, {name: values[score] for score, name in POWER_SCORES.items()}
+
+
+def power_figure() -> Drawing:
+    """Four scores of LIFT against the power of whitening."""
+    powers, scores = scores_by_power(256)
+    told = [f"{name} {', '.join(map(str, values))}" for name, values in scores.items()]
+    drawing = Drawing(
+        700,
+        508,
+        "What the power of whitening does to learning",
+        f"Four lines over the powers {', '.join(powers)}, in per cent: {'; '.join(told)}.",
+    )
+    plot = Place(70, 84, 420, 230)
+    colours = (*RUN_COLOURS, INK)
+
+    def point(number: int, score: float) -> Point:
+        x = plot.x + plot.width * number / (len(powers) - 1)
+        return x, plot.bottom - plot.height * score / 100
+
+    drawing.text(MARGIN, 30, "What the power of whitening does to learning", TITLE, bold=True)
+    words = "LIFT in per cent, one run for each power, 256 directions, validation scenes"
+    drawing.text(MARGIN, 58, words, SMALL, FAINT)
+    for score in range(0, 101, 20):
+        _, y = point(0, score)
+        drawing.line([(plot.x, y), (plot.right, y)], PALE, stroke_width=1)
+        drawing.text(plot.x - 10, y, str(score), SMALL, FAINT, "end")
+    for number, power in enumerate(powers):
+        drawing.text(point(number, 0)[0], plot.bottom + 17, power, SMALL, FAINT, "middle")
+    drawing.text(
+        plot.centre_x, plot.bottom + 42, "power: 0 centres, 1 whitens fully", anchor="middle"
+    )
+
+    for values, colour in zip(scores.values(), colours, strict=True):
+        points = [point(number, score) for number, score in enumerate(values)]
+        drawing.line(points, colour, stroke_width=2.4)
+        for x, y in points:
+            drawing.circle((x, y), 3.5, Paint(colour, WHITE), 0.8)
+    ends = [point(0, values[-1])[1] for values in scores.values()]
+    for y, name, colour in zip(moved_apart(ends, 20), scores, colours, strict=True):
+        drawing.text(plot.right + 12, y, name, SMALL, colour, bold=True)
+
+    # The same in numbers.
+    y = plot.bottom + 84
+    drawing.line([(MARGIN, y - 18), (700 - MARGIN, y - 18)], PALE, stroke_width=1)
+    drawing.text(MARGIN, y, "power", SMALL, FAINT)
+    for i, power in enumerate(powers):
+        drawing.text(280 + 75 * i, y, power, SMALL, FAINT, "end")
+    for (name, values), colour in zip(scores.items(), colours, strict=True):
+        y += 22
+        drawing.text(MARGIN, y, name, SMALL, colour, bold=True)
+        for i, score in enumerate(values):
+            drawing.text(280 + 75 * i, y, f"{score:.1f}", SMALL, INK, "end")
+    return drawing
+
+
+# --------------------------------------------------------------------------------------------------
 # Runs: the losses of two, and how two or three choose between captions.
 
 # By the name of the folder. Others keep theirs.
@@ -1045,6 +1124,7 @@ FIGURES = {
     "batch": batch_figure,
     "flow": flow_figure,
     "cosines": cosines_figure,
+    "power": power_figure,
 }
 METHOD_FIGURES = {f"method-{name}": name for name in NAMES}
 RUN_FIGURES = {"curves": curves_figure, "composition": composition_figure}

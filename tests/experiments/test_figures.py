@@ -9,7 +9,7 @@ from data.common import BadInput
 from tests.experiments import figures
 
 # These need neither a language model nor a trained run.
-DRAWN = ("lift", "batch", "flow", *figures.METHOD_FIGURES)
+DRAWN = ("lift", "batch", "flow", "power", *figures.METHOD_FIGURES)
 
 
 @pytest.mark.parametrize("name", DRAWN)
