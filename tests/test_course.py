@@ -5,6 +5,7 @@ python -m pytest tests/test_course.py
 
 import ast
 import csv
+import html
 import importlib.util
 import json
 import os
@@ -21,7 +22,7 @@ import pytest
 import torch
 
 from data.common import BadInput
-from docs.course import experiments, grade, handout, make, measure, others, verify, worker
+from docs.course import experiments, grade, handout, make, measure, others, verify, worker, written
 from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
 from docs.course.mutants import MUTANTS, mutated
 from docs.course.student import Wrong, same
@@ -948,6 +949,43 @@ def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys)
     with pytest.raises(CourseError, match="is not empty and no course"):
         make.make(tmp_path / "mine", [1], experiments.Edition(0))
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
+def texts_below(folder: Path) -> dict[str, str]:
+    """The text of each file of a folder, and of each file in its archives."""
+    texts = {}
+    for path in folder.rglob("*"):
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    texts[f"{path.name}/{name}"] = archive.read(name).decode(errors="replace")
+        elif path.is_file():
+            texts[path.relative_to(folder).as_posix()] = path.read_text(errors="replace")
+    return texts
+
+
+def test_what_only_the_teacher_may_read_is_in_no_other_file(built):
+    """Samples stand in teacher/ alone. Answers are in the notebooks of nbgrader and otter as well,
+    which take them out for students.
+    """
+    texts = texts_below(built)
+    page = texts.pop("teacher/answers.md")
+    given = {name: text for name, text in texts.items() if not name.startswith("teacher/")}
+    for name in ("student/unit1/answers.md", "handout.html", "gradescope.zip/course/grade.py"):
+        assert name in given
+    for question in written.read_questions():
+        filled = written.filled(question, 5)
+        # Of a sample its first words, which have no number and look the same in every format.
+        begins = question["sample"].strip()[:40]
+        assert begins in filled["sample"] and begins == html.escape(begins)
+        # Of an answer the longest piece that looks the same in every format.
+        answer = max(re.findall(r"[\w ,.]+", filled["answer"]), key=len)
+        assert len(answer) >= 40
+        if question["unit"] in (1, 4, 9):
+            assert begins in page and answer in page
+        for name, text in given.items():
+            assert begins not in text, name
+            assert answer not in text or name.startswith(("nbgrader/", "otter/")), name
 
 
 # --------------------------------------------------------------------------------------------------

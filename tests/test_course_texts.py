@@ -19,7 +19,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lift
 from docs.course.holes import find, header_end, read_tasks, source_of
-from docs.course.written import fill, filled, numbers_of, question_for, read_questions
+from docs.course.written import (
+    fill,
+    filled,
+    numbers_of,
+    points_of,
+    question_for,
+    read_questions,
+)
 from eval import chance_of_recall
 from llm_text import LoRA
 from tests.experiments.flops import Setting, training_step
@@ -108,16 +115,31 @@ def test_the_readme_counts_the_lines_of_the_holes():
 # The written questions.
 
 
+def texts_of(question: dict) -> list[str]:
+    """All texts of a question, before or after it was filled."""
+    lists = question["rubric"] + question["sample_grade"]
+    return [question["question"], question["answer"], question["sample"], *lists]
+
+
 def test_every_question_has_its_parts():
     assert len(QUESTIONS) == len(read_questions())  # no id comes twice
     for id, question in QUESTIONS.items():
         assert id.startswith(str(question["unit"])) and len(id) == 2
         # Each line of a rubric begins with its points.
-        points = [int(re.match(r"(\d+): ", line)[1]) for line in question["rubric"]]
-        assert sum(points) == question["points"], id
+        assert points_of(question["rubric"]) == question["points"], id
     for unit in UNITS:
         count = sum(question["unit"] == unit for question in QUESTIONS.values())
         assert count >= 3 or unit == 9
+
+
+@pytest.mark.parametrize("id", QUESTIONS)
+def test_a_sample_earns_a_part_of_the_points(id):
+    """Its grade has one line for each of the rubric, which gives at most what that line gives."""
+    question = QUESTIONS[id]
+    assert 0 < points_of(question["sample_grade"]) < question["points"]
+    for line, grade in zip(question["rubric"], question["sample_grade"], strict=True):
+        assert re.match(r"\d: .", grade), grade
+        assert points_of([grade]) <= points_of([line]), grade
 
 
 @pytest.mark.parametrize("id", QUESTIONS)
@@ -126,16 +148,13 @@ def test_every_question_can_be_filled(id):
     texts = set()
     for seed in range(20):
         shown = filled(question, seed)
-        everything = " ".join([shown["question"], shown["answer"], *shown["rubric"]])
+        everything = " ".join(texts_of(shown))
         assert not re.search(r"[{}]|\b(nan|inf)\b", everything), everything
         assert shown == filled(question, seed)
         texts.add(shown["question"])
     assert len(texts) == 1 or "draw" in question
     # Every number that is drawn or computed is used: by a text, or by another formula.
-    words = " ".join(
-        [question["question"], question["answer"], *question["rubric"]]
-        + list(question.get("compute", {}).values())
-    )
+    words = " ".join([*texts_of(question), *question.get("compute", {}).values()])
     for name in [*question.get("draw", {}), *question.get("compute", {})]:
         assert re.search(rf"\b{name}\b", words), f"{id}: {name}"
 

@@ -29,7 +29,8 @@ README = """# For the teacher
 
 A unit is worth 20 points: 10 for code, which the grader gives, 5 for measured numbers with their
 logs, and 5 for the written answer, which you give. So 40 students mean 80 parts that you read in
-each unit.
+each unit. For each written question `answers.md` has a sample of a weak answer, with the points
+that it earns. Graders who give it their own points first see where they differ.
 
 ## A unit in a week
 
@@ -175,12 +176,7 @@ def answers(units: list[int], seed: int) -> str:
                 shown["question"],
                 "",
             ]
-            lines += [
-                f"**Answer.** {shown['answer']}",
-                "",
-                *(f"- {x}" for x in shown["rubric"]),
-                "",
-            ]
+            lines.append(written.for_teacher(shown))
     return "\n".join(lines)
 
 

@@ -45,7 +45,7 @@ def fill(text: str, values: dict[str, object]) -> str:
 
 
 def filled(question: dict, seed: int) -> dict:
-    """A question for one seed: id, unit, points, question, answer and rubric, without templates."""
+    """A question for one seed: all its texts, with numbers in place of the names."""
     values = numbers_of(question, seed)
     return {
         "id": question["id"],
@@ -54,7 +54,27 @@ def filled(question: dict, seed: int) -> dict:
         "question": fill(question["question"], values),
         "answer": fill(question["answer"], values),
         "rubric": [fill(line, values) for line in question["rubric"]],
+        "sample": fill(question["sample"], values),
+        "sample_grade": [fill(line, values) for line in question["sample_grade"]],
     }
+
+
+def points_of(lines: list[str]) -> int:
+    """The sum of the points with which the lines begin."""
+    return sum(int(line.split(":")[0]) for line in lines)
+
+
+def for_teacher(shown: dict) -> str:
+    """What only a teacher reads of a filled question: answer, rubric, and the sample, graded."""
+    earned = points_of(shown["sample_grade"])
+    parts = [
+        f"**Answer.** {shown['answer']}",
+        "\n".join(f"- {line}" for line in shown["rubric"]),
+        f"**A sample of a weak answer.** {shown['sample']}",
+        f"It earns {earned} of {shown['points']}, line by line of the rubric:",
+        "\n".join(f"- {line}" for line in shown["sample_grade"]),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def question_for(unit: int, seed: int) -> dict:
@@ -70,8 +90,7 @@ def main() -> None:
     for question in read_questions():
         shown = filled(question, seed)
         print(f"## {shown['id']} ({shown['points']} points)\n\n{shown['question']}\n")
-        print(f"**Answer.** {shown['answer']}\n")
-        print("\n".join(f"- {line}" for line in shown["rubric"]) + "\n")
+        print(for_teacher(shown))
 
 
 if __name__ == "__main__":
