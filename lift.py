@@ -530,8 +530,8 @@ class LLMTokens(TextTower):
     unless --layer names another.
 
     Each dimension is centred and divided by its standard deviation, because a few dimensions of a
-    language model are far larger than all others. A place with zeros only stays zero: padding, and
-    the first token, which llm_text.all_tokens leaves out.
+    language model are far larger than all others. Places without a token, where all numbers are 0,
+    keep their zeros. These are padding, and the first token, which llm_text.all_tokens leaves out.
     """
 
     inputs = "tokens"
@@ -552,7 +552,7 @@ class LLMTokens(TextTower):
 
             std = sqrt( E[h^2] - E[h]^2 )                 h: a real token, E: the mean over all
 
-        inputs  one row (L, llm_width) for each caption. A place with zeros only is no real token.
+        inputs  one row (L, llm_width) for each caption. Where all numbers are 0, there is no token.
                 It need not be a tensor: only len(inputs) and inputs[a:b] work. A slice is a tensor,
                 float16 from the cache, and L may differ between slices. data.common.chunks cuts it
 

@@ -1404,32 +1404,31 @@ def say_what_begins(
         )
 
 
-def set_up(cfg: Config) -> Job:
-    """Read data, language model and weights, and make what the loop needs. No step is made yet.
+@dataclass
+class Data:
+    """What a run reads, once: images, and the vectors of their captions."""
 
-    A head that is solved for, and not trained, is solved here. (lift.Ridge)
+    images: CaptionedImages
+    seen: np.ndarray  # digests of the images that this run, and a run before it, trains on
+    texts: TrainingTexts
+    map_texts: TrainingTexts  # what whitening or another map is fitted on: mostly `texts`
+    rows: slice  # the rows of every batch that are for this process
+    val_images: CaptionedImages | None
+    val_texts: TrainingTexts | None
+    n_curve: int  # pairs of the validation curve, and as many training pairs
 
-    Raises BadInput for what cannot go on. Flags and files are checked first, as far as that is
-    possible without the data.
+
+def read_data(
+    cfg: Config, checkpoint: dict | None, parent: dict | None, device: torch.device
+) -> tuple[Config, Data]:
+    """Read images and captions -> (the configuration, with what follows from them; the data).
+
+    checkpoint  what a resumed run goes on with, or None
+    parent      as read_parent gives it
     """
-    # ---- What is asked for.
-    device = pick_device(cfg.device)
-    cfg, checkpoint = open_checkpoint(cfg)
-    bf16 = trains_in_bf16(cfg.precision, device)
-    # The run keeps what "auto" was, not the word: it may go on elsewhere.
-    precision = "amp_bf16" if bf16 else "fp32"
-    cfg = replace(cfg, precision=precision, llm_dtype=pick_dtype(cfg.llm_dtype, device))
-    method = lift.METHODS[cfg.method]
-    check_reports(cfg.report_to)
-    check_files(cfg)
-    check_machine(device)
-    is_compiled = compiles(cfg.torchcompile, device)
-    parent = read_parent(cfg, checkpoint)
     reader, label_reader = open_texts(cfg, device)
     if parent and not checkpoint:
         check_same_texts(cfg, reader, parent)
-
-    # ---- The data. Captions and, for a frozen tower, images are read here, once.
     images = read_training_images(cfg)
     seen = seen_digests(images, parent)
     val_images = read_val_images(cfg, seen)
@@ -1451,23 +1450,64 @@ def set_up(cfg: Config) -> Job:
     del reader, label_reader
     gc.collect()
     cfg = with_whitening(cfg, map_texts, parent)
+    return cfg, Data(images, seen, texts, map_texts, rows, val_images, val_texts, n_curve)
+
+
+def make_curve_batches(
+    cfg: Config,
+    data: Data,
+    image_inputs: Crops | ImageViews,
+    tower: nn.Module,
+    device: torch.device,
+) -> dict[str, Batch]:
+    """The validation curve's batch of validation images, which are not cropped, and its batch of
+    training images. None where there are no validation images.
+
+    image_inputs  those of the training images
+    tower         the image tower; a frozen one reads the validation images here
+    """
+    if not data.val_images:
+        return {}
+    whole = replace(cfg, crop_scale=1.0)
+    val_inputs = open_image_inputs(whole, data.val_images, tower, device)
+    val = make_batches(cfg, data.val_images, data.val_texts, val_inputs, data.n_curve, device)
+    train = make_batches(cfg, data.images, data.texts, image_inputs, data.n_curve, device)
+    return {"val": val(0), "train": train(0)}
+
+
+def set_up(cfg: Config) -> Job:
+    """Read data, language model and weights, and make what the loop needs. No step is made yet.
+
+    A head that is solved for, and not trained, is solved here. (lift.Ridge)
+
+    Raises BadInput for what cannot go on. Flags and files are checked first, as far as that is
+    possible without the data.
+    """
+    # ---- What is asked for.
+    device = pick_device(cfg.device)
+    cfg, checkpoint = open_checkpoint(cfg)
+    bf16 = trains_in_bf16(cfg.precision, device)
+    # The run keeps what "auto" was, not the word: it may go on elsewhere.
+    precision = "amp_bf16" if bf16 else "fp32"
+    cfg = replace(cfg, precision=precision, llm_dtype=pick_dtype(cfg.llm_dtype, device))
+    method = lift.METHODS[cfg.method]
+    check_reports(cfg.report_to)
+    check_files(cfg)
+    check_machine(device)
+    is_compiled = compiles(cfg.torchcompile, device)
+    parent = read_parent(cfg, checkpoint)
+
+    # ---- The data. Captions and, for a frozen tower, images are read here, once.
+    cfg, data = read_data(cfg, checkpoint, parent, device)
+    images, texts = data.images, data.texts
 
     # ---- The model, its batches, the optimizer.
     # The seed is that of the first weights. Batches and crops have generators of their own.
     torch.manual_seed(cfg.seed)
-    model = build_model(cfg, texts, map_texts, device, parent)
+    model = build_model(cfg, texts, data.map_texts, device, parent)
     image_inputs = open_image_inputs(cfg, images, model.visual, device)
     batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
-    # The validation curve: a batch of validation images, which are not cropped, and a batch of
-    # training images.
-    curve_batches = {}
-    if val_images:
-        whole = replace(cfg, crop_scale=1.0)
-        val_inputs = open_image_inputs(whole, val_images, model.visual, device)
-        curve_batches = {
-            "val": make_batches(cfg, val_images, val_texts, val_inputs, n_curve, device)(0),
-            "train": make_batches(cfg, images, texts, image_inputs, n_curve, device)(0),
-        }
+    curve_batches = make_curve_batches(cfg, data, image_inputs, model.visual, device)
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
     # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
     if device.type == "cuda":
@@ -1506,8 +1546,8 @@ def set_up(cfg: Config) -> Job:
     cost = cost_before(method, checkpoint, parent, trained)
     cost["parameters"] = parameters
     cost["caption_seconds"] += texts.seconds
-    if map_texts is not texts:
-        cost["caption_seconds"] += map_texts.seconds
+    if data.map_texts is not texts:
+        cost["caption_seconds"] += data.map_texts.seconds
     curve = checkpoint["curve"] if checkpoint else []
     if device.type == "cuda":  # the memory in the log is that of training, not of reading captions
         torch.cuda.reset_peak_memory_stats(device)
@@ -1516,10 +1556,12 @@ def set_up(cfg: Config) -> Job:
         "data_fingerprint": data_fingerprint,
         "text_fingerprint": texts.fingerprint,
         "image_fingerprint": image_inputs.fingerprint,
-        SEEN: torch.from_numpy(seen[:MAX_SEEN].view(np.int64)),
+        SEEN: torch.from_numpy(data.seen[:MAX_SEEN].view(np.int64)),
         "captions": [texts.captions[i] for i in (0, len(texts.captions) // 2, -1)],
     }
-    return Job(cfg, model, optimizer, batches, rows, curve_batches, run_log, start, total, about)
+    return Job(
+        cfg, model, optimizer, batches, data.rows, curve_batches, run_log, start, total, about
+    )
 
 
 def main() -> None:

@@ -191,7 +191,7 @@ class RunLog:
         self.waited += waited
 
     def add_scores(self, scores: dict[str, dict], step: int, bar: tqdm) -> bool:
-        """Add an entry of the validation curve. Is it the best so far?"""
+        """Add an entry of the validation curve, and return whether it is the best so far."""
         entry = {"step": step, **scores}
         self.curve.append(entry)
         bar.write(curve_line(entry, self.total), file=sys.stderr)
