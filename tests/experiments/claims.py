@@ -88,12 +88,13 @@ RUNS = {
     "many/ape_transformer": f"--method ape_transformer {MANY} {APE} {FROM}",
 }
 
-# Does APE need tokens, and does it need a network? All read the same block of the language model.
-# `sharelock` averages the tokens before the network, and `ridge` has a matrix in place of it. By
+# Does APE need tokens, and does it need a network? All read the same block of the language model:
+# not the last one, as APE does by default, but the one that LIFT reads. `sharelock` averages the tokens before the network, and `ridge` has a matrix in place of it. By
 # default both read 256 directions, each divided by a power of its spread; APE's head reads all 576
 # numbers of a token. "whole" leaves the mean of the tokens as it is, but for its centre.
 for size, flags in (("few", FEW), ("many", MANY)):
-    RUNS[f"{size}/ape block 10"] = f"--method ape {flags} {APE} --layer 10 {FROM}"
+    for method in ("ape", "ape_transformer"):
+        RUNS[f"{size}/{method} block 10"] = f"--method {method} {flags} {APE} --layer 10 {FROM}"
     for method in ("sharelock", "ridge"):
         RUNS[f"{size}/{method}"] = f"--method {method} {flags} {APE} {FROM}"
         RUNS[f"{size}/{method} whole"] = f"--method {method} {flags} {APE} --whiten 0 {FROM}"
@@ -121,6 +122,10 @@ COMPARED = (
     ("few/ape eight crops", "few/ape"),
     ("few/ape eight crops", "few/ape one crop"),
     ("few/ape paraphrases", "few/ape"),
+    ("few/ape block 10", "few/ape"),
+    ("many/ape block 10", "many/ape"),
+    ("few/ape block 10", "few/ape_transformer block 10"),
+    ("many/ape block 10", "many/ape_transformer block 10"),
     ("few/ape block 10", "few/sharelock whole"),
     ("many/ape block 10", "many/sharelock whole"),
     ("few/sharelock", "few/ridge"),
