@@ -89,9 +89,11 @@ RUNS = {
 }
 
 # Does APE need tokens, and does it need a network? All read the same block of the language model:
-# not the last one, as APE does by default, but the one that LIFT reads. `sharelock` averages the tokens before the network, and `ridge` has a matrix in place of it. By
-# default both read 256 directions, each divided by a power of its spread; APE's head reads all 576
-# numbers of a token. "whole" leaves the mean of the tokens as it is, but for its centre.
+# not the last one, as APE does by default, but the one that LIFT reads. `sharelock` averages the
+# tokens before the network, and `ridge` has a matrix in place of it. By default both read at most
+# 256 directions, a quarter of the captions if that is less, each divided by a power of its spread.
+# APE's head reads all 576 numbers of a token. "whole" leaves the mean of the tokens as it is, but
+# for its centre.
 for size, flags in (("few", FEW), ("many", MANY)):
     for method in ("ape", "ape_transformer"):
         RUNS[f"{size}/{method} block 10"] = f"--method {method} {flags} {APE} --layer 10 {FROM}"
