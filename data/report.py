@@ -177,76 +177,110 @@ def draw_table(page: Page, results: Sequence[Result]) -> None:
 # ---- Learning curves.
 
 
-class Losses(NamedTuple):
-    """The losses in a run's log.jsonl: pairs (step, loss), sorted by step."""
-
-    training: list[tuple[int, float]]
-    validation: list[tuple[int, float]]
+Points = list[tuple[int, float]]  # (step, value), sorted by step
 
 
-def read_losses(log: Path) -> Losses:
-    """Both are empty if there is no log."""
-    training, validation = {}, {}  # a run that was resumed may have some steps twice
-    lines = log.read_text().splitlines() if log.is_file() else []
+class Log(NamedTuple):
+    """What a run's log.jsonl says by step."""
+
+    loss: Points
+    val_loss: Points
+    recall: Points  # R@1 among training pairs, in per cent: the mean of both directions
+    val_recall: Points  # the same among as many validation pairs
+
+
+def read_log(path: Path) -> Log:
+    """All four are empty if there is no log."""
+    found = [{}, {}, {}, {}]  # a run that was resumed may have some steps twice
+    lines = path.read_text().splitlines() if path.is_file() else []
     for line in lines:
         # The first line has no loss. The last one is cut off where the run was killed.
         with suppress(ValueError, KeyError):
             entry = json.loads(line)
+            step = entry["step"]
             if "val" in entry:
-                validation[entry["step"]] = entry["val"]["loss"]
+                val, train = entry["val"], entry["train"]
+                found[1][step] = val["loss"]
+                found[2][step] = 50 * (train["i2t"] + train["t2i"])
+                found[3][step] = 50 * (val["i2t"] + val["t2i"])
             else:
-                training[entry["step"]] = entry["loss"]
-    return Losses(
-        *(
-            sorted((step, loss) for step, loss in loss_at.items() if np.isfinite(loss))
-            for loss_at in (training, validation)
-        )
+                found[0][step] = entry["loss"]
+    return Log(
+        *(sorted((step, v) for step, v in values.items() if np.isfinite(v)) for values in found)
     )
 
 
 def curves(page: Page, results: Sequence[Result]) -> None:
-    """The loss in training. All runs share both axes."""
-    logs = [read_losses(result.folder / "log.jsonl") for result in results]
-    if not any(len(log.training) > 1 for log in logs):
+    """The loss in training, and R@1 where validation images were scored."""
+    logs = [read_log(result.folder / "log.jsonl") for result in results]
+    if not any(len(log.loss) > 1 for log in logs):
         return
     page.heading(
         "How they learned",
-        "Loss by step, in training (thick) and of validation images (thin, with dots). Where the "
-        "thin line rises again, the run learns its images by heart. Each loss has its own unit: "
-        "compare the shapes, not the heights.",
+        "By step of training: thick lines are of training images, thin ones with dots of "
+        "validation images. Where the thin line of the loss rises again, the run learns its images "
+        "by heart. Each loss has its own unit: compare the shapes, not the heights.",
     )
 
-    # The legend: each run's name in the colour of its line, with its first and last loss.
+    # The legend: each run's name in the colour of its lines, with its first and last loss.
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(logs))]
     for result, log, colour in zip(results, logs, colours, strict=True):
-        if len(log.training) > 1:
-            words = f"{short_name(result)}: {log.training[0][1]:.2f} to {log.training[-1][1]:.2f}"
-            if log.validation:
-                words += f", validation {log.validation[0][1]:.2f} to {log.validation[-1][1]:.2f}"
+        if len(log.loss) > 1:
+            words = f"{short_name(result)}: loss {log.loss[0][1]:.2f} to {log.loss[-1][1]:.2f}"
+            if log.val_loss:
+                words += f", validation {log.val_loss[0][1]:.2f} to {log.val_loss[-1][1]:.2f}"
             page.y = page.text(MARGIN, page.y, words, colour)
 
+    highest = max(loss for log in logs for _, loss in log.loss + log.val_loss) or 1
+    charts = [("Loss", highest, [(log.loss, log.val_loss) for log in logs])]
+    if any(log.val_recall for log in logs):
+        title = (
+            "R@1 in per cent, both directions: of training pairs, and of as many validation pairs"
+        )
+        charts.append((title, 100, [(log.recall, log.val_recall) for log in logs]))
+    width = page.inside // len(charts)
+    bottoms = [
+        chart(page, MARGIN + i * width, width, title, highest, lines, colours)
+        for i, (title, highest, lines) in enumerate(charts)
+    ]
+    page.y = max(bottoms)
+
+
+def chart(
+    page: Page,
+    x: int,
+    width: int,
+    title: str,
+    highest: float,
+    lines: Sequence[tuple[Points, Points]],
+    colours: Sequence[tuple[int, int, int]],
+) -> int:
+    """Draw for each run a thick line and a thin one with dots, at (x, page.y). Returns the y below.
+
+    All lines share both axes. x, width: of the chart with its numbers, in pixels. highest: the
+    value at the top of the frame
+    """
+    page.text(x, page.y + 4, title, FAINT, 13)
     # The frame, with numbers at the beginning, the middle and the end of both axes.
-    left, top = MARGIN + 60, page.y + 8
-    width, height = page.inside - 80, 220
-    points = [point for log in logs for losses in log for point in losses]
-    last = max(step for step, _ in points)
-    highest = max(loss for _, loss in points) or 1
+    left, top = x + 60, page.y + 28
+    width, height = width - 80, 220
+    last = max(step for pair in lines for line in pair for step, _ in line)
     page.pen.rectangle([left, top, left + width, top + height], outline=FAINT)
     for share in (0, 0.5, 1):
-        page.text(MARGIN, top + height * (1 - share) - 8, f"{highest * share:.2f}", FAINT, 13)
+        page.text(x, top + height * (1 - share) - 8, f"{highest * share:.4g}", FAINT, 13)
         page.text(left + (width - 40) * share, top + height + 4, f"{last * share:.0f}", FAINT, 13)
 
-    for log, colour in zip(logs, colours, strict=True):
-        for losses, thickness in zip(log, (3, 1), strict=True):
+    for pair, colour in zip(lines, colours, strict=True):
+        for line, thickness in zip(pair, (3, 1), strict=True):
             places = [
-                (left + width * step / last, top + height * (1 - loss / highest))
-                for step, loss in losses
+                (left + width * step / last, top + height * (1 - value / highest))
+                for step, value in line
             ]
             if len(places) > 1:
                 page.pen.line(places, colour, thickness)
-            for x, y in places if thickness == 1 else ():
-                page.pen.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
-    page.y = top + height + 25
+            for a, b in places if thickness == 1 else ():
+                page.pen.ellipse([a - 3, b - 3, a + 3, b + 3], fill=colour)
+    return top + height + 25
 
 
 # ---- Retrieval.

@@ -4,6 +4,7 @@ its width.
     python -m pytest tests/data/test_report.py
 """
 
+import json
 from math import nan
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from data import page
-from data.report import confusion_lines, curves, flat, fooled, read_losses, report, table, tree
+from data.report import confusion_lines, curves, flat, fooled, read_log, report, table, tree
 from tests.conftest import evaluated
 from tests.data.conftest import captions_csv, looks_sane
 
@@ -68,9 +69,15 @@ def test_curves_of_a_log_that_was_stopped_by_nan_resumed_and_killed():
         drawn.append(sheet.image.tobytes())
     assert drawn[0] == drawn[1] and len(set(drawn[0])) > 10
     # A line of the validation curve is another line, and no loss of training.
-    watched = '{"step": 2, "val": {"loss": 2.75}, "train": {"loss": 2.0}}\n'
+    val = {"loss": 2.75, "i2t": 0.25, "t2i": 0.75}
+    train = {"loss": 2.0, "i2t": 0.5, "t2i": 1.0}
+    watched = json.dumps({"step": 2, "val": val, "train": train}) + "\n"
     Path("log.jsonl").write_text(begun + watched)
-    assert read_losses(Path("log.jsonl")) == ([(1, 3.0), (2, 2.5)], [(2, 2.75)])
+    assert read_log(Path("log.jsonl")) == ([(1, 3), (2, 2.5)], [(2, 2.75)], [(2, 75)], [(2, 50)])
+    # With it R@1 has a chart of its own, beside that of the loss.
+    sheet = page.Page(1400, 600)
+    curves(sheet, [SimpleNamespace(run="a run", folder=Path("."))])
+    assert sheet.image.tobytes() not in drawn
 
 
 def test_a_model_of_nan_is_drawn_and_scores_nothing(trained, known):
