@@ -267,7 +267,7 @@ def chart(
     last = max(step for pair in lines for line in pair for step, _ in line)
     page.pen.rectangle([left, top, left + width, top + height], outline=FAINT)
     for share in (0, 0.5, 1):
-        page.text(x, top + height * (1 - share) - 8, f"{highest * share:.4g}", FAINT, 13)
+        page.text(x, top + height * (1 - share) - 8, f"{highest * share:.3g}", FAINT, 13)
         page.text(left + (width - 40) * share, top + height + 4, f"{last * share:.0f}", FAINT, 13)
 
     for pair, colour in zip(lines, colours, strict=True):
