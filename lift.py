@@ -526,8 +526,8 @@ class RawVectors(LLMVectors):
 
 
 class LLMTokens(TextTower):
-    """APE's text tower: the hidden state of every token, cached. It is that after the last block,
-    unless --layer names another.
+    """APE's text tower: the hidden state of every token, cached. It is that after a third of the
+    blocks, unless --layer names another.
 
     Each dimension is centred and divided by its standard deviation, because a few dimensions of a
     language model are far larger than all others. Places without a token, where all numbers are 0,

@@ -299,8 +299,9 @@ POOLS = {
     "mean": Pooling("", "", mean_token, 1 / 3),
     # Jiang et al. 2023, arXiv 2307.16645: ask for one word, take the state that would predict it.
     "prompt": Pooling('This sentence: "', '" means in one word: "', last_token, 1.0),
-    # What the method APE takes. It is no pooling, and --pool does not offer it.
-    "tokens": Pooling("", "", all_tokens, 1.0),
+    # What the method APE takes. It is no pooling, and --pool does not offer it. The block is chosen
+    # as that of the mean (docs/results/ape_blocks.md).
+    "tokens": Pooling("", "", all_tokens, 1 / 3),
 }
 
 

@@ -42,7 +42,10 @@ LONG = "--csv-caption-key mixed --long-share 0.9 --context-length 160"
 FROM = "--image-weights {supervised}"
 FEW = "--train-num-samples 512 --batch-size 128 --epochs 1000 --steps 150"
 MANY = "--steps 150"
-APE = "--context-length 32"
+SHORT = "--context-length 32"
+# Which block of the language model APE reads was chosen on validation images (ape_blocks.md).
+APE = SHORT + " --layer 10"
+LAST = SHORT + " --layer 30"
 LILT = "--method lilt --layer 3 --context-length 32 --batch-size 64 --steps 150 --lr 1e-3 " + FROM
 LILT_FEW = "--train-num-samples 512 --epochs 1000"
 LLM2CLIP = "--method llm2clip --steps 150 --lr 3e-3 " + FROM
@@ -56,13 +59,13 @@ RUNS = {
     "long/clip": f"--method clip {LONG}",
     # APE against LiT and CLIP, with few images and with many
     "few/ape": f"--method ape {FEW} {APE} {FROM}",
-    "few/lit": f"--method lit {FEW} {APE} {FROM}",
-    "few/ape_lookup": f"--method ape_lookup {FEW} {APE} {FROM}",
-    "few/clip": f"--method clip {FEW} {APE}",
+    "few/lit": f"--method lit {FEW} {SHORT} {FROM}",
+    "few/ape_lookup": f"--method ape_lookup {FEW} {SHORT} {FROM}",
+    "few/clip": f"--method clip {FEW} {SHORT}",
     "many/ape": f"--method ape {MANY} {APE} {FROM}",
-    "many/lit": f"--method lit {MANY} {APE} {FROM}",
-    "many/ape_lookup": f"--method ape_lookup {MANY} {APE} {FROM}",
-    "many/clip": f"--method clip {MANY} {APE}",
+    "many/lit": f"--method lit {MANY} {SHORT} {FROM}",
+    "many/ape_lookup": f"--method ape_lookup {MANY} {SHORT} {FROM}",
+    "many/clip": f"--method clip {MANY} {SHORT}",
     # LilT: what is trained, with many images and with few. Each has a rate of its own, chosen on
     # validation images (lilt_rates.md). Where no name of a rate stands, it is 1e-3.
     "many/lilt adapters+layernorm": f"{LILT} --unlock adapters+layernorm",
@@ -88,18 +91,17 @@ RUNS = {
     "many/ape_transformer": f"--method ape_transformer {MANY} {APE} {FROM}",
 }
 
-# Does APE need tokens, and does it need a network? All read the same block of the language model:
-# not the last one, as APE does by default, but the one that LIFT reads. `sharelock` averages the
-# tokens before the network, and `ridge` has a matrix in place of it. By default both read at most
-# 256 directions, a quarter of the captions if that is less, each divided by a power of its spread.
-# APE's head reads all 576 numbers of a token. "whole" leaves the mean of the tokens as it is, but
-# for its centre.
+# APE on the last block of the language model. Then: does APE need tokens, and does it need a network?
+# `sharelock` averages the tokens before the network, and `ridge` has a matrix in place of it. Both
+# read the same block as `ape`, and by default at most 256 directions, a quarter of the captions if
+# that is less, each divided by a power of its spread. APE's head reads all 576 numbers of a token.
+# "whole" leaves the mean of the tokens as it is, but for its centre.
 for size, flags in (("few", FEW), ("many", MANY)):
     for method in ("ape", "ape_transformer"):
-        RUNS[f"{size}/{method} block 10"] = f"--method {method} {flags} {APE} --layer 10 {FROM}"
+        RUNS[f"{size}/{method} last block"] = f"--method {method} {flags} {LAST} {FROM}"
     for method in ("sharelock", "ridge"):
-        RUNS[f"{size}/{method}"] = f"--method {method} {flags} {APE} {FROM}"
-        RUNS[f"{size}/{method} whole"] = f"--method {method} {flags} {APE} --whiten 0 {FROM}"
+        RUNS[f"{size}/{method}"] = f"--method {method} {flags} {SHORT} {FROM}"
+        RUNS[f"{size}/{method} whole"] = f"--method {method} {flags} {SHORT} --whiten 0 {FROM}"
 
 # Runs that docs/claims.md compares, whose image towers start from the same one where the seed is the
 # same. So the difference within a seed says more than the two means: see `differences`.
@@ -124,12 +126,10 @@ COMPARED = (
     ("few/ape eight crops", "few/ape"),
     ("few/ape eight crops", "few/ape one crop"),
     ("few/ape paraphrases", "few/ape"),
-    ("few/ape block 10", "few/ape"),
-    ("many/ape block 10", "many/ape"),
-    ("few/ape block 10", "few/ape_transformer block 10"),
-    ("many/ape block 10", "many/ape_transformer block 10"),
-    ("few/ape block 10", "few/sharelock whole"),
-    ("many/ape block 10", "many/sharelock whole"),
+    ("few/ape", "few/ape last block"),
+    ("many/ape", "many/ape last block"),
+    ("few/ape", "few/sharelock whole"),
+    ("many/ape", "many/sharelock whole"),
     ("few/sharelock", "few/ridge"),
     ("many/sharelock", "many/ridge"),
 )
