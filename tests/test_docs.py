@@ -400,6 +400,7 @@ def test_every_mean_and_deviation_is_in_a_log(page):
         "winoground.md",
         "paraphrases.md",
         "sigmoid.md",
+        "crossed.md",
     )
     logs = "".join((RESULTS / name).read_text() for name in names)
     for number in PLUS_MINUS.findall(page.read_text()):

@@ -68,7 +68,8 @@ def probe(
     other_labels: list[str],
 ) -> tuple[float, float, float]:
     """Ridge regression to one-hot labels -> how often it names the label, prefers it to the other
-    label where the two differ, and how often the commonest label is right.
+    label, and how often the commonest label is right. A question with two answers needs two labels
+    that differ and that training has.
 
     W = (X^T X + lambda I)^-1 X^T Y     X: centred training features, Y: centred one-hot labels
     """
@@ -84,7 +85,7 @@ def probe(
     is_preferred = []
     for row, label, other in zip(scores, test_labels, other_labels, strict=True):
         is_right.append(kinds[row.argmax()] == label)
-        if label != other:
+        if label != other and other in kinds:
             is_preferred.append((row[kinds.index(label)] > row[kinds.index(other)]).item())
     commonest = max(test_labels.count(kind) for kind in kinds)
     return np.mean(is_right), np.mean(is_preferred), commonest / len(test_labels)

@@ -34,8 +34,9 @@ def test_the_probe_names_what_the_features_hold_and_nothing_else():
 def test_equal_answers_are_no_question_with_two_answers():
     x = torch.eye(2).repeat(10, 1)
     labels = ["a", "b"] * 10
-    # Where the other thing has the same fact, nothing can be preferred. Of the rest all are right.
-    accuracy, of_two, _ = apart.probe(x, x[:4], labels, labels[:4], ["a", "a", "a", "b"])
+    # Where the other thing has the same fact, or one that no first thing has, nothing can be
+    # preferred. Of the rest all are right.
+    accuracy, of_two, _ = apart.probe(x, x[:4], labels, labels[:4], ["a", "a", "c", "b"])
     assert (accuracy, of_two) == (1, 1)
 
 
