@@ -87,8 +87,9 @@ class Batches:
     def epoch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The order of the images in one epoch, (N,), and for each image a number in [0, 1), (N,).
 
-        The second one draws the image's caption. Both come from numpy's default_rng((seed,
-        number)), the order first. So they depend on the seed and the number only, and have nothing
+        The second one draws the image's caption. Both come from one generator, numpy's
+        default_rng((seed, number)): the order is its permutation(N), and after that the numbers are
+        its random(N), in float64. So they depend on the seed and the number only, and have nothing
         in common with those of other epochs and seeds. The last epoch that was asked for is kept in
         drawn_epoch and drawn, because all its steps ask.
         """

@@ -538,6 +538,19 @@ MUTANTS = [
         "rng.permutation(len(self.images))",
         "rng.integers(0, len(self.images), len(self.images))",
     ),
+    Mutant("5.3", "number and seed exchanged", "(self.seed, number)", "(number, self.seed)"),
+    Mutant(
+        "5.3",
+        "another way to draw an order",
+        "rng.permutation(len(self.images))",
+        "rng.random(len(self.images)).argsort()",
+    ),
+    Mutant(
+        "5.3",
+        "the numbers are drawn first",
+        "order = rng.permutation(len(self.images))\n            draws = rng.random(len(self.images))",
+        "draws = rng.random(len(self.images))\n            order = rng.permutation(len(self.images))",
+    ),
     Mutant("5.4", "the share is not used", "if share is None or len(captions) == 1:", "if True:"),
     Mutant(
         "5.4", "the longest is taken for the first", "return captions[-1]", "return captions[0]"

@@ -159,6 +159,15 @@ def test_an_epoch_is_a_function_of_seed_and_number(student):
     differ(epoch(batches(seed=1), 3)[0], first, "seed 1 has the order of seed 0: is the seed used?")
 
 
+def test_an_epoch_has_the_draws_of_the_docstring(student):
+    """Epoch 3 of seed 0, five images: order and numbers, written out"""
+    order, draws = student.data.batches.Batches.epoch(batches(5), 3)
+    why = "is the generator made from (seed, number), in this order, and is the order drawn first?"
+    same(order, [3, 0, 2, 1, 4], f"the order of five images in epoch 3 of seed 0: {why}")
+    wanted = [0.3169, 0.2991, 0.6885, 0.3203, 0.7229]
+    same(draws, wanted, f"the numbers of five images in epoch 3 of seed 0: {why}", atol=1e-3)
+
+
 def test_choose_takes_all_captions_alike(student):
     """Without long_share, [0, 1) is divided evenly among the captions"""
     captions = torch.tensor([7, 8, 9, 6])
