@@ -484,6 +484,8 @@ MUTANTS = [
         "math.pi * step / total",
     ),
     Mutant("5.1", "without the half", "cfg.lr * 0.5 *", "cfg.lr *"),
+    Mutant("5.1", "a tenth is not rounded", "total // 10", "total / 10"),
+    Mutant("5.1", "a tenth is rounded up", "total // 10", "round(total / 10)"),
     Mutant(
         "5.2",
         "the share is that of a side",
@@ -517,6 +519,28 @@ MUTANTS = [
         "",
     ),
     Mutant("5.2", "the ratio is always 1", "math.log(4 / 3)", "0.0"),
+    Mutant("5.2", "the ratio is height by width", "(2 * ratio - 1)", "(1 - 2 * ratio)"),
+    Mutant(
+        "5.2",
+        "the ratio is even, and not its logarithm",
+        "torch.exp((2 * ratio - 1) * math.log(4 / 3))",
+        "3 / 4 + (4 / 3 - 3 / 4) * ratio",
+    ),
+    Mutant("5.2", "the place is mirrored", "(2 * x - 1) *", "(1 - 2 * x) *"),
+    Mutant(
+        "5.2",
+        "less than the smallest share is kept",
+        "    width = torch.maximum(width, smallest / height).clamp_max(1)\n    height = torch.maximum(height, smallest / width)\n",
+        "",
+    ),
+    Mutant(
+        "5.2",
+        "corners are aligned",
+        'grid = F.affine_grid(theta, images.shape, align_corners=False)  # (B, S, S, 2)\n    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)',
+        'grid = F.affine_grid(theta, images.shape, align_corners=True)\n    return F.grid_sample(images, grid, padding_mode="border", align_corners=True)',
+    ),
+    Mutant("5.2", "zeros beyond the edge", 'padding_mode="border"', 'padding_mode="zeros"'),
+    Mutant("5.2", "bicubic", 'padding_mode="border"', 'mode="bicubic", padding_mode="border"'),
     Mutant("5.3", "the epoch is not used", "(self.seed, number)", "(self.seed, 0)"),
     Mutant("5.3", "the seed is not used", "(self.seed, number)", "(0, number)"),
     Mutant("5.3", "seed and epoch are added", "(self.seed, number)", "self.seed + number"),
@@ -574,6 +598,19 @@ MUTANTS = [
         "captions[int(draw * (len(captions) - 1))]",
     ),
     Mutant(
+        "5.4",
+        "a number in place of a tensor",
+        "captions[int(draw * len(captions))]",
+        "int(captions[int(draw * len(captions))])",
+    ),
+    Mutant(
+        "5.4",
+        "one caption is no special case",
+        "if share is None or len(captions) == 1:",
+        "captions, last = captions[:-1], captions[-1:]\n        if share is not None and draw < share:\n            return last[0]\n        if share is not None:\n            return captions[int((draw - share) / (1 - share) * len(captions))]\n        captions = torch.cat([captions, last])\n        if True:",
+    ),
+    Mutant("5.4", "a share of 0 is taken for none", "if share is None or", "if not share or"),
+    Mutant(
         "5.5",
         "one direction only",
         "describes | describes.T.contiguous() | same_image",
@@ -598,6 +635,12 @@ MUTANTS = [
         "describes = (all_captions[:, :, None, None] == all_captions).logical_and(all_captions[:, :, None, None] >= 0).any(3).any(1)",
     ),
     Mutant(
+        "5.5",
+        "numbers in place of a mask",
+        "describes | describes.T.contiguous() | same_image",
+        "(describes | describes.T.contiguous() | same_image).float()",
+    ),
+    Mutant(
         "5.6",
         "the optimizer starts anew",
         '        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})\n',
@@ -620,6 +663,10 @@ MUTANTS = [
         'checkpoint["optimizer"] | {"param_groups": groups}',
         'checkpoint["optimizer"]',
     ),
+    Mutant(
+        "5.6", "weights of another shape are no BadInput", "    if problem:\n", "    if False:\n"
+    ),
+    Mutant("5.6", "moments of another shape are accepted", "if not fits:", "if False:"),
     # ---- unit 6
     Mutant("6.1", "> in place of >=", "scores < best - TIE", "scores <= best"),
     Mutant(
