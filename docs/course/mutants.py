@@ -833,6 +833,31 @@ MUTANTS = [
     Mutant(
         "7.1", "a token with one zero is padding", "(tokens != 0).any(-1", "(tokens != 0).all(-1"
     ),
+    Mutant(
+        "7.1",
+        "a token whose first number is 0 is padding",
+        "(tokens != 0).any(-1, keepdim=True)",
+        "tokens[..., :1] != 0",
+    ),
+    Mutant(
+        "7.1",
+        "a token whose sum is 0 is padding",
+        "(tokens != 0).any(-1, keepdim=True)",
+        "tokens.sum(-1, keepdim=True) != 0",
+    ),
+    Mutant("7.1", "the network in half precision", "self.net(tokens.float())", "self.net(tokens)"),
+    Mutant(
+        "7.1",
+        "each token is a caption of its own",
+        "self.net(tokens.float())",
+        "self.net(tokens.float().flatten(0, 1)[:, None]).reshape(*tokens.shape[:2], -1)",
+    ),
+    Mutant(
+        "7.1",
+        "the network gets real tokens only",
+        "        summed = (self.net(tokens.float()) * is_real).sum(1)  # (B, d_out)\n        return summed / is_real.sum(1).clamp_min(1)",
+        "        ys = [self.net(c[r][None])[0] for c, r in zip(tokens.float(), is_real[..., 0])]\n        return torch.stack([y.sum(0) / max(1, len(y)) for y in ys])",
+    ),
     Mutant("7.2", "one linear layer", "deep_mlp(d_in, d_out)", "nn.Linear(d_in, d_out)"),
     Mutant("7.2", "LIFT's head of two layers", "deep_mlp(d_in, d_out)", "mlp(d_in, d_out)"),
     Mutant(
@@ -857,6 +882,7 @@ MUTANTS = [
     Mutant("7.3", "no last norm", "block, nn.LayerNorm(half), ", "block, "),
     Mutant("7.3", "a block of the whole width", "half = d_in // 2", "half = d_in"),
     Mutant("7.3", "one head of attention", "heads=math.gcd(half, 8)", "heads=1"),
+    Mutant("7.3", "heads of another width", "math.gcd(half, 8)", "math.gcd(d_in, 8)"),
     Mutant("7.4", "with a bias", ", bias=False", ""),
     Mutant("7.4", "an MLP", "nn.Linear(d_in, d_out, bias=False)", "mlp(d_in, d_out)"),
     Mutant(
@@ -878,6 +904,27 @@ MUTANTS = [
         "variance.clamp_min(1e-12).sqrt().float()",
         "variance.clamp_min(1e-12).float()",
     ),
+    Mutant(
+        "7.5", "a token with one zero is padding", "(tokens != 0).any(-1)", "(tokens != 0).all(-1)"
+    ),
+    Mutant(
+        "7.5", "a token whose sum is 0 is padding", "(tokens != 0).any(-1)", "tokens.sum(-1) != 0"
+    ),
+    Mutant("7.5", "a deviation is at least 1", "clamp_min(1e-12)", "clamp_min(1)"),
+    Mutant("7.5", "a deviation is at least 0.03", "clamp_min(1e-12)", "clamp_min(1e-3)"),
+    Mutant(
+        "7.5",
+        "the captions are taken for a tensor",
+        "for chunk in chunks(inputs, 1000):",
+        "for chunk in [inputs[(inputs != 0).any(-1)][None]]:",
+    ),
+    Mutant(
+        "7.5",
+        "the captions are taken for a list",
+        "for chunk in chunks(inputs, 1000):",
+        "for chunk in [row[None] for row in inputs]:",
+    ),
+    Mutant("7.5", "sums in half precision", "chunk.double()", "chunk"),
     Mutant("7.5", "sums in float32", "chunk.double()", "chunk.float()"),
     Mutant(
         "7.5",
