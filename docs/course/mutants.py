@@ -982,6 +982,21 @@ MUTANTS = [
     Mutant("8.3", "duplicates are negatives", "if duplicates is not None:", "if False:"),
     Mutant("8.3", "the diagonal is masked, too", "duplicates & off_diagonal", "duplicates"),
     Mutant(
+        "8.3", "a square diagonal", "torch.eye(*logits.shape, dtype", "torch.eye(len(first), dtype"
+    ),
+    Mutant(
+        "8.3",
+        "a target for each second caption",
+        "torch.arange(len(first)",
+        "torch.arange(len(second)",
+    ),
+    Mutant(
+        "8.3",
+        "the caller's mask is changed",
+        "logits = logits.masked_fill(duplicates & off_diagonal, -torch.inf)",
+        "logits = logits.masked_fill(duplicates.logical_and_(off_diagonal), -torch.inf)",
+    ),
+    Mutant(
         "8.3",
         "hard negatives are not used",
         "logits = scale * first @ second.T  # (B, C)",
@@ -1008,6 +1023,13 @@ MUTANTS = [
         "F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T",
         "F.normalize(first.float(), dim=0) @ F.normalize(second.float(), dim=0).T",
     ),
+    Mutant(
+        "8.4",
+        "no lengths are removed",
+        "F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T",
+        "first.float() @ second.float().T",
+    ),
+    Mutant("8.4", "a millionth is a tie", "scores >= partner", "scores >= partner - 1e-6"),
     Mutant("8.5", "no scale", "adapter.scale * (B @ A)", "B @ A"),
     Mutant(
         "8.5", "the detour in place of the sum", "weight.float() + adapter.scale", "adapter.scale"
@@ -1025,6 +1047,36 @@ MUTANTS = [
         "the block to read after is forgotten",
         '    llm.tuned_layer = llm.pool_layer("mean", adapter.layer)\n',
         "",
+    ),
+    Mutant(
+        "8.5",
+        "how far tokens see is forgotten",
+        "    llm.model.bidirectional = adapter.bidirectional\n",
+        "",
+    ),
+    Mutant(
+        "8.5",
+        "shapes are not compared",
+        "if A.shape != (rank, d_in) or B.shape != (d_out, rank):",
+        "if False:",
+    ),
+    Mutant(
+        "8.5",
+        "numbers that are not finite are merged",
+        "if not all(bool(parameter.isfinite().all()) for parameter in llm.parameters()):",
+        "if False:",
+    ),
+    Mutant(
+        "8.5",
+        "sums in the weight's own precision",
+        "weight.float() + adapter.scale * (B @ A)",
+        "weight + (adapter.scale * (B @ A)).to(weight.dtype)",
+    ),
+    Mutant(
+        "8.5",
+        "a new weight, which is trained",
+        "weight.copy_(weight.float() + adapter.scale * (B @ A))",
+        "llm.model.get_submodule(name).weight = nn.Parameter(weight.float() + adapter.scale * (B @ A))",
     ),
     # ---- unit 9
     Mutant("9.1", "the wrong sign", "return contrast +", "return -contrast +"),
