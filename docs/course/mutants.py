@@ -156,6 +156,14 @@ MUTANTS = [
         "y = (q @ k.mT / (D // self.heads) ** 0.5).softmax(-2) @ v",
     ),
     Mutant("2.2", "keys and values exchanged", "(q, k, v, is_causal", "(q, v, k, is_causal"),
+    Mutant("2.2", "queries and keys exchanged", "(q, k, v, is_causal", "(k, q, v, is_causal"),
+    Mutant("2.2", "no last layer", "self.proj(y.transpose", "(y.transpose"),
+    Mutant(
+        "2.2",
+        "a position does not see itself",
+        "y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)",
+        "hides = torch.ones(N, N).triu(0).bool() if self.causal else torch.zeros(N, N).bool()\n        y = (q @ k.mT / (D // self.heads) ** 0.5).masked_fill(hides, -torch.inf).softmax(-1) @ v",
+    ),
     Mutant(
         "2.2",
         "heads and places are mixed up",
@@ -179,6 +187,25 @@ MUTANTS = [
     ),
     Mutant("2.3", "norm1 twice", "self.norm2(", "self.norm1("),
     Mutant("2.3", "no adapters", "self.norm1(self.adapter1(x))", "self.norm1(x)"),
+    Mutant("2.3", "no norm1", "self.norm1(self.adapter1(x))", "self.adapter1(x)"),
+    Mutant(
+        "2.3",
+        "an adapter behind its norm",
+        "self.norm1(self.adapter1(x))",
+        "self.adapter1(self.norm1(x))",
+    ),
+    Mutant(
+        "2.3",
+        "an adapter in the residual stream",
+        "        x = x + self.attn(self.norm1(self.adapter1(x)))\n",
+        "        x = self.adapter1(x)\n        x = x + self.attn(self.norm1(x))\n",
+    ),
+    Mutant(
+        "2.3",
+        "the input is changed in place",
+        "x = x + self.attn(self.norm1(self.adapter1(x)))",
+        "x += self.attn(self.norm1(self.adapter1(x)))",
+    ),
     Mutant("2.4", "no positions", "self.norm_pre(x + self.pos_embed)", "self.norm_pre(x)"),
     Mutant(
         "2.4",
@@ -205,6 +232,14 @@ MUTANTS = [
         "CLIP's first norm before the positions",
         "self.norm_pre(x + self.pos_embed)",
         "self.norm_pre(x) + self.pos_embed",
+    ),
+    Mutant("2.4", "no first norm", "self.norm_pre(x + self.pos_embed)", "x + self.pos_embed"),
+    Mutant("2.4", "positions twice", "x + self.pos_embed)", "x + 2 * self.pos_embed)"),
+    Mutant(
+        "2.4",
+        "no position for the class token",
+        "self.norm_pre(x + self.pos_embed)",
+        'self.norm_pre(torch.cat([x[:, :1], x[:, 1:] + self.pos_embed[:, 1:]], 1) if self.pool == "tok" else x + self.pos_embed)',
     ),
     # ---- unit 3
     Mutant(
