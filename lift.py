@@ -990,8 +990,8 @@ def is_in_part(parameter: str, part: str) -> bool:
     one of these children ("visual", "text", "image_head", "text_head", "logit_scale"), or a kind of
     parameter in all of them:
 
-        norms     weights and biases of the towers' norms. Their names hold "norm", in the language
-                  model, too: `input_layernorm`, `q_norm`. TextTransformer's last one is `ln_final`
+        norms     names that hold "norm", in the language model and in heads, too: `input_layernorm`,
+                  `q_norm`. And TextTransformer's last norm, whose name is `ln_final`
         biases    every bias, that of the logits included
         adapters  all that belongs to an `adapter1` or an `adapter2`
 
@@ -1088,7 +1088,8 @@ class TwoTower(nn.Module):
     def train(self, mode: bool = True) -> "TwoTower":
         """As nn.Module.train, but a child without any trained parameter stays in eval mode.
 
-        With mode False everything is in eval mode. Returns the model. Today no module here behaves
+        A child is one of self.children(), not every module inside: all of it has one mode. With
+        mode False everything is in eval mode. Returns the model. Today no module here behaves
         differently in training. This is for a tower with dropout that somebody adds.
         """
         super().train(mode)

@@ -441,6 +441,12 @@ MUTANTS = [
         '"norm" in parameter or "ln_final" in parameter',
         '("norm" in parameter or "ln_final" in parameter) and parameter.endswith("weight")',
     ),
+    Mutant(
+        "4.1",
+        "norms of the towers only",
+        '"norm" in parameter or "ln_final" in parameter',
+        '("norm" in parameter or "ln_final" in parameter) and "head" not in parameter',
+    ),
     Mutant("4.2", "frozen parts train, too", "part.train(mode and is_trained)", "part.train(mode)"),
     Mutant(
         "4.2",
@@ -450,6 +456,24 @@ MUTANTS = [
     ),
     Mutant(
         "4.2", "the mode is not used", "part.train(mode and is_trained)", "part.train(is_trained)"
+    ),
+    Mutant(
+        "4.2",
+        "the first parameter decides",
+        "any(parameter.requires_grad for parameter in part.parameters())",
+        "any([parameter.requires_grad for parameter in part.parameters()][:1])",
+    ),
+    Mutant(
+        "4.2",
+        "the text side is always frozen",
+        "part.train(mode and is_trained)",
+        "part.train(mode and part not in (self.text, self.text_head))",
+    ),
+    Mutant(
+        "4.2",
+        "every module inside is asked, and not every child",
+        "for part in self.children():",
+        "for part in list(self.modules())[1:]:",
     ),
     Mutant("4.2", "nothing is given back", "        return self", "        return None"),
     Mutant("4.2", "the model itself keeps its mode", "        super().train(mode)\n", ""),
@@ -466,6 +490,18 @@ MUTANTS = [
         "no share of the rate",
         'image_lr_share if name.startswith("visual.") else 1.0',
         "1.0",
+    ),
+    Mutant(
+        "4.3",
+        "the image head has the share, too",
+        'name.startswith("visual.")',
+        'name.startswith(("visual.", "image_head."))',
+    ),
+    Mutant(
+        "4.3",
+        "a group without parameters",
+        "groups = defaultdict(list)\n",
+        "groups = defaultdict(list)\n    for decay in (wd, 0.0):\n        groups[decay, image_lr_share]\n",
     ),
     Mutant(
         "4.3",
@@ -499,6 +535,7 @@ MUTANTS = [
     ),
     Mutant("4.4", "one matrix as head", "image_head=mlp", "image_head=projection"),
     Mutant("4.4", "a head on the text side", "text_head=no_head", "text_head=projection"),
+    Mutant("4.4", "an MLP on the text side", "text_head=no_head", "text_head=mlp"),
     Mutant("4.4", "CLIP's text tower", "text=LLMVectors", "text=TextTransformer"),
     Mutant("4.4", "the cosine loss", "loss=info_nce", "loss=cosine_loss"),
     # ---- unit 5
