@@ -345,8 +345,8 @@ def ape_transformer(d_in: int, d_out: int) -> nn.Module:
         tokens -> linear to half the width -> causal block -> LayerNorm -> linear -> mean of tokens
 
     One block of half the width has as many weights as three of the MLP's layers. It has as many
-    attention heads as the greatest common divisor of 8 and the block's width, half of d_in. The arrows up to the mean
-    are the network that TokenMean applies.
+    attention heads as the greatest common divisor of 8 and the block's width, half of d_in. The
+    arrows up to the mean are the network that TokenMean applies.
     """
     half = d_in // 2
     block = Block(half, heads=math.gcd(half, 8), causal=True)
@@ -990,8 +990,8 @@ def is_in_part(parameter: str, part: str) -> bool:
     one of these children ("visual", "text", "image_head", "text_head", "logit_scale"), or a kind of
     parameter in all of them:
 
-        norms     names that hold "norm", in the language model and in heads, too: `input_layernorm`,
-                  `q_norm`. And TextTransformer's last norm, whose name is `ln_final`
+        norms     all whose names hold "norm", in heads and in the language model as well, and
+                  TextTransformer's last norm, `ln_final`
         biases    every bias, that of the logits included
         adapters  all that belongs to an `adapter1` or an `adapter2`
 

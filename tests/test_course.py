@@ -744,7 +744,8 @@ def test_a_message_names_the_first_difference():
     wanted = torch.zeros(2, 4)
     found = wanted.clone()
     found[1, 2] = float("nan")
-    with pytest.raises(Wrong, match=r"^why\nthe first difference is at \[1, 2\]: nan, expected 0.0$"):
+    says = r"^why\nthe first difference is at \[1, 2\]: nan, expected 0.0$"
+    with pytest.raises(Wrong, match=says):
         same(found, wanted, "why")
     same(found, found, "why")
 

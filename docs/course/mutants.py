@@ -1025,6 +1025,12 @@ MUTANTS = [
     ),
     Mutant("8.2", "no residual", "x + self.up", "self.up"),
     Mutant("8.2", "ReLU in place of GELU", "F.gelu(self.down(x))", "F.relu(self.down(x))"),
+    Mutant(
+        "8.2",
+        "GELU by its approximation",
+        "F.gelu(self.down(x))",
+        'F.gelu(self.down(x), approximate="tanh")',
+    ),
     Mutant("8.2", "no activation", "F.gelu(self.down(x))", "self.down(x)"),
     Mutant(
         "8.2",
