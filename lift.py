@@ -285,7 +285,7 @@ class TokenMean(nn.Module):
 
     A token that is all zeros is padding and does not count. A caption without any real token, which
     is one of unknown words only, becomes zeros. Tokens may come in half precision. The network gets
-    them in float32.
+    them in float32, and all L places at once: that of `ape_transformer` needs their order.
     """
 
     def __init__(self, net: nn.Module):
@@ -345,8 +345,8 @@ def ape_transformer(d_in: int, d_out: int) -> nn.Module:
         tokens -> linear to half the width -> causal block -> LayerNorm -> linear -> mean of tokens
 
     One block of half the width has as many weights as three of the MLP's layers. It has as many
-    attention heads as the greatest common divisor of its own width and 8. The arrows up to the mean
-    are the network that TokenMean applies.
+    attention heads as the greatest common divisor of 8 and the block's width, half of d_in. The
+    arrows up to the mean are the network that TokenMean applies.
     """
     half = d_in // 2
     block = Block(half, heads=math.gcd(half, 8), causal=True)
@@ -556,7 +556,7 @@ class LLMTokens(TextTower):
                 It need not be a tensor: only len(inputs) and inputs[a:b] work. A slice is a tensor,
                 float16 from the cache, and L may differ between slices. data.common.chunks cuts it
 
-        A dimension that never varies gets a tiny deviation and not 0: nothing is divided by 0.
+        A dimension that never varies gets the deviation 1e-6 and not 0: nothing is divided by 0.
         """
         # Sums in float64 over 1,000 captions at a time: all of them may be larger than memory.
         count = total = squares = 0
@@ -990,8 +990,8 @@ def is_in_part(parameter: str, part: str) -> bool:
     one of these children ("visual", "text", "image_head", "text_head", "logit_scale"), or a kind of
     parameter in all of them:
 
-        norms     weights and biases of the towers' norms. Their names hold "norm", in the language
-                  model, too: `input_layernorm`, `q_norm`. TextTransformer's last one is `ln_final`
+        norms     all whose names hold "norm", in heads and in the language model as well, and
+                  TextTransformer's last norm, `ln_final`
         biases    every bias, that of the logits included
         adapters  all that belongs to an `adapter1` or an `adapter2`
 
@@ -1088,7 +1088,8 @@ class TwoTower(nn.Module):
     def train(self, mode: bool = True) -> "TwoTower":
         """As nn.Module.train, but a child without any trained parameter stays in eval mode.
 
-        With mode False everything is in eval mode. Returns the model. Today no module here behaves
+        A child is one of self.children(), not every module inside: all of it has one mode. With
+        mode False everything is in eval mode. Returns the model. Today no module here behaves
         differently in training. This is for a tower with dropout that somebody adds.
         """
         super().train(mode)

@@ -803,7 +803,7 @@ def caption_loss(
 
     In words: find each first caption's partner among all second captions. The features (B, D) and
     (C, D) have unit length. Guessing costs ln C, and a model that is not tuned is little better:
-    all cosines are near 1. With B = C = 64 the default model starts at 3.4 to 3.6, ln C is 4.2.
+    all cosines are near 1. With B = C = 64 the default model starts at 3.3 to 3.7, ln C is 4.2.
 
     second      the partner of each first caption, in order. Behind these B there may be hard
                 negatives, which are nobody's partner: the paper has one per pair
@@ -823,8 +823,9 @@ def caption_retrieval(first: Tensor, second: Tensor) -> float:
 
         CRA = mean_i [ cos(a_i, b_i) > cos(a_i, b_j) for all j != i ]      a: first, b: second
 
-    first and second are (N, D). A tie is wrong. A partner's score is taken from the same matrix as
-    the others: another sum could differ in the last bit. Always say the pool's size N with it:
+    first and second are (N, D). A tie is wrong, and only equal numbers tie: eval.py's TIE is not
+    used here. A partner's score is taken from the same matrix as the others: another sum could
+    differ in the last bit. Always say the pool's size N with it:
     among more captions the same model scores less.
     """
     scores = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T  # (N, N)

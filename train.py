@@ -1319,9 +1319,10 @@ def go_on(
     """Put a checkpoint's weights in place and return the step to go on with.
 
     AdamW's moments come from the checkpoint, too. Its groups, with rate and decay, stay as they
-    are. BadInput where the data are not those that the run was started with, where the run is
-    finished, or where the checkpoint does not fit: the names or shapes of its weights, or the
-    shapes of its moments.
+    are. BadInput, the project's error for what a user gave, is raised where the data are not those
+    that the run was started with, where the run is finished, or where the checkpoint does not fit:
+    the names or shapes of its weights, or the shapes of its moments. `mismatch` names a weight that
+    does not fit. AdamW's load_state_dict does not compare the shapes of exp_avg and exp_avg_sq.
 
     checkpoint        what `save` wrote. Four of its entries are read here:
                       "data_fingerprint", "step", "model" and "optimizer". The last two are state

@@ -119,8 +119,9 @@ class Block(nn.Module):
         x = x + attention(norm1(x))
         x = x + mlp(norm2(x))
 
-    The adapters are places for the method LilT (lift.py). adapter1 stands before norm1, adapter2
-    before norm2, and neither touches the x to the left of the plus. Without LilT they do nothing.
+    The adapters are places for the method LilT (lift.py): x + attention(norm1(adapter1(x))), and so
+    with adapter2 before norm2. Neither touches the x to the left of the plus. Without LilT they do
+    nothing.
     """
 
     def __init__(

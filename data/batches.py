@@ -87,8 +87,9 @@ class Batches:
     def epoch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The order of the images in one epoch, (N,), and for each image a number in [0, 1), (N,).
 
-        The second one draws the image's caption. Both come from numpy's default_rng((seed,
-        number)), the order first. So they depend on the seed and the number only, and have nothing
+        The second one draws the image's caption. Both come from one generator, numpy's
+        default_rng((seed, number)): the order is its permutation(N), and after that the numbers are
+        its random(N), in float64. So they depend on the seed and the number only, and have nothing
         in common with those of other epochs and seeds. The last epoch that was asked for is kept in
         drawn_epoch and drawn, because all its steps ask.
         """
@@ -103,7 +104,8 @@ class Batches:
         """One of an image's captions, the longest of which is last, by a number in [0, 1).
 
         [0, 1) is divided evenly among the captions, in their order. With long_share, a number below
-        it draws the longest one, and what is left of [0, 1) is divided among the others.
+        it draws the longest one, and what is left of [0, 1) is divided evenly among the others. An
+        image with one caption gives it for every number. Returns a tensor without dimensions.
         """
         share = self.long_share
         if share is None or len(captions) == 1:
@@ -178,6 +180,7 @@ def find_duplicates(captions_of_image: list[Tensor], caption: Tensor, digests: T
     Image i and caption j match where caption j is among image i's captions, or where images i and
     j are the same. Then image j and caption i are taken to match, too, although caption i may be
     false of image j: one mask serves both directions of the loss, and no true pair is pushed apart.
+    A caption that both images have, but that was drawn for neither, counts for nothing.
 
     An example with four images. The drawn caption is marked with a star:
 

@@ -744,7 +744,8 @@ def test_a_message_names_the_first_difference():
     wanted = torch.zeros(2, 4)
     found = wanted.clone()
     found[1, 2] = float("nan")
-    with pytest.raises(Wrong, match=r"the first difference is at \[1, 2\]: nan, expected 0.0$"):
+    says = r"^why\nthe first difference is at \[1, 2\]: nan, expected 0.0$"
+    with pytest.raises(Wrong, match=says):
         same(found, wanted, "why")
     same(found, found, "why")
 
@@ -854,7 +855,7 @@ def test_what_a_student_sees(built, tmp_path):
 
     status, said = check("1")
     assert status == 1 and "1.1  info_nce: not written yet" in said
-    assert "0 of 3 tasks are done" in said
+    assert "0 of 3 tasks pass these tests" in said
     lift = student / "unit1/lift.py"
     assert "cross_entropy(logits" not in lift.read_text(), "the docstring gives task 1.1 away"
     lift.write_text(with_body("return 1 - (image_features @ text_features.T).mean()"))
@@ -862,8 +863,10 @@ def test_what_a_student_sees(built, tmp_path):
     assert status == 1 and "Each image is compared with its own caption only" in said
     shutil.copy(ROOT / "lift.py", lift)
     status, said = check("1")
-    assert status == 0 and "3 of 3 tasks are done" in said, said
-    assert "no log of: loss at the first step (runs/five-SEED)" in said, said
+    assert status == 0 and "3 of 3 tasks pass these tests" in said, said
+    assert "no runs yet" in said and "Your teacher has more tests" in said, said
+    status, said = check("1", "--task", "1")
+    assert status == 2 and said == "error: there is no task 1; choose from 1.1, 1.2, 1.3\n"
     # Tests that a notebook brings along, and a folder that has none.
     (tmp_path / "hidden_unit1.py").write_text("")
     status, said = check("1", "--tests", str(tmp_path))

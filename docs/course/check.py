@@ -67,10 +67,14 @@ def check(tasks: list[Task], folder: Path, whole_units: bool) -> int:
     if whole_units:
         for unit in sorted({task.unit for task in tasks}):
             print(f"\nThe experiment of unit {unit}, beside our own runs:")
-            for line in said_of_logs(folder / f"unit{unit}", unit)[0]:
+            home = folder / f"unit{unit}"
+            lines = said_of_logs(home, unit)[0] if (home / "runs").is_dir() else ["no runs yet"]
+            for line in lines:
                 print(f"     {line}")
     done = sum(outcome.passed == outcome.max_tests for outcome in outcomes)
-    print(f"\n{done} of {len(outcomes)} tasks are done")
+    print(f"\n{done} of {len(outcomes)} tasks pass these tests.")
+    if whole_units:
+        print("Your teacher has more tests, and the runs of the experiment test more.")
     return 0 if done == len(outcomes) else 1
 
 
@@ -140,9 +144,10 @@ def main(argv: list[str] | None = None) -> int:
             name = f"submission-unit{args.unit}.zip" if args.unit else "submission.zip"
             return submit(tasks, args.folder, args.folder / name)
         if args.task:
+            ids = ", ".join(task.id for task in tasks)
             tasks = [task for task in tasks if task.id == args.task]
             if not tasks:
-                raise CourseError(f"there is no task {args.task} in this unit")
+                raise CourseError(f"there is no task {args.task}; choose from {ids}")
         if args.tests:  # a notebook's hidden tests
             tasks = [with_hidden(task, args.tests) for task in tasks]
         return check(tasks, args.folder, whole_units=not (args.task or args.tests))

@@ -141,7 +141,7 @@ On Linux without a GPU this setup saves a download of several GB:
     make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 Python 3.11 or newer is needed, on Linux, macOS, or Windows with WSL2. An environment that you have
-already can be named in place of the setup: `make check UNIT={first} VENV=/path/to/it`.
+already can be named in place of the setup. Say it once: `export VENV=/path/to/it`.
 
 Two more files are for reading. `tour.ipynb` follows one image and one caption through the whole
 project. Its results are stored in it, so it need not be run. To run it, install `notebook` in the
@@ -165,22 +165,23 @@ explains the words.
    to those of `train.py`, `eval.py`, `llm_text.py` and `own.py`. Runs go to `unit{first}/runs`. The
    first run fetches the language model, 98 MB, and keeps it for all units.
 5. Write your answer into `unit{first}/answers.md`. A drawing is saved beside it, as png or pdf.
-6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`; `make
-   submit UNIT={first}` those of one.
+6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`. `make
+   submit UNIT={first}` packs those of one into `submission-unit{first}.zip`.
 
 Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those
 of the project that this course is made from. So are pages and claims that `glossary.md` names in
 brackets. They say where a number comes from. No task needs them.
 
 The code of each unit stands alone: in its folder only its own functions are missing. Each task
-stands alone, too: the tests of a task use the finished code for everything else. A run of the experiment stops at
-a function that is not written yet.
+stands alone, too: the tests of a task use the finished code for everything else. A run of the
+experiment stops at a function that is not written yet.
 
 ## The solutions
 
 `course/reference` has the finished code, because the grader needs it: the tests of a task run with
 the finished code around your function. The folders of the other units have it, too, as far as it is
-not missing there. Look at it after you have tried.
+not missing there. So tasks of later units stand finished in the folders of earlier ones: do not
+read them. Look at a solution after you have tried.
 
 {policy()}"""
 

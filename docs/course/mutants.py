@@ -156,6 +156,14 @@ MUTANTS = [
         "y = (q @ k.mT / (D // self.heads) ** 0.5).softmax(-2) @ v",
     ),
     Mutant("2.2", "keys and values exchanged", "(q, k, v, is_causal", "(q, v, k, is_causal"),
+    Mutant("2.2", "queries and keys exchanged", "(q, k, v, is_causal", "(k, q, v, is_causal"),
+    Mutant("2.2", "no last layer", "self.proj(y.transpose", "(y.transpose"),
+    Mutant(
+        "2.2",
+        "a position does not see itself",
+        "y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)",
+        "hides = torch.ones(N, N).triu(0).bool() if self.causal else torch.zeros(N, N).bool()\n        y = (q @ k.mT / (D // self.heads) ** 0.5).masked_fill(hides, -torch.inf).softmax(-1) @ v",
+    ),
     Mutant(
         "2.2",
         "heads and places are mixed up",
@@ -179,6 +187,25 @@ MUTANTS = [
     ),
     Mutant("2.3", "norm1 twice", "self.norm2(", "self.norm1("),
     Mutant("2.3", "no adapters", "self.norm1(self.adapter1(x))", "self.norm1(x)"),
+    Mutant("2.3", "no norm1", "self.norm1(self.adapter1(x))", "self.adapter1(x)"),
+    Mutant(
+        "2.3",
+        "an adapter behind its norm",
+        "self.norm1(self.adapter1(x))",
+        "self.adapter1(self.norm1(x))",
+    ),
+    Mutant(
+        "2.3",
+        "an adapter in the residual stream",
+        "        x = x + self.attn(self.norm1(self.adapter1(x)))\n",
+        "        x = self.adapter1(x)\n        x = x + self.attn(self.norm1(x))\n",
+    ),
+    Mutant(
+        "2.3",
+        "the input is changed in place",
+        "x = x + self.attn(self.norm1(self.adapter1(x)))",
+        "x += self.attn(self.norm1(self.adapter1(x)))",
+    ),
     Mutant("2.4", "no positions", "self.norm_pre(x + self.pos_embed)", "self.norm_pre(x)"),
     Mutant(
         "2.4",
@@ -205,6 +232,14 @@ MUTANTS = [
         "CLIP's first norm before the positions",
         "self.norm_pre(x + self.pos_embed)",
         "self.norm_pre(x) + self.pos_embed",
+    ),
+    Mutant("2.4", "no first norm", "self.norm_pre(x + self.pos_embed)", "x + self.pos_embed"),
+    Mutant("2.4", "positions twice", "x + self.pos_embed)", "x + 2 * self.pos_embed)"),
+    Mutant(
+        "2.4",
+        "no position for the class token",
+        "self.norm_pre(x + self.pos_embed)",
+        'self.norm_pre(torch.cat([x[:, :1], x[:, 1:] + self.pos_embed[:, 1:]], 1) if self.pool == "tok" else x + self.pos_embed)',
     ),
     # ---- unit 3
     Mutant(
@@ -406,6 +441,12 @@ MUTANTS = [
         '"norm" in parameter or "ln_final" in parameter',
         '("norm" in parameter or "ln_final" in parameter) and parameter.endswith("weight")',
     ),
+    Mutant(
+        "4.1",
+        "norms of the towers only",
+        '"norm" in parameter or "ln_final" in parameter',
+        '("norm" in parameter or "ln_final" in parameter) and "head" not in parameter',
+    ),
     Mutant("4.2", "frozen parts train, too", "part.train(mode and is_trained)", "part.train(mode)"),
     Mutant(
         "4.2",
@@ -415,6 +456,24 @@ MUTANTS = [
     ),
     Mutant(
         "4.2", "the mode is not used", "part.train(mode and is_trained)", "part.train(is_trained)"
+    ),
+    Mutant(
+        "4.2",
+        "the first parameter decides",
+        "any(parameter.requires_grad for parameter in part.parameters())",
+        "any([parameter.requires_grad for parameter in part.parameters()][:1])",
+    ),
+    Mutant(
+        "4.2",
+        "the text side is always frozen",
+        "part.train(mode and is_trained)",
+        "part.train(mode and part not in (self.text, self.text_head))",
+    ),
+    Mutant(
+        "4.2",
+        "every module inside is asked, and not every child",
+        "for part in self.children():",
+        "for part in list(self.modules())[1:]:",
     ),
     Mutant("4.2", "nothing is given back", "        return self", "        return None"),
     Mutant("4.2", "the model itself keeps its mode", "        super().train(mode)\n", ""),
@@ -431,6 +490,18 @@ MUTANTS = [
         "no share of the rate",
         'image_lr_share if name.startswith("visual.") else 1.0',
         "1.0",
+    ),
+    Mutant(
+        "4.3",
+        "the image head has the share, too",
+        'name.startswith("visual.")',
+        'name.startswith(("visual.", "image_head."))',
+    ),
+    Mutant(
+        "4.3",
+        "a group without parameters",
+        "groups = defaultdict(list)\n",
+        "groups = defaultdict(list)\n    for decay in (wd, 0.0):\n        groups[decay, image_lr_share]\n",
     ),
     Mutant(
         "4.3",
@@ -464,6 +535,7 @@ MUTANTS = [
     ),
     Mutant("4.4", "one matrix as head", "image_head=mlp", "image_head=projection"),
     Mutant("4.4", "a head on the text side", "text_head=no_head", "text_head=projection"),
+    Mutant("4.4", "an MLP on the text side", "text_head=no_head", "text_head=mlp"),
     Mutant("4.4", "CLIP's text tower", "text=LLMVectors", "text=TextTransformer"),
     Mutant("4.4", "the cosine loss", "loss=info_nce", "loss=cosine_loss"),
     # ---- unit 5
@@ -484,6 +556,8 @@ MUTANTS = [
         "math.pi * step / total",
     ),
     Mutant("5.1", "without the half", "cfg.lr * 0.5 *", "cfg.lr *"),
+    Mutant("5.1", "a tenth is not rounded", "total // 10", "total / 10"),
+    Mutant("5.1", "a tenth is rounded up", "total // 10", "round(total / 10)"),
     Mutant(
         "5.2",
         "the share is that of a side",
@@ -517,6 +591,28 @@ MUTANTS = [
         "",
     ),
     Mutant("5.2", "the ratio is always 1", "math.log(4 / 3)", "0.0"),
+    Mutant("5.2", "the ratio is height by width", "(2 * ratio - 1)", "(1 - 2 * ratio)"),
+    Mutant(
+        "5.2",
+        "the ratio is even, and not its logarithm",
+        "torch.exp((2 * ratio - 1) * math.log(4 / 3))",
+        "3 / 4 + (4 / 3 - 3 / 4) * ratio",
+    ),
+    Mutant("5.2", "the place is mirrored", "(2 * x - 1) *", "(1 - 2 * x) *"),
+    Mutant(
+        "5.2",
+        "less than the smallest share is kept",
+        "    width = torch.maximum(width, smallest / height).clamp_max(1)\n    height = torch.maximum(height, smallest / width)\n",
+        "",
+    ),
+    Mutant(
+        "5.2",
+        "corners are aligned",
+        'grid = F.affine_grid(theta, images.shape, align_corners=False)  # (B, S, S, 2)\n    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)',
+        'grid = F.affine_grid(theta, images.shape, align_corners=True)\n    return F.grid_sample(images, grid, padding_mode="border", align_corners=True)',
+    ),
+    Mutant("5.2", "zeros beyond the edge", 'padding_mode="border"', 'padding_mode="zeros"'),
+    Mutant("5.2", "bicubic", 'padding_mode="border"', 'mode="bicubic", padding_mode="border"'),
     Mutant("5.3", "the epoch is not used", "(self.seed, number)", "(self.seed, 0)"),
     Mutant("5.3", "the seed is not used", "(self.seed, number)", "(0, number)"),
     Mutant("5.3", "seed and epoch are added", "(self.seed, number)", "self.seed + number"),
@@ -537,6 +633,19 @@ MUTANTS = [
         "drawn with replacement",
         "rng.permutation(len(self.images))",
         "rng.integers(0, len(self.images), len(self.images))",
+    ),
+    Mutant("5.3", "number and seed exchanged", "(self.seed, number)", "(number, self.seed)"),
+    Mutant(
+        "5.3",
+        "another way to draw an order",
+        "rng.permutation(len(self.images))",
+        "rng.random(len(self.images)).argsort()",
+    ),
+    Mutant(
+        "5.3",
+        "the numbers are drawn first",
+        "order = rng.permutation(len(self.images))\n            draws = rng.random(len(self.images))",
+        "draws = rng.random(len(self.images))\n            order = rng.permutation(len(self.images))",
     ),
     Mutant("5.4", "the share is not used", "if share is None or len(captions) == 1:", "if True:"),
     Mutant(
@@ -560,6 +669,19 @@ MUTANTS = [
         "captions[int(draw * len(captions))]",
         "captions[int(draw * (len(captions) - 1))]",
     ),
+    Mutant(
+        "5.4",
+        "a number in place of a tensor",
+        "captions[int(draw * len(captions))]",
+        "int(captions[int(draw * len(captions))])",
+    ),
+    Mutant(
+        "5.4",
+        "one caption is no special case",
+        "if share is None or len(captions) == 1:",
+        "captions, last = captions[:-1], captions[-1:]\n        if share is not None and draw < share:\n            return last[0]\n        if share is not None:\n            return captions[int((draw - share) / (1 - share) * len(captions))]\n        captions = torch.cat([captions, last])\n        if True:",
+    ),
+    Mutant("5.4", "a share of 0 is taken for none", "if share is None or", "if not share or"),
     Mutant(
         "5.5",
         "one direction only",
@@ -585,6 +707,12 @@ MUTANTS = [
         "describes = (all_captions[:, :, None, None] == all_captions).logical_and(all_captions[:, :, None, None] >= 0).any(3).any(1)",
     ),
     Mutant(
+        "5.5",
+        "numbers in place of a mask",
+        "describes | describes.T.contiguous() | same_image",
+        "(describes | describes.T.contiguous() | same_image).float()",
+    ),
+    Mutant(
         "5.6",
         "the optimizer starts anew",
         '        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})\n',
@@ -607,6 +735,10 @@ MUTANTS = [
         'checkpoint["optimizer"] | {"param_groups": groups}',
         'checkpoint["optimizer"]',
     ),
+    Mutant(
+        "5.6", "weights of another shape are no BadInput", "    if problem:\n", "    if False:\n"
+    ),
+    Mutant("5.6", "moments of another shape are accepted", "if not fits:", "if False:"),
     # ---- unit 6
     Mutant("6.1", "> in place of >=", "scores < best - TIE", "scores <= best"),
     Mutant(
@@ -773,6 +905,31 @@ MUTANTS = [
     Mutant(
         "7.1", "a token with one zero is padding", "(tokens != 0).any(-1", "(tokens != 0).all(-1"
     ),
+    Mutant(
+        "7.1",
+        "a token whose first number is 0 is padding",
+        "(tokens != 0).any(-1, keepdim=True)",
+        "tokens[..., :1] != 0",
+    ),
+    Mutant(
+        "7.1",
+        "a token whose sum is 0 is padding",
+        "(tokens != 0).any(-1, keepdim=True)",
+        "tokens.sum(-1, keepdim=True) != 0",
+    ),
+    Mutant("7.1", "the network in half precision", "self.net(tokens.float())", "self.net(tokens)"),
+    Mutant(
+        "7.1",
+        "each token is a caption of its own",
+        "self.net(tokens.float())",
+        "self.net(tokens.float().flatten(0, 1)[:, None]).reshape(*tokens.shape[:2], -1)",
+    ),
+    Mutant(
+        "7.1",
+        "the network gets real tokens only",
+        "        summed = (self.net(tokens.float()) * is_real).sum(1)  # (B, d_out)\n        return summed / is_real.sum(1).clamp_min(1)",
+        "        ys = [self.net(c[r][None])[0] for c, r in zip(tokens.float(), is_real[..., 0])]\n        return torch.stack([y.sum(0) / max(1, len(y)) for y in ys])",
+    ),
     Mutant("7.2", "one linear layer", "deep_mlp(d_in, d_out)", "nn.Linear(d_in, d_out)"),
     Mutant("7.2", "LIFT's head of two layers", "deep_mlp(d_in, d_out)", "mlp(d_in, d_out)"),
     Mutant(
@@ -797,6 +954,7 @@ MUTANTS = [
     Mutant("7.3", "no last norm", "block, nn.LayerNorm(half), ", "block, "),
     Mutant("7.3", "a block of the whole width", "half = d_in // 2", "half = d_in"),
     Mutant("7.3", "one head of attention", "heads=math.gcd(half, 8)", "heads=1"),
+    Mutant("7.3", "heads of another width", "math.gcd(half, 8)", "math.gcd(d_in, 8)"),
     Mutant("7.4", "with a bias", ", bias=False", ""),
     Mutant("7.4", "an MLP", "nn.Linear(d_in, d_out, bias=False)", "mlp(d_in, d_out)"),
     Mutant(
@@ -818,6 +976,27 @@ MUTANTS = [
         "variance.clamp_min(1e-12).sqrt().float()",
         "variance.clamp_min(1e-12).float()",
     ),
+    Mutant(
+        "7.5", "a token with one zero is padding", "(tokens != 0).any(-1)", "(tokens != 0).all(-1)"
+    ),
+    Mutant(
+        "7.5", "a token whose sum is 0 is padding", "(tokens != 0).any(-1)", "tokens.sum(-1) != 0"
+    ),
+    Mutant("7.5", "a deviation is at least 1", "clamp_min(1e-12)", "clamp_min(1)"),
+    Mutant("7.5", "a deviation is at least 0.03", "clamp_min(1e-12)", "clamp_min(1e-3)"),
+    Mutant(
+        "7.5",
+        "the captions are taken for a tensor",
+        "for chunk in chunks(inputs, 1000):",
+        "for chunk in [inputs[(inputs != 0).any(-1)][None]]:",
+    ),
+    Mutant(
+        "7.5",
+        "the captions are taken for a list",
+        "for chunk in chunks(inputs, 1000):",
+        "for chunk in [row[None] for row in inputs]:",
+    ),
+    Mutant("7.5", "sums in half precision", "chunk.double()", "chunk"),
     Mutant("7.5", "sums in float32", "chunk.double()", "chunk.float()"),
     Mutant(
         "7.5",
@@ -846,6 +1025,12 @@ MUTANTS = [
     ),
     Mutant("8.2", "no residual", "x + self.up", "self.up"),
     Mutant("8.2", "ReLU in place of GELU", "F.gelu(self.down(x))", "F.relu(self.down(x))"),
+    Mutant(
+        "8.2",
+        "GELU by its approximation",
+        "F.gelu(self.down(x))",
+        'F.gelu(self.down(x), approximate="tanh")',
+    ),
     Mutant("8.2", "no activation", "F.gelu(self.down(x))", "self.down(x)"),
     Mutant(
         "8.2",
@@ -875,6 +1060,21 @@ MUTANTS = [
     Mutant("8.3", "duplicates are negatives", "if duplicates is not None:", "if False:"),
     Mutant("8.3", "the diagonal is masked, too", "duplicates & off_diagonal", "duplicates"),
     Mutant(
+        "8.3", "a square diagonal", "torch.eye(*logits.shape, dtype", "torch.eye(len(first), dtype"
+    ),
+    Mutant(
+        "8.3",
+        "a target for each second caption",
+        "torch.arange(len(first)",
+        "torch.arange(len(second)",
+    ),
+    Mutant(
+        "8.3",
+        "the caller's mask is changed",
+        "logits = logits.masked_fill(duplicates & off_diagonal, -torch.inf)",
+        "logits = logits.masked_fill(duplicates.logical_and_(off_diagonal), -torch.inf)",
+    ),
+    Mutant(
         "8.3",
         "hard negatives are not used",
         "logits = scale * first @ second.T  # (B, C)",
@@ -901,6 +1101,13 @@ MUTANTS = [
         "F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T",
         "F.normalize(first.float(), dim=0) @ F.normalize(second.float(), dim=0).T",
     ),
+    Mutant(
+        "8.4",
+        "no lengths are removed",
+        "F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T",
+        "first.float() @ second.float().T",
+    ),
+    Mutant("8.4", "a millionth is a tie", "scores >= partner", "scores >= partner - 1e-6"),
     Mutant("8.5", "no scale", "adapter.scale * (B @ A)", "B @ A"),
     Mutant(
         "8.5", "the detour in place of the sum", "weight.float() + adapter.scale", "adapter.scale"
@@ -918,6 +1125,36 @@ MUTANTS = [
         "the block to read after is forgotten",
         '    llm.tuned_layer = llm.pool_layer("mean", adapter.layer)\n',
         "",
+    ),
+    Mutant(
+        "8.5",
+        "how far tokens see is forgotten",
+        "    llm.model.bidirectional = adapter.bidirectional\n",
+        "",
+    ),
+    Mutant(
+        "8.5",
+        "shapes are not compared",
+        "if A.shape != (rank, d_in) or B.shape != (d_out, rank):",
+        "if False:",
+    ),
+    Mutant(
+        "8.5",
+        "numbers that are not finite are merged",
+        "if not all(bool(parameter.isfinite().all()) for parameter in llm.parameters()):",
+        "if False:",
+    ),
+    Mutant(
+        "8.5",
+        "sums in the weight's own precision",
+        "weight.float() + adapter.scale * (B @ A)",
+        "weight + (adapter.scale * (B @ A)).to(weight.dtype)",
+    ),
+    Mutant(
+        "8.5",
+        "a new weight, which is trained",
+        "weight.copy_(weight.float() + adapter.scale * (B @ A))",
+        "llm.model.get_submodule(name).weight = nn.Parameter(weight.float() + adapter.scale * (B @ A))",
     ),
     # ---- unit 9
     Mutant("9.1", "the wrong sign", "return contrast +", "return -contrast +"),

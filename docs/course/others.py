@@ -179,9 +179,9 @@ return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align
 """,
     "5.3": """
 rng = np.random.default_rng([self.seed, number])
-draws = rng.uniform(size=len(self.images))
-order = np.argsort(rng.uniform(size=len(self.images)))
-return order, draws
+order = np.arange(len(self.images))
+rng.shuffle(order)
+return order, rng.uniform(size=len(self.images))
 """,
     "5.4": """
 n = len(captions)
@@ -204,17 +204,25 @@ for i in range(B):
 return found
 """,
     "5.6": """
+class Finished(BadInput):
+    pass
 if checkpoint["data_fingerprint"] != data_fingerprint:
-    raise BadInput("other data")
+    raise BadInput
 step = checkpoint["step"]
 if step >= total:
-    raise BadInput("finished")
+    raise Finished("finished")
 try:
     model.load_state_dict(checkpoint["model"])
-    mine = optimizer.state_dict()
-    optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": mine["param_groups"]})
 except RuntimeError as error:
     raise BadInput(str(error)) from None
+state = checkpoint["optimizer"]["state"]
+weights = [p for group in optimizer.param_groups for p in group["params"]]
+for i, weight in enumerate(weights):
+    for name in ("exp_avg", "exp_avg_sq"):
+        if i in state and state[i][name].shape != weight.shape:
+            raise BadInput()
+groups = optimizer.state_dict()["param_groups"]
+optimizer.load_state_dict({"state": state, "param_groups": groups})
 return step
 """,
     "6.1": """
@@ -276,8 +284,9 @@ return [float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))]
     "7.1": """
 rows = []
 for caption in tokens.float():
-    real = caption[caption.abs().sum(-1) > 0]
-    rows.append(self.net(real).mean(0) if len(real) else 0 * self.net(caption[:1])[0])
+    out = self.net(caption[None])[0]
+    real = [place for place in range(len(caption)) if caption[place].abs().max() > 0]
+    rows.append(out[real].mean(0) if real else 0 * out[0])
 return torch.stack(rows)
 """,
     "7.2": """
@@ -330,15 +339,15 @@ return right / len(a)
 """,
     "8.5": """
 if llm.hash != adapter.llm_hash:
-    raise BadInput("another model")
+    raise BadInput
 llm.model.bidirectional = adapter.bidirectional
 llm.tuned_layer = adapter.layer
 for name, (A, B) in adapter.pairs.items():
     linear = llm.model.get_submodule(name)
     product = adapter.scale * torch.matmul(B, A)
-    if product.shape != linear.weight.shape:
-        raise ValueError("does not fit")
-    linear.weight.data = linear.weight.data + product.to(linear.weight.dtype)
+    if product.shape != linear.weight.shape or not torch.isfinite(product).all():
+        raise BadInput
+    linear.weight.data = (linear.weight.data.float() + product).to(linear.weight.dtype)
 """,
     "9.1": """
 return lift.info_nce(image_features, text_features, logit_scale, duplicates)

@@ -266,7 +266,8 @@ def serve(connection: socket.socket, job: dict) -> None:
         try:
             reply = answer(*pickle.loads(request))
         except BaseException as error:
-            reply = {"error": explain(error, job["file"])}
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            reply = {"error": explain(error, job["file"]), "kinds": kinds}
         send(connection, json.dumps(reply).encode())
 
 

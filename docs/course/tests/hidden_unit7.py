@@ -42,11 +42,11 @@ def test_ape_with_the_same_weights(student):
 
 def test_ape_transformer_with_the_same_weights(student):
     """It has the sizes of the docstring, and with its weights the reference gives the same"""
-    head, tokens = student.lift.ape_transformer(16, 6), normal(3, 5, 16, seed=24)
+    head, tokens = student.lift.ape_transformer(24, 6), normal(3, 5, 24, seed=24)
     tokens[1, 3:] = 0
-    ours = lift.ape_transformer(16, 6)
+    ours = lift.ape_transformer(24, 6)
     wanted = sum(parameter.numel() for parameter in ours.parameters())
-    why = "parameters of a head from 16 to 6: two layers, one block of half the width, one norm"
+    why = "parameters of a head from 24 to 6: two layers, one block of half the width, one norm"
     same(parameters_of(student, head), wanted, why)
     tensors = list(state(student, head)["tensors"].values())
     for parameter, tensor in zip(ours.parameters(), tensors, strict=True):

@@ -1,11 +1,14 @@
 """Unit 2, the vision transformer: the tests that students have."""
 
+import math
+
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from vit import Attention, Block, PatchEmbed, ViT
 
-from ..student import differ, same
+from ..student import after, differ, same
 from .models import filled
 from .numbers import normal
 
@@ -77,7 +80,10 @@ def test_attention_is_causal_when_asked(student):
     other = x.clone()
     other[:, 3] += 1
     one, two = (student.vit.Attention.forward(attention, each) for each in (x, other))
-    why = "position 3 was changed, and an earlier output changed, too: is `self.causal` used?"
+    why = (
+        "position 3 was changed, and an earlier output changed, too: is `self.causal` used, and is "
+        "the softmax over the keys?"
+    )
     same(two[:, :3], one[:, :3], why)
     why = "position 3 was changed, and the output of position 5 stayed: it should see 0 to 5"
     differ(two[:, 5], one[:, 5], why)
@@ -98,6 +104,30 @@ def test_each_head_attends_by_itself(student):
     )
     why = "queries of head 1 were changed, and its output stayed: where in qkv are its queries?"
     differ(two[..., 4:], one[..., 4:], why)
+
+
+def test_attention_by_hand(student):
+    """Two positions, two heads of width 2: the numbers, written out"""
+    a = 2**0.5 * math.log(3)  # divided by sqrt(2), it is log 3: the weights are 3/4 and 1/4
+    attention = Attention(4, 2, causal=False)
+    of_first = [1, 0, 0, 1, a, 0, 0, 0, 4, 0, 4, 4]  # query, key and value of position 0
+    of_second = [1, 0, 0, 0, 0, 0, 0, a, 0, 8, 0, 8]
+    attention.qkv.weight.data = torch.zeros(12, 4)
+    attention.qkv.weight.data[:, :2] = torch.tensor([of_first, of_second]).T
+    attention.qkv.bias.data.zero_()
+    attention.proj.weight.data, attention.proj.bias.data = torch.eye(4).flip(0), torch.ones(4)
+    x = torch.eye(4)[None, :2]
+    found = student.vit.Attention.forward(attention, x)
+    why = (
+        "head 0 has the scores (log 3, 0) for both positions, head 1 has (0, log 3) and (0, 0), all "
+        "divided by sqrt(d) already. Heads give (3 2 1 7) and (3 2 2 6). Then proj turns the order "
+        "and adds 1"
+    )
+    same(found, torch.tensor([[[8.0, 2, 3, 4], [7.0, 3, 3, 4]]]), why)
+    attention.causal = True
+    found = student.vit.Attention.forward(attention, x)
+    why = "the same with `causal`: position 0 sees itself only, so its heads give (4 0 4 4)"
+    same(found, torch.tensor([[[5.0, 5, 1, 5], [7.0, 3, 3, 4]]]), why)
 
 
 # ---- block
@@ -124,6 +154,21 @@ def test_block_adds_the_mlp_of_the_norm(student):
     wanted = x + h @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
     why = "attention gives zeros here. x + mlp(norm2(x)): norm2 before the MLP, none on the sum"
     same(found, wanted.detach(), why, 5e-4)
+
+
+def test_block_with_adapters(student):
+    """Norms, attention, MLP and adapters in their order; the input stays as it was"""
+    block, x = filled(Block(16, 4), seed=21), normal(2, 5, 16, seed=22)
+    block.adapter1, block.adapter2 = (filled(nn.Linear(16, 16), seed=s) for s in (23, 24))
+    found, args = after(student.vit.Block.forward, block, x)
+    wanted = x + block.attn(block.norm1(block.adapter1(x)))
+    wanted = wanted + block.mlp(block.norm2(block.adapter2(wanted)))
+    why = (
+        "here the adapters are linear layers: x = x + attention(norm1(adapter1(x))), and then x = "
+        "x + mlp(norm2(adapter2(x)))"
+    )
+    same(found, wanted.detach(), why, 5e-4)
+    same(args[1], x, "the input itself was changed: `x += ...` does that, and breaks the gradient")
 
 
 # ---- the whole tower
@@ -171,10 +216,16 @@ def test_vit_reads_the_class_token(student):
     )
 
 
-def test_vit_ends_with_a_norm(student):
-    """The norm comes before the mean over patches"""
-    tower, images = filled(ViT("micro/8", 16), seed=19, size=0.05), normal(2, 3, 16, 16, seed=20)
-    tower.norm.weight.data, tower.norm.bias.data = torch.zeros(128), torch.full((128,), 3.0)
-    found = student.vit.ViT.forward(tower, images)
-    why = "the last norm gives 3 everywhere here, so the mean is 3: norm first, then the mean"
-    same(found, torch.full((2, 128), 3.0), why)
+@torch.no_grad()
+def test_vit_with_the_same_weights(student):
+    """With its weights the reference gives the same, with a class token and without"""
+    images = normal(2, 3, 32, 32, seed=20)
+    for size, pool in (("micro/16", "avg"), ("micro/16-clip", "tok")):
+        tower = filled(ViT(size, 32, pool), seed=19, size=0.1)
+        tower.blocks = tower.blocks[:1]
+        found = student.vit.ViT.forward(tower, images)
+        why = (
+            f"{size}, pool {pool}, against the reference. Positions are added once, to the class "
+            "token as well. Then come norm_pre, blocks, norm, and the mean or the class token last"
+        )
+        same(found, tower(images), why, 1e-3)

@@ -5,7 +5,7 @@ from torch import nn
 
 import lift
 
-from ..student import Student, after, get, holds, same, state
+from ..student import Student, StudentError, after, get, holds, same, state
 from .models import filled
 from .numbers import normal
 
@@ -13,8 +13,9 @@ SIZES = lift.Sizes(model="micro/16", image_size=32, embed_dim=16)
 
 
 def small(name: str, seed: int = 1) -> lift.TwoTower:
-    """A method of the reference whose text side is the vectors of a frozen language model."""
+    """A method of the reference: LIFT on vectors of 12 numbers, or LiT on a vocabulary of 9."""
     fitted = (normal(12, seed=seed), normal(12, 6, seed=seed + 1))
+    fitted = (torch.arange(9),) if name == "lit" else fitted
     return lift.TwoTower(name, SIZES, fitted)
 
 
@@ -25,7 +26,12 @@ QUESTIONS = {
     "text": {"text.blocks.0.attn.qkv.weight": True, "text_head.weight": False},
     "text_head": {"text_head.weight": True, "text.ln_final.weight": False},
     "logit_scale": {"logit_scale": True, "visual.pos_embed": False},
-    "norms": {"visual.norm.weight": True, "text.ln_final.bias": True, "visual.pos_embed": False},
+    "norms": {
+        "visual.norm.weight": True,
+        "text.ln_final.bias": True,
+        "text_head.net.1.norm1.weight": True,
+        "visual.pos_embed": False,
+    },
     "biases": {"visual.norm.bias": True, "logit_bias": True, "image_head.0.weight": False},
     "adapters": {
         "visual.blocks.0.adapter1.down.weight": True,
@@ -71,17 +77,29 @@ def test_some_parameters_go_with_others(student):
 
 
 def test_frozen_parts_stay_in_eval_mode(student):
-    """In training only the parts with trained parameters are in training mode"""
+    """In training only the children with trained parameters are in training mode"""
     model = small("lift")
     model.text_head = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5)).requires_grad_(False)
+    # In a child that is trained, some parameters are frozen, and a dropout has none.
+    model.visual.pos_embed.requires_grad_(False)
+    model.visual.blocks[0].requires_grad_(False)
+    model.visual.blocks[1].adapter1 = nn.Dropout(0.5)
     _, (found, _) = after(student.lift.TwoTower.train, model, True)
-    for part in ("visual", "image_head"):
-        holds(part in found["training"], f"{part} is trained, so it should be in training mode")
+    for part in ("visual", "image_head", "visual.blocks.0", "visual.blocks.1.adapter1"):
+        child = part.split(".")[0]
+        why = (
+            f"one parameter of {child} is trained, so all of it is in training mode, {part} as well"
+        )
+        holds(part in found["training"], why)
     holds(
         "text_head.1" not in found["training"],
         "text_head is frozen, but its dropout is in training mode, so it would give other numbers "
         "each time. nn.Module.train reaches all children: set the frozen ones back",
     )
+    _, (found, _) = after(student.lift.TwoTower.train, small("lit"), True)
+    why = "in LiT the text side is trained, and the image tower is frozen. In training mode are: "
+    modes = {part.split(".")[0] for part in found["training"]}
+    holds("text" in modes and "visual" not in modes, why + ", ".join(sorted(modes - {""})))
 
 
 def test_eval_mode_is_eval_mode(student):
@@ -133,19 +151,26 @@ def test_each_trained_parameter_is_in_the_optimizer_once(student):
 
 
 def test_only_matrices_decay(student):
-    """Weight decay for matrices; none for biases, norms, positions and the scale"""
+    """Decay for matrices only, and in the image tower a share of the rate"""
     model = filled(small("lift"), seed=3)
-    groups = groups_of(student, model, 0.2)
+    groups = groups_of(student, model, 0.2, 0.1)
     for name, parameter in model.named_parameters():
         (number,) = where(groups, parameter.detach()) or (None,)
         holds(number is not None, f"{name} is trained, and in no group")
-        found = groups[number].get("weight_decay")
+        found = groups[number].get("weight_decay", "no such entry")
         wanted = 0.2 if parameter.ndim == 2 else 0.0
         why = (
             f"weight_decay of the group of {name}, which has {parameter.ndim} dimensions: wd for a "
             "matrix, which has two, and 0 for all others"
         )
-        same(found, wanted, why)
+        same("None" if found is None else found, wanted, why)
+        found = groups[number].get("lr_share", "no such entry")
+        wanted = 0.1 if name.startswith("visual.") else 1.0
+        why = (
+            f"lr_share of the group of {name}: image_lr_share, here 0.1, in `visual`, and 1 "
+            "elsewhere. image_head is not in `visual`"
+        )
+        same("None" if found is None else found, wanted, why)
 
 
 def test_exactly_the_declared_parameters_change(student):
@@ -174,21 +199,33 @@ def test_exactly_the_declared_parameters_change(student):
 # ---- the row
 
 
-def test_row_of_lift(student):
-    """LIFT's row: a frozen text side, an image tower from scratch, InfoNCE"""
+def row_of(student: Student) -> dict:
+    """LIFT's row. Where it is not filled in, this is what an unwritten function says."""
     row = get(student.lift.METHODS)["lift"]
-    holds("..." not in row.values(), "the row is not filled in yet")
+    if "..." in row.values():
+        raise StudentError("NotImplementedError: task 4.4: write METHODS[lift]")
+    return row
+
+
+def test_row_of_lift(student):
+    """LIFT's row: a frozen text side, an image tower from scratch, InfoNCE, a head of two layers"""
+    row = row_of(student)
     why = f"image is {row['image']!r}: LIFT's image tower starts with random weights"
     holds(row["image"] == "scratch", why)
     why = f"text is {row['text']}: LIFT takes the whitened vectors of a frozen language model"
     holds(row["text"] == "lift.LLMVectors", why)
     why = f"loss is {row['loss']}: LIFT has CLIP's loss"
     holds(row["loss"] == "lift.info_nce", why)
+    why = f"image_head is {row['image_head']}: LIFT's head has two linear layers"
+    holds(row["image_head"] == "lift.mlp", why)
+    why = f"text_head is {row['text_head']}: LIFT's text side has no head, which is `no_head`"
+    holds(row["text_head"] == "lift.no_head", why)
     holds("text" not in row["trains"], "trains names `text`, and LIFT's text side is frozen")
 
 
 def test_model_of_the_row(student):
     """The model that the row makes trains the image tower, its head and the scale"""
+    row_of(student)
     fitted = (normal(12, seed=4), normal(12, 6, seed=5))
     model = student.lift.TwoTower("lift", SIZES, fitted)
     children = {name.split(".")[0] for name in state(student, model)["trained"]}

@@ -33,6 +33,8 @@ def test_schedule_as_a_list(student):
         "here 2: step 0 has 1/2, steps 1 and 2 have 1, and then a cosine falls to 0"
     )
     same(found, wanted, why, atol=1e-3)
+    why = "of 19 steps a tenth, rounded down, is 1: the steps 0 and 1 have the full rate"
+    same(rates(student, 19, warmup=500)[:2], [1.0, 1.0], why)
 
 
 def test_schedule_without_warm_up(student):
@@ -112,6 +114,28 @@ def test_crops_lie_inside(student):
         holds(centre.min() < -0.15 and centre.max() > 0.15, why)
 
 
+def test_crops_by_hand(student):
+    """Two crops of an image of 4 x 4 pixels, written out"""
+    image, draws = ramp(1, side=4), torch.tensor([[0.0, 0.0], [0.5, 1.0], [0.0, 0.5], [0.5, 0.0]])
+    wanted = {
+        0.25: ([-0.75, -0.625, -0.375, -0.125], [-0.375, -0.125, 0.125, 0.375]),
+        0.9: ([-0.75, -0.25, 0.25, 0.75], [-0.75, -0.325, 0.125, 0.575]),
+    }
+    says = (
+        "half of each side, at the left edge and in the middle of the height. The corners of grid "
+        "and image are not aligned, and beyond the edge the nearest pixel counts",
+        "all of the width and 0.9 of the height, at the top. By the ratio alone the height would "
+        "be 0.82, and less than 0.9 of the area would be left. Is the width at [0, 0] of theta?",
+    )
+    for number, (smallest, (row, column)) in enumerate(wanted.items()):
+        one = draws[:, number : number + 1]
+        found = student.data.images.pixels.random_crops(image, smallest, one)
+        why = f"smallest {smallest}, draws {one[:, 0].tolist()}: {says[number]}"
+        same(tuple(found.shape), [1, 3, 4, 4], "the crops should have the shape of the images")
+        same(found[0, 0, 1], row, f"x in a row of the crop. {why}", atol=1e-3)
+        same(found[0, 1, :, 1], column, f"y in a column of the crop. {why}", atol=1e-3)
+
+
 # ---- batch order
 
 
@@ -159,6 +183,15 @@ def test_an_epoch_is_a_function_of_seed_and_number(student):
     differ(epoch(batches(seed=1), 3)[0], first, "seed 1 has the order of seed 0: is the seed used?")
 
 
+def test_an_epoch_has_the_draws_of_the_docstring(student):
+    """Epoch 3 of seed 0, five images: order and numbers, written out"""
+    order, draws = student.data.batches.Batches.epoch(batches(5), 3)
+    why = "is the generator made from (seed, number), in this order, and is the order drawn first?"
+    same(order, [3, 0, 2, 1, 4], f"the order of five images in epoch 3 of seed 0: {why}")
+    wanted = [0.3169, 0.2991, 0.6885, 0.3203, 0.7229]
+    same(draws, wanted, f"the numbers of five images in epoch 3 of seed 0: {why}", atol=1e-3)
+
+
 def test_choose_takes_all_captions_alike(student):
     """Without long_share, [0, 1) is divided evenly among the captions"""
     captions = torch.tensor([7, 8, 9, 6])
@@ -166,6 +199,8 @@ def test_choose_takes_all_captions_alike(student):
         student.data.batches.Batches.choose(batches(), captions, draw)
         for draw in (0.0, 0.24, 0.26, 0.5, 0.74, 0.76, 0.999)
     ]
+    are_tensors = all(isinstance(one, torch.Tensor) and one.ndim == 0 for one in found)
+    holds(are_tensors, f"one element of the tensor `captions` should come back; got {found[0]!r}")
     why = (
         "captions 7 8 9 6, draws 0 .24 .26 .5 .74 .76 .999: each caption should have a quarter of "
         "[0, 1)"
@@ -185,23 +220,28 @@ def test_choose_takes_the_longest_as_often_as_asked(student):
         ".6); 7 and 8 should have half of the rest each"
     )
     same(found, [9, 9, 7, 7, 8, 8], why)
+    only = student.data.batches.Batches.choose(object_, torch.tensor([4]), 0.99)
+    same(int(only), 4, "an image with one caption, long_share 0.6, draw .99: there is no other one")
 
 
 # ---- duplicates
 
 
 def test_duplicates_of_the_example(student):
-    """The example of the docstring: four images, two with one caption, two equal"""
-    captions = [torch.tensor(c) for c in ([0, 2], [1], [2], [3])]
+    """The example of the docstring, and a caption of two images that was drawn for neither"""
+    captions = [torch.tensor(c) for c in ([0, 2, 4], [4, 1], [2], [3])]
     found = student.data.batches.find_duplicates(
         captions, torch.tensor([0, 1, 2, 3]), torch.tensor([11, 22, 33, 22])
     )
     wanted = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]])
     why = (
         "image 0 also has the caption drawn for image 2; images 1 and 3 have equal digests. So (0, "
-        "2), (2, 0), (1, 3), (3, 1) and the diagonal match, and nothing else"
+        "2), (2, 0), (1, 3), (3, 1) and the diagonal match, and nothing else. Images 0 and 1 share "
+        "caption 4, which was drawn for neither"
     )
     same(found, wanted, why)
+    kind = getattr(found, "sent_as", "no tensor")
+    holds(kind == "bool", f"the mask should be bool, and is {kind}")
 
 
 # ---- resume
@@ -215,8 +255,8 @@ def trained(steps: int, model: nn.Module, optimizer: torch.optim.Optimizer, star
         optimizer.zero_grad()
 
 
-def fresh(seed: int = 7) -> tuple[nn.Module, torch.optim.Optimizer]:
-    model = filled(nn.Linear(4, 3), seed=seed)
+def fresh(seed: int = 7, width: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = filled(nn.Linear(4, width), seed=seed)
     return model, torch.optim.AdamW(model.parameters(), lr=0.05)
 
 
@@ -236,10 +276,13 @@ CFG = SimpleNamespace(**vars(Config(out="runs/example", resume="runs/example")))
 
 
 def test_three_steps_and_three_are_six(student):
-    """3 steps, a checkpoint, 3 more steps equal 6 steps bit for bit"""
+    """3 steps, a checkpoint, 3 more steps with another decay equal 6 steps bit for bit"""
     whole, optimizer = fresh()
-    trained(6, whole, optimizer)
+    trained(3, whole, optimizer)
+    optimizer.param_groups[0]["weight_decay"] = 0.5
+    trained(6, whole, optimizer, start=3)
     model, optimizer = fresh(seed=8)  # another start: everything must come from the checkpoint
+    optimizer.param_groups[0]["weight_decay"] = 0.5
     args = (checkpoint_after(3), CFG, model, optimizer, "the same", 6)
     start, found = after(student.train.go_on, *args)
     same(start, 3, "3 steps are done. Steps count from 0, so the next one has the number 3")
@@ -250,6 +293,11 @@ def test_three_steps_and_three_are_six(student):
         "first steps are too large"
     )
     holds(len(moments) == 2, why)
+    decay = found[3]["groups"][0]["weight_decay"]
+    why = (
+        "weight_decay after go_on: the groups are those of the new optimizer, not the checkpoint's"
+    )
+    same(decay, 0.5, why)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     trained(6, model, optimizer, start=3)
@@ -274,3 +322,16 @@ def test_resume_refuses_other_data(student):
     refuses(
         student.train.go_on, checkpoint_after(3), CFG, model, optimizer, "the same", 3, why=done
     )
+
+
+def test_resume_refuses_what_does_not_fit(student):
+    """Weights or moments of another shape raise BadInput"""
+    checkpoint, (model, optimizer) = checkpoint_after(3), fresh(width=5)
+    why = "the checkpoint's weights are (3, 4), the model's (5, 4): go_on must raise BadInput"
+    refuses(student.train.go_on, checkpoint, CFG, model, optimizer, "the same", 6, why=why)
+    checkpoint["model"] = copy.deepcopy(model.state_dict())
+    why = (
+        "the checkpoint's weights fit now, and exp_avg and exp_avg_sq of the weight are still (3, "
+        "4): go_on must raise BadInput. AdamW's load_state_dict does not compare these shapes"
+    )
+    refuses(student.train.go_on, checkpoint, CFG, model, optimizer, "the same", 6, why=why)

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 import lift
+from data.vectors import StoredRows
+from vit import Block
 
 from ..student import Student, apply, differ, holds, same, state
 from .models import filled
@@ -13,16 +15,16 @@ from .numbers import normal
 
 
 def test_token_mean_by_hand(student):
-    """The network doubles each token; the mean is over real tokens only"""
+    """The network doubles each token; the mean is over real tokens only; tokens in float16"""
     net = nn.Linear(2, 2, bias=False)
     net.weight.data = 2 * torch.eye(2)
-    tokens = torch.tensor([[[1.0, 2.0], [3.0, 0.0], [0.0, 0.0]]])
+    tokens = torch.tensor([[[1.0, -1.0], [0.0, 2.0], [0.0, 0.0]]]).half()
     found = student.lift.TokenMean.forward(lift.TokenMean(net), tokens)
     why = (
-        "tokens (1 2), (3 0) and padding (0 0), and the network doubles: the mean of (2 4) and (6 "
-        "0). A token is padding only if all its numbers are 0"
+        "tokens (1 -1), (0 2) and padding (0 0), and the network doubles: the mean of (2 -2) and "
+        "(0 4). A token is padding only if all its numbers are 0"
     )
-    same(found, torch.tensor([[4.0, 2.0]]), why)
+    same(found, torch.tensor([[1.0, 1.0]]), why)
 
 
 def test_padding_leaves_no_trace(student):
@@ -48,6 +50,24 @@ def test_the_network_comes_before_the_mean(student):
         "itself"
     )
     same(found, net(tokens).mean(1).detach(), why)
+
+
+@torch.no_grad()
+def test_the_network_gets_all_places(student):
+    """A network that looks back sees every place before, padding as well"""
+    head, tokens = (
+        lift.TokenMean(filled(Block(8, 2, causal=True), seed=11)),
+        normal(2, 5, 8, seed=12),
+    )
+    tokens[:, 0], tokens[1, 3:] = 0, 0  # the first row of a caption is zeros
+    found = student.lift.TokenMean.forward(head, tokens)
+    y = head.net(tokens)
+    wanted = torch.stack([y[0, 1:].mean(0), y[1, 1:3].mean(0)])
+    why = (
+        "the network is a causal block, and the first row is zeros. It gets all places at once, "
+        "(B, L, d_in), in their order, and padding is left out of the mean only"
+    )
+    same(found, wanted, why, atol=5e-4)
 
 
 def test_a_caption_of_unknown_words(student):
@@ -96,7 +116,14 @@ def test_ape_is_an_mlp(student):
 
 def test_ape_transformer_looks_back(student):
     """The first control: tokens look at those before them, and never ahead"""
-    head, tokens = student.lift.ape_transformer(16, 6), normal(1, 3, 16, seed=8)
+    head, tokens = student.lift.ape_transformer(24, 6), normal(1, 3, 24, seed=8)
+    block = Block(12, 4)
+    wanted = 24 * 12 + 12 + sum(p.numel() for p in block.parameters()) + 24 + 12 * 6 + 6
+    why = (
+        "parameters of a head from 24 to 6: a layer 24 x 12, a block of width 12, a LayerNorm, and "
+        "a layer 12 x 6, both layers with biases"
+    )
+    same(parameters_of(student, head), wanted, why)
     other = tokens.clone()
     other[:, 2] += 1
     # The mean of three tokens, and of the first two: what differs is the third one's share.
@@ -128,23 +155,41 @@ def test_token_mean_head_is_linear(student):
 
 def test_fit_leaves_padding_out(student):
     """Mean and standard deviation of the real tokens"""
-    tokens = torch.tensor([[[1.0, 10.0], [3.0, 30.0]], [[5.0, 20.0], [0.0, 0.0]]])
+    tokens = torch.tensor([[[1.0, -1.0], [3.0, 12.0]], [[0.0, 10.0], [0.0, 0.0]]])
     found = student.lift.LLMTokens.fit(tokens)
     why = "two tensors should come back: mean and standard deviation"
     holds(isinstance(found, list) and len(found) == 2, why)
-    why = "the mean of the real tokens (1 10), (3 30), (5 20); the fourth, (0 0), is padding"
-    same(found[0], torch.tensor([3.0, 20.0]), why)
-    wanted = torch.tensor([(8 / 3) ** 0.5, (200 / 3) ** 0.5])
+    why = "the mean of the real tokens (1 -1), (3 12), (0 10); the fourth, (0 0), is padding"
+    same(found[0], torch.tensor([4 / 3, 7.0]), why)
+    wanted = torch.tensor([(14 / 9) ** 0.5, (98 / 3) ** 0.5])
     why = "the deviation is the ROOT of the variance, E[h^2] - E[h]^2, over the real tokens"
     same(found[1], wanted, why)
 
 
 def test_fit_of_a_constant_dimension(student):
-    """A dimension that never varies must not be divided by zero"""
+    """A dimension that never varies must not be divided by zero; one that hardly varies stays"""
     tokens = normal(5, 4, 3, seed=10)
     tokens[..., 1] = 2.0
+    tokens[..., 2] *= 0.01
     _, deviation = student.lift.LLMTokens.fit(tokens)
+    why = "a dimension varies by about 0.01 only, and its deviation should be just that"
+    same(deviation[2], tokens[..., 2].std(correction=0), why, atol=1e-3)
     why = (
         f"a dimension that never varies has the deviation {float(deviation[1])}: give it a tiny one"
     )
-    holds(deviation[1] > 0, why)
+    holds(0 < deviation[1] < 1e-4, why)
+
+
+def test_fit_of_slices_in_half_precision(student):
+    """Captions of a cache: slices in float16, each as long as its longest caption"""
+    tokens = (300 + 2 * normal(1100, 3, 2, seed=13)).half()
+    tokens[1000:, 1:] = 0  # the captions from 1,000 on have one token
+    cache = StoredRows(tokens, torch.arange(1100), has_padding=True)
+    mean, deviation = student.lift.LLMTokens.fit(cache)
+    real = torch.cat([tokens[:1000].flatten(0, 1), tokens[1000:, 0]]).double()
+    why = (
+        "of 1,100 captions in float16, near 300. Only len(inputs) and inputs[a:b] work, and a slice "
+        "is as long as its longest caption. The squares are too large for float16"
+    )
+    same(mean, real.mean(0), f"the mean {why}", atol=1e-2)
+    same(deviation, real.std(0, correction=0), f"the deviation {why}", atol=5e-3)

@@ -10,7 +10,7 @@ import lift
 from data.files.llm import Adapter
 from llm_text import FrozenLLM, Llama, LoRA
 
-from ..student import keep, refuses, same, state
+from ..student import after, holds, keep, refuses, same, state
 from .models import config, filled
 from .numbers import cross_entropy, normal, unit
 
@@ -53,7 +53,10 @@ def test_adapter_is_a_detour(student):
     adapter, x = filled(lift.LilTAdapter(8), seed=8, size=0.8), normal(2, 3, 8, seed=9)
     inside = F.gelu(x @ adapter.down.weight.T + adapter.down.bias)
     wanted = x + inside @ adapter.up.weight.T + adapter.up.bias
-    why = "x + W_up GELU(W_down x): GELU stands in the bottleneck, between the two layers"
+    why = (
+        "x + W_up GELU(W_down x): GELU stands in the bottleneck, between the two layers. It is "
+        "F.gelu, without approximation"
+    )
     same(student.lift.LilTAdapter.forward(adapter, x), wanted, why)
 
 
@@ -97,16 +100,33 @@ def test_caption_loss_leaves_duplicates_out(student):
     same(found, wanted / 3, why)
 
 
+def test_caption_loss_with_one_hard_negative(student):
+    """Two first captions, three second ones, with duplicates and without"""
+    second = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])  # cosines [1 0 .8] and [.6 .8 .96]
+    duplicates = torch.tensor([[True, False, False], [False, True, True]])
+    why = (
+        "scale 2, cosines [[1, 0, 0.8], [0.6, 0.8, 0.96]]. The third second caption is nobody's "
+        "partner. It stands in the softmax of each first caption"
+    )
+    found = student.llm_text.caption_loss(FIRST, second, None, 2.0)
+    row0 = cross_entropy([2.0, 0.0, 1.6], 0)
+    same(found, (row0 + cross_entropy([1.2, 1.6, 1.92], 1)) / 2, f"{why}. No duplicates are given")
+    found, args = after(student.llm_text.caption_loss, FIRST, second, duplicates, 2.0)
+    wanted = (row0 + cross_entropy([1.2, 1.6], 1)) / 2
+    same(found, wanted, f"{why}, but here `duplicates`, (2, 3), leaves it out of row 1")
+    same(args[2], duplicates, "`duplicates` was changed, and it belongs to the caller: make a copy")
+
+
 # ---- CRA
 
 
 def test_caption_retrieval_by_hand(student):
     """Two of three captions are nearest to their partners"""
-    a = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]])
-    b = torch.tensor([[3.0, 0.3], [0.2, 0.9], [0.0, -1.0]])
+    a = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    b = torch.tensor([[0.3, 0.03], [0.0, -1.0], [1.0, 8.0]])
     why = (
-        "of three captions the first two are nearest to their partners, by cosines: lengths do not "
-        "count. CRA is the share of hits"
+        "of the three rows of `first` the first and the third have their partner nearest among "
+        "those of `second`, by cosines: lengths do not count. CRA is the share of hits"
     )
     same(student.llm_text.caption_retrieval(a, b), 2 / 3, why)
 
@@ -137,7 +157,9 @@ def test_merged_equals_the_detour(student):
     (there,) = keep(student, llm)
     student.llm_text.merge_adapter(there, adapter())
     A, B = adapter().pairs["layers.0.self_attn.q_proj"]
-    for name, tensor in state(student, there)["tensors"].items():
+    merged = state(student, there)
+    holds(not merged["trained"], "a weight is trained after merging: change the tensor in place")
+    for name, tensor in merged["tensors"].items():
         wanted = llm.state_dict()[name].float()
         if name == "model.layers.0.self_attn.q_proj.weight":
             wanted = wanted + 0.5 * (B @ A)
@@ -153,3 +175,29 @@ def test_merging_refuses_another_model(student):
     other = adapter(llm_hash="another hash")
     why = "adapter.llm_hash is not llm.hash, so it is another model's: BadInput must be raised"
     refuses(student.llm_text.merge_adapter, frozen(), other, why=why)
+
+
+def test_merging_refuses_what_does_not_fit(student):
+    """Matrices of another shape, or numbers that are not finite, raise ValueError"""
+    ((name, (A, B)),) = adapter().pairs.items()
+    for pairs, what in (
+        ({name.replace("q_proj", "k_proj"): (A, B)}, "B A is (32, 32) and the weight (16, 32)"),
+        ({name: (A, B[:1])}, "B A is (1, 32), which PyTorch adds to (32, 32) without a word"),
+        ({name: (A, B * torch.inf)}, "B has numbers that are not finite"),
+    ):
+        why, wrong = f"{what}: ValueError must be raised", adapter()._replace(pairs=pairs)
+        refuses(student.llm_text.merge_adapter, frozen(), wrong, why=why, error="ValueError")
+
+
+def test_merging_notes_how_to_read(student):
+    """The model takes over the block to read after, and whether tokens see the whole caption"""
+    for layer, sees_all in ((1, True), (2, False)):
+        wanted = adapter()._replace(layer=layer, bidirectional=sees_all)
+        (there,) = keep(student, frozen())
+        student.llm_text.merge_adapter(there, wanted)
+        read = student.builtins.getattr
+        found = read(there, "tuned_layer")
+        holds(found == layer, f"adapter.layer is {layer}, and llm.tuned_layer is {found}")
+        found = read(read(there, "model"), "bidirectional")
+        why = f"adapter.bidirectional is {sees_all}, and llm.model.bidirectional is {found}"
+        holds(found is sees_all, why)
