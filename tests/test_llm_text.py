@@ -378,6 +378,12 @@ def test_a_vector_does_not_depend_on_the_other_texts(tiny_llm, pool, layer, befo
     assert relative_error(alone[-1], wanted) < 1e-5
 
 
+def test_the_mean_and_ape_read_a_third_of_the_blocks(tiny_llm):
+    """The model has three blocks. The other poolings read all of them."""
+    layers = {pool: tiny_llm.pool_layer(pool) for pool in ("mean", "tokens", "last", "prompt")}
+    assert layers == {"mean": 1, "tokens": 1, "last": 3, "prompt": 3}
+
+
 @pytest.mark.real_llm
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_vector_of_smollm2_does_not_depend_on_the_other_texts(llm, dtype):
