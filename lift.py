@@ -285,7 +285,8 @@ class TokenMean(nn.Module):
 
     A token that is all zeros is padding and does not count. A caption without any real token, which
     is one of unknown words only, becomes zeros. Tokens may come in half precision. The network gets
-    them in float32, and all L places at once: that of `ape_transformer` needs their order.
+    them in float32, and all L places at once, because the network of `ape_transformer` needs
+    their order.
     """
 
     def __init__(self, net: nn.Module):
@@ -990,7 +991,8 @@ def is_in_part(parameter: str, part: str) -> bool:
     one of these children ("visual", "text", "image_head", "text_head", "logit_scale"), or a kind of
     parameter in all of them:
 
-        norms     all whose names hold "norm", in heads and in the language model as well, and
+        norms     every parameter whose name holds "norm", also in heads and in the language model,
+                  and those of
                   TextTransformer's last norm, `ln_final`
         biases    every bias, that of the logits included
         adapters  all that belongs to an `adapter1` or an `adapter2`
@@ -1088,7 +1090,7 @@ class TwoTower(nn.Module):
     def train(self, mode: bool = True) -> "TwoTower":
         """As nn.Module.train, but a child without any trained parameter stays in eval mode.
 
-        A child is one of self.children(), not every module inside: all of it has one mode. With
+        A child is one of self.children(). All modules inside a child have the child's mode. With
         mode False everything is in eval mode. Returns the model. Today no module here behaves
         differently in training. This is for a tower with dropout that somebody adds.
         """

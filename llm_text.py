@@ -803,7 +803,8 @@ def caption_loss(
 
     In words: find each first caption's partner among all second captions. The features (B, D) and
     (C, D) have unit length. Guessing costs ln C, and a model that is not tuned is little better:
-    all cosines are near 1. With B = C = 64 the default model starts at 3.3 to 3.7, ln C is 4.2.
+    all cosines are near 1. With B = C = 64 the default model starts at 3.4 to 3.6
+    (docs/results/course.md), and ln C is 4.2.
 
     second      the partner of each first caption, in order. Behind these B there may be hard
                 negatives, which are nobody's partner: the paper has one per pair

@@ -1422,7 +1422,7 @@ class Data:
 def read_data(
     cfg: Config, checkpoint: dict | None, parent: dict | None, device: torch.device
 ) -> tuple[Config, Data]:
-    """Read images and captions -> (the configuration, with what follows from them; the data).
+    """Read images and captions. Returns the configuration, with what follows from them, and the data.
 
     checkpoint  what a resumed run goes on with, or None
     parent      as read_parent gives it
@@ -1462,7 +1462,7 @@ def make_curve_batches(
     device: torch.device,
 ) -> dict[str, Batch]:
     """The validation curve's batch of validation images, which are not cropped, and its batch of
-    training images. None where there are no validation images.
+    training images. The dict is empty where there are no validation images.
 
     image_inputs  those of the training images
     tower         the image tower; a frozen one reads the validation images here

@@ -119,9 +119,9 @@ class Block(nn.Module):
         x = x + attention(norm1(x))
         x = x + mlp(norm2(x))
 
-    The adapters are places for the method LilT (lift.py): x + attention(norm1(adapter1(x))), and so
-    with adapter2 before norm2. Neither touches the x to the left of the plus. Without LilT they do
-    nothing.
+    The adapters are places for the method LilT (lift.py). With them the lines are
+    x + attention(norm1(adapter1(x))) and x + mlp(norm2(adapter2(x))). The x to the left of the plus
+    does not go through an adapter. Without LilT they do nothing.
     """
 
     def __init__(

@@ -2,14 +2,14 @@
 
     python -m tests.experiments.claims                    # all runs, three seeds, two at a time:
                                                           # hours on 2 cores
-    python -m tests.experiments.claims --only lift clip   # runs whose name begins so
+    python -m tests.experiments.claims --only few/ape     # runs whose name begins so
     python -m tests.experiments.claims --table            # no run: the table of what is in the file
     python -m tests.experiments.claims --check --seeds 0  # known runs again: same scores today?
 
 Every run is one line of docs/results/claims.jsonl. A run is a command line of train.py and one of
 eval.py, as a user would type them, after those of what it starts from. A run that is in the file
-already is not made again. A change of its flags makes it another run. A change of the code does not: so
---check makes known runs once more, and compares their scores.
+already is not made again. A change of its flags makes it another run. A change of the code does not
+make it another run. So --check makes known runs once more, and compares their scores.
 """
 
 import argparse
@@ -92,7 +92,7 @@ RUNS = {
 }
 
 # APE on the last block of the language model. Then: does APE need tokens, and does it need a network?
-# `sharelock` averages the tokens before the network, and `ridge` has a matrix in place of it. Both
+# `sharelock` averages the tokens before the network, and `ridge` trains no network. Both
 # read the same block as `ape`, and by default at most 256 directions, a quarter of the captions if
 # that is less, each divided by a power of its spread. APE's head reads all 576 numbers of a token.
 # "whole" leaves the mean of the tokens as it is, but for its centre.
