@@ -14,6 +14,7 @@ make it another run. So --check makes known runs once more, and compares their s
 
 import argparse
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -185,16 +186,15 @@ def all_scores(line: dict, place: str = "") -> dict[str, float]:
 
 
 def changed(before: dict, now: dict) -> str:
-    """Which of the scores that two lines of one run both have differ, in words."""
+    """Which scores of a run's line are others today, in words. Today's run may have more scores."""
     before, now = all_scores(before), all_scores(now)
-    both = [place for place in before if place in now]
-    other = [place for place in both if before[place] != now[place]]
-    if not both:
+    other = [place for place in before if before[place] != now.get(place)]
+    if not before:
         return "no score to compare"
     if not other:
-        return f"{len(both)} scores equal"
-    pairs = [f"{x} {100 * before[x]:.2f} -> {100 * now[x]:.2f}" for x in other]
-    return f"{len(other)} of {len(both)} scores differ: {', '.join(pairs)}"
+        return f"{len(before)} scores equal"
+    pairs = [f"{x} {100 * before[x]:.2f} -> {100 * now.get(x, math.nan):.2f}" for x in other]
+    return f"{len(other)} of {len(before)} scores differ: {', '.join(pairs)}"
 
 
 def commit() -> str:
@@ -216,7 +216,6 @@ class Runner:
         self.work = work
         self.lines = read_lines(out)
         self.check = check  # make known runs again, and compare
-        self.made: set[tuple[str, int]] = set()  # by this runner
         self.same = True  # no score of a run that was made again differs
         self.lock = Lock()  # of the lines and of the next
         self.locks: dict[tuple[str, int], Lock] = {}  # one per run
@@ -237,13 +236,19 @@ class Runner:
         return None
 
     def keep(self, line: dict) -> None:
-        """Append a run to the file. One that is known is compared with its line instead."""
+        """Append a run to the file. One that is known is compared with its line instead.
+
+        A check appends nothing.
+        """
         with self.lock:
             known = self.known(line["name"], line["seed"], line["flags"])
             if known:
                 verdict = changed(known, line)
                 self.same = self.same and verdict.endswith("equal")
                 print(f"{line['name']} seed {line['seed']}: {verdict}", flush=True)
+                return
+            if self.check:
+                print(f"{line['name']} seed {line['seed']}: not in {self.out.name}", flush=True)
                 return
             self.lines.append(line)
             with open(self.out, "a") as file:
@@ -259,14 +264,12 @@ class Runner:
         with lock:
             place = name.replace("/", "-").replace(" ", "-")
             path = self.work / f"{place}-{seed}{STARTS.get(name, '')}"
-            is_there = path.exists() or name not in STARTS
-            is_due = self.check and (name, seed) not in self.made
+            is_there = path.exists() or (name not in STARTS and not self.check)
             if name == "sentences":
                 if not path.exists():
                     self.make_sentences(path)
-            elif is_due or not is_there or not self.known(name, seed, recipe(name)):
+            elif not is_there or not (self.check or self.known(name, seed, recipe(name))):
                 self.make(name, seed, path)
-                self.made.add((name, seed))
         return path
 
     def make_sentences(self, path: Path) -> None:
@@ -425,6 +428,9 @@ def main() -> None:
     add("--check", action="store_true", help="make known runs again; say which scores differ")
     add("--table", action="store_true", help="print the table of what is in the file, run nothing")
     args = parser.parse_args()
+    if args.check:  # in a folder of its own, so that everything is made again
+        args.work = args.work / "check"
+        shutil.rmtree(args.work, ignore_errors=True)
     runner = Runner(args.out, args.work, args.check)
     if not args.table:
         args.work.mkdir(parents=True, exist_ok=True)
@@ -436,7 +442,9 @@ def main() -> None:
             if not args.check or runner.known(name, seed, recipe(name))
         ]
         runner.children.run_all(jobs, args.jobs)
-        if not runner.same:
+        if args.check and not jobs:
+            raise BadInput("no run of these names and seeds is known; nothing was checked")
+        if args.check and not runner.same:
             raise BadInput("some scores differ from those in the file")
     table(runner.lines)
     print()

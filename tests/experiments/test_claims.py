@@ -108,35 +108,62 @@ def test_the_command_makes_each_row_with_every_seed(runner, tmp_path, monkeypatc
     assert "| a | 2 | 25.00% |" in capsys.readouterr().out
 
 
-def test_a_check_makes_known_runs_again_and_says_what_differs(runner, capsys):
+def test_a_check_makes_known_runs_again_and_says_what_differs(
+    runner, tmp_path, monkeypatch, capsys
+):
     """The mean is 0.25 in the first line of a file, and 0.75 in the second."""
     first = runner()
     first.ensure("a", 0)
     before = first.out.read_bytes()
+    kept = first.work / "supervised-0" / "checkpoint.pt"
 
-    again = runner()
-    again.check = True
-    again.lines = again.lines[:1]  # `supervised`: its mean is 0.75 now
-    capsys.readouterr()
-    again.ensure("supervised", 0)
-    again.ensure("supervised", 0)  # it is made once, also for others
-    assert len(again.ran) == 2 and not again.same
-    differs = "supervised seed 0: 1 of 1 scores differ: compositional mean 25.00 -> 75.00\n"
-    assert capsys.readouterr().out == differs
+    def check(*flags):
+        monkeypatch.setattr(claims, "Runner", FakeRunner)
+        places = ["--out", str(tmp_path / "claims.jsonl"), "--work", str(tmp_path / "work")]
+        monkeypatch.setattr(sys, "argv", ["claims", "--check", *flags, *places])
+        capsys.readouterr()
+        claims.main()
 
-    again = runner()
-    again.check = True
-    again.lines[0]["compositional"]["mean"] = 1.25
-    again.ensure("supervised", 0)
-    assert capsys.readouterr().out == "supervised seed 0: 1 scores equal\n"
-    assert again.same and again.out.read_bytes() == before
+    # Two lines are known, so the mean of each run that is made today is 1.25.
+    with pytest.raises(BadInput, match="some scores differ"):
+        check("--seeds", "0")
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(said) == [
+        "a seed 0: 1 of 1 scores differ: compositional mean 75.00 -> 125.00",
+        "supervised seed 0: 1 of 1 scores differ: compositional mean 25.00 -> 125.00",
+    ]
+    # A check leaves the file and what other runs start from as they were.
+    assert first.out.read_bytes() == before and kept.exists()
+
+    lines = [json.loads(line) for line in before.splitlines()]
+    for line in lines:
+        line["compositional"]["mean"] = 1.25
+    first.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    check("--only", "supervised")
+    assert "supervised seed 0: 1 scores equal\n" in capsys.readouterr().out
+
+    with pytest.raises(BadInput, match="nothing was checked"):
+        check("--seeds", "7")
+
+
+def test_a_start_with_other_scores_is_no_error_without_a_check(runner, tmp_path, monkeypatch):
+    one = runner()
+    one.ensure("supervised", 3)
+    shutil.rmtree(one.work / "supervised-3")
+    monkeypatch.setattr(claims, "Runner", FakeRunner)
+    places = ["--out", str(one.out), "--work", str(one.work)]
+    monkeypatch.setattr(sys, "argv", ["claims", "--only", "a", "--seeds", "3", *places])
+    claims.main()
 
 
 def test_times_and_counts_are_no_scores():
     line = {"seed": 1, "seconds": 2.5, "cost": {"training_seconds": 0.5}, "cra_after": 0.75}
     line |= {"final": {"loss": 1.5}, "retrieval": {"i2t": {"R@1": 0.5, "n": 3}}}
     assert claims.all_scores(line) == {"cra_after": 0.75, "retrieval i2t R@1": 0.5}
-    assert claims.changed(line, {"seed": 1}) == "no score to compare"
+    assert claims.changed({"seed": 1}, line) == "no score to compare"
+    less = {**line, "retrieval": {}}
+    gone = "1 of 2 scores differ: retrieval i2t R@1 50.00 -> nan"
+    assert claims.changed(line, less) == gone and claims.changed(less, line) == "1 scores equal"
 
 
 def test_a_start_that_is_gone_is_made_again_and_counted_once(runner):
