@@ -742,7 +742,7 @@ class LoRA(nn.Module):
 
 
 def add_lora(llm: FrozenLLM, rank: int, alpha: float, blocks: int) -> dict[str, LoRA]:
-    """Put a LoRA on every nn.Linear of the first blocks, as many as `blocks` -> {its name: LoRA}."""
+    """Put a LoRA on every nn.Linear of the first `blocks` blocks -> {its name: LoRA}."""
     loras = {}
     for i, block in enumerate(llm.model.layers[:blocks]):
         for name, linear in block.named_modules():

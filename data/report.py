@@ -195,7 +195,7 @@ def read_log(path: Path) -> Log:
     lines = path.read_text().splitlines() if path.is_file() else []
     for line in lines:
         # The first line has no loss. The last one is cut off where the run was killed.
-        with suppress(ValueError, KeyError):
+        with suppress(ValueError, KeyError, TypeError):
             entry = json.loads(line)
             step = entry["step"]
             if "val" in entry:
@@ -239,8 +239,9 @@ def curves(page: Page, results: Sequence[Result]) -> None:
         )
         charts.append((title, 100, [(log.recall, log.val_recall) for log in logs]))
     width = page.inside // len(charts)
+    last = max(step for log in logs for points in log for step, _ in points)
     bottoms = [
-        chart(page, MARGIN + i * width, width, title, highest, lines, colours)
+        chart(page, MARGIN + i * width, width, title, last, highest, lines, colours)
         for i, (title, highest, lines) in enumerate(charts)
     ]
     page.y = max(bottoms)
@@ -251,20 +252,20 @@ def chart(
     x: int,
     width: int,
     title: str,
+    last: int,
     highest: float,
     lines: Sequence[tuple[Points, Points]],
     colours: Sequence[tuple[int, int, int]],
 ) -> int:
     """Draw for each run a thick line and a thin one with dots, at (x, page.y). Returns the y below.
 
-    All lines share both axes. x, width: of the chart with its numbers, in pixels. highest: the
-    value at the top of the frame
+    All lines share both axes. x, width: of the chart with its numbers, in pixels. last, highest:
+    the step at the right of the frame, and the value at its top
     """
     page.text(x, page.y + 4, title, FAINT, 13)
     # The frame, with numbers at the beginning, the middle and the end of both axes.
     left, top = x + 60, page.y + 28
     width, height = width - 80, 220
-    last = max(step for pair in lines for line in pair for step, _ in line)
     page.pen.rectangle([left, top, left + width, top + height], outline=FAINT)
     for share in (0, 0.5, 1):
         page.text(x, top + height * (1 - share) - 8, f"{highest * share:.3g}", FAINT, 13)

@@ -92,7 +92,7 @@ RUNS = {
     "many/ape_transformer": f"--method ape_transformer {MANY} {APE} {FROM}",
 }
 
-# APE on the last block of the language model. Then: does APE need tokens, and does it need a network?
+# APE on the last block of the language model. Then: does APE need tokens, and a network?
 # `sharelock` averages the tokens before the network, and `ridge` trains no network. Both
 # read the same block as `ape`, and by default at most 256 directions, a quarter of the captions if
 # that is less, each divided by a power of its spread. APE's head reads all 576 numbers of a token.
@@ -104,8 +104,8 @@ for size, flags in (("few", FEW), ("many", MANY)):
         RUNS[f"{size}/{method}"] = f"--method {method} {flags} {SHORT} {FROM}"
         RUNS[f"{size}/{method} whole"] = f"--method {method} {flags} {SHORT} --whiten 0 {FROM}"
 
-# Runs that docs/claims.md compares, whose image towers start from the same one where the seed is the
-# same. So the difference within a seed says more than the two means: see `differences`.
+# Runs that docs/claims.md compares, whose image towers start from the same one where the seed is
+# the same. So the difference within a seed says more than the two means: see `differences`.
 COMPARED = (
     ("llm2clip/raw", "llm2clip/own text"),
     ("llm2clip/tuned", "llm2clip/own text"),
