@@ -1422,7 +1422,7 @@ class Data:
 def read_data(
     cfg: Config, checkpoint: dict | None, parent: dict | None, device: torch.device
 ) -> tuple[Config, Data]:
-    """Read images and captions. Returns the configuration, with what follows from them, and them.
+    """Read images and captions. Returns the configuration, completed by them, and the data.
 
     checkpoint  what a resumed run goes on with, or None
     parent      as read_parent gives it
