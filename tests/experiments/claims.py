@@ -330,7 +330,8 @@ class Runner:
             **scores,
             "trained": log[0]["trained"],
             "parameters": log[0]["parameters"],
-            "final": log[-1],
+            # A run without steps has the first entry only, which holds flags and no scores.
+            "final": log[-1] if "loss" in log[-1] else {},
         }
 
 
