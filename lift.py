@@ -992,8 +992,7 @@ def is_in_part(parameter: str, part: str) -> bool:
     parameter in all of them:
 
         norms     every parameter whose name holds "norm", also in heads and in the language model,
-                  and those of
-                  TextTransformer's last norm, `ln_final`
+                  and those of TextTransformer's last norm, `ln_final`
         biases    every bias, that of the logits included
         adapters  all that belongs to an `adapter1` or an `adapter2`
 

@@ -191,7 +191,7 @@ class Log(NamedTuple):
 
 def read_log(path: Path) -> Log:
     """All four are empty if there is no log."""
-    found = [{}, {}, {}, {}]  # a run that was resumed may have some steps twice
+    found = Log({}, {}, {}, {})  # by step: a run that was resumed may have some steps twice
     lines = path.read_text().splitlines() if path.is_file() else []
     for line in lines:
         # The first line has no loss. The last one is cut off where the run was killed.
@@ -200,11 +200,11 @@ def read_log(path: Path) -> Log:
             step = entry["step"]
             if "val" in entry:
                 val, train = entry["val"], entry["train"]
-                found[1][step] = val["loss"]
-                found[2][step] = 50 * (train["i2t"] + train["t2i"])
-                found[3][step] = 50 * (val["i2t"] + val["t2i"])
+                found.val_loss[step] = val["loss"]
+                found.recall[step] = 50 * (train["i2t"] + train["t2i"])
+                found.val_recall[step] = 50 * (val["i2t"] + val["t2i"])
             else:
-                found[0][step] = entry["loss"]
+                found.loss[step] = entry["loss"]
     return Log(
         *(sorted((step, v) for step, v in values.items() if np.isfinite(v)) for values in found)
     )

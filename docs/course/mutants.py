@@ -67,7 +67,8 @@ MUTANTS = [
         "1.1",
         "duplicates are masked in one direction only",
         "text_to_image = F.cross_entropy(logits.T, target)",
-        "text_to_image = F.cross_entropy((logit_scale * image_features @ text_features.T).T, target)",
+        "text_to_image = F.cross_entropy((logit_scale * image_features @ "
+        "text_features.T).T, target)",
     ),
     Mutant(
         "1.1",
@@ -131,7 +132,8 @@ MUTANTS = [
     Mutant(
         "2.1",
         "reshaped without moving a pixel",
-        "x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)\n        x = x.flatten(2).mT.contiguous()",
+        "x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)\n"
+        "        x = x.flatten(2).mT.contiguous()",
         "x = x.reshape(len(x), -1, 3 * self.patch**2)",
     ),
     Mutant("2.1", "the bias is left out", "return self.proj(x)", "return x @ self.proj.weight.T"),
@@ -162,7 +164,9 @@ MUTANTS = [
         "2.2",
         "a position does not see itself",
         "y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)",
-        "hides = torch.ones(N, N).triu(0).bool() if self.causal else torch.zeros(N, N).bool()\n        y = (q @ k.mT / (D // self.heads) ** 0.5).masked_fill(hides, -torch.inf).softmax(-1) @ v",
+        "hides = torch.ones(N, N).triu(0).bool() if self.causal else torch.zeros(N, N).bool()\n"
+        "        y = (q @ k.mT / (D // self.heads) ** 0.5).masked_fill(hides, "
+        "-torch.inf).softmax(-1) @ v",
     ),
     Mutant(
         "2.2",
@@ -210,8 +214,10 @@ MUTANTS = [
     Mutant(
         "2.4",
         "the mean before the norm",
-        'x = self.norm(self.blocks(x))  # (B, N, D)\n        return x[:, 0] if self.pool == "tok" else x.mean(1)',
-        'x = self.blocks(x)\n        return self.norm(x[:, 0] if self.pool == "tok" else x.mean(1))',
+        "x = self.norm(self.blocks(x))  # (B, N, D)\n"
+        '        return x[:, 0] if self.pool == "tok" else x.mean(1)',
+        "x = self.blocks(x)\n"
+        '        return self.norm(x[:, 0] if self.pool == "tok" else x.mean(1))',
     ),
     Mutant("2.4", "no last norm", "self.norm(self.blocks(x))", "self.blocks(x)"),
     Mutant(
@@ -239,7 +245,8 @@ MUTANTS = [
         "2.4",
         "no position for the class token",
         "self.norm_pre(x + self.pos_embed)",
-        'self.norm_pre(torch.cat([x[:, :1], x[:, 1:] + self.pos_embed[:, 1:]], 1) if self.pool == "tok" else x + self.pos_embed)',
+        "self.norm_pre(torch.cat([x[:, :1], x[:, 1:] + self.pos_embed[:, 1:]], 1) if "
+        'self.pool == "tok" else x + self.pos_embed)',
     ),
     # ---- unit 3
     Mutant(
@@ -274,8 +281,10 @@ MUTANTS = [
     Mutant(
         "3.2",
         "neighbours are paired",
-        "first, second = x.chunk(2, dim=-1)\n    return x * cos + torch.cat((-second, first), dim=-1) * sin",
-        "first, second = x[..., ::2], x[..., 1::2]\n    return x * cos + torch.stack((-second, first), dim=-1).flatten(-2) * sin",
+        "first, second = x.chunk(2, dim=-1)\n"
+        "    return x * cos + torch.cat((-second, first), dim=-1) * sin",
+        "first, second = x[..., ::2], x[..., 1::2]\n"
+        "    return x * cos + torch.stack((-second, first), dim=-1).flatten(-2) * sin",
     ),
     Mutant(
         "3.2",
@@ -308,7 +317,9 @@ MUTANTS = [
         "3.3",
         "g = h % K",
         "q = rotate(q, cos, sin)",
-        "q = rotate(q, cos, sin)\n        n = self.heads // self.kv_heads\n        k, v = k.repeat(1, n, 1, 1), v.repeat(1, n, 1, 1)",
+        "q = rotate(q, cos, sin)\n"
+        "        n = self.heads // self.kv_heads\n"
+        "        k, v = k.repeat(1, n, 1, 1), v.repeat(1, n, 1, 1)",
     ),
     Mutant("3.3", "no division by the root of d", "enable_gqa=True", "enable_gqa=True, scale=1.0"),
     Mutant(
@@ -317,7 +328,8 @@ MUTANTS = [
     Mutant(
         "3.3",
         "queries and keys are not normed",
-        "q = self.q_norm(q).transpose(1, 2)  # (B, H, L, d)\n        k = self.k_norm(k).transpose(1, 2)",
+        "q = self.q_norm(q).transpose(1, 2)  # (B, H, L, d)\n"
+        "        k = self.k_norm(k).transpose(1, 2)",
         "q = q.transpose(1, 2)  # (B, H, L, d)\n        k = k.transpose(1, 2)",
     ),
     Mutant(
@@ -357,7 +369,8 @@ MUTANTS = [
     Mutant(
         "3.6",
         "the weakest directions",
-        "variance = variance[-directions:].flip(0)  # (k,) the largest first\n    V = V[:, -directions:].flip(1)",
+        "variance = variance[-directions:].flip(0)  # (k,) the largest first\n"
+        "    V = V[:, -directions:].flip(1)",
         "variance = variance[:directions]\n    V = V[:, :directions]",
     ),
     Mutant(
@@ -501,7 +514,9 @@ MUTANTS = [
         "4.3",
         "a group without parameters",
         "groups = defaultdict(list)\n",
-        "groups = defaultdict(list)\n    for decay in (wd, 0.0):\n        groups[decay, image_lr_share]\n",
+        "groups = defaultdict(list)\n"
+        "    for decay in (wd, 0.0):\n"
+        "        groups[decay, image_lr_share]\n",
     ),
     Mutant(
         "4.3",
@@ -561,8 +576,10 @@ MUTANTS = [
     Mutant(
         "5.2",
         "the share is that of a side",
-        "width = (area * ratio).sqrt().clamp_max(1)\n    height = (area / ratio).sqrt().clamp_max(1)",
-        "width = (area * ratio.sqrt()).clamp_max(1)\n    height = (area / ratio.sqrt()).clamp_max(1)",
+        "width = (area * ratio).sqrt().clamp_max(1)\n"
+        "    height = (area / ratio).sqrt().clamp_max(1)",
+        "width = (area * ratio.sqrt()).clamp_max(1)\n"
+        "    height = (area / ratio.sqrt()).clamp_max(1)",
     ),
     Mutant("5.2", "crops reach over the edge", "(2 * x - 1) * (1 - width)", "(2 * x - 1)"),
     Mutant(
@@ -587,7 +604,8 @@ MUTANTS = [
     Mutant(
         "5.2",
         "always in the middle",
-        "    theta[:, 0, 2] = (2 * x - 1) * (1 - width)\n    theta[:, 1, 2] = (2 * y - 1) * (1 - height)\n",
+        "    theta[:, 0, 2] = (2 * x - 1) * (1 - width)\n"
+        "    theta[:, 1, 2] = (2 * y - 1) * (1 - height)\n",
         "",
     ),
     Mutant("5.2", "the ratio is always 1", "math.log(4 / 3)", "0.0"),
@@ -602,14 +620,17 @@ MUTANTS = [
     Mutant(
         "5.2",
         "less than the smallest share is kept",
-        "    width = torch.maximum(width, smallest / height).clamp_max(1)\n    height = torch.maximum(height, smallest / width)\n",
+        "    width = torch.maximum(width, smallest / height).clamp_max(1)\n"
+        "    height = torch.maximum(height, smallest / width)\n",
         "",
     ),
     Mutant(
         "5.2",
         "corners are aligned",
-        'grid = F.affine_grid(theta, images.shape, align_corners=False)  # (B, S, S, 2)\n    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)',
-        'grid = F.affine_grid(theta, images.shape, align_corners=True)\n    return F.grid_sample(images, grid, padding_mode="border", align_corners=True)',
+        "grid = F.affine_grid(theta, images.shape, align_corners=False)  # (B, S, S, 2)\n"
+        '    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)',
+        "grid = F.affine_grid(theta, images.shape, align_corners=True)\n"
+        '    return F.grid_sample(images, grid, padding_mode="border", align_corners=True)',
     ),
     Mutant("5.2", "zeros beyond the edge", 'padding_mode="border"', 'padding_mode="zeros"'),
     Mutant("5.2", "bicubic", 'padding_mode="border"', 'mode="bicubic", padding_mode="border"'),
@@ -644,8 +665,10 @@ MUTANTS = [
     Mutant(
         "5.3",
         "the numbers are drawn first",
-        "order = rng.permutation(len(self.images))\n            draws = rng.random(len(self.images))",
-        "draws = rng.random(len(self.images))\n            order = rng.permutation(len(self.images))",
+        "order = rng.permutation(len(self.images))\n"
+        "            draws = rng.random(len(self.images))",
+        "draws = rng.random(len(self.images))\n"
+        "            order = rng.permutation(len(self.images))",
     ),
     Mutant("5.4", "the share is not used", "if share is None or len(captions) == 1:", "if True:"),
     Mutant(
@@ -679,7 +702,13 @@ MUTANTS = [
         "5.4",
         "one caption is no special case",
         "if share is None or len(captions) == 1:",
-        "captions, last = captions[:-1], captions[-1:]\n        if share is not None and draw < share:\n            return last[0]\n        if share is not None:\n            return captions[int((draw - share) / (1 - share) * len(captions))]\n        captions = torch.cat([captions, last])\n        if True:",
+        "captions, last = captions[:-1], captions[-1:]\n"
+        "        if share is not None and draw < share:\n"
+        "            return last[0]\n"
+        "        if share is not None:\n"
+        "            return captions[int((draw - share) / (1 - share) * len(captions))]\n"
+        "        captions = torch.cat([captions, last])\n"
+        "        if True:",
     ),
     Mutant("5.4", "a share of 0 is taken for none", "if share is None or", "if not share or"),
     Mutant(
@@ -704,7 +733,8 @@ MUTANTS = [
         "5.5",
         "images that share any caption match",
         "describes = (all_captions[:, :, None] == caption).any(1)",
-        "describes = (all_captions[:, :, None, None] == all_captions).logical_and(all_captions[:, :, None, None] >= 0).any(3).any(1)",
+        "describes = (all_captions[:, :, None, None] == "
+        "all_captions).logical_and(all_captions[:, :, None, None] >= 0).any(3).any(1)",
     ),
     Mutant(
         "5.5",
@@ -765,7 +795,8 @@ MUTANTS = [
         "6.2",
         "equal captions are not right",
         "is_equal = caption_ids[start : start + chunk, None] == caption_ids",
-        "is_equal = torch.arange(len(caption_ids))[start : start + chunk, None] == torch.arange(len(caption_ids))",
+        "is_equal = torch.arange(len(caption_ids))[start : start + chunk, None] == "
+        "torch.arange(len(caption_ids))",
     ),
     Mutant(
         "6.2",
@@ -789,7 +820,8 @@ MUTANTS = [
     Mutant(
         "6.2",
         "an image finds only its own copy of a caption",
-        "has_id[image_of_caption[in_chunk] - start, caption_ids[in_chunk]] = True\n        is_correct = has_id[:, caption_ids]",
+        "has_id[image_of_caption[in_chunk] - start, caption_ids[in_chunk]] = True\n"
+        "        is_correct = has_id[:, caption_ids]",
         "is_correct = image_of_caption == torch.arange(start, start + len(scores))[:, None]",
     ),
     Mutant(
@@ -896,7 +928,8 @@ MUTANTS = [
     Mutant(
         "7.1",
         "the network on the mean",
-        "summed = (self.net(tokens.float()) * is_real).sum(1)  # (B, d_out)\n        return summed / is_real.sum(1).clamp_min(1)",
+        "summed = (self.net(tokens.float()) * is_real).sum(1)  # (B, d_out)\n"
+        "        return summed / is_real.sum(1).clamp_min(1)",
         "return self.net((tokens.float() * is_real).sum(1) / is_real.sum(1).clamp_min(1))",
     ),
     Mutant("7.1", "the mean over padding, too", "is_real.sum(1).clamp_min(1)", "tokens.shape[1]"),
@@ -927,8 +960,10 @@ MUTANTS = [
     Mutant(
         "7.1",
         "the network gets real tokens only",
-        "        summed = (self.net(tokens.float()) * is_real).sum(1)  # (B, d_out)\n        return summed / is_real.sum(1).clamp_min(1)",
-        "        ys = [self.net(c[r][None])[0] for c, r in zip(tokens.float(), is_real[..., 0])]\n        return torch.stack([y.sum(0) / max(1, len(y)) for y in ys])",
+        "        summed = (self.net(tokens.float()) * is_real).sum(1)  # (B, d_out)\n"
+        "        return summed / is_real.sum(1).clamp_min(1)",
+        "        ys = [self.net(c[r][None])[0] for c, r in zip(tokens.float(), is_real[..., 0])]\n"
+        "        return torch.stack([y.sum(0) / max(1, len(y)) for y in ys])",
     ),
     Mutant("7.2", "one linear layer", "deep_mlp(d_in, d_out)", "nn.Linear(d_in, d_out)"),
     Mutant("7.2", "LIFT's head of two layers", "deep_mlp(d_in, d_out)", "mlp(d_in, d_out)"),
@@ -1042,7 +1077,9 @@ MUTANTS = [
         "8.3",
         "both directions",
         "return F.cross_entropy(logits, torch.arange(len(first), device=first.device))",
-        "target = torch.arange(len(first))\n    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(first)].T, target)) / 2",
+        "target = torch.arange(len(first))\n"
+        "    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : "
+        "len(first)].T, target)) / 2",
     ),
     Mutant(
         "8.3",
@@ -1078,12 +1115,14 @@ MUTANTS = [
         "8.3",
         "hard negatives are not used",
         "logits = scale * first @ second.T  # (B, C)",
-        "logits = scale * first @ second[: len(first)].T\n    duplicates = None if duplicates is None else duplicates[:, : len(first)]",
+        "logits = scale * first @ second[: len(first)].T\n"
+        "    duplicates = None if duplicates is None else duplicates[:, : len(first)]",
     ),
     Mutant(
         "8.4",
         "a tie is right",
-        "n_as_near = (scores >= partner).sum(1)  # (N,) the partner itself is one of them\n    return (n_as_near == 1)",
+        "n_as_near = (scores >= partner).sum(1)  # (N,) the partner itself is one of them\n"
+        "    return (n_as_near == 1)",
         "n_as_near = (scores > partner).sum(1)\n    return (n_as_near == 0)",
     ),
     Mutant(
@@ -1154,7 +1193,8 @@ MUTANTS = [
         "8.5",
         "a new weight, which is trained",
         "weight.copy_(weight.float() + adapter.scale * (B @ A))",
-        "llm.model.get_submodule(name).weight = nn.Parameter(weight.float() + adapter.scale * (B @ A))",
+        "llm.model.get_submodule(name).weight = nn.Parameter(weight.float() + "
+        "adapter.scale * (B @ A))",
     ),
     # ---- unit 9
     Mutant("9.1", "the wrong sign", "return contrast +", "return -contrast +"),
@@ -1188,7 +1228,8 @@ MUTANTS = [
         "9.2",
         "nothing in it learns",
         "return nn.Sequential(lift.Residual(d_in), nn.LayerNorm(d_in), nn.Linear(d_in, d_out))",
-        "return nn.Sequential(lift.Residual(d_in), nn.LayerNorm(d_in), nn.Linear(d_in, d_out)).requires_grad_(False)",
+        "return nn.Sequential(lift.Residual(d_in), nn.LayerNorm(d_in), "
+        "nn.Linear(d_in, d_out)).requires_grad_(False)",
     ),
     Mutant(
         "9.2",

@@ -185,16 +185,19 @@ def all_scores(line: dict, place: str = "") -> dict[str, float]:
     return scores
 
 
-def changed(before: dict, now: dict) -> str:
-    """Which scores of a run's line are others today, in words. Today's run may have more scores."""
+def compare(before: dict, now: dict) -> tuple[bool, str]:
+    """Are all scores of a run's line the same today? And the answer in words.
+
+    A score that is gone differs. Scores that only today's run has do not count.
+    """
     before, now = all_scores(before), all_scores(now)
     other = [place for place in before if before[place] != now.get(place)]
     if not before:
-        return "no score to compare"
+        return False, "no score to compare"
     if not other:
-        return f"{len(before)} scores equal"
+        return True, f"{len(before)} scores equal"
     pairs = [f"{x} {100 * before[x]:.2f} -> {100 * now.get(x, math.nan):.2f}" for x in other]
-    return f"{len(other)} of {len(before)} scores differ: {', '.join(pairs)}"
+    return False, f"{len(other)} of {len(before)} scores differ: {', '.join(pairs)}"
 
 
 def commit() -> str:
@@ -243,8 +246,8 @@ class Runner:
         with self.lock:
             known = self.known(line["name"], line["seed"], line["flags"])
             if known:
-                verdict = changed(known, line)
-                self.same = self.same and verdict.endswith("equal")
+                is_same, verdict = compare(known, line)
+                self.same = self.same and is_same
                 print(f"{line['name']} seed {line['seed']}: {verdict}", flush=True)
                 return
             if self.check:

@@ -160,10 +160,11 @@ def test_times_and_counts_are_no_scores():
     line = {"seed": 1, "seconds": 2.5, "cost": {"training_seconds": 0.5}, "cra_after": 0.75}
     line |= {"final": {"loss": 1.5}, "retrieval": {"i2t": {"R@1": 0.5, "n": 3}}}
     assert claims.all_scores(line) == {"cra_after": 0.75, "retrieval i2t R@1": 0.5}
-    assert claims.changed({"seed": 1}, line) == "no score to compare"
+    assert claims.compare({"seed": 1}, line) == (False, "no score to compare")
     less = {**line, "retrieval": {}}
     gone = "1 of 2 scores differ: retrieval i2t R@1 50.00 -> nan"
-    assert claims.changed(line, less) == gone and claims.changed(less, line) == "1 scores equal"
+    assert claims.compare(line, less) == (False, gone)
+    assert claims.compare(less, line) == (True, "1 scores equal")
 
 
 def test_a_start_that_is_gone_is_made_again_and_counted_once(runner):

@@ -188,8 +188,8 @@ def test_fit_of_slices_in_half_precision(student):
     mean, deviation = student.lift.LLMTokens.fit(cache)
     real = torch.cat([tokens[:1000].flatten(0, 1), tokens[1000:, 0]]).double()
     why = (
-        "of 1,100 captions in float16, near 300. Only len(inputs) and inputs[a:b] work, and a slice "
-        "is as long as its longest caption. The squares are too large for float16"
+        "of 1,100 captions in float16, near 300. Only len(inputs) and inputs[a:b] work, and a "
+        "slice is as long as its longest caption. The squares are too large for float16"
     )
     same(mean, real.mean(0), f"the mean {why}", atol=1e-2)
     same(deviation, real.std(0, correction=0), f"the deviation {why}", atol=5e-3)
