@@ -115,7 +115,7 @@ def class_of(task: Task) -> str:
 
 
 def words_of(task: Task) -> str:
-    """What stands above the cell of a task. A method's cell does not show its class, so this does."""
+    """What stands above the cell of a task. A method's cell does not show its class: this does."""
     points = f"{task.points} point{'s' if task.points > 1 else ''}"
     words = f"### Task {task.id}\n\n`{task.name}` of `{task.file}`, {points}."
     name = name_in_notebook(task)
@@ -135,7 +135,7 @@ def hidden_text(task: Task) -> str:
 
 
 def files_beside(target: Path, unit: int, tasks: list[Task], edition: Edition) -> str:
-    """Put grader, figures and experiment beside a notebook -> the unit's text, with these figures."""
+    """Put grader, figures and experiment beside a notebook -> the unit's text with the figures."""
     from .make import EXTRA, copy, write_grader  # make imports this module
 
     write_grader(target / "course", tasks, edition.bands, hidden=False)
@@ -158,7 +158,7 @@ def files_beside(target: Path, unit: int, tasks: list[Task], edition: Edition) -
 
 
 def metadata(grade_id: str, points: int | None = None, **switches: bool) -> dict:
-    """What nbgrader keeps of a cell: grade, solution, locked, task, and points where it is graded."""
+    """What nbgrader keeps of a cell: grade, solution, locked, task, and points if it is graded."""
     made = {"schema_version": 3, "grade_id": grade_id}
     for name in ("grade", "solution", "locked", "task"):
         made[name] = switches.get(name, False)

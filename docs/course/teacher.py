@@ -90,9 +90,10 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
 
 ## If something goes wrong
 
-`python -m course.grade --submission DIR --results results.json` in the unzipped `gradescope.zip` grades a
-submission anywhere. `make course-check` in the repository shows that the reference gets all points, an empty submission
-none, and that each wrong solution of `wrong_solutions.md` is caught.
+`python -m course.grade --submission DIR --results results.json` in the unzipped `gradescope.zip`
+grades a submission anywhere. `make course-check` in the repository shows that the reference gets
+all points, an empty submission none, and that each wrong solution of `wrong_solutions.md` is
+caught.
 """
 
 
@@ -162,7 +163,7 @@ def bands(units: list[int], edition: Edition) -> str:
 
 
 def answers(units: list[int], seed: int) -> str:
-    """All written questions of the units, with the seed's numbers; the one of the hand-out first."""
+    """All written questions of the units, with the seed's numbers; that of the hand-out first."""
     lines = [f"# Written questions and answers, seed {seed}", ""]
     for unit in units:
         chosen = written.question_for(unit, seed)["id"]

@@ -30,7 +30,7 @@ def test_rms_norm_divides_in_float32(student):
     found = student.llm_text.RMSNorm.forward(norm, x)
     exact = x.float() / x.float().pow(2).mean(-1, keepdim=True).sqrt()
     holds(getattr(found, "sent_as", "") == "bfloat16", "the result should have the input's dtype")
-    # A number between two of bfloat16 may go to the other one on another processor: a few may differ.
+    # A number between two of bfloat16 may go to the other one on another CPU: a few may differ.
     off = (found - exact.bfloat16().float()).abs() > 1e-6
     why = (
         f"{int(off.sum())} of {off.numel()} numbers are not those that a division in float32 gives"

@@ -62,8 +62,8 @@ def test_ranks_of_nan_and_nearly_equal_cosines(student):
 
 def test_ranks_never_hold_all_scores(student):
     """6,500 images and captions, 16 at a time, within the grader's memory"""
-    # All scores are 169 MB, and a copy in which some are masked is as much again. A worker has 448 MB,
-    # of which torch takes 200. macOS sets no limit; there this test finds nothing.
+    # All scores are 169 MB, and a copy in which some are masked is as much again. A worker has
+    # 448 MB, of which torch takes 200. macOS sets no limit; there this test finds nothing.
     z = unit(6500, 8, seed=31)
     found = student.eval.retrieval_ranks(z, z, torch.arange(6500), None, 16)
     why = "each of 6,500 images has its caption's vector: all ranks are 0"

@@ -120,8 +120,8 @@ def test_attention_by_hand(student):
     found = student.vit.Attention.forward(attention, x)
     why = (
         "head 0 has the scores (log 3, 0) for both positions, head 1 has (0, log 3) and (0, 0), "
-        "all divided by sqrt(d) already. Heads give (3 2 1 7) and (3 2 2 6). Then proj turns the order "
-        "and adds 1"
+        "all divided by sqrt(d) already. Heads give (3 2 1 7) and (3 2 2 6). Then proj turns the "
+        "order and adds 1"
     )
     same(found, torch.tensor([[[8.0, 2, 3, 4], [7.0, 3, 3, 4]]]), why)
     attention.causal = True
