@@ -322,8 +322,10 @@ class LilTAdapter(nn.Module):
 
         x + W_up GELU(W_down x)                          both layers have biases
 
-    Two stand in each block of both towers, before the norms. W_up starts at zero, so that nothing
-    changes at first. In the paper's text tower they stand behind the sub-layers instead.
+    The layers are two nn.Linear, `down` and `up`, by which checkpoints name their weights. They are
+    made in this order, so that a seed gives the same numbers. `init_linears` starts them, but W_up
+    starts at zero, so that nothing changes at first. Two adapters stand in each block of both
+    towers, before the norms. In the paper's text tower they stand behind the sub-layers instead.
     """
 
     def __init__(self, width: int):

@@ -725,8 +725,10 @@ class LoRA(nn.Module):
 
         y = W x + (alpha / r) B A x                      A (r, d_in), B (d_out, r), r: rank
 
-    B starts at zero, so that nothing changes at first. lora_A and lora_B are PEFT's names, `linear`
-    is the frozen layer, with its bias if it has one, and `scale` is alpha / r.
+    Other code reads these attributes: `linear`, the frozen layer, with its bias if it has one;
+    `scale`, which is alpha / r; `lora_A` and `lora_B`, two nn.Linear without bias, named as in
+    PEFT. They are made in this order, so that a seed gives the same numbers. A starts as PyTorch
+    starts an nn.Linear, and B at zero, so that nothing changes at first.
     """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float):

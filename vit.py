@@ -116,12 +116,12 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One transformer block. The norms stand before attention and MLP ("pre-norm"):
 
-        x = x + attention(norm1(x))
-        x = x + mlp(norm2(x))
+        x' = x  + attention(norm1(x))                    x comes in, y goes out
+        y  = x' + mlp(norm2(x'))
 
-    The adapters are places for the method LilT (lift.py). With them the lines are
-    x + attention(norm1(adapter1(x))) and x + mlp(norm2(adapter2(x))). The x to the left of the plus
-    does not go through an adapter. Without LilT they do nothing.
+    The adapters are places for the method LilT (lift.py): adapter1 stands directly before norm1,
+    and adapter2 before norm2. The x and the x' to the left of the plus do not go through an
+    adapter. Without LilT they do nothing.
     """
 
     def __init__(

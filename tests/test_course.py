@@ -23,7 +23,15 @@ import torch
 
 from data.common import BadInput
 from docs.course import experiments, grade, handout, make, measure, others, verify, worker, written
-from docs.course.holes import CourseError, find, punch, read_tasks, source_of, transplant
+from docs.course.holes import (
+    CourseError,
+    find,
+    functions_of,
+    punch,
+    read_tasks,
+    source_of,
+    transplant,
+)
 from docs.course.mutants import MUTANTS, mutated
 from docs.course.student import Wrong, same
 from tests.experiments import course_misses
@@ -48,12 +56,17 @@ def test_a_hole_keeps_signature_and_docstring_and_says_its_task(task):
         assert kept.keys() == {k.arg for k in before.keywords}
         assert {v for name, v in kept.items() if name != "paper"} == {"..."}
         return
-    assert ast.unparse(after.args) == ast.unparse(before.args)
-    assert ast.unparse(after.returns) == ast.unparse(before.returns)
     assert ast.get_docstring(after) == ast.get_docstring(before)
-    *_, last = after.body
-    assert ast.unparse(last) == f"raise NotImplementedError('task {task.id}: write it')"
-    assert len(after.body) == 1 + (ast.get_docstring(before) is not None)
+    # Of a class each method is a hole.
+    for full, empty in zip(functions_of(before), functions_of(after), strict=True):
+        assert empty.name == full.name
+        assert ast.unparse(empty.args) == ast.unparse(full.args)
+        if full.name != "__init__":
+            assert ast.unparse(empty.returns) == ast.unparse(full.returns)
+        assert ast.get_docstring(empty) == ast.get_docstring(full)
+        *_, last = empty.body
+        assert ast.unparse(last) == f"raise NotImplementedError('task {task.id}: write it')"
+        assert len(empty.body) == 1 + (ast.get_docstring(full) is not None)
     # Nothing else changes, and putting the body back gives the source.
     assert transplant(holed, source, task.name) == source
     assert transplant(source, holed, task.name) == holed
@@ -997,8 +1010,8 @@ def test_what_only_the_teacher_may_read_is_in_no_other_file(built):
 
 
 def name_of_cell(text: str) -> str:
-    """What a cell defines: info_nce, or METHODS_lift, which only a comment names."""
-    found = re.search(r"(?m)^(?:def |# )?(\w+)", text)
+    """What a cell defines: info_nce, LoRA, or METHODS_lift, which only a comment names."""
+    found = re.search(r"(?m)^(?:def |class |# )?(\w+)", text)
     return found[1] if found else ""
 
 
@@ -1053,13 +1066,13 @@ def run_program(name: str, *words: str, folder: Path) -> None:
 
 
 def solutions_of(master: Path) -> list[str]:
-    """The longest line of each solution in a master notebook: none of them may be released."""
+    """The longest line of each body in a master notebook: none of them may be released."""
     lines = []
     for cell in json.loads(master.read_text())["cells"]:
         text = "".join(cell["source"])
         if cell["cell_type"] == "code" and "BEGIN SOLUTION" in text:
-            _, body = text.split("# BEGIN SOLUTION\n")
-            lines.append(max(body.split("# END SOLUTION")[0].splitlines(), key=len).strip())
+            for rest in text.split("# BEGIN SOLUTION\n")[1:]:
+                lines.append(max(rest.split("# END SOLUTION")[0].splitlines(), key=len).strip())
     return lines
 
 

@@ -8,6 +8,7 @@ The numbers of model answers are compared with what the project's own code gives
 import itertools
 import math
 import re
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import lift
-from docs.course.holes import find, header_end, read_tasks, source_of
+from docs.course.holes import find, functions_of, header_end, read_tasks, source_of
 from docs.course.written import (
     fill,
     filled,
@@ -61,6 +62,11 @@ def test_a_unit_has_its_parts(unit):
     # The experiment begins with what it costs in all. The README says so of all units.
     experiment = text.split("\n## The experiment\n\n")[1].split("\n## ")[0]
     assert re.match(r"In all (about )?\d+( to \d+)? minutes on (one core|2 cores)[.,]", experiment)
+    # What students can test themselves is told from what only their teacher's tests hold.
+    tasks = text.split("\n## The tasks\n")[1].split("\n## ")[0]
+    heads = ("our tests and your teacher's hold:\n\n- ", "Only your teacher's tests hold:\n\n- ")
+    both, only = (tasks.find(head) for head in heads)
+    assert 0 < both < only
     # There is an equation, and a command, in a block of its own.
     equations = text.split("\n## The equations\n")[1].split("\n## ")[0]
     assert re.search(r"^    .*=", equations, re.M)
@@ -93,22 +99,29 @@ def lines_of_code(task) -> int:
     hole = find(source, task.name)
     if "[" in task.name:  # an entry of a table: one line for each value
         return sum(keyword.arg != "paper" for keyword in hole.keywords)
-    lines = source.splitlines()[header_end(hole) : hole.end_lineno]
-    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines)
+    lines = source.splitlines()
+    bodies = [lines[header_end(one) : one.end_lineno] for one in functions_of(hole)]
+    written = [line.strip() for body in bodies for line in body]
+    return sum(bool(line) and not line.startswith("#") for line in written)
+
+
+def test_the_median_hole_has_5_to_15_lines():
+    """Shorter ones leave too little to think about, longer ones are an evening's work."""
+    assert 5 <= statistics.median(lines_of_code(task) for task in read_tasks()) <= 15
 
 
 def test_the_readme_counts_the_lines_of_the_holes():
     counts = sorted(lines_of_code(task) for task in read_tasks())
     text = " ".join((COURSE / "README.md").read_text().split())
     found = re.search(
-        r"(\d+) in all. In the reference they have (\d+) to (\d+) lines of code. Half of them have "
-        r"fewer than (\d+), and (\w+) have more than 15",
+        r"(\d+) in all. In the reference they have (\d+) to (\d+) lines of code. The median is "
+        r"(\d+), and (\w+) have more than 15",
         text,
     )
     more = ("none", "one", "two", "three", "four", "five").index(found[5])
     assert more == sum(count > 15 for count in counts)
     assert [int(found[i]) for i in (1, 2, 3)] == [len(counts), counts[0], counts[-1]]
-    assert sum(count < int(found[4]) for count in counts) * 2 == len(counts)
+    assert int(found[4]) == statistics.median(counts)
 
 
 # --------------------------------------------------------------------------------------------------

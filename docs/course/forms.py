@@ -2,7 +2,7 @@
 
 nbgrader and otter take notebooks. A notebook has the text of a unit, one cell for each hole, and a
 cell that asks course.notebook.check for the verdict. The hole's body stands between `# BEGIN
-SOLUTION` and `# END SOLUTION`, which both programs take out.
+SOLUTION` and `# END SOLUTION`, which both programs take out. A class has these marks in each method.
 """
 
 import ast
@@ -12,7 +12,17 @@ from pathlib import Path
 
 from . import handout, written
 from .experiments import Edition
-from .holes import HERE, CourseError, Task, find, first_line, header_end, parse, source_of
+from .holes import (
+    HERE,
+    CourseError,
+    Task,
+    find,
+    first_line,
+    functions_of,
+    header_end,
+    parse,
+    source_of,
+)
 from .notebook import name_in_notebook
 
 ROOT = HERE.parent.parent
@@ -70,7 +80,7 @@ def notebook(cells: list[tuple]) -> str:
 
 
 def solution_cell(task: Task) -> str:
-    """The hole as a function of the notebook, with its body between the two marks."""
+    """The hole as a function or class of the notebook, with each body between the two marks."""
     source = source_of(ROOT, task.file)
     lines = source.splitlines()
     node = find(source, task.name)
@@ -83,14 +93,21 @@ def solution_cell(task: Task) -> str:
         arguments = ", ".join(f"{keyword.arg}=..." for keyword in node.keywords)
         hint = f"# {name} = {ast.unparse(node.func)}({arguments})"
         return f"{hint}\n# BEGIN SOLUTION\n{text}\n# END SOLUTION\n"
+    functions = functions_of(node)
+    # From the end to the beginning, so that the line numbers stay true.
+    for function in reversed(functions):
+        indent, begin, end = (
+            " " * (function.col_offset + 4),
+            header_end(function),
+            function.end_lineno,
+        )
+        marks = [f"{indent}# BEGIN SOLUTION", f"{indent}# END SOLUTION"]
+        lines[begin:end] = [marks[0], *lines[begin:end], marks[1]]
+    taken = lines[first_line(node) - 1 : node.end_lineno + 2 * len(functions)]
     # Decorators and lines of a method lose the indent of the class.
-    start, end = first_line(node), header_end(node)
-    taken = [line[node.col_offset :] for line in lines[start - 1 : node.end_lineno]]
-    header, body = taken[: end - start + 1], taken[end - start + 1 :]
+    text = "\n".join(line[node.col_offset :] for line in taken) + "\n"
     short = task.name.split(".")[-1]
-    header = [line.replace(f"def {short}(", f"def {name}(", 1) for line in header]
-    marks = ["    # BEGIN SOLUTION", *body, "    # END SOLUTION"]
-    return "\n".join([*header, *marks]) + "\n"
+    return text.replace(f"def {short}(", f"def {name}(", 1)
 
 
 def before(tasks: list[Task]) -> str:

@@ -7,6 +7,7 @@ The sources carry no marks. A hole is named as in tasks.toml:
 
     "info_nce"             a function of the module
     "Attention.forward"    a method of a class
+    "LoRA"                 a class: the bodies of all its methods are taken out
     "METHODS[lift]"        an entry of a table: the values of its arguments are taken out
 
 Needs nothing but Python. Both the generator (make.py) and the grader (grade.py) use it.
@@ -78,7 +79,7 @@ def parse(source: str) -> ast.Module:
         raise CourseError(f"{where}{getattr(error, 'msg', error)}") from None
 
 
-def find(source: str, name: str) -> ast.FunctionDef | ast.Call:
+def find(source: str, name: str) -> ast.FunctionDef | ast.ClassDef | ast.Call:
     """The syntax tree of a hole. Where a name is defined twice, the last one counts, as in Python.
 
     CourseError where the name is not there, or where the source is no Python.
@@ -100,13 +101,20 @@ def find(source: str, name: str) -> ast.FunctionDef | ast.Call:
                 break
             node = named[-1]
         else:
-            if isinstance(node, ast.FunctionDef):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 return node
     raise CourseError(f"{name} is not there")
 
 
-def first_line(node: ast.FunctionDef) -> int:
-    """Where a function begins, its decorators included. Lines count from 1."""
+def functions_of(node: ast.FunctionDef | ast.ClassDef) -> list[ast.FunctionDef]:
+    """The functions whose bodies a student writes: the methods of a class, or the function."""
+    if isinstance(node, ast.ClassDef):
+        return [child for child in node.body if isinstance(child, ast.FunctionDef)]
+    return [node]
+
+
+def first_line(node: ast.FunctionDef | ast.ClassDef) -> int:
+    """Where a function or class begins, its decorators included. Lines count from 1."""
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
@@ -125,11 +133,16 @@ def header_end(node: ast.FunctionDef) -> int:
 def punch(source: str, names: dict[str, str]) -> str:
     """The source without the bodies of some holes. names: {hole: what its error says}.
 
-    Signature, type hints and docstring stay. Of an entry of a table the names of the arguments
-    stay, and the paper: `...` stands for each other value.
+    Signature, type hints and docstring stay; of a class, those of the class and of each method. Of
+    an entry of a table the names of the arguments stay, and the paper: `...` stands for each other
+    value.
     """
     lines = source.splitlines(keepends=True)
-    found = [(find(source, name), says) for name, says in names.items()]
+    found = []
+    for name, says in names.items():
+        node = find(source, name)
+        parts = [node] if isinstance(node, ast.Call) else functions_of(node)
+        found += [(part, says) for part in parts]
     # From the end of the file to its beginning, so that the line numbers stay true.
     for node, says in sorted(found, key=lambda pair: -pair[0].lineno):
         if isinstance(node, ast.Call):
@@ -182,8 +195,9 @@ def transplant(reference: str, submission: str, name: str) -> str:
     """The reference in which one hole is the submission's, as it stands there, word for word.
 
     Functions, classes, constants and imports that the student added to the module, or to the class
-    of a method, come with it. Nothing else of the submission does: so a mistake in one hole cannot
-    reach another one, and neither can an edit outside the holes.
+    of a method, come with it. Where the hole is a class, the whole class is the submission's.
+    Nothing else of the submission comes: so a mistake in one hole cannot reach another one, and
+    neither can an edit outside the holes.
 
     CourseError where the hole is not in the submission, or where the submission is no Python.
     """

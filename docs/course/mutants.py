@@ -1058,6 +1058,65 @@ MUTANTS = [
         "self.lora_B(self.lora_A(x))",
         "self.lora_B(F.relu(self.lora_A(x)))",
     ),
+    Mutant("8.1", "B is not zero", "        nn.init.zeros_(self.lora_B.weight)\n", ""),
+    Mutant(
+        "8.1", "A is zero in place of B", "zeros_(self.lora_B.weight)", "zeros_(self.lora_A.weight)"
+    ),
+    Mutant(
+        "8.1",
+        "A is zero, too",
+        "nn.init.zeros_(self.lora_B.weight)",
+        "nn.init.zeros_(self.lora_B.weight)\n        nn.init.zeros_(self.lora_A.weight)",
+    ),
+    Mutant("8.1", "the scale is alpha", "self.scale = alpha / rank", "self.scale = alpha"),
+    Mutant(
+        "8.1", "the scale is r / alpha", "self.scale = alpha / rank", "self.scale = rank / alpha"
+    ),
+    Mutant(
+        "8.1",
+        "rank and width exchanged",
+        "nn.Linear(linear.in_features, rank, bias=False)",
+        "nn.Linear(rank, linear.in_features, bias=False)",
+    ),
+    Mutant(
+        "8.1",
+        "inputs and outputs of the layer exchanged",
+        "nn.Linear(linear.in_features, rank, bias=False)",
+        "nn.Linear(linear.out_features, rank, bias=False)",
+    ),
+    Mutant(
+        "8.1",
+        "the way up has a bias",
+        "nn.Linear(rank, linear.out_features, bias=False)",
+        "nn.Linear(rank, linear.out_features)",
+    ),
+    Mutant(
+        "8.1",
+        "a new layer in place of the frozen one",
+        "self.linear = linear\n",
+        "self.linear = nn.Linear(linear.in_features, linear.out_features)\n",
+    ),
+    Mutant(
+        "8.1",
+        "A is drawn with the deviation 1",
+        "nn.init.zeros_(self.lora_B.weight)",
+        "nn.init.zeros_(self.lora_B.weight)\n        nn.init.normal_(self.lora_A.weight)",
+    ),
+    Mutant(
+        "8.1",
+        "plain parameters, which files name otherwise",
+        "        self.lora_A = nn.Linear(linear.in_features, rank, bias=False)\n"
+        "        self.lora_B = nn.Linear(rank, linear.out_features, bias=False)\n"
+        "        nn.init.zeros_(self.lora_B.weight)\n"
+        "\n"
+        "    def forward(self, x: Tensor) -> Tensor:\n"
+        "        return self.linear(x) + self.scale * self.lora_B(self.lora_A(x))\n",
+        "        self.lora_A = nn.Parameter(nn.Linear(linear.in_features, rank).weight.detach())\n"
+        "        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank))\n"
+        "\n"
+        "    def forward(self, x: Tensor) -> Tensor:\n"
+        "        return self.linear(x) + self.scale * x @ self.lora_A.T @ self.lora_B.T\n",
+    ),
     Mutant("8.2", "no residual", "x + self.up", "self.up"),
     Mutant("8.2", "ReLU in place of GELU", "F.gelu(self.down(x))", "F.relu(self.down(x))"),
     Mutant(
@@ -1067,6 +1126,50 @@ MUTANTS = [
         'F.gelu(self.down(x), approximate="tanh")',
     ),
     Mutant("8.2", "no activation", "F.gelu(self.down(x))", "self.down(x)"),
+    Mutant("8.2", "W_up is not zero", "        nn.init.zeros_(self.up.weight)\n", ""),
+    Mutant(
+        "8.2",
+        "W_up is zero until all layers are drawn",
+        "        init_linears(self)\n        nn.init.zeros_(self.up.weight)\n",
+        "        nn.init.zeros_(self.up.weight)\n        init_linears(self)\n",
+    ),
+    Mutant(
+        "8.2",
+        "W_down is zero in place of W_up",
+        "nn.init.zeros_(self.up.weight)",
+        "nn.init.zeros_(self.down.weight)",
+    ),
+    Mutant(
+        "8.2",
+        "W_down is zero, too",
+        "nn.init.zeros_(self.up.weight)",
+        "nn.init.zeros_(self.up.weight)\n        nn.init.zeros_(self.down.weight)",
+    ),
+    Mutant(
+        "8.2",
+        "no bottleneck",
+        "nn.Linear(width, width // 4)\n        self.up = nn.Linear(width // 4, width)",
+        "nn.Linear(width, width)\n        self.up = nn.Linear(width, width)",
+    ),
+    Mutant(
+        "8.2",
+        "a bottleneck of half the width",
+        "nn.Linear(width, width // 4)\n        self.up = nn.Linear(width // 4, width)",
+        "nn.Linear(width, width // 2)\n        self.up = nn.Linear(width // 2, width)",
+    ),
+    Mutant("8.2", "drawn as PyTorch draws", "        init_linears(self)\n", ""),
+    Mutant(
+        "8.2",
+        "drawn as PyTorch draws, with biases of zero",
+        "init_linears(self)",
+        "nn.init.zeros_(self.down.bias)\n        nn.init.zeros_(self.up.bias)",
+    ),
+    Mutant(
+        "8.2",
+        "the way up has no bias",
+        "nn.Linear(width // 4, width)",
+        "nn.Linear(width // 4, width, bias=False)",
+    ),
     Mutant(
         "8.2",
         "GELU at the end",

@@ -5,7 +5,8 @@ tested in processes of its own (grade.py). The function in the kernel is not cal
 have been run before it is checked.
 
 A method is written as a function whose name has the class before it: Attention_forward for
-Attention.forward. The row of a table is an assignment: METHODS_lift = Method(...).
+Attention.forward. A class that is one hole is a class in the notebook, too. The row of a table is an
+assignment: METHODS_lift = Method(...).
 """
 
 import ast
@@ -19,7 +20,7 @@ from .holes import HERE, CourseError, Task, read_tasks
 
 
 def name_in_notebook(task: Task) -> str:
-    """info_nce, Attention_forward, METHODS_lift"""
+    """info_nce, Attention_forward, LoRA, METHODS_lift"""
     return task.name.replace(".", "_").replace("[", "_").removesuffix("]")
 
 

@@ -4,8 +4,8 @@
 
 A test that takes only the reference's own words is as bad as one that takes a wrong solution: it
 costs a student points for a right function. So each hole has a second body here, with loops in
-place of matrices, softmax by hand, or in another order. They are not tuned to
-be short or fast.
+place of matrices, softmax by hand, or in another order. They are not tuned to be short or fast. A
+class has a body for each of its methods, in their order.
 
 The row of the table (task 4.4) has none: there is one right row.
 """
@@ -309,12 +309,36 @@ real = real[real.abs().sum(1) > 0]
 deviation = real.std(0, correction=0)
 return real.mean(0).float(), deviation.clamp(min=1e-6).float()
 """,
-    "8.1": """
+    "8.1": (
+        """
+super(LoRA, self).__init__()
+d_out, d_in = linear.weight.shape
+self.lora_B = nn.Linear(rank, d_out, bias=False)
+self.lora_A = nn.Linear(d_in, rank, bias=False)
+with torch.no_grad():
+    self.lora_B.weight.mul_(0)
+self.scale = alpha / rank
+self.linear = linear.requires_grad_(False)
+""",
+        """
 return self.linear(x) + self.lora_B(self.scale * self.lora_A(x))
 """,
-    "8.2": """
+    ),
+    "8.2": (
+        """
+super().__init__()
+middle = int(width / 4)
+self.up, self.down = nn.Linear(middle, width), nn.Linear(width, middle)
+reach = (6 / (width + middle)) ** 0.5
+with torch.no_grad():
+    self.down.weight.uniform_(-reach, reach)
+for tensor in (self.up.weight, self.up.bias, self.down.bias):
+    tensor.data.zero_()
+""",
+        """
 return self.up(nn.GELU()(self.down(x))) + x
 """,
+    ),
     "8.3": """
 scores = torch.mm(first, second.T) * scale
 if duplicates is not None:
@@ -367,8 +391,10 @@ def answered(source: str, tasks: list[Task]) -> str:
     source = punch(source, {task.name: task.id for task in with_answer})
     for task in with_answer:
         raised = f'raise NotImplementedError("{task.id}")'
-        (line,) = (line for line in source.splitlines() if line.strip() == raised)
-        indent = line[: len(line) - len(line.lstrip())]
-        body = textwrap.indent(ANSWERS[task.id].strip("\n"), indent)
-        source = source.replace(line, body)
+        found = [line for line in source.splitlines() if line.strip() == raised]
+        answer = ANSWERS[task.id]
+        bodies = [answer] if isinstance(answer, str) else answer
+        for line, body in zip(found, bodies, strict=True):
+            indent = line[: len(line) - len(line.lstrip())]
+            source = source.replace(line, textwrap.indent(body.strip("\n"), indent), 1)
     return source

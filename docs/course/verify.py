@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -51,14 +52,16 @@ raise MemoryError(f"kept {sum(map(len, kept)) // 2**20} MB")
 
 
 def hoarding(source: str, tasks: list[Task]) -> str:
-    """The source in which the first function that is a hole keeps all memory, in each file."""
+    """The source in which the first hole that is no entry keeps all memory, in each file."""
     task = next((task for task in tasks if "[" not in task.name), None)
     if task is None:
         return source
     hole = f'raise NotImplementedError("{says_of(task)}")'
-    before, after = punch(source, {task.name: says_of(task)}).split(hole)
-    indent = before.rpartition("\n")[2]
-    return before + HOARDER.rstrip().replace("\n", f"\n{indent}") + after
+    lines = punch(source, {task.name: says_of(task)}).splitlines(keepends=True)
+    return "".join(
+        textwrap.indent(HOARDER, line.split("raise")[0]) if line.strip() == hole else line
+        for line in lines
+    )
 
 
 def punched(source: str, tasks: list[Task]) -> str:

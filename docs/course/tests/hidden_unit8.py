@@ -3,36 +3,65 @@
 import torch
 from torch import nn
 
-import lift
 from data.files.llm import Adapter
-from llm_text import LoRA
 
-from ..student import gradients, holds, keep, same, state
+from ..student import apply, gradients, holds, keep, same, state
 from .models import filled
 from .numbers import cross_entropy, normal, unit
-from .test_unit8 import frozen
+from .test_unit8 import frozen, give, tensors_of, through_an_adapter, weights_of_an_adapter
 
 
 @torch.no_grad()
 def test_lora_of_many_ranks(student):
-    """Ranks 1 to 5 with alpha 7, and a bias"""
-    for rank in (1, 3, 5):
-        lora, x = filled(LoRA(nn.Linear(5, 7), rank, 7), seed=20 + rank), normal(2, 4, 5, seed=21)
-        merged = lora.linear.weight + 7 / rank * lora.lora_B.weight @ lora.lora_A.weight
-        wanted = x @ merged.T + lora.linear.bias
+    """Ranks 1 to 5 with alpha 7, with a bias and without one"""
+    for rank, has_bias in ((1, True), (3, False), (5, True)):
+        linear = filled(nn.Linear(5, 7, bias=has_bias), seed=20 + rank)
+        A, B, x = normal(rank, 5, seed=31), normal(7, rank, seed=32), normal(2, 4, 5, seed=21)
+        lora = student.llm_text.LoRA(linear, rank, 7)
+        weights = {f"linear.{name}": tensor for name, tensor in linear.state_dict().items()}
+        give(student, lora, weights | {"lora_A.weight": A, "lora_B.weight": B})
+        wanted = x @ (linear.weight + 7 / rank * B @ A).T + (linear.bias if has_bias else 0)
         why = (
-            f"rank {rank} and alpha 7: it should give what W + (alpha / r) B A gives, with one bias"
+            f"rank {rank} and alpha 7: it should give what W + (alpha / r) B A gives, with the "
+            "layer's bias if it has one"
         )
-        same(student.llm_text.LoRA.forward(lora, x), wanted, why)
+        same(apply(student, lora, x), wanted, why)
 
 
-@torch.no_grad()
+def test_start_of_a_large_lora(student):
+    """A starts as PyTorch starts an nn.Linear: evenly spread, up to 1 / sqrt(width); B at zero"""
+    lora = student.llm_text.LoRA(nn.Linear(256, 16, bias=False), 32, 8)
+    shapes = {"linear.weight": (16, 256), "lora_A.weight": (32, 256), "lora_B.weight": (16, 32)}
+    tensors = tensors_of(student, lora, shapes)
+    same(tensors["lora_B.weight"], torch.zeros(16, 32), "B should be zero at the start")
+    A = tensors["lora_A.weight"]
+    why = "the largest of the 8,192 numbers of A, for a width of 256, is nearly 1 / 16"
+    same(A.abs().max(), 1 / 16, why, atol=1e-3)
+    why = "numbers that are evenly spread up to 1 / 16 have the deviation 1 / 16 / sqrt(3)"
+    same(A.std(), 1 / 16 / 3**0.5, why, atol=2e-3)
+
+
 def test_adapter_of_large_numbers(student):
     """GELU is not ReLU, and the input is added as it is"""
-    block, x = filled(lift.LilTAdapter(16), seed=22, size=2.0), 3 * normal(4, 16, seed=23)
-    wanted = x + block.up(nn.functional.gelu(block.down(x)))
+    weights, x = weights_of_an_adapter(16, seed=22, size=2.0), 3 * normal(4, 16, seed=23)
+    adapter = student.lift.LilTAdapter(16)
+    give(student, adapter, weights)
     why = "large numbers: x + W_up GELU(W_down x), and GELU is F.gelu, without approximation"
-    same(student.lift.LilTAdapter.forward(block, x), wanted, why, atol=1e-3)
+    same(apply(student, adapter, x), through_an_adapter(weights, x), why, atol=1e-3)
+
+
+def test_start_of_a_large_adapter(student):
+    """W_down starts as `init_linears` starts it, and W_up at zero"""
+    adapter = student.lift.LilTAdapter(128)
+    shapes = {"down.weight": (32, 128), "down.bias": (32,), "up.weight": (128, 32)}
+    tensors = tensors_of(student, adapter, shapes | {"up.bias": (128,)})
+    same(tensors["up.weight"], torch.zeros(128, 32), "W_up should be zero at the start")
+    down = tensors["down.weight"]
+    reach = (6 / (128 + 32)) ** 0.5
+    why = "the largest of the 4,096 numbers of W_down is nearly sqrt(6 / (128 + 32))"
+    same(down.abs().max(), reach, why, atol=4e-3)
+    why = "numbers that are evenly spread up to m have the deviation m / sqrt(3)"
+    same(down.std(), reach / 3**0.5, why, atol=6e-3)
 
 
 def test_caption_loss_with_hard_negatives(student):

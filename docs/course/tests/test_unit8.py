@@ -4,15 +4,30 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-import lift
 from data.files.llm import Adapter
-from llm_text import FrozenLLM, Llama, LoRA
+from llm_text import FrozenLLM, Llama
 
-from ..student import after, holds, keep, refuses, same, state
+from ..student import Student, after, apply, holds, keep, refuses, same, state
 from .models import config, filled
 from .numbers import cross_entropy, normal, unit
+
+
+def tensors_of(student: Student, module: object, shapes: dict[str, tuple]) -> dict[str, Tensor]:
+    """The tensors of a module that the worker keeps. Wrong unless names and shapes are these."""
+    tensors = state(student, module)["tensors"]
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    why = f"names and shapes of its weights, as files have them, should be {shapes}\ngot {found}"
+    holds(found == shapes, why)
+    return tensors
+
+
+def give(student: Student, module: object, tensors: dict[str, Tensor]) -> None:
+    """Give a module that the worker keeps other weights, as a checkpoint does."""
+    tensors_of(student, module, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    student.torch.nn.Module.load_state_dict(module, tensors)
+
 
 # ---- LoRA
 
@@ -21,19 +36,34 @@ from .numbers import cross_entropy, normal, unit
 def test_fresh_lora_is_the_layer(student):
     """A fresh LoRA changes nothing"""
     linear, x = filled(nn.Linear(6, 4), seed=1), normal(3, 6, seed=2)
-    why = "B is zero here, so the output should be that of the frozen layer alone, with its bias"
-    same(student.llm_text.LoRA.forward(LoRA(linear, 2, 8), x), linear(x), why)
+    lora = student.llm_text.LoRA(linear, 2, 8)
+    why = "a fresh LoRA should give the output of the layer alone, with its bias: B is zero"
+    same(apply(student, lora, x), linear(x), why)
+
+
+def test_parts_of_a_lora(student):
+    """Rank 2, alpha 8, a layer from 6 to 4: names and shapes of the attributes, and B is zero"""
+    lora = student.llm_text.LoRA(nn.Linear(6, 4), 2, 8)
+    shapes = {"linear.weight": (4, 6), "linear.bias": (4,)}
+    tensors = tensors_of(student, lora, shapes | {"lora_A.weight": (2, 6), "lora_B.weight": (4, 2)})
+    same(tensors["lora_B.weight"], torch.zeros(4, 2), "B should be zero at the start")
+    why = "A is zero at the start, and so is B: then both gradients are zero for ever"
+    holds(bool(tensors["lora_A.weight"].any()), why)
+    trained = state(student, lora)["trained"]
+    holds({"lora_A.weight", "lora_B.weight"} <= set(trained), f"A or B is not trained: {trained}")
+    same(student.builtins.getattr(lora, "scale"), 4, "`scale` should be alpha / r = 8 / 2")
 
 
 @torch.no_grad()
 def test_lora_is_a_detour(student):
     """y = W x + (alpha / r) B A x"""
     linear, x = filled(nn.Linear(6, 4), seed=3), normal(3, 6, seed=4)
-    lora = LoRA(linear, 2, 8)
-    lora.lora_A.weight.data, lora.lora_B.weight.data = normal(2, 6, seed=5), normal(4, 2, seed=6)
-    wanted = linear(x) + 4 * x @ lora.lora_A.weight.T @ lora.lora_B.weight.T
+    A, B = normal(2, 6, seed=5), normal(4, 2, seed=6)
+    lora = student.llm_text.LoRA(linear, 2, 8)
+    weights = {"linear.weight": linear.weight, "linear.bias": linear.bias}
+    give(student, lora, weights | {"lora_A.weight": A, "lora_B.weight": B})
     why = "rank 2 and alpha 8: y = W x + (alpha / r) B A x, so the detour is multiplied by 4"
-    same(student.llm_text.LoRA.forward(lora, x), wanted, why)
+    same(apply(student, lora, x), linear(x) + 4 * x @ A.T @ B.T, why)
 
 
 # ---- LilT's adapter
@@ -43,21 +73,52 @@ def test_lora_is_a_detour(student):
 def test_fresh_adapter_is_the_identity(student):
     """A fresh adapter changes nothing"""
     x = normal(2, 3, 8, seed=7)
-    why = "W_up is zero here, so the output should be the input: x is added"
-    same(student.lift.LilTAdapter.forward(lift.LilTAdapter(8), x), x, why)
+    why = "a fresh adapter should give its input: x is added, and W_up and its bias are zero"
+    same(apply(student, student.lift.LilTAdapter(8), x), x, why)
 
 
-@torch.no_grad()
+def test_parts_of_an_adapter(student):
+    """Width 8: names and shapes of the weights, and W_up and the biases are zero"""
+    adapter = student.lift.LilTAdapter(8)
+    shapes = {"down.weight": (2, 8), "down.bias": (2,), "up.weight": (8, 2), "up.bias": (8,)}
+    tensors = tensors_of(student, adapter, shapes)
+    same(tensors["up.weight"], torch.zeros(8, 2), "W_up should be zero at the start")
+    for name in ("down.bias", "up.bias"):
+        why = f"{name} should be zero at the start, as after `init_linears`"
+        same(tensors[name], torch.zeros(shapes[name]), why)
+    why = "W_down is zero at the start, and so is W_up: then both gradients are zero for ever"
+    holds(bool(tensors["down.weight"].any()), why)
+    trained = state(student, adapter)["trained"]
+    holds(shapes.keys() <= set(trained), f"not all weights are trained, but {trained}")
+
+
+def weights_of_an_adapter(width: int, seed: int, size: float) -> dict[str, Tensor]:
+    """Random weights of LilT's adapter, under their names."""
+    middle = width // 4
+    shapes = ((middle, width), (middle,), (width, middle), (width,))
+    names = ("down.weight", "down.bias", "up.weight", "up.bias")
+    return {
+        name: size * normal(*shape, seed=10 * seed + number)
+        for number, (name, shape) in enumerate(zip(names, shapes, strict=True))
+    }
+
+
+def through_an_adapter(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    """x + W_up GELU(W_down x), with both biases."""
+    inside = F.gelu(x @ weights["down.weight"].T + weights["down.bias"])
+    return x + inside @ weights["up.weight"].T + weights["up.bias"]
+
+
 def test_adapter_is_a_detour(student):
     """x + W_up GELU(W_down x)"""
-    adapter, x = filled(lift.LilTAdapter(8), seed=8, size=0.8), normal(2, 3, 8, seed=9)
-    inside = F.gelu(x @ adapter.down.weight.T + adapter.down.bias)
-    wanted = x + inside @ adapter.up.weight.T + adapter.up.bias
+    weights, x = weights_of_an_adapter(8, seed=8, size=0.8), normal(2, 3, 8, seed=9)
+    adapter = student.lift.LilTAdapter(8)
+    give(student, adapter, weights)
     why = (
         "x + W_up GELU(W_down x): GELU stands in the bottleneck, between the two layers. It is "
         "F.gelu, without approximation"
     )
-    same(student.lift.LilTAdapter.forward(adapter, x), wanted, why)
+    same(apply(student, adapter, x), through_an_adapter(weights, x), why)
 
 
 # ---- caption_loss
