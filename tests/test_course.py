@@ -22,7 +22,19 @@ import pytest
 import torch
 
 from data.common import BadInput
-from docs.course import experiments, grade, handout, make, measure, others, verify, worker, written
+from docs.course import (
+    experiments,
+    forms,
+    grade,
+    handout,
+    make,
+    measure,
+    notebook,
+    others,
+    verify,
+    worker,
+    written,
+)
 from docs.course.holes import (
     CourseError,
     find,
@@ -40,6 +52,10 @@ ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "docs/course"
 TASKS = read_tasks()
 UNITS = sorted({task.unit for task in TASKS})
+
+
+def hole_of(task) -> ast.AST:
+    return find(source_of(ROOT, task.file), task.name)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -72,6 +88,19 @@ def test_a_hole_keeps_signature_and_docstring_and_says_its_task(task):
     assert transplant(source, holed, task.name) == holed
 
 
+def test_the_cell_of_a_class_marks_each_method():
+    """What is between two marks is what punch takes out. The cell goes back into the file."""
+    for task in (task for task in TASKS if isinstance(hole_of(task), ast.ClassDef)):
+        cell = forms.solution_cell(task)
+        source = source_of(ROOT, task.file)
+        back = transplant(source, notebook.as_file(cell, task), task.name)
+        assert ast.dump(ast.parse(back)) == ast.dump(ast.parse(source))
+        says = 'raise NotImplementedError("write it")'
+        released = re.sub(r"# BEGIN SOLUTION\n.*?# END SOLUTION", says, cell, flags=re.S)
+        assert released.count(says) == len(functions_of(hole_of(task))) == 2
+        assert released in punch(source, {task.name: "write it"})
+
+
 WORK = '''
 import math
 
@@ -102,6 +131,12 @@ def test_helpers_come_along_and_nothing_else_does():
     names = {}
     exec(transplant(WORK, theirs, "Box.size"), names)
     assert names["Box"]().size() == 5
+    # Where the hole is the class, all of it comes along, and an edit of a function does not.
+    names = {}
+    theirs = theirs.replace("class Box", "class Box(Exception)").replace("x / 2", "x / 4")
+    exec(transplant(WORK, theirs, "Box"), names)
+    assert names["Box"]().size() == 5 and issubclass(names["Box"], Exception)
+    assert names["half"](6) == 3
     names = {}
     exec(transplant(WORK, WORK.replace("x=2", "x=7").replace("x=1", "x=9"), "TABLE[b]"), names)
     assert names["TABLE"] == {"a": {"paper": "P", "x": 1}, "b": {"paper": "Q", "x": 7}}
@@ -113,6 +148,7 @@ def test_helpers_come_along_and_nothing_else_does():
         (("def half", "def hulf"), "half is not there"),
         (("return x / 2", "return x /"), "line 7: invalid syntax"),
         (("import math", "import math\0"), "null bytes"),
+        (("def half(x)", "class half"), "half is not there"),
     ],
 )
 def test_a_file_without_the_hole_is_told(change, says):

@@ -2,7 +2,8 @@
 
 nbgrader and otter take notebooks. A notebook has the text of a unit, one cell for each hole, and a
 cell that asks course.notebook.check for the verdict. The hole's body stands between `# BEGIN
-SOLUTION` and `# END SOLUTION`, which both programs take out. A class has these marks in each method.
+SOLUTION` and `# END SOLUTION`, which both programs take out. In a class each method has these
+marks.
 """
 
 import ast
@@ -96,13 +97,9 @@ def solution_cell(task: Task) -> str:
     functions = functions_of(node)
     # From the end to the beginning, so that the line numbers stay true.
     for function in reversed(functions):
-        indent, begin, end = (
-            " " * (function.col_offset + 4),
-            header_end(function),
-            function.end_lineno,
-        )
-        marks = [f"{indent}# BEGIN SOLUTION", f"{indent}# END SOLUTION"]
-        lines[begin:end] = [marks[0], *lines[begin:end], marks[1]]
+        indent = " " * (function.col_offset + 4)
+        lines.insert(function.end_lineno, f"{indent}# END SOLUTION")
+        lines.insert(header_end(function), f"{indent}# BEGIN SOLUTION")
     taken = lines[first_line(node) - 1 : node.end_lineno + 2 * len(functions)]
     # Decorators and lines of a method lose the indent of the class.
     text = "\n".join(line[node.col_offset :] for line in taken) + "\n"

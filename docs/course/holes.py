@@ -202,6 +202,8 @@ def transplant(reference: str, submission: str, name: str) -> str:
     CourseError where the hole is not in the submission, or where the submission is no Python.
     """
     ours, theirs = find(reference, name), find(submission, name)
+    if type(ours) is not type(theirs):  # a class in place of a function, or the other way round
+        raise CourseError(f"{name} is not there")
     our_tree, their_tree = parse(reference), parse(submission)
     # Python counts columns in bytes. Only entries of tables have columns that matter.
     our_lines = reference.splitlines(keepends=True)

@@ -5,8 +5,8 @@ tested in processes of its own (grade.py). The function in the kernel is not cal
 have been run before it is checked.
 
 A method is written as a function whose name has the class before it: Attention_forward for
-Attention.forward. A class that is one hole is a class in the notebook, too. The row of a table is an
-assignment: METHODS_lift = Method(...).
+Attention.forward. A whole class is written as a class. The row of a table is an assignment:
+METHODS_lift = Method(...).
 """
 
 import ast
