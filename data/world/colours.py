@@ -6,8 +6,9 @@
                "shapes" has them, too.
     COMPOUNDS  names that no training caption has, made of words that training captions have
     UNSEEN     names that share no word and no token with any short caption of training, nor with
-               its paraphrases. No image tower learns them. They can be found only by likeness: if the text vectors of "crimson" and
-               of "red" are alike, an image of something crimson may find "crimson".
+               its paraphrases. No image tower learns them. They can be found only by likeness: if
+               the text vectors of "crimson" and of "red" are alike, an image of something crimson
+               may find "crimson".
 
 The values of BASIC are our own. The others are those of CSS, and where CSS has no such name, those
 of the survey of colour names by XKCD (public domain). "orange" of BASIC and "dark orange" of NAMED

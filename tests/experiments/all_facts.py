@@ -25,7 +25,7 @@ from torch import Tensor
 
 from data.benchmarks import false_captions, new_colours
 from data.common import exit_status, parse_flags
-from data.world.colours import BASIC, NAMED, RGB_OF
+from data.world.colours import BASIC, NAMED, RGB_OF, lab
 from data.world.shapes import (
     BACKGROUNDS,
     CATEGORIES,
@@ -40,17 +40,6 @@ from data.world.shapes import (
 from eval import compositional, retrieval_ranks
 from lift import LLMVectors, Ridge, text_ridge
 from llm_text import TextSource, text_reader
-
-
-def lab(rgb: tuple[int, int, int]) -> np.ndarray:
-    """A colour in L*a*b* (CIE 1976), white D65, (3,)."""
-    c = np.array(rgb) / 255
-    linear = np.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
-    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    x = np.array(to_xyz) @ linear / [0.9505, 1.0, 1.089]
-    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
 
 CENTRES = np.stack([lab(RGB_OF[colour]) for colour in (*BASIC, *NAMED)])  # (83, 3)
 REACHES = (12.0, 25.0, 50.0)  # known colours nearer than this count as alike, in units of L*a*b*

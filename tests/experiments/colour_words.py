@@ -26,10 +26,8 @@ import torch
 from torch import Tensor
 
 from data.common import exit_status, parse_flags
-from data.world.colours import BASIC, NAMED, RGB_OF, UNSEEN
+from data.world.colours import BASIC, NAMED, RGB_OF, UNSEEN, lab
 from llm_text import TextSource, load_llm, text_reader
-
-from .all_facts import lab
 
 TEXTS = (
     "a {} thing",

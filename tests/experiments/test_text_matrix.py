@@ -44,19 +44,6 @@ def test_another_program_is_told(monkeypatch):
         text_matrix.main()
 
 
-@pytest.mark.parametrize(
-    "rgb, wanted",  # from the standard IEC 61966-2-1 and CIE 1976, to 0.1
-    [
-        ((255, 255, 255), (100, 0, 0)),
-        ((0, 0, 0), (0, 0, 0)),
-        ((255, 0, 0), (53.2, 80.1, 67.2)),
-        ((0, 0, 255), (32.3, 79.2, -107.9)),
-    ],
-)
-def test_colours_in_lab(rgb, wanted):
-    assert all_facts.lab(rgb) == pytest.approx(wanted, abs=0.1)
-
-
 def test_a_description_holds_every_fact():
     scene = next(scene for scene in make_scenes("val", 20) if len(scene.things) == 2)
     described = all_facts.describe(scene, 25)

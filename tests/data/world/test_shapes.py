@@ -219,6 +219,19 @@ def test_splits_share_kinds_but_no_pair_of_things():
         assert words["test"] == words["train"]
 
 
+@pytest.mark.parametrize(
+    "rgb, wanted",  # from the standard IEC 61966-2-1 and CIE 1976, to 0.1
+    [
+        ((255, 255, 255), (100, 0, 0)),
+        ((0, 0, 0), (0, 0, 0)),
+        ((255, 0, 0), (53.2, 80.1, 67.2)),
+        ((0, 0, 255), (32.3, 79.2, -107.9)),
+    ],
+)
+def test_colours_in_lab(rgb, wanted):
+    assert colours.lab(rgb) == pytest.approx(wanted, abs=0.1)
+
+
 def test_things_can_be_told_apart_and_seen():
     for scene in SCENES:
         places = [shapes.COLOURS.index(thing.colour) for thing in scene.things]
