@@ -1,0 +1,133 @@
+"""tests/experiments/other_world.py: the images show what the captions say.
+
+python -m pytest tests/experiments/test_other_world.py
+"""
+
+import sys
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from data.common import BadInput
+from data.files.llm import fetch_default, read_llm
+from tests.experiments import other_world as world
+
+
+def scenes(count: int, **kind) -> list[world.Scene]:
+    rng = Random(0)
+    return [world.make_scene(rng, **kind) for _ in range(count)]
+
+
+@pytest.mark.real_llm
+def test_new_colours_share_no_token_with_training():
+    _, tokenizer, _ = read_llm(fetch_default())
+    texts = {world.caption(scene) for scene in scenes(3000, is_new=False)}
+    seen = {token for text in texts for token in tokenizer.encode(f" {text}")}
+    for colour in world.KNOWN:
+        assert seen >= set(tokenizer.encode(f" {colour}")), colour
+    for colour in world.NEW:
+        assert not seen & set(tokenizer.encode(f" {colour}")), colour
+
+
+def test_captions_by_hand():
+    scene = world.Scene(("amber", "dark red"), ("box", "arrow"), "over")
+    assert world.caption(scene) == "an amber box over a dark red arrow"
+
+
+def test_things_stand_where_the_caption_says():
+    """A ball and a box in red and blue: where is more red, and where more blue?"""
+    rng = Random(1)
+    for relation in world.RELATIONS:
+        for _ in range(5):
+            scene = world.Scene(("red", "blue"), ("ball", "box"), relation)
+            pixels = np.asarray(world.draw(scene, rng)).astype(int)
+            assert pixels.shape == (64, 64, 3)
+            is_red = pixels[..., 0] - pixels[..., 2] > 100
+            is_blue = pixels[..., 2] - pixels[..., 0] > 100
+            # Nothing is cut off at an edge: the outermost pixels are grey.
+            edge = np.concatenate([pixels[[0, -1]].reshape(-1, 3), pixels[:, 0], pixels[:, -1]])
+            assert (np.ptp(edge, axis=1) == 0).all()
+            (red_y, red_x), (blue_y, blue_x) = (np.argwhere(m).mean(0) for m in (is_red, is_blue))
+            holds = {
+                "to the left of": red_x < blue_x - 10,
+                "to the right of": red_x > blue_x + 10,
+                "over": red_y < blue_y - 10,
+                "under": red_y > blue_y + 10,
+            }
+            assert [name for name, is_so in holds.items() if is_so] == [relation]
+    assert all(world.OPPOSITE[world.OPPOSITE[relation]] == relation for relation in world.RELATIONS)
+
+
+def test_the_larger_thing_is_named_first():
+    for first, ratio in (("any", (0.6, 1.6)), ("larger", (1.5, 4))):
+        for seed in range(10):
+            scene = world.Scene(("red", "blue"), ("box", "box"), "over", first)
+            pixels = np.asarray(world.draw(scene, Random(seed))).astype(int)
+            red = (pixels[..., 0] - pixels[..., 2] > 100).sum()
+            blue = (pixels[..., 2] - pixels[..., 0] > 100).sum()
+            assert ratio[0] < red / blue < ratio[1], first
+
+
+def test_scenes():
+    known, new = scenes(500, is_new=False), scenes(500, is_new=True)
+    assert {colour for scene in known for colour in scene.colours} <= set(world.KNOWN)
+    assert {scene.colours[0] for scene in new} == set(world.NEW)
+    assert {scene.colours[1] for scene in new} <= set(world.KNOWN)
+    for scene in known + new:
+        assert world.look_different(*scene.colours)
+        assert scene.things[0] != scene.things[1]
+
+    order = list(world.THINGS).index
+    is_sorted = [order(scene.things[0]) < order(scene.things[1]) for scene in known]
+    assert 0.4 < np.mean(is_sorted) < 0.6
+    for scene in scenes(100, is_new=False, first="listed"):
+        assert order(scene.things[0]) < order(scene.things[1])
+
+
+class Oracle:
+    """In the place of a run. A feature has a place for each word, and for each pair of a word and
+    its number in the text, so a caption is nearest to itself. An image's feature is that of its own
+    caption, which `answers` may change first.
+    """
+
+    def __init__(self, folder, answers=lambda text: text):
+        self.folder, self.answers = folder, answers
+        self.places = {}
+
+    def encode_texts(self, texts):
+        features = torch.zeros(len(texts), 2000)
+        for row, text in enumerate(texts):
+            for number, word in enumerate(text.split()):
+                features[row, self.places.setdefault(word, len(self.places))] = 1
+                features[row, self.places.setdefault((word, number), len(self.places))] = 1
+        return torch.nn.functional.normalize(features, dim=1)
+
+    def encode_images(self, images):
+        texts = {}
+        for split in ("test", "new"):
+            lines = world.read_scenes(self.folder / f"{split}.csv")
+            texts |= {f"{split}/{i:05}.png": world.caption(s) for i, s in enumerate(lines)}
+        return self.encode_texts([self.answers(texts[name]) for name in images.names])
+
+
+def test_scores(tmp_path, monkeypatch):
+    for name, number in (("TRAIN", 30), ("TEST", 20)):
+        monkeypatch.setattr(world, name, number)
+    folder = tmp_path / "world"
+    monkeypatch.setattr(sys, "argv", ["other_world", "make", str(folder)])
+    world.main()
+    with pytest.raises(BadInput, match="exists"):
+        world.main()
+
+    assert set(world.scores(Oracle(folder), folder, "test").values()) == {100.0}
+
+    def without_relation(text):
+        for relation in world.RELATIONS:
+            text = text.replace(relation, "-" + " -" * relation.count(" "))
+        return text
+
+    blind = world.scores(Oracle(folder, without_relation), folder, "test")
+    assert blind["relation"] == 0  # a tie is wrong
+    assert blind["colours"] == blind["things"] == blind["new two-way"] == 100
