@@ -30,8 +30,8 @@ from docs.course.measure import run_commands, split_command
 from docs.course.mutants import MUTANTS, mutated
 
 UNITS = (1, 2, 3, 4, 5, 6, 7, 8)  # those with a number that is compared by itself
-# Tuning for 60 steps takes ten minutes, and 25 wrong solutions four hours.
-SHORTER = {8: ("--steps 60", "--steps 5")}
+# Tuning for 30 steps takes five minutes, and 25 wrong solutions two hours.
+SHORTER = {8: ("--steps 30", "--steps 5")}
 PATIENCE = 1200  # seconds for a command to bring its numbers
 
 
