@@ -358,7 +358,10 @@ def results_of_claims() -> dict[str, dict[str, str]]:
     (scores,) = (table for table in course if "mean of seven" in table[0])
     of_run = {row[0]: row[1:5] for row in scores}
     header = ("i2t R@1", "t2i R@1", "mean of 7", "replace_rel")
-    for run, name in (("LIFT, cosine loss", "lift_cos"), ("LIFT, tuned", "LIFT, LLM tuned for 60 steps")):
+    for run, name in (
+        ("LIFT, cosine loss", "lift_cos"),
+        ("LIFT, tuned", "LIFT, LLM tuned for 60 steps"),
+    ):
         found[run] = dict(zip(header, of_run[name], strict=True))
     return found
 
