@@ -130,6 +130,20 @@ def caption(scene: Scene) -> str:
     return f"{first} {scene.relation} {second}"
 
 
+def from_the_other_end(scene: Scene) -> Scene:
+    """The same scene, told from the second thing. It is true as well."""
+    return scene._replace(
+        colours=scene.colours[::-1],
+        things=scene.things[::-1],
+        relation=OPPOSITE[scene.relation],
+    )
+
+
+def with_opposite_relation(scene: Scene) -> Scene:
+    """A false scene."""
+    return scene._replace(relation=OPPOSITE[scene.relation])
+
+
 def look_different(first: str, second: str) -> bool:
     return np.linalg.norm(LAB_OF[first] - LAB_OF[second]) > APART
 
@@ -199,6 +213,22 @@ def make_split(folder: Path, split: str, count: int, first: str) -> None:
             rows.writerow([name, caption(scene), *scene.colours, *scene.things, scene.relation])
 
 
+def write_pairs(folder: Path) -> None:
+    """FOLDER/pairs.csv: pairs of texts for llm_text.py --tune, of the training scenes.
+
+    A caption and the same told from the other end say the same. The hard negative, with the
+    opposite relation, is told from either end.
+    """
+    rng = Random("other world, pairs")
+    with open(folder / "pairs.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["first", "second", "hard"])
+        for scene in read_scenes(folder / "train.csv"):
+            other_end = from_the_other_end(scene)
+            false = with_opposite_relation(rng.choice([scene, other_end]))
+            rows.writerow([caption(scene), caption(other_end), caption(false)])
+
+
 def read_scenes(path: Path) -> list[Scene]:
     with open(path, newline="") as file:
         return [
@@ -236,7 +266,7 @@ def scores(trained: Run, folder: Path, split: str) -> dict[str, float]:
     ranks = retrieval_ranks(image, own, torch.arange(len(own)))
     for name, rank in zip(("i2t", "t2i"), ranks, strict=True):
         found[name] = (rank < 1).double().mean().item()
-    ask("relation", image, own, [s._replace(relation=OPPOSITE[s.relation]) for s in scenes])
+    ask("relation", image, own, [with_opposite_relation(s) for s in scenes])
     ask("colours", image, own, [s._replace(colours=s.colours[::-1]) for s in scenes])
     ask("things", image, own, [s._replace(things=s.things[::-1]) for s in scenes])
 
@@ -267,6 +297,7 @@ def main() -> None:
             raise BadInput(f"{args.folder} exists; name another folder, or remove it")
         for split, count in (("train", TRAIN), ("val", TEST), ("test", TEST), ("new", TEST)):
             make_split(args.folder, split, count, args.first)
+        write_pairs(args.folder)
         return
     for number, name in enumerate(args.runs):
         found = scores(Run(name), args.folder, args.split)

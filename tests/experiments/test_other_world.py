@@ -12,6 +12,7 @@ import torch
 
 from data.common import BadInput
 from data.files.llm import fetch_default, read_llm
+from data.texts import read_texts
 from tests.experiments import other_world as world
 
 
@@ -34,6 +35,11 @@ def test_new_colours_share_no_token_with_training():
 def test_captions_by_hand():
     scene = world.Scene(("amber", "dark red"), ("box", "arrow"), "over")
     assert world.caption(scene) == "an amber box over a dark red arrow"
+    other_end = world.from_the_other_end(scene)
+    assert world.caption(other_end) == "a dark red arrow under an amber box"
+    assert world.from_the_other_end(other_end) == scene
+    false = world.with_opposite_relation(scene)
+    assert world.caption(false) == "an amber box under a dark red arrow"
 
 
 def test_things_stand_where_the_caption_says():
@@ -120,6 +126,15 @@ def test_scores(tmp_path, monkeypatch):
     world.main()
     with pytest.raises(BadInput, match="exists"):
         world.main()
+
+    # Pairs for tuning say the same, and the hard negative does not.
+    training, held_out = read_texts(str(folder / "pairs.csv"))
+    captions = {world.caption(scene) for scene in world.read_scenes(folder / "train.csv")}
+    assert {related.texts[0] for related in training} | {r.texts[0] for r in held_out} == captions
+    for related in training:
+        first, second = related.texts[:2]
+        assert first.split()[-1] in second and first != second
+        assert related.hard not in (first, second)
 
     assert set(world.scores(Oracle(folder), folder, "test").values()) == {100.0}
 
