@@ -1,8 +1,11 @@
-"""Does what the demo shows hold in another world: other drawings, other words, read from a csv file?
+"""Does what the demo shows hold in another world? Other drawings, other words, from a csv file.
 
-    python -m tests.experiments.other_world make runs/world      # 22,400 small images, csv files
+    python -m tests.experiments.other_world make runs/world        # 22,400 small images, csv files
     python train.py --data runs/world/train.csv --val-data runs/world/test.csv --out runs/lift
-    python -m tests.experiments.other_world score runs/world runs/lift     # docs/results/other_world.md
+    python -m tests.experiments.other_world score runs/world runs/lift
+    python -m tests.experiments.other_world text runs/world        # distances between captions
+
+docs/results/other_world.md has what came out.
 
 No setting was chosen in this world, on purpose. It has nothing of the built-in one but what it
 asks. Things have other shapes, a dark edge and a light from above, the background is a gradient.
@@ -37,12 +40,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from data.common import BadInput, exit_status, parse_flags
 from data.images.read import read_images
 from data.world.colours import APART, lab, parse
 from eval import Run, compositional, retrieval_ranks
+from llm_text import TextReader, TextSource, text_reader, whitening
 
 KNOWN = parse(
     """
@@ -284,9 +289,38 @@ def scores(trained: Run, folder: Path, split: str) -> dict[str, float]:
     return {name: 100 * value for name, value in found.items()}
 
 
+def text_distances(read: TextReader, folder: Path, directions: int = 256) -> dict[str, float]:
+    """How far apart captions of the test scenes are in LIFT's text space, on average.
+
+    Squared distances of vectors of unit length, after the whitening that `train.py` does by
+    default. Two captions of different scenes have about 2.
+    """
+    training = [caption(scene) for scene in read_scenes(folder / "train.csv")]
+    mean, matrix = whitening(read(training), directions)
+
+    def vectors(scenes: list[Scene]) -> torch.Tensor:  # (N, k)
+        return F.normalize((read([caption(one) for one in scenes]).float() - mean) @ matrix, dim=-1)
+
+    scenes = read_scenes(folder / "test.csv")
+    true = vectors(scenes)
+    true_too = vectors([from_the_other_end(one) for one in scenes])
+    false = vectors([with_opposite_relation(one) for one in scenes])
+    false_too = vectors([with_opposite_relation(from_the_other_end(one)) for one in scenes])
+    pairs = {
+        "another scene": (true, true.roll(1, 0)),
+        "the same from the other end": (true, true_too),
+        "the opposite relation": (true, false),
+        "the opposite relation, means over both ends": (
+            F.normalize(true + true_too, dim=-1),
+            F.normalize(false + false_too, dim=-1),
+        ),
+    }
+    return {name: (a - b).square().sum(1).mean().item() for name, (a, b) in pairs.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("what", choices=["make", "score"])
+    parser.add_argument("what", choices=["make", "score", "text"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("runs", nargs="*")
     parser.add_argument("--first", choices=list(RADII), default="any", help="for make: see above")
@@ -298,6 +332,11 @@ def main() -> None:
         for split, count in (("train", TRAIN), ("val", TEST), ("test", TEST), ("new", TEST)):
             make_split(args.folder, split, count, args.first)
         write_pairs(args.folder)
+        return
+    if args.what == "text":
+        read = text_reader("vectors", TextSource(), "cpu")
+        for name, distance in text_distances(read, args.folder).items():
+            print(f"| {name} | {distance:.3f} |")
         return
     for number, name in enumerate(args.runs):
         found = scores(Run(name), args.folder, args.split)

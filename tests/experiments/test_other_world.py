@@ -138,6 +138,21 @@ def test_scores(tmp_path, monkeypatch):
 
     assert set(world.scores(Oracle(folder), folder, "test").values()) == {100.0}
 
+    # A bag of words does not tell who stands where: half of the captions have the same vector.
+    words = {}
+
+    def bag(texts):
+        counts = torch.zeros(len(texts), 300)
+        for row, text in enumerate(texts):
+            for word in text.split():
+                counts[row, words.setdefault(word, len(words))] += 1
+        return counts
+
+    distances = world.text_distances(bag, folder, 20)
+    assert distances["another scene"] > distances["the opposite relation"] > 0.01
+    # Both true tellings have the words of both false ones.
+    assert distances["the opposite relation, means over both ends"] == pytest.approx(0, abs=1e-6)
+
     def without_relation(text):
         for relation in world.RELATIONS:
             text = text.replace(relation, "-" + " -" * relation.count(" "))
