@@ -15,20 +15,27 @@ names two things with their colours and the relation, and no size and no texture
 Which of the two things is named first? In the built-in world it is the larger one. Here --first
 says it:
 
-any      either of them
+any      either of them. Both are alike in size
+sizes    either of them. One is larger than the other
 listed   that which is earlier in THINGS. To know it, one must see what the things are
 larger   the larger one, as in the built-in world. Captions do not name the size
 
-`score` asks 800 images with known colours, and 800 whose first thing has a colour of NEW, which no
-training caption names. --split val asks 800 others with known colours:
+`score` asks 800 images with known colours, and 800 whose first thing has a colour of NEW, a word
+that no training caption has. --split val asks 800 others with known colours. A few test scenes are
+training scenes, too; no question is asked with a training caption.
 
 i2t, t2i     R@1: the share of images that find their caption among the 800, and the other way
 relation     a false caption names the opposite relation
 colours      a false caption exchanges the two colours
-things       a false caption exchanges the two things, and leaves the colours where they are. With
-             --first listed or larger the false one breaks the order of naming, too
-new i2t      R@1 among the captions of the 800 images with new colours
+things       a false caption exchanges the two things, and leaves the colours where they are
+new i2t      R@1 among the captions of the 800 images with new words
 new two-way  a false caption names another colour of NEW, which looks different
+
+Three of these are asked in three ways: as training words a caption; with both captions told from
+the other end; and "both ends", where the features of both true captions are added, and those of
+both false ones. There it does not help to know which word, or which thing first, is usual for an
+image. With --first listed or larger the false caption of `colours` or `things` may break the order
+of naming. With listed, `things` can be won without looking.
 """
 
 import argparse
@@ -42,6 +49,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from data.common import BadInput, exit_status, parse_flags
 from data.images.read import read_images
@@ -113,8 +121,9 @@ OPPOSITE = {
 
 SIDE = 64
 FINE = 4  # things are drawn this many times larger, then shrunk, which smooths their edges
-# Radii of the first and of the second thing, in pixels of the finished image.
-RADII = {"any": (11, 11), "listed": (11, 11), "larger": (13, 9)}
+# Radii of both things, in pixels of the finished image. With "larger" they have this order, with
+# "sizes" either one.
+RADII = {"any": (11, 11), "sizes": (13, 9), "listed": (11, 11), "larger": (13, 9)}
 TRAIN, TEST = 20_000, 800  # images
 
 
@@ -124,7 +133,6 @@ class Scene(NamedTuple):
     colours: tuple[str, str]
     things: tuple[str, str]
     relation: str
-    first: str = "any"  # which thing is named first: a key of RADII, see `main`
 
 
 def caption(scene: Scene) -> str:
@@ -154,24 +162,26 @@ def look_different(first: str, second: str) -> bool:
 
 
 def make_scene(rng: Random, is_new: bool, first: str = "any") -> Scene:
-    """A scene at random. With is_new the first thing has a colour of NEW."""
+    """A scene at random. With is_new the first thing has a colour of NEW. first: as --first."""
     while True:
         colours = rng.choice(list(NEW if is_new else KNOWN)), rng.choice(list(KNOWN))
         if look_different(*colours):
             things = rng.sample(list(THINGS), 2)
             if first == "listed":
                 things.sort(key=list(THINGS).index)
-            return Scene(colours, tuple(things), rng.choice(list(RELATIONS)), first)
+            return Scene(colours, tuple(things), rng.choice(list(RELATIONS)))
 
 
-def draw(scene: Scene, rng: Random) -> Image.Image:
+def draw(scene: Scene, rng: Random, first: str = "any") -> Image.Image:
     """One image of a scene. The pair stands in the middle, at most 4 pixels away from it."""
     side = SIDE * FINE
     # The background goes from one grey to another, from the top to the bottom.
     shades = np.linspace(rng.uniform(90, 230), rng.uniform(90, 230), side)
     image = Image.fromarray(np.repeat(shades[:, None], side, 1).astype(np.uint8)).convert("RGB")
 
-    radii = RADII[scene.first]
+    radii = RADII[first]
+    if first == "sizes":
+        radii = rng.sample(radii, 2)
     step = np.array(RELATIONS[scene.relation]) * (sum(radii) / 2 + rng.uniform(1, 2))
     # A little aside, across the line between both.
     aside = (step == 0) * rng.uniform(-3, 3)
@@ -214,7 +224,7 @@ def make_split(folder: Path, split: str, count: int, first: str) -> None:
         for number in range(count):
             scene = make_scene(rng, split == "new", first)
             name = f"{split}/{number:05}.png"
-            draw(scene, rng).save(folder / name)
+            draw(scene, rng, first).save(folder / name)
             rows.writerow([name, caption(scene), *scene.colours, *scene.things, scene.relation])
 
 
@@ -247,75 +257,100 @@ def read_scenes(path: Path) -> list[Scene]:
 
 
 def scores(trained: Run, folder: Path, split: str) -> dict[str, float]:
-    """The scores of one run, in %. See the head of this file. New colours are asked with "test"."""
+    """The scores of one run, in %. See the head of this file. New words are asked with "test"."""
     seen = {caption(scene) for scene in read_scenes(folder / "train.csv")}
     found = {}
 
-    def features_of(name: str) -> tuple[list[Scene], torch.Tensor, torch.Tensor]:
-        """Scenes, and the features (N, D) of their images and of their captions."""
+    def features_of(name: str) -> tuple[list[Scene], Tensor]:
+        """Scenes, and the features (N, D) of their images."""
         scenes = read_scenes(folder / f"{name}.csv")
         images = read_images(str(folder / f"{name}.csv"), "test", SIDE, whole=True)
         place = {file: i for i, file in enumerate(images.names)}
         order = [place[f"{name}/{i:05}.png"] for i in range(len(scenes))]
-        image = trained.encode_images(images)[order]
-        return scenes, image, trained.encode_texts([caption(scene) for scene in scenes])
+        return scenes, trained.encode_images(images)[order]
 
-    def ask(name: str, image, own, false: list[Scene]) -> None:
-        """How often is the own caption nearer than the false one? None of training is asked."""
-        texts = [caption(scene) for scene in false]
-        is_asked = torch.tensor([text not in seen for text in texts])
-        hits = compositional(image, own, trained.encode_texts(texts))
-        found[name] = hits[is_asked].double().mean().item()
+    def find(scenes: list[Scene], image: Tensor) -> list[float]:
+        """R@1 from image to text, and from text to image."""
+        texts = [caption(scene) for scene in scenes]
+        ids = torch.tensor([texts.index(text) for text in texts])
+        text = trained.encode_texts(texts)
+        ranks = retrieval_ranks(image, text, torch.arange(len(texts)), ids)
+        return [(rank < 1).double().mean().item() for rank in ranks]
 
-    scenes, image, own = features_of(split)
-    ranks = retrieval_ranks(image, own, torch.arange(len(own)))
-    for name, rank in zip(("i2t", "t2i"), ranks, strict=True):
-        found[name] = (rank < 1).double().mean().item()
-    ask("relation", image, own, [with_opposite_relation(s) for s in scenes])
-    ask("colours", image, own, [s._replace(colours=s.colours[::-1]) for s in scenes])
-    ask("things", image, own, [s._replace(things=s.things[::-1]) for s in scenes])
+    def ask(name: str, image: Tensor, true: list[Scene], false: list[Scene]) -> None:
+        """How often is the true caption nearer than the false one? No caption of training is asked.
+
+        Also when both are told from the other end, and when both tellings count together.
+        """
+        features = []  # of the true captions, of the false ones, and so from the other end
+        is_asked = torch.ones(len(true), dtype=torch.bool)
+        for turn in (lambda scene: scene, from_the_other_end):
+            for some in (true, false):
+                texts = [caption(turn(scene)) for scene in some]
+                is_asked &= torch.tensor([text not in seen for text in texts])
+                features.append(trained.encode_texts(texts))
+        own, own_false, other, other_false = features
+        for kind, right, wrong in (
+            ("", own, own_false),
+            (", other end", other, other_false),
+            (", both ends", own + other, own_false + other_false),
+        ):
+            hits = compositional(image, right, wrong)
+            found[name + kind] = hits[is_asked].double().mean().item()
+
+    scenes, image = features_of(split)
+    found["i2t"], found["t2i"] = find(scenes, image)
+    ask("relation", image, scenes, [with_opposite_relation(s) for s in scenes])
+    ask("colours", image, scenes, [s._replace(colours=s.colours[::-1]) for s in scenes])
+    ask("things", image, scenes, [s._replace(things=s.things[::-1]) for s in scenes])
 
     if split == "test":
-        scenes, image, own = features_of("new")
-        ranks = retrieval_ranks(image, own, torch.arange(len(own)))
-        found["new i2t"] = (ranks[0] < 1).double().mean().item()
+        scenes, image = features_of("new")
+        found["new i2t"] = find(scenes, image)[0]
         rng = Random("other world, false colours")
         false = []
         for scene in scenes:
             first, second = scene.colours
             others = [c for c in NEW if look_different(c, first) and look_different(c, second)]
             false.append(scene._replace(colours=(rng.choice(others), second)))
-        ask("new two-way", image, own, false)
+        ask("new two-way", image, scenes, false)
     return {name: 100 * value for name, value in found.items()}
 
 
-def text_distances(read: TextReader, folder: Path, directions: int = 256) -> dict[str, float]:
-    """How far apart captions of the test scenes are in LIFT's text space, on average.
+def text_effects(read: TextReader, folder: Path, directions: int = 256) -> dict[str, float]:
+    """What makes captions of one test scene differ in LIFT's text space, and how much.
 
-    Squared distances of vectors of unit length, after the whitening that `train.py` does by
-    default. Two captions of different scenes have about 2.
+    A scene has four captions: either thing comes first, and the word is either relation of a pair
+    of opposites. Two of them are true. Their vectors, of unit length after the whitening that
+    `train.py` does by default, are
+
+        mean + (+-1) word + (+-1) order + (+-1) truth
+
+    word   which of both words it is
+    order  which thing comes first
+    truth  what is left: is the caption true? It takes both, the word and the order
+
+    The squared lengths of the three, times four, mean over scenes: so much two captions are apart
+    that differ in this alone. Two captions of different scenes have about 2.
     """
     training = [caption(scene) for scene in read_scenes(folder / "train.csv")]
     mean, matrix = whitening(read(training), directions)
 
-    def vectors(scenes: list[Scene]) -> torch.Tensor:  # (N, k)
+    def vectors(scenes: list[Scene]) -> Tensor:  # (N, k)
         return F.normalize((read([caption(one) for one in scenes]).float() - mean) @ matrix, dim=-1)
 
     scenes = read_scenes(folder / "test.csv")
-    true = vectors(scenes)
-    true_too = vectors([from_the_other_end(one) for one in scenes])
-    false = vectors([with_opposite_relation(one) for one in scenes])
-    false_too = vectors([with_opposite_relation(from_the_other_end(one)) for one in scenes])
-    pairs = {
-        "another scene": (true, true.roll(1, 0)),
-        "the same from the other end": (true, true_too),
-        "the opposite relation": (true, false),
-        "the opposite relation, means over both ends": (
-            F.normalize(true + true_too, dim=-1),
-            F.normalize(false + false_too, dim=-1),
-        ),
+    turned = [from_the_other_end(scene) for scene in scenes]
+    true, false = vectors(scenes), vectors([with_opposite_relation(s) for s in scenes])
+    # From the other end. "true_2" has the word of "false", and "false_2" that of "true".
+    true_2, false_2 = vectors(turned), vectors([with_opposite_relation(s) for s in turned])
+    effects = {
+        "word": (true + false_2 - true_2 - false) / 4,
+        "order": (true + false - true_2 - false_2) / 4,
+        "truth": (true + true_2 - false - false_2) / 4,
     }
-    return {name: (a - b).square().sum(1).mean().item() for name, (a, b) in pairs.items()}
+    lengths = {name: 4 * e.square().sum(1).mean().item() for name, e in effects.items()}
+    return lengths | {"another scene": (true - true.roll(1, 0)).square().sum(1).mean().item()}
 
 
 def main() -> None:
@@ -335,7 +370,7 @@ def main() -> None:
         return
     if args.what == "text":
         read = text_reader("vectors", TextSource(), "cpu")
-        for name, distance in text_distances(read, args.folder).items():
+        for name, distance in text_effects(read, args.folder).items():
             print(f"| {name} | {distance:.3f} |")
         return
     for number, name in enumerate(args.runs):

@@ -69,11 +69,21 @@ def test_things_stand_where_the_caption_says():
 def test_the_larger_thing_is_named_first():
     for first, ratio in (("any", (0.6, 1.6)), ("larger", (1.5, 4))):
         for seed in range(10):
-            scene = world.Scene(("red", "blue"), ("box", "box"), "over", first)
-            pixels = np.asarray(world.draw(scene, Random(seed))).astype(int)
+            scene = world.Scene(("red", "blue"), ("box", "box"), "over")
+            pixels = np.asarray(world.draw(scene, Random(seed), first)).astype(int)
             red = (pixels[..., 0] - pixels[..., 2] > 100).sum()
             blue = (pixels[..., 2] - pixels[..., 0] > 100).sum()
             assert ratio[0] < red / blue < ratio[1], first
+
+
+def test_either_thing_may_be_larger():
+    scene = world.Scene(("red", "blue"), ("box", "box"), "over")
+    is_larger = []
+    for seed in range(40):
+        pixels = np.asarray(world.draw(scene, Random(seed), "sizes")).astype(int)
+        difference = pixels[..., 0] - pixels[..., 2]
+        is_larger.append((difference > 100).sum() > (difference < -100).sum())
+    assert 10 < sum(is_larger) < 30
 
 
 def test_scenes():
@@ -136,22 +146,8 @@ def test_scores(tmp_path, monkeypatch):
         assert first.split()[-1] in second and first != second
         assert related.hard not in (first, second)
 
-    assert set(world.scores(Oracle(folder), folder, "test").values()) == {100.0}
-
-    # A bag of words does not tell who stands where: half of the captions have the same vector.
-    words = {}
-
-    def bag(texts):
-        counts = torch.zeros(len(texts), 300)
-        for row, text in enumerate(texts):
-            for word in text.split():
-                counts[row, words.setdefault(word, len(words))] += 1
-        return counts
-
-    distances = world.text_distances(bag, folder, 20)
-    assert distances["another scene"] > distances["the opposite relation"] > 0.01
-    # Both true tellings have the words of both false ones.
-    assert distances["the opposite relation, means over both ends"] == pytest.approx(0, abs=1e-6)
+    found = world.scores(Oracle(folder), folder, "test")
+    assert {value for name, value in found.items() if "," not in name} == {100.0}
 
     def without_relation(text):
         for relation in world.RELATIONS:
@@ -159,5 +155,57 @@ def test_scores(tmp_path, monkeypatch):
         return text
 
     blind = world.scores(Oracle(folder, without_relation), folder, "test")
-    assert blind["relation"] == 0  # a tie is wrong
+    assert blind["relation"] == blind["relation, both ends"] == 0  # a tie is wrong
     assert blind["colours"] == blind["things"] == blind["new two-way"] == 100
+
+
+def test_knowing_the_usual_word_is_not_enough(tmp_path, monkeypatch):
+    """An image side that knows the word of its caption, and nothing else of it."""
+    monkeypatch.setattr(world, "TRAIN", 30)
+    monkeypatch.setattr(world, "TEST", 20)
+    folder = tmp_path / "world"
+    monkeypatch.setattr(sys, "argv", ["other_world", "make", str(folder)])
+    world.main()
+
+    class Bag(Oracle):
+        def encode_texts(self, texts):
+            words = [text.replace("to the ", "").split() for text in texts]
+            features = torch.zeros(len(texts), 2000)
+            for row, some in enumerate(words):
+                for word in some:
+                    features[row, self.places.setdefault(word, len(self.places))] += 1
+            return torch.nn.functional.normalize(features, dim=1)
+
+    found = world.scores(Bag(folder), folder, "test")
+    assert found["relation"] == 100
+    assert found["relation, other end"] == found["relation, both ends"] == 0
+
+
+def test_effects_of_a_made_up_text_space(tmp_path, monkeypatch):
+    """The vector of a caption is built of its scene, its word, its order and its truth."""
+    monkeypatch.setattr(world, "TRAIN", 60)
+    monkeypatch.setattr(world, "TEST", 40)
+    folder = tmp_path / "world"
+    monkeypatch.setattr(sys, "argv", ["other_world", "make", str(folder)])
+    world.main()
+    signs = {}
+    for split in ("train", "test"):
+        for number, scene in enumerate(world.read_scenes(folder / f"{split}.csv")):
+            for order, one in ((1, scene), (-1, world.from_the_other_end(scene))):
+                for truth, told in ((1, one), (-1, world.with_opposite_relation(one))):
+                    signs[world.caption(told)] = (split, number, order * truth, order, truth)
+
+    def read(texts):
+        vectors = torch.zeros(len(texts), 100)
+        for row, text in enumerate(texts):
+            split, number, *three = signs[text]
+            # A tenth, two tenths and three tenths of the length of what all captions share.
+            vectors[row, :3] = torch.tensor(three) * torch.tensor([0.1, 0.2, 0.3])
+            vectors[row, 3 + number] = 1
+        return vectors
+
+    monkeypatch.setattr(world, "whitening", lambda vectors, k: (0.0, torch.eye(100)))
+    effects = world.text_effects(read, folder)
+    length = 1 + 0.1**2 + 0.2**2 + 0.3**2
+    for name, share in (("word", 0.1), ("order", 0.2), ("truth", 0.3)):
+        assert effects[name] == pytest.approx(4 * share**2 / length, abs=1e-5)
