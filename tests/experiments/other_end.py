@@ -21,6 +21,16 @@ true before false  Is `reversed`, which is true, nearer than `order alone`, whic
                    choose in this way.
 without the word   R@1 of `reversed`, when all texts are left out that say the relation word of the
                    image's own caption; and when as many others are left out, drawn at random
+
+And two questions ask what is left of relations when the usual word does not help:
+
+own, true before false  Is `own`, which is true, nearer than `relation alone`, which is false?
+both ends               The features of both true forms are added, and those of both false ones. Is
+                        the first sum nearer? The word of the own caption is in either sum.
+
+The larger thing of a scene is named first, so a text says by its size words what comes first.
+--sizes changes these words in all texts: "left out", or "exchanged" between the two things, which
+makes all texts false of the image.
 """
 
 import argparse
@@ -33,7 +43,7 @@ from torch import Tensor
 
 from data.benchmarks import held_out
 from data.common import exit_status
-from data.world.shapes import OPPOSITE, Scene, caption
+from data.world.shapes import OPPOSITE, SIZES, Scene, caption
 from eval import Run, compositional
 
 
@@ -47,6 +57,22 @@ def forms(scene: Scene) -> dict[str, Scene]:
         "order alone": replace(scene, things=order),
         "relation alone": replace(scene, relations=relations),
     }
+
+
+SIZES_OF_TEXTS = ("kept", "left out", "exchanged")
+
+
+def told(scene: Scene, sizes: str) -> str:
+    """The caption of a scene with two things; sizes: "kept", "left out" or "exchanged"."""
+    if sizes == "exchanged":
+        first, second = scene.things
+        scene = replace(
+            scene, things=(replace(first, size=second.size), replace(second, size=first.size))
+        )
+    text = caption(scene)
+    if sizes == "left out":
+        text = " ".join(word for word in text.split() if word not in SIZES)
+    return text
 
 
 def recall(image: Tensor, text: Tensor, left_out: Tensor | None = None) -> float:
@@ -79,14 +105,14 @@ def as_many_at_random(left_out: Tensor) -> Tensor:
     return chance.argsort(1).argsort(1) < left_out.sum(1, keepdim=True)
 
 
-def numbers_of(trained: Run) -> list[float]:
+def numbers_of(trained: Run, sizes: str = "kept") -> list[float]:
     """The numbers of one run, in %, in the order of the table."""
     task = held_out(trained.config)
     which = [i for i, scene in enumerate(task.images.scenes) if len(scene.things) == 2]
     scenes = [task.images.scenes[i] for i in which]
     image = trained.encode_images(task.images)[which]  # (N, D)
     text = {
-        form: trained.encode_texts([caption(forms(scene)[form]) for scene in scenes])
+        form: trained.encode_texts([told(forms(scene)[form], sizes) for scene in scenes])
         for form in forms(scenes[0])
     }
     numbers = [recall(image, features) for features in text.values()]
@@ -99,22 +125,28 @@ def numbers_of(trained: Run) -> list[float]:
     left_out = misleading(relations, [OPPOSITE[relation] for relation in relations])
     for some in (left_out, as_many_at_random(left_out)):
         numbers.append(recall(image, text["reversed"], some))
+
+    true, false = text["own"] + text["reversed"], text["relation alone"] + text["order alone"]
+    for right, wrong in ((text["own"], text["relation alone"]), (true, false)):
+        numbers.append(compositional(image, right, wrong).double().mean().item())
     return [100 * number for number in numbers]
 
 
 COLUMNS = (
     *("own", "reversed", "order alone", "relation alone"),
     *("true before false", "the same, own caption as image"),
-    *("without the word", "without as many others"),
+    *("without the word", "without as many others", "own, true before false", "both ends"),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="+")
+    parser.add_argument("--sizes", choices=SIZES_OF_TEXTS, default="kept")
+    args = parser.parse_args()
     print(f"| run | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
-    for folder in parser.parse_args().runs:
-        cells = " | ".join(f"{number:.1f}" for number in numbers_of(Run(folder)))
+    for folder in args.runs:
+        cells = " | ".join(f"{number:.1f}" for number in numbers_of(Run(folder), args.sizes))
         print(f"| {folder} | {cells} |", flush=True)
 
 

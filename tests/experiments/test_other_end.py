@@ -3,8 +3,15 @@
 import torch
 import torch.nn.functional as F
 
-from data.world.shapes import is_true, make_scenes
-from tests.experiments.other_end import as_many_at_random, forms, misleading, recall
+from data.world.shapes import SIZES, is_true, make_scenes
+from tests.experiments.other_end import (
+    SIZES_OF_TEXTS,
+    as_many_at_random,
+    forms,
+    misleading,
+    recall,
+    told,
+)
 
 
 def test_two_of_the_four_forms_are_true():
@@ -18,6 +25,16 @@ def test_two_of_the_four_forms_are_true():
             "order alone": False,
             "relation alone": False,
         }
+
+
+def test_sizes_are_left_out_or_exchanged():
+    (scene, *_) = (s for s in make_scenes("test", 60) if len(s.things) == 2)
+    first, second = (thing.size for thing in scene.things)
+    kept, left_out, exchanged = (told(scene, how).split() for how in SIZES_OF_TEXTS)
+    assert [word for word in kept if word in SIZES] == [first, second]
+    assert left_out == [word for word in kept if word not in SIZES] and len(left_out) < len(kept)
+    assert [word for word in exchanged if word in SIZES] == [second, first]
+    assert [word for word in exchanged if word not in SIZES] == left_out
 
 
 def test_a_model_that_goes_by_the_relation_word_is_misled():
