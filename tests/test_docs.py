@@ -404,6 +404,7 @@ def test_every_mean_and_deviation_is_in_a_log(page):
         "paraphrases.md",
         "sigmoid.md",
         "crossed.md",
+        "other_world.md",
     )
     logs = "".join((RESULTS / name).read_text() for name in names)
     for number in PLUS_MINUS.findall(page.read_text()):

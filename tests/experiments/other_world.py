@@ -317,40 +317,64 @@ def scores(trained: Run, folder: Path, split: str) -> dict[str, float]:
     return {name: 100 * value for name, value in found.items()}
 
 
-def text_effects(read: TextReader, folder: Path, directions: int = 256) -> dict[str, float]:
-    """What makes captions of one test scene differ in LIFT's text space, and how much.
+def mean_cosine(vectors: Tensor) -> float:
+    """Of all pairs of different rows of (n, k)."""
+    total = F.normalize(vectors, dim=1).sum(0).square().sum().item()  # each row with itself: 1
+    return (total - len(vectors)) / (len(vectors) * (len(vectors) - 1))
 
-    A scene has four captions: either thing comes first, and the word is either relation of a pair
-    of opposites. Two of them are true. Their vectors, of unit length after the whitening that
-    `train.py` does by default, are
 
-        mean + (+-1) word + (+-1) order + (+-1) truth
+def text_vectors(
+    read: TextReader, folder: Path, directions: int = 256
+) -> tuple[list[Scene], list[Tensor]]:
+    """The test scenes, and the vectors (N, k) of four captions of each, in LIFT's text space.
+
+    True, false by its relation; true and false from the other end. So the first and the last have
+    the same word, and so have the two others. The vectors have unit length after the whitening that
+    `train.py` does by default.
+    """
+    training = [caption(scene) for scene in read_scenes(folder / "train.csv")]
+    mean, matrix = whitening(read(training), directions)
+    scenes = read_scenes(folder / "test.csv")
+    turned = [from_the_other_end(scene) for scene in scenes]
+    vectors = []
+    for true in (scenes, turned):
+        for some in (true, [with_opposite_relation(scene) for scene in true]):
+            raw = read([caption(scene) for scene in some]).float()
+            vectors.append(F.normalize((raw - mean) @ matrix, dim=-1))
+    return scenes, vectors
+
+
+def text_effects(scenes: list[Scene], vectors: list[Tensor]) -> dict[str, tuple[float, float]]:
+    """What makes captions of one scene differ: {effect: two numbers}.
+
+        mean + (+-1) word + (+-1) order + (+-1) truth      the vector of one of the four captions
 
     word   which of both words it is
     order  which thing comes first
     truth  what is left: is the caption true? It takes both, the word and the order
 
-    The squared lengths of the three, times four, mean over scenes: so much two captions are apart
-    that differ in this alone. Two captions of different scenes have about 2.
+    First number: the squared length, times four, mean over scenes. So much two captions are apart
+    that differ in this alone. Two captions of different scenes have about 2. Second number: the
+    mean cosine of this effect in two scenes with the same relation. Is it one direction for all
+    scenes (1), or another one in each (0)?
     """
-    training = [caption(scene) for scene in read_scenes(folder / "train.csv")]
-    mean, matrix = whitening(read(training), directions)
-
-    def vectors(scenes: list[Scene]) -> Tensor:  # (N, k)
-        return F.normalize((read([caption(one) for one in scenes]).float() - mean) @ matrix, dim=-1)
-
-    scenes = read_scenes(folder / "test.csv")
-    turned = [from_the_other_end(scene) for scene in scenes]
-    true, false = vectors(scenes), vectors([with_opposite_relation(s) for s in scenes])
-    # From the other end. "true_2" has the word of "false", and "false_2" that of "true".
-    true_2, false_2 = vectors(turned), vectors([with_opposite_relation(s) for s in turned])
+    true, false, true_2, false_2 = vectors
     effects = {
         "word": (true + false_2 - true_2 - false) / 4,
         "order": (true + false - true_2 - false_2) / 4,
         "truth": (true + true_2 - false - false_2) / 4,
     }
-    lengths = {name: 4 * e.square().sum(1).mean().item() for name, e in effects.items()}
-    return lengths | {"another scene": (true - true.roll(1, 0)).square().sum(1).mean().item()}
+    places = [
+        [i for i, scene in enumerate(scenes) if scene.relation == relation]
+        for relation in RELATIONS
+    ]
+    return {
+        name: (
+            4 * effect.square().sum(1).mean().item(),
+            sum(mean_cosine(effect[some]) for some in places) / len(places),
+        )
+        for name, effect in effects.items()
+    }
 
 
 def main() -> None:
@@ -370,8 +394,14 @@ def main() -> None:
         return
     if args.what == "text":
         read = text_reader("vectors", TextSource(), "cpu")
-        for name, distance in text_effects(read, args.folder).items():
-            print(f"| {name} | {distance:.3f} |")
+        scenes, vectors = text_vectors(read, args.folder)
+        for name, (distance, cosine) in text_effects(scenes, vectors).items():
+            print(f"| {name} | {distance:.3f} | {cosine:.2f} |")
+        # Which thing comes first, an image may not show. Then the mean of both true captions is
+        # the most that an image side can know.
+        true, false, true_2, _ = vectors
+        hits = compositional(true + true_2, true, false)
+        print(f"the mean of both true captions: relation {100 * hits.float().mean():.1f}")
         return
     for number, name in enumerate(args.runs):
         found = scores(Run(name), args.folder, args.split)

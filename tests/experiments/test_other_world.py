@@ -205,7 +205,9 @@ def test_effects_of_a_made_up_text_space(tmp_path, monkeypatch):
         return vectors
 
     monkeypatch.setattr(world, "whitening", lambda vectors, k: (0.0, torch.eye(100)))
-    effects = world.text_effects(read, folder)
+    effects = world.text_effects(*world.text_vectors(read, folder))
     length = 1 + 0.1**2 + 0.2**2 + 0.3**2
     for name, share in (("word", 0.1), ("order", 0.2), ("truth", 0.3)):
-        assert effects[name] == pytest.approx(4 * share**2 / length, abs=1e-5)
+        assert effects[name] == pytest.approx((4 * share**2 / length, 1), abs=1e-5)
+    assert world.mean_cosine(torch.eye(5)) == pytest.approx(0, abs=1e-6)
+    assert world.mean_cosine(torch.tensor([[1.0, 0], [3, 0], [-1, 0]])) == pytest.approx(-1 / 3)
