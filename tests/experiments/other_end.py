@@ -28,6 +28,8 @@ in the first, and not in the second:
 own, true before false  Is `own`, which is true, nearer than `relation alone`, which is false?
 both ends               The features of both true forms are added, and those of both false ones. Is
                         the first sum nearer? The usual word is in both sums.
+colours                 The same three ways with another false caption: the two colours are
+                        exchanged
 
 The larger thing of a scene is named first, so a text says by its size words what comes first.
 --sizes changes these words in all texts: "left out", or "exchanged" between the two things, which
@@ -61,6 +63,14 @@ def forms(scene: Scene) -> dict[str, Scene]:
 
 
 SIZES_OF_TEXTS = ("kept", "left out", "exchanged")
+
+
+def with_colours_exchanged(scene: Scene) -> Scene:
+    """A false scene of two things."""
+    first, second = scene.things
+    return replace(
+        scene, things=(replace(first, colour=second.colour), replace(second, colour=first.colour))
+    )
 
 
 def told(scene: Scene, sizes: str) -> str:
@@ -128,7 +138,19 @@ def numbers_of(trained: Run, sizes: str = "kept") -> list[float]:
         numbers.append(recall(image, text["reversed"], some))
 
     true, false = text["own"] + text["reversed"], text["relation alone"] + text["order alone"]
-    for right, wrong in ((text["own"], text["relation alone"]), (true, false)):
+    own, other = (
+        trained.encode_texts(
+            [told(with_colours_exchanged(forms(scene)[form]), sizes) for scene in scenes]
+        )
+        for form in ("own", "reversed")
+    )
+    for right, wrong in (
+        (text["own"], text["relation alone"]),
+        (true, false),
+        (text["own"], own),
+        (text["reversed"], other),
+        (true, own + other),
+    ):
         numbers.append(compositional(image, right, wrong).double().mean().item())
     return [100 * number for number in numbers]
 
@@ -137,6 +159,7 @@ COLUMNS = (
     *("own", "reversed", "order alone", "relation alone"),
     *("true before false", "the same, own caption as image"),
     *("without the word", "without as many others", "own, true before false", "both ends"),
+    *("colours, own", "colours, other end", "colours, both ends"),
 )
 
 

@@ -11,6 +11,7 @@ from tests.experiments.other_end import (
     misleading,
     recall,
     told,
+    with_colours_exchanged,
 )
 
 
@@ -25,6 +26,14 @@ def test_two_of_the_four_forms_are_true():
             "order alone": False,
             "relation alone": False,
         }
+
+
+def test_exchanged_colours_are_false():
+    for scene in make_scenes("test", 60):
+        if len(scene.things) == 2:
+            false = with_colours_exchanged(scene)
+            assert not is_true(false, scene) and with_colours_exchanged(false) == scene
+            assert not is_true(forms(false)["reversed"], scene)
 
 
 def test_sizes_are_left_out_or_exchanged():
