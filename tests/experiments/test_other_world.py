@@ -128,12 +128,18 @@ class Oracle:
         return self.encode_texts([self.answers(texts[name]) for name in images.names])
 
 
-def test_scores(tmp_path, monkeypatch):
-    for name, number in (("TRAIN", 30), ("TEST", 20)):
-        monkeypatch.setattr(world, name, number)
+def small_world(tmp_path, monkeypatch):
+    """The folder of a world with few images, made by the command."""
+    monkeypatch.setattr(world, "TRAIN", 30)
+    monkeypatch.setattr(world, "TEST", 40)
     folder = tmp_path / "world"
     monkeypatch.setattr(sys, "argv", ["other_world", "make", str(folder)])
     world.main()
+    return folder
+
+
+def test_scores(tmp_path, monkeypatch):
+    folder = small_world(tmp_path, monkeypatch)
     with pytest.raises(BadInput, match="exists"):
         world.main()
 
@@ -161,11 +167,7 @@ def test_scores(tmp_path, monkeypatch):
 
 def test_knowing_the_usual_word_is_not_enough(tmp_path, monkeypatch):
     """An image side that knows the word of its caption, and nothing else of it."""
-    monkeypatch.setattr(world, "TRAIN", 30)
-    monkeypatch.setattr(world, "TEST", 20)
-    folder = tmp_path / "world"
-    monkeypatch.setattr(sys, "argv", ["other_world", "make", str(folder)])
-    world.main()
+    folder = small_world(tmp_path, monkeypatch)
 
     class Bag(Oracle):
         def encode_texts(self, texts):
@@ -183,11 +185,7 @@ def test_knowing_the_usual_word_is_not_enough(tmp_path, monkeypatch):
 
 def test_effects_of_a_made_up_text_space(tmp_path, monkeypatch):
     """The vector of a caption is built of its scene, its word, its order and its truth."""
-    monkeypatch.setattr(world, "TRAIN", 60)
-    monkeypatch.setattr(world, "TEST", 40)
-    folder = tmp_path / "world"
-    monkeypatch.setattr(sys, "argv", ["other_world", "make", str(folder)])
-    world.main()
+    folder = small_world(tmp_path, monkeypatch)
     signs = {}
     for split in ("train", "test"):
         for number, scene in enumerate(world.read_scenes(folder / f"{split}.csv")):
