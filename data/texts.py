@@ -58,7 +58,8 @@ def images_with_two_captions(spec: str, captions: list[list[str]]) -> list[Relat
     if len(several) < 2:
         raise BadInput(
             f"{spec}: tuning needs images that have two captions or more (built-in: "
-            "--csv-caption-key paraphrase, reworded or mixed), or a csv file with the columns first,second"
+            "--csv-caption-key paraphrase, reworded or mixed), or a csv file with the columns "
+            "first,second"
         )
     # A set has no order of its own, and the draw must not depend on one.
     return [Related(texts, frozenset(texts)) for texts in sorted(several)]

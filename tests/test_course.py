@@ -455,7 +455,7 @@ def test_logs_are_read_and_compared_with_bands(tmp_path):
     def start(seed: int) -> str:
         return json.dumps({"config": {"seed": seed}, "step": 0}) + "\n"
 
-    # Seed 0 has 5.1629 and seed 1 has 5.0744. A run with another seed, or without one, has the band.
+    # Seed 0 has 5.1629 and seed 1 has 5.0744. A run with another seed, or with none, has the band.
     log("five-0", start(0) + '{"step": 1, "loss": 5.16305}\n{"step": 5, "loss": 1}\n')
     log("five-1", start(1) + '{"step": 1, "loss": 5.102}\n')
     log("five-12", start(12) + '{"step": 1, "loss": 5.102}\n')
@@ -570,7 +570,7 @@ def test_the_wrong_answers_that_are_tried_are_there():
 
 
 def test_a_run_folder_has_one_command():
-    """measure.py keeps the runs of all units in one folder, and so does who works in the project."""
+    """measure.py keeps the runs of all units in one folder, as one does in the project."""
     command_of = {}
     for band in experiments.read_bands():
         for command in band.commands:
@@ -597,7 +597,7 @@ def test_a_band_is_the_mean_and_three_deviations():
 
 
 def test_other_bands_are_measured_by_running_the_commands(tmp_path, monkeypatch, capsys):
-    """Each command once for each seed; a measurement that was stopped goes on; a failure is said."""
+    """Each command once for each seed; a stopped measurement goes on; a failure is said."""
     script = tmp_path / "train.py"
     script.write_text(
         "import json, pathlib, sys\n"

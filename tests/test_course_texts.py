@@ -184,7 +184,7 @@ def test_9_the_example_of_paired_differences():
     lift_scores, clip_scores = torch.tensor([80.1, 79.1, 79.1]), torch.tensor([82.6, 83.0, 83.3])
     differences = clip_scores - lift_scores
     mean, spread = differences.mean().item(), differences.std().item()
-    # Student's t with two degrees of freedom has this quantile: t^2 = 2 (2p - 1)^2 / (1 - (2p - 1)^2).
+    # Student's t with two degrees of freedom: t^2 = 2 (2p - 1)^2 / (1 - (2p - 1)^2).
     reach = math.sqrt(2 * 0.95**2 / (1 - 0.95**2)) / math.sqrt(3)
     assert f"= {reach:.2f}" in text
     words = " ".join(text.split())

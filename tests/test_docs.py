@@ -82,7 +82,7 @@ def cells_of(line: str) -> list[str]:
 
 
 def tables_of(lines: list[str]) -> list[list[list[str]]]:
-    """All tables of a page: lists of rows, which are lists of cells. The first row is the header."""
+    """All tables of a page: lists of rows, which are lists of cells. The first is the header."""
     tables = []
     in_table = False
     for line in lines:
@@ -267,7 +267,7 @@ def test_training_and_evaluation_accept_their_commands(page):
 
 @pytest.mark.slow
 def test_every_flag_is_known():
-    """Each flag of a command is in its program's --help; a flag alone in a text, in some program's."""
+    """A command's flags are in its program's --help; a flag alone in a text, in some program's."""
     known = {}  # program, as a text -> its flags
     for page in PAGES:
         for command in commands_of(page):

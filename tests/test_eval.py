@@ -340,7 +340,7 @@ NEW_SCORES = [
 
 @pytest.mark.slow
 def test_scores_report_and_command(small, tmp_path):
-    """The whole of eval.py on two tiny runs: the promised keys, intervals around scores, a drawing."""
+    """All of eval.py on two tiny runs: the promised keys, intervals around scores, a drawing."""
     runs = []
     for method in ("lift", "clip"):
         runs.append(str(tmp_path / method))

@@ -12,7 +12,7 @@ FILES = [*ROOT.glob("*.py"), *ROOT.glob("data/**/*.py")]
 
 
 def imported_by(path):
-    """Modules of this project that a file imports at its top or inside a function: "data.common"."""
+    """This project's modules that a file imports, also inside a function: "data.common"."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""lift.py: losses against hand-computed values, heads, the text tower against transformers, frozen means frozen.
+"""lift.py: losses by hand, heads, the text tower against transformers, frozen means frozen.
 
 python -m pytest tests/test_lift.py
 """
@@ -40,7 +40,8 @@ def cross_entropy(row, i):
     return -row[i] + math.log(sum(math.exp(v) for v in row))
 
 
-# Three unit vectors a side whose cosines have unequal rows and columns, so that neither direction stands for both.
+# Three unit vectors a side whose cosines have unequal rows and columns, so that neither direction
+# stands for both.
 IMAGE = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
 TEXT = torch.tensor([[1.0, 0.0], [-0.6, 0.8], [0.0, -1.0]])
 COSINE = [[1.0, -0.6, 0.0], [0.6, 0.28, -0.8], [0.8, 0.0, -0.6]]

@@ -733,7 +733,7 @@ def test_full_disk_is_one_line(small):
 
 @pytest.mark.slow
 def test_compiled_and_bf16_training_follow_the_eager_one(small, tmp_path, monkeypatch):
-    """In one graph (no breaks), with the names of the uncompiled model; bfloat16 within its rounding."""
+    """One graph without breaks, the names of the uncompiled model; bfloat16 within its rounding."""
     eager = train.train(train.Config(**small))
     half = train.train(
         train.Config(**{**small, "out": str(tmp_path / "half"), "precision": "amp_bf16"})

@@ -94,7 +94,7 @@ def test_quick_gelu_by_hand():
 
 
 def copy_from_hf(ours, theirs):
-    """Fill our ViT from a transformers ViTModel: conv kernel -> Linear rows, q, k, v -> one matrix."""
+    """Fill our ViT from a transformers ViTModel: conv kernel -> Linear, q, k, v -> one matrix."""
     state = theirs.state_dict()
     ours.cls_token.data = state["embeddings.cls_token"]
     ours.pos_embed.data = state["embeddings.position_embeddings"]
@@ -158,7 +158,7 @@ def test_average_pool_is_the_mean_of_normed_patches():
 
 
 def test_published_sizes():
-    """Parameters of timm's models without their classifiers (5.7, 22.1, 86.6 M with 1000 classes)."""
+    """Parameters of timm's models without classifiers (5.7, 22.1, 86.6 M with 1000 classes)."""
     for size, count in {"Ti/16": 5_524_416, "S/16": 21_665_664, "B/16": 85_798_656}.items():
         with torch.device("meta"):
             assert sum(p.numel() for p in vit.ViT(size, 224, "tok").parameters()) == count

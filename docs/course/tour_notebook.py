@@ -1,4 +1,4 @@
-"""Make docs/tour.ipynb of docs/tour.py: the same cells, executed, with all that they print and show.
+"""Make docs/tour.ipynb of docs/tour.py: the same cells, executed, with what they print and show.
 
     pip install -r docs/course/requirements-tour.txt   # beside requirements.txt
     python -m docs.course.tour_notebook                         # a minute

@@ -40,7 +40,7 @@ def batches_of(images, batch_size, seed=0, long_share=None, label_tokens=None):
 
 
 def test_duplicates_by_hand():
-    """The example of the docstring: captions are 0 "a red star", 1 "a star", 2 "a blue ring", ..."""
+    """The docstring's example: captions are 0 "a red star", 1 "a star", 2 "a blue ring", ..."""
     captions_of_image = [torch.tensor(c) for c in ([0, 1], [2], [1], [3])]
     drawn, digests = torch.tensor([0, 2, 1, 3]), torch.tensor([11, 22, 33, 22])
     wanted = [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]

@@ -132,7 +132,7 @@ def compare(m, whole, loss_of):
 
 
 def program(folder, llm):
-    """In each process: compare the gradients of its share, joined, with those of the whole batch."""
+    """In each process: compare the gradients of the shares, joined, with the whole batch's."""
     with processes.joined():
         worst = {}
         for name, method in lift.METHODS.items():
@@ -189,7 +189,7 @@ def read_together(folder):
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path, tiny_llm_folder):
-    """For every method, with one piece for each process and with two. And they share the reading."""
+    """For every method, with one piece for each process and with two. They share the reading."""
     # A run that was killed has left records: one in its own file, two and a half in another's.
     store = VectorStore(tmp_path / "x.records", (2,), np.float32)
     records = np.zeros(3, store.record)

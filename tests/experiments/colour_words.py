@@ -116,8 +116,8 @@ def main() -> None:
         of_all, of_alone, of_new, share = scores(known, new, alone)
         print(f"| {name} | {of_all:.1f} | {of_alone:.1f} | {of_new:.1f} | {share:g} |", flush=True)
 
-    # For the last row all vectors stand side by side. Each source is scaled, so that its vectors are
-    # on average 1 from their mean.
+    # For the last row all vectors stand side by side. Each source is scaled, so that its vectors
+    # are on average 1 from their mean.
     all_known, all_new = [], []
     for source in SOURCES:
         known, new = vectors_of(source, KNOWN), vectors_of(source, UNSEEN)

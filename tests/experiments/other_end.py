@@ -22,14 +22,14 @@ true before false  Is `reversed`, which is true, nearer than `order alone`, whic
 without the word   R@1 of `reversed`, when all texts are left out that say the relation word of the
                    image's own caption; and when as many others are left out, drawn at random
 
-The usual word of an image is the relation word of its own caption. Of two more questions it helps
-in the first, and not in the second:
+The usual word of an image is the relation word of its own caption. It helps in the first of these
+questions, and not in the second. The third is about colours:
 
 own, true before false  Is `own`, which is true, nearer than `relation alone`, which is false?
 both ends               The features of both true forms are added, and those of both false ones. Is
                         the first sum nearer? The usual word is in both sums.
-colours                 The same three ways with another false caption: the two colours are
-                        exchanged
+colours                 Own, other end and both ends, with another false caption: the two colours
+                        are exchanged
 
 The larger thing of a scene is named first, so a text says by its size words what comes first.
 --sizes changes these words in all texts: "left out", or "exchanged" between the two things, which

@@ -31,9 +31,9 @@ things       a false caption exchanges the two things, and leaves the colours wh
 new i2t      R@1 among the captions of the 800 images with new words
 new two-way  a false caption names another colour of NEW, which looks different
 
-Three of these are asked in three ways: as training words a caption; with both captions told from
-the other end; and "both ends", where the features of both true captions are added, and those of
-both false ones. There it does not help to know which word, or which thing first, is usual for an
+The last of these and `relation`, `colours` and `things` are asked in three ways: worded as in
+training; with both captions told from the other end; and "both ends", where the features of both
+true captions are added, and those of both false ones. There it does not help to know which word, or which thing first, is usual for an
 image. With --first listed or larger the false caption of `colours` or `things` may break the order
 of naming. With listed, `things` can be won without looking.
 """
@@ -403,6 +403,8 @@ def main() -> None:
         hits = compositional(true + true_2, true, false)
         print(f"the mean of both true captions: relation {100 * hits.float().mean():.1f}")
         return
+    if not args.runs:
+        raise BadInput("score asks runs; name one or more behind the folder")
     for number, name in enumerate(args.runs):
         found = scores(Run(name), args.folder, args.split)
         if number == 0:

@@ -56,7 +56,7 @@ PROCESSES = [
     for method in ("clip", "lift")
     for processes, threads in ((1, 1), (1, 2), (2, 1))
 ]
-# The tower and the batch of the demo, then wider towers. Two threads, as train.py takes them itself.
+# The tower and the batch of the demo, then wider towers. Two threads, as train.py takes itself.
 PRECISION = [
     Row(method, batch, 1, 1, 2, precision, model, steps)
     for model, batch, steps in (("nano/16", 128, 24), ("micro/16", 128, 12), ("Ti/16", 256, 4))

@@ -43,7 +43,7 @@ def spaces(train: torch.Tensor, directions: int = 128) -> dict[str, Callable]:
 
 
 def shapes_scores(llm: FrozenLLM, pool: str, layer: int) -> Iterator[tuple[str, list[float]]]:
-    """(space, [own, true > false, relation reversed, attributes swapped]) for the built-in world."""
+    """(space, [own, true > false, relation reversed, attributes swapped]), built-in world."""
     train_texts = [shapes.caption(scene) for scene in shapes.make_scenes("train", 600)]
     scenes = shapes.make_scenes("test", 100)
     true_texts = [shapes.caption(scene) for scene in scenes]

@@ -1,4 +1,4 @@
-"""tests/experiments/bench.py at tiny sizes: how it measures, its page, and its peers' equal results.
+"""tests/experiments/bench.py at tiny sizes: how it measures, its page, its peers' equal results.
 
 python -m pytest tests/experiments/test_bench.py
 
@@ -142,7 +142,8 @@ def test_growths(scale, monkeypatch):
 def test_operations_are_those_of_both_towers():
     """CLIP's step costs what LIFT's image side does, a class token more, and its text tower."""
     image_side, both = bench.operations("lift", NANO), bench.operations("clip", NANO)
-    # Three passes of matrix products: of each token 12 D^2 in a block, two operations each. The heads differ a little.
+    # Three passes of matrix products: of each token 12 D^2 in a block, two operations each. The
+    # heads differ a little.
     blocks_passed = NANO.tokens * NANO.text_depth + 1 * 4
     assert both - image_side == pytest.approx(3 * 2 * blocks_passed * 12 * 128**2, rel=0.15)
 

@@ -142,6 +142,9 @@ def test_scores(tmp_path, monkeypatch):
     folder = small_world(tmp_path, monkeypatch)
     with pytest.raises(BadInput, match="exists"):
         world.main()
+    monkeypatch.setattr(sys, "argv", ["other_world", "score", str(folder)])
+    with pytest.raises(BadInput, match="one or more"):
+        world.main()
 
     # Pairs for tuning say the same, and the hard negative does not.
     training, held_out = read_texts(str(folder / "pairs.csv"))

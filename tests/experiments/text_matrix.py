@@ -1,4 +1,4 @@
-"""Does a matrix on LIFT's text side help, and when must it be made? The controls of the row `lift_ridge`.
+"""Does a matrix on LIFT's text side help, and when must it be made? Controls of `lift_ridge`.
 
     python -m tests.experiments.text_matrix train --method lift_trained --embed-dim 256 --out runs/a
     python -m tests.experiments.text_matrix train --method lift_identity --embed-dim 256 --out runs/b

@@ -12,7 +12,7 @@ from .test_unit7 import alone, parameters_of
 
 
 def test_token_mean_of_many(student):
-    """Captions of 0 to 7 tokens, in bfloat16, through an MLP; a zero inside a token is no padding"""
+    """Captions of 0 to 7 tokens, in bfloat16, through an MLP; a zero in a token is no padding"""
     net = nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 4))
     head, tokens = lift.TokenMean(filled(net, seed=21)), normal(8, 7, 6, seed=22).bfloat16()
     for i in range(8):

@@ -100,7 +100,7 @@ def test_a_merge_that_the_vocabulary_lacks_is_an_error():
 
 
 def gguf_metadata(pattern, **more):
-    """Metadata of a GGUF file: "a", the two bytes of "é" and their merge; "b" is no normal token."""
+    """Metadata of a GGUF file: "a", the two bytes of "é" and their merge; "b" is not normal."""
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pattern,
