@@ -69,8 +69,9 @@ from data.world.shapes import CATEGORIES
 # Metrics. All features have unit length, so that a scalar product is a cosine. All results are on
 # the CPU.
 
-# Two cosines that differ by less are a tie. Sums of float32 in another order differ by about 1e-7:
-# without this, a bag of words would tell "a red circle" from "a circle red" by rounding.
+# Two cosines that differ by this much or less are a tie. Sums of float32 in another order differ by
+# about 1e-7. Without a tie, a model that ignores the order of words would tell "a red circle" from
+# "a circle red" by rounding.
 TIE = 1e-6
 
 
@@ -246,7 +247,7 @@ def interval(
 
 
 def interval_of_words(hits: ArrayLike, words: ArrayLike, resamples: int = 1000) -> list[float]:
-    """95 % interval of mean(hits), where each question is about several words of few.
+    """95 % interval of mean(hits), where each question asks about G words of a small vocabulary.
 
     hits   numbers or booleans, one per question (c,)
     words  int from 0, (c, G): question i is about the words words[i]
@@ -324,18 +325,18 @@ def retrieval_scores(
     # Count the right answers to each question, for chance. First make a list of which image has
     # which caption ids, each pair once.
     image, caption_id = torch.stack([image_of_caption, caption_ids]).unique(dim=1)
-    captions_with_id = caption_ids.bincount()
-    images_with_id = caption_id.bincount()
-    right_captions = torch.zeros(len(image_features), dtype=torch.int64)  # (N,)
-    right_captions.index_add_(0, image, captions_with_id[caption_id])
-    right_images = images_with_id[caption_ids]  # (T,)
+    n_captions_with_id = caption_ids.bincount()
+    n_images_with_id = caption_id.bincount()
+    n_right_captions = torch.zeros(len(image_features), dtype=torch.int64)  # (N,)
+    n_right_captions.index_add_(0, image, n_captions_with_id[caption_id])
+    n_right_images = n_images_with_id[caption_ids]  # (T,)
 
     scores = {}
     for k in (1, 5, 10):
-        chance = chance_of_recall(right_captions, len(text_features), k)
+        chance = chance_of_recall(n_right_captions, len(text_features), k)
         scores[f"{name} i2t R@{k}"] = score(i2t < k, chance)
     for k in (1, 5, 10):
-        chance = chance_of_recall(right_images, len(image_features), k)
+        chance = chance_of_recall(n_right_images, len(image_features), k)
         scores[f"{name} t2i R@{k}"] = score(t2i < k, chance, groups=image_of_caption)
     return scores
 
@@ -383,6 +384,8 @@ def zeroshot_scores(
     for k in ks:
         hits = zeroshot(image_features, class_features, labels, k)
         scores[f"zeroshot top{k}"] = score(hits, k / C)
+    # The mean of the classes: an image counts as one over the size of its class, so all classes
+    # that have images count alike.
     hits = zeroshot(image_features, class_features, labels)
     class_size = torch.bincount(labels).float()
     mean = (hits / class_size[labels]).sum() / (class_size > 0).sum()
@@ -531,8 +534,8 @@ def evaluate(run: Run, task: Task) -> Result:
         scores |= retrieval_scores(
             "retrieval", result.image, result.text, task.image_of_caption, task.caption_ids
         )
-        # The paper of LIFT (language-image alignment with a fixed text encoder, arXiv 2506.04209)
-        # scores with one caption per image. Where there are more, the first is taken.
+        # The paper of LIFT (arXiv 2506.04209) scores with one caption per image. Where there are
+        # more, these scores take the first.
         first = np.unique(task.image_of_caption, return_index=True)[1]  # (N,)
         if len(first) < len(task.captions):
             scores |= retrieval_scores(

@@ -108,8 +108,8 @@ def info_nce(
     not much larger than D. An untrained image tower gives all images nearly the same feature, which
     costs less. In the demo (B = 128, s = 14.3) LIFT starts at 5.07 and CLIP at 5.02; ln B is 4.85.
     """
-    # Logits are computed in float32 also under autocast. At a scale of 100, neighbouring bfloat16
-    # numbers are 0.5 apart, which is more than many differences that matter.
+    # Why float32: at a scale of 100, neighbouring bfloat16 numbers are 0.5 apart, which is more
+    # than many differences that matter.
     with torch.autocast(image_features.device.type, enabled=False):
         logits = logit_scale.float() * image_features.float() @ text_features.float().T  # (B, B)
         if duplicates is not None:
@@ -225,7 +225,8 @@ def info_nce_and_labels(
 
 
 # --------------------------------------------------------------------------------------------------
-# Heads. Each is a function (width of the tower, shared dimension) -> module.
+# Heads. Each is a function (width of the tower, shared dimension) -> module. Between them stand the
+# modules that they are made of, and LilT's adapter, which is no head.
 
 
 def no_head(d_in: int, d_out: int) -> nn.Module:
@@ -272,7 +273,12 @@ class UnitLength(nn.Module):
 
 
 def adaptor(d_in: int, d_out: int) -> nn.Module:
-    """LLM2CLIP's head on the frozen language model's vector: four residual blocks."""
+    """LLM2CLIP's head on the frozen language model's vector: four residual blocks.
+
+        t = W LayerNorm( R4(R3(R2(R1( x / |x| )))) ) + b
+
+    R1 to R4 are four Residual, each with weights of its own. W is (d_out, d_in).
+    """
     blocks = [Residual(d_in) for _ in range(4)]
     return nn.Sequential(UnitLength(), *blocks, nn.LayerNorm(d_in), nn.Linear(d_in, d_out))
 
@@ -317,6 +323,9 @@ def ape(d_in: int, d_out: int) -> nn.Module:
     return TokenMean(deep_mlp(d_in, d_out))
 
 
+# On a first reading go on to the sizes.
+
+
 class LilTAdapter(nn.Module):
     """LilT's adapter, a small detour with a bottleneck of a quarter of the width.
 
@@ -337,9 +346,6 @@ class LilTAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.up(F.gelu(self.down(x)))
-
-
-# On a first reading go on to the sizes.
 
 
 def ape_transformer(d_in: int, d_out: int) -> nn.Module:
@@ -448,7 +454,7 @@ class OutsideTower(nn.Module):
 class TextTower(nn.Module):
     """What every text tower has. A tower knows nothing of files, caches and tokenizers.
 
-    inputs       what `forward` takes. train.py makes it once, for every distinct caption:
+    input_kind   what `forward` takes. train.py makes it once, for every distinct caption:
                  "vectors"  one vector of the frozen language model, (B, llm_width)
                  "tokens"   one vector per token of the frozen language model, (B, L, llm_width)
                  "ids"      token ids (B, L) int64, then END, then PAD (data/captions.py)
@@ -459,14 +465,15 @@ class TextTower(nn.Module):
                  method's head takes a vector for each token
     """
 
-    inputs = "ids"
+    input_kind = "ids"
     fitted: tuple[str, ...] = ()
     needs_llama = False
     width: int
 
-    def __init__(self, sizes: Sizes, *fitted: Tensor):
+    def __init__(self, sizes: Sizes, *tensors: Tensor):
         super().__init__()
-        for name, tensor in zip(self.fitted, fitted, strict=True):
+        # What `fit` made is kept as buffers: a checkpoint holds them, and no optimizer sees them.
+        for name, tensor in zip(self.fitted, tensors, strict=True):
             self.register_buffer(name, tensor)
 
     @staticmethod
@@ -490,7 +497,7 @@ class LLMVectors(TextTower):
     explains this, with numbers.
     """
 
-    inputs = "vectors"
+    input_kind = "vectors"
     fitted = ("mean", "matrix")  # (llm_width,) and (llm_width, width)
 
     def __init__(self, sizes: Sizes, mean: Tensor, matrix: Tensor):
@@ -511,7 +518,8 @@ class LLMVectors(TextTower):
 
         directions  how many directions are kept (--whiten)
         power       how far they are evened out (--whiten-power)
-        captions    with --text-map lda: which image has which captions
+        captions    which image has which captions, for the map of --text-map lda. None: there is
+                    no map before whitening
         """
         before = lda_map(scatter_within(inputs, captions)) if captions else None
         return whitening(inputs, directions, power, before)
@@ -529,15 +537,16 @@ class RawVectors(LLMVectors):
 
 
 class LLMTokens(TextTower):
-    """APE's text tower: the hidden state of every token, cached. It is that after a third of the
-    blocks, unless --layer names another.
+    """APE's text tower: the cached hidden state of every token, after a third of the blocks.
+
+    --layer names another block.
 
     Each dimension is centred and divided by its standard deviation, because a few dimensions of a
     language model are far larger than all others. Places without a token, where all numbers are 0,
     keep their zeros. These are padding, and the first token, which llm_text.all_tokens leaves out.
     """
 
-    inputs = "tokens"
+    input_kind = "tokens"
     fitted = ("mean", "std")  # (llm_width,) each
 
     def __init__(self, sizes: Sizes, mean: Tensor, std: Tensor):
@@ -604,9 +613,9 @@ class TextTransformer(TextTower):
         super().__init__(sizes, vocab)
         width = sizes.text_width
         self.width = width
-        # The table has V + 1 rows. Rows 0 to V - 1: the captions' tokens, END, and PAD if a
-        # training caption was padded. Row V: PAD, if none was. An unknown token gets row V, too,
-        # but `forward` puts another vector in its place.
+        # One row for each id of the vocabulary, and one row more, which every id outside it gets.
+        # That is an unknown token, whose vector `forward` replaces. It is also PAD, where all
+        # training captions were equally long and none was padded.
         self.token_embedding = nn.Embedding(len(vocab) + 1, width)
         self.positional_embedding = nn.Parameter(
             torch.randn(1, sizes.context_length, width) * 0.01  # 0.01 and 0.02 below are CLIP's
@@ -647,7 +656,7 @@ class LiveLLM(TextTower):
     It runs in every step, because parts of it are trained.
     """
 
-    inputs = "llm_ids"
+    input_kind = "llm_ids"
     needs_llama = True
 
     def __init__(self, sizes: Sizes, *, llama: Llama):
@@ -832,8 +841,8 @@ METHODS = {
         loss=info_nce,
         image_lr_share=0.1,
     ),
-    # On a first reading go on to the end of the table. The rows below are variants and
-    # controls.
+    # On a first reading go on to the end of the table. The rows below are variants and controls.
+    #
     # LIFT with the cosine loss, which has no scale to learn.
     "lift_cos": Method(
         paper="Yang et al. 2025, arXiv 2506.04209",
@@ -1017,9 +1026,10 @@ def is_in_part(parameter: str, part: str) -> bool:
 class TwoTower(nn.Module):
     """Image tower and head, text tower and head, and a scale. Every method is this model.
 
-    name, unlock  a key of METHODS; "" or a key of UNLOCK
+    name          a key of METHODS
     sizes         what the user may choose
     fitted        what `fit` of the method's text tower made of the training captions, in order
+    unlock        a key of UNLOCK; "": the parts that the method names are trained
     image_width   width of somebody else's image vectors, which then replace the image tower
     llama         a live language model, where the text tower needs one
     label_fitted  what WordLabels.fit made of the training captions, where the method has labels
@@ -1065,12 +1075,15 @@ class TwoTower(nn.Module):
         self.text_head = method.text_head(text.width, D)
         init_linears(self.image_head)
         init_linears(self.text_head)
+        # Labels are a second task of the image tower, beside the captions. (SuperCLIP)
         self.labels = None
         if method.labels:
             self.labels = WordLabels(sizes, *label_fitted)
             self.label_head = projection_with_bias(visual.width, self.labels.width)
             init_linears(self.label_head)
 
+        # Each Block of both towers has places for two adapters. A list first: the loop changes the
+        # tree of modules.
         if method.adapters:
             for block in list(self.modules()):
                 if hasattr(block, "adapter1"):
@@ -1084,6 +1097,7 @@ class TwoTower(nn.Module):
         if method.bias is not None:
             self.logit_bias = nn.Parameter(torch.tensor(float(method.bias)))
 
+        # Here the rest is frozen: a parameter that no part of `trains` holds gets no gradient.
         for parameter_name, parameter in self.named_parameters():
             is_trained = any(is_in_part(parameter_name, part) for part in method.trains)
             parameter.requires_grad_(is_trained)
@@ -1126,7 +1140,7 @@ class TwoTower(nn.Module):
         a bias or labels where it has them.
 
         images        (B, 3, S, S), or (B, width) from a frozen image tower
-        texts         (B, ...), as TextTower.inputs says
+        texts         (B, ...), as TextTower.input_kind says
         label_tokens  (B, L) int64, token ids of the same captions, for the labels; or None
 
         image_features and text_features are (B, D) float32, logit_scale and logit_bias have no
@@ -1295,7 +1309,7 @@ def load(run: str, device: str = "cpu") -> tuple[TwoTower, Callable, Callable]:
         method = METHODS[config["method"]]
         sizes, source = select(Sizes, config), select(TextSource, config)
         check_sizes(method, sizes, state)
-        tokenize = text_reader(method.text.inputs, source, device)
+        tokenize = text_reader(method.text.input_kind, source, device)
         if not tokenize.still_matches(saved["text_fingerprint"]):
             trained_with = source.text_features or source.llm or "the default one"
             with_adapter = f" with {source.llm_adapter}" if source.llm_adapter else ""

@@ -8,7 +8,9 @@ Nothing needs to be read before this file. On a first reading, skip the two func
 is the first stage of LLM2CLIP, and LIFT can use its result, too. `text_reader` takes two things
 from other files: a caption's vector from a cache (data/vectors.py), and plain token ids
 (data/captions.py).
-The parts, in order:
+
+A hidden state is the list of numbers that a transformer holds for one token after a block. The
+parts, in order:
 
     Llama          the transformer of Llama, Qwen2 and Qwen3       token ids -> hidden states
     POOLS          mean, last token, one-word prompt, all tokens   hidden states -> vectors
@@ -147,17 +149,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None) -> Tensor:
         B, L, _ = x.shape
-        q = self.q_proj(x).view(B, L, self.heads, self.head_dim)
-        k = self.k_proj(x).view(B, L, self.kv_heads, self.head_dim)
-        v = self.v_proj(x).view(B, L, self.kv_heads, self.head_dim)
+        q = self.q_proj(x).view(B, L, self.heads, self.head_dim)  # (B, L, H, d)
+        k = self.k_proj(x).view(B, L, self.kv_heads, self.head_dim)  # (B, L, K, d)
+        v = self.v_proj(x).view(B, L, self.kv_heads, self.head_dim)  # (B, L, K, d)
         q = self.q_norm(q).transpose(1, 2)  # (B, H, L, d)
         k = self.k_norm(k).transpose(1, 2)  # (B, K, L, d)
         v = v.transpose(1, 2)  # (B, K, L, d)
         q = rotate(q, cos, sin)
         k = rotate(k, cos, sin)
 
-        # Captions are padded on the right. So where a token sees only those before it, it sees no
-        # padding. Without this causal order, `visible` hides the padding.
+        # Captions are padded on the right. In causal order a token sees itself and those before it,
+        # and so no padding. In the other case all tokens see all places, and `visible` hides the
+        # padding. enable_gqa: each head of keys and values serves H / K heads of queries.
         causal = visible is None
         y = F.scaled_dot_product_attention(q, k, v, visible, is_causal=causal, enable_gqa=True)
         return self.o_proj(y.transpose(1, 2).reshape(B, L, -1))  # (B, L, D)
@@ -168,7 +171,8 @@ class MLP(nn.Module):
 
         y = W_down ( silu(W_gate x) * W_up x )           silu(x) = x sigmoid(x)
 
-    `*` is element by element: the gate decides how much of each element passes.
+    x and y are (B, L, D). `*` is element by element: the gate decides how much of each element
+    passes.
     """
 
     def __init__(self, config: LlamaConfig):
@@ -182,7 +186,13 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One block: attention, then the MLP, each added to its input."""
+    """One block: attention, then the MLP, each added to its input. (B, L, D) -> (B, L, D)
+
+        x' = x  + self_attn(input_layernorm(adapter1(x)))            x comes in, y goes out
+        y  = x' + mlp(post_attention_layernorm(adapter2(x')))
+
+    cos, sin and visible are those of Attention.
+    """
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
@@ -227,9 +237,10 @@ class Llama(nn.Module):
 
         ids    (B, L) int64, padded on the right
         mask   (B, L) bool, true at tokens; the result at other places means nothing
-        layer  None: all blocks that are there, and then the final norm. So does the number of all
-               blocks. After fewer blocks the result is the bare sum that the blocks have built (the
-               residual stream).
+        layer  how many blocks are run; None: all that are there. The final norm follows for None,
+               and for the number of all blocks of the model. After fewer blocks there is no norm:
+               the result is the token's embedding plus all that these blocks have added to it.
+               Papers call this sum the residual stream
 
         ValueError for a block that is not there.
         """
@@ -252,10 +263,33 @@ class Llama(nn.Module):
 # token (B, L, D), in float32.
 
 
-def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
-    """The state of every token except the first, (B, L, D), with zeros at the other places.
+def start_of(tokenizer: Tokenizer) -> str:
+    """What is put before every caption, so that its first word is not the first token.
 
-    The first token is the one that start_of describes. It is no part of the caption.
+    The first token is an attention sink (Xiao et al. 2023, arXiv 2309.17453): later tokens look at
+    it when they look for nothing. In a causal model it sees no token but itself. So it says nothing
+    of the caption, and a mean leaves it out. It must not be a word of the caption: that word would
+    be lost. In later blocks its numbers are huge, too. After block 15 of the default model its norm
+    is 24,000, that of other tokens 165. After block 10, where the mean is read unless --layer says
+    otherwise, they are 161 and 142 (docs/results/cone.md).
+
+    Some tokenizers put a start token before every text themselves: then nothing is added. The
+    others, as that of the default model, get a new line. BadInput for a tokenizer that knows
+    neither as one token.
+    """
+    start = "" if tokenizer.prefix else "\n"
+    ids = tokenizer.prefix + tokenizer.encode(start)
+    if len(ids) != 1:
+        raise BadInput(
+            f"the tokenizer puts {len(ids)} tokens before a caption, not one; use another model"
+        )
+    return start
+
+
+def all_tokens(h: Tensor, mask: Tensor) -> Tensor:
+    """The hidden states of the caption's own tokens, (B, L, D), with zeros at the other places.
+
+    The first token is no part of the caption: it is a start token or a new line. start_of says why.
     """
     kept = mask.clone()
     kept[:, 0] = False
@@ -314,6 +348,12 @@ def whitening(
 ) -> tuple[Tensor, Tensor]:
     """Statistics that open the cone in which a language model's vectors lie: (mean, matrix).
 
+    The cone: all vectors of a language model point almost the same way (Ethayarajh 2019, arXiv
+    1909.00512), so all cosines are nearly 1. Between captions their mean is 0.97; after centring it
+    is 0.00. What is left lies in few directions: the strongest 8 of 576 hold 43 % of the variance.
+    To remove the mean and the strongest directions is the idea of "All-but-the-Top" (Mu & Viswanath
+    2018, arXiv 1702.01417).
+
         E[(x - mu) (x - mu)^T] = V diag(sigma^2) V^T     eigenvectors V, of which k are kept: those
                                                          with the largest sigma
         t = (x - mu) V diag(sigma^-a)                    mu: mean (D,), a: power
@@ -329,27 +369,22 @@ def whitening(
     The results are float32. Over these captions, t has mean 0, and variance sigma^(2 - 2a) along
     each of its k directions. BadInput if the captions vary in fewer than k directions: it names the
     flag --whiten, and says how many directions there are at most. N captions of width D vary in
-    min(D, N - 1) directions at most. One whose variance is a billionth of the largest, or less, or
-    not a number, is none.
-
-    The cone: all vectors of a language model point almost the same way (Ethayarajh 2019, arXiv
-    1909.00512), so all cosines are nearly 1. Between captions their mean is 0.97; after centring it
-    is 0.00. What is left lies in few directions: the strongest 8 of 576 hold 43 % of the variance.
-    To remove the mean and the strongest directions is the idea of "All-but-the-Top" (Mu & Viswanath
-    2018, arXiv 1702.01417).
+    min(D, N - 1) directions at most. A direction does not count if its variance is a billionth of
+    the largest or less, or is not a number.
 
     What would go wrong without: the mean vector alone has a cosine of 0.98 with a caption. An
     image tower that gives this one vector for all images would nearly win the cosine loss, and in
     InfoNCE the right caption would hardly stand out from the others. Centring mends that.
 
-    Why a power of 1/2: with a = 1 every weak direction counts as much as a strong one, and in a
-    trial this cost relations. With a = 0 the few strongest directions decide nearly all, and this
-    cost exchanged attributes. The power 1/2 kept both (one seed,
-    docs/results/whiten_power.md).
+    Why a power of 1/2: with a = 1 every weak direction counts as much as a strong one. A run of
+    LIFT then told "left of" from "right of" less well. With a = 0 the few strongest directions
+    decide nearly all. The run then told less well which attribute belongs to which thing. The
+    power 1/2 kept most of both (one seed, docs/results/whiten_power.md).
 
     Why float32: along the 256th direction the standard deviation is 0.16, while elements of x reach
     86. Near 86, two neighbouring numbers of bfloat16 are 0.5 apart; of float16, in which vectors
-    are kept, 0.06. The sums must be in float64.
+    are kept, 0.06. The sums are in float64: the covariance is a small difference of two large
+    matrices, E[x x^T] and mu mu^T.
 
     The numbers of the cone and of float32 are those of the default model's mean pooling
     (docs/results/cone.md).
@@ -395,6 +430,9 @@ def whitening(
     return mean.float(), matrix.float()
 
 
+# On a first reading go on to the frozen model as an encoder.
+
+
 def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
     """How the captions of one image differ: S (D, D), float64, for `lda_map`.
 
@@ -430,12 +468,12 @@ def scatter_within(vectors, captions: DistinctCaptions) -> Tensor:
 def lda_map(within: Tensor) -> Tensor:
     """The map that makes weak what differs between captions of one image: (D, D), float64.
 
-        M = (S + s I)^(-1/2)              S: within, (D, D), of scatter_within
-                                          s: the mean of its eigenvalues
+        M = (S + e I)^(-1/2)              S: within, (D, D), of scatter_within
+                                          e: the mean of its eigenvalues
 
     What differs between images then stands out. `whitening` with this map before it, and the power
-    0, is linear discriminant analysis (LDA, Fisher 1936), regularised by s. All directions far
-    below s get nearly the same factor, 1 / sqrt(s). Without s the weakest would be enlarged most,
+    0, is linear discriminant analysis (LDA, Fisher 1936), regularised by e. All directions far
+    below e get nearly the same factor, 1 / sqrt(e). Without e the weakest would be enlarged most,
     although they are known least (Friedman 1989).
     """
     strength, U = torch.linalg.eigh(within.double())
@@ -444,29 +482,6 @@ def lda_map(within: Tensor) -> Tensor:
 
 # --------------------------------------------------------------------------------------------------
 # The frozen model as an encoder.
-
-
-def start_of(tokenizer: Tokenizer) -> str:
-    """What is put before every caption, so that its first word is not the first token.
-
-    The first token is an attention sink (Xiao et al. 2023, arXiv 2309.17453): later tokens look at
-    it when they look for nothing. In a causal model it sees no token but itself. So it says nothing
-    of the caption, and a mean leaves it out. It must not be a word of the caption: that word would
-    be lost. In later blocks its numbers are huge, too. After block 15 of the default model its norm
-    is 24,000, that of other tokens 165. After block 10, where the mean is read unless --layer says
-    otherwise, they are 161 and 142 (docs/results/cone.md).
-
-    Some tokenizers put a start token before every text themselves: then nothing is added. The
-    others, as that of the default model, get a new line. BadInput for a tokenizer that knows
-    neither as one token.
-    """
-    start = "" if tokenizer.prefix else "\n"
-    ids = tokenizer.prefix + tokenizer.encode(start)
-    if len(ids) != 1:
-        raise BadInput(
-            f"the tokenizer puts {len(ids)} tokens before a caption, not one; use another model"
-        )
-    return start
 
 
 class FrozenLLM(nn.Module):
@@ -518,7 +533,10 @@ class FrozenLLM(nn.Module):
 
     @torch.no_grad()
     def forward(self, ids: Tensor, mask: Tensor, layer: int | None = None) -> Tensor:
-        """Llama's hidden states (B, L, D), without gradients."""
+        """Llama's hidden states (B, L, D), without gradients. ids, mask and layer as Llama.forward.
+
+        ValueError for padding before a token, and for a block that is not there.
+        """
         if bool((mask[:, 1:] > mask[:, :-1]).any()):
             raise ValueError("padding must be on the right: a caption starts at position 0")
         return self.model(ids, mask, layer)
@@ -563,7 +581,7 @@ class FrozenLLM(nn.Module):
         layer: int | None = None,
         max_length: int | None = None,
     ) -> Iterator[tuple[list[int], Tensor, list[bool]]]:
-        """Read texts in batches of one shape per length: a vector depends on its text alone.
+        """Read texts, some at a time, and yield their vectors. A vector depends on its text alone.
 
         Yields (places in texts, their vectors float32 on the device, which of them were cut).
 
@@ -580,7 +598,8 @@ class FrozenLLM(nn.Module):
         for place, ids in enumerate(lists):
             places_of[math.ceil(len(ids) / 8) * 8].append(place)
 
-        # The short texts first. So the time left that the progress bar shows is too short at first.
+        # From short texts to long ones. Short ones are read faster, so at first the progress bar
+        # shows too little time left.
         for length in sorted(places_of):
             size = max(1, min(32, 2048 // length))
             for places in chunks(places_of[length], size):
@@ -659,7 +678,7 @@ def load_llm(
 
 
 # --------------------------------------------------------------------------------------------------
-# Text inputs: what a text tower takes. All three classes share
+# Text readers: they turn texts into what a text tower takes. All three classes share
 #     read(texts) -> (rows, cut_share)   rows have a length, and a slice or a tensor indexes them.
 #                                        Texts that are too long are cut. cut_share is their share
 #     __call__(texts) -> tensor of all rows
@@ -671,7 +690,7 @@ TextReader = TokenIds | CaptionVectors | OutsideVectors
 
 @dataclass(frozen=True)
 class TextSource:
-    """Where text inputs come from. Flags of train.py have the same names and defaults."""
+    """What a text reader is made of. Flags of train.py have the same names and defaults."""
 
     llm: str = ""  # GGUF file or Hugging Face folder; "": the default
     llm_adapter: str = ""  # what `tune` wrote
@@ -698,7 +717,7 @@ def text_reader(kind: str, source: TextSource, device: str | torch.device) -> Te
             if source.llm_adapter:
                 fingerprint += model_hash(Path(source.llm_adapter))
         start = start_of(tokenizer) if kind == "llm_ids" else ""
-        # The 2 is the version of what is done here: since 2 a space stands before the first word.
+        # The 2 is the version of this computation: raise it when the same files give other ids.
         return TokenIds(tokenizer, source.context_length, f"2{fingerprint}", start)
 
     if source.text_features:
@@ -828,8 +847,8 @@ def caption_retrieval(first: Tensor, second: Tensor) -> float:
 
     first and second are (N, D). A tie is wrong, and only equal numbers tie: eval.py's TIE is not
     used here. A partner's score is taken from the same matrix as the others: another sum could
-    differ in the last bit. Always say the pool's size N with it:
-    among more captions the same model scores less.
+    differ in the last bit. Always say N, the size of the gallery, with it: among more captions the
+    same model scores less.
     """
     scores = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T  # (N, N)
     partner = scores.diag()[:, None]  # (N, 1)
@@ -870,7 +889,8 @@ def draw_pairs(
 
     first       R texts
     second      C texts, C >= R: the partner of each, then the hard negatives that there are
-    duplicates  (R, C) bool: second text j is of row i's group, or first text i is of row j's
+    duplicates  (R, C) bool: second text j is of row i's group, or first text i is of row j's. A
+                hard negative is no row, so for it only the first question is asked
     """
     roots = [math.sqrt(len(source)) for source in sources]
     drawn = []
@@ -886,13 +906,13 @@ def draw_pairs(
         second.append(row.texts[order[1]])
     hard = [row.hard for row in drawn if row.hard]
 
-    B = len(drawn)
-    duplicates = torch.zeros(B, B + len(hard), dtype=torch.bool)
-    for i in range(B):
-        for j in range(B):
+    R = len(drawn)
+    duplicates = torch.zeros(R, R + len(hard), dtype=torch.bool)  # (R, C)
+    for i in range(R):
+        for j in range(R):
             duplicates[i, j] = second[j] in drawn[i].group or first[i] in drawn[j].group
         # What is false of one row may be true of another.
-        for j, text in enumerate(hard, start=B):
+        for j, text in enumerate(hard, start=R):
             duplicates[i, j] = text in drawn[i].group
     return first, second + hard, duplicates
 

@@ -17,8 +17,8 @@ longest caption, S pixels per side.
 A run folder holds checkpoint.pt (model, optimizer, step, configuration) and log.jsonl (one JSON
 object per line). With --save-best it also holds best.pt.
 
-Everything random in a batch is a pure function of (seed, epoch) or (seed, step). So a run that was
-stopped and resumed equals one that was not, bit for bit on a CPU.
+On a CPU a run that was stopped and resumed equals one that was not, bit for bit: data/batches.py
+says why.
 """
 
 import argparse
@@ -175,6 +175,7 @@ def training_step(
         features, loss = lift.backward_in_pieces(
             model, loss_of, inputs, duplicates, cfg.accum_freq, autocast
         )
+    # --grad-clip-norm 0 means never. Then the norm is only measured, for the log.
     norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip_norm or math.inf)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -221,6 +222,16 @@ def save(job: Job, step: int, name: str = "checkpoint.pt") -> None:
     save_tensors(state, Path(job.cfg.out) / name)
 
 
+def curve_scores(job: Job) -> dict[str, dict[str, float]]:
+    """An entry of the validation curve: what score_batch says of each of job.curve_batches."""
+    loss_of = lift.METHODS[job.cfg.method].loss
+    in_bf16 = job.cfg.precision == "amp_bf16"
+    return {
+        name: score_batch(job.model, loss_of, batch, in_bf16)
+        for name, batch in job.curve_batches.items()
+    }
+
+
 def train(cfg: "Config") -> dict:
     """Train as the configuration says; returns the last entry of the log.
 
@@ -252,19 +263,13 @@ def train(cfg: "Config") -> dict:
             # Only the process that writes looks at validation images.
             scores_now = job.curve_batches and (is_last or done % cfg.val_frequency == 0)
             if scores_now and processes.rank() == 0:
-                loss_of = lift.METHODS[cfg.method].loss
-                scores = {
-                    name: score_batch(model, loss_of, curve_batch, cfg.precision == "amp_bf16")
-                    for name, curve_batch in job.curve_batches.items()
-                }
-                is_best = run_log.add_scores(scores, done, bar) and cfg.save_best
+                is_best = run_log.add_scores(curve_scores(job), done, bar) and cfg.save_best
             if saves or is_best or done == job.start + 1 or done % cfg.log_every_n_steps == 0:
+                image, text = features["image_features"], features["text_features"]
                 numbers = {
                     "loss": loss.item(),
-                    "accuracy": batch_accuracy(
-                        features["image_features"], features["text_features"], batch.duplicates
-                    ),
-                    "scale": model.logit_scale.exp().item(),
+                    "accuracy": batch_accuracy(image, text, batch.duplicates),
+                    "scale": model.logit_scale.exp().item(),  # after the step
                     "lr": rate,
                     "grad_norm": grad_norm.item(),
                 }
@@ -275,8 +280,8 @@ def train(cfg: "Config") -> dict:
                         f"the loss is {numbers['loss']} and its gradient's norm "
                         f"{numbers['grad_norm']} at step {done}; {WHEN_NOT_FINITE}"
                     )
-            # With best.pt checkpoint.pt is saved, too. Otherwise a run that goes on from an older
-            # step would find a best.pt of a step that it has not made yet.
+            # Whenever best.pt is saved, checkpoint.pt is saved, too. Otherwise a run that goes on
+            # from an older step would find a best.pt of a step that it has not made yet.
             if is_best:
                 save(job, done, "best.pt")
             if saves or is_best:
@@ -616,7 +621,7 @@ def has_frozen_image_tower(method: lift.Method) -> bool:
 
 def reads_frozen_llm(method: lift.Method) -> bool:
     """Are its captions read once, by a language model that is not trained?"""
-    return method.text.inputs in ("vectors", "tokens")
+    return method.text.input_kind in ("vectors", "tokens")
 
 
 def names_of(is_meant: Callable[[lift.Method], bool]) -> str:
@@ -757,7 +762,7 @@ def flags_without_effect(cfg: Config) -> dict[str, str]:
     if not reads_llm:
         idle["llm_dtype"] = "no captions are read by a frozen language model"
         idle["pool"] = idle["llm_dtype"]
-    if method.text.inputs == "tokens":
+    if method.text.input_kind == "tokens":
         idle["pool"] = f"every token is kept, with --method {cfg.method}"
     if not reads_llm and not method.text.needs_llama:
         idle["layer"] = "no captions are read by a language model"
@@ -908,14 +913,15 @@ def open_texts(cfg: Config, device: torch.device) -> tuple[TextReader, TextReade
     """What reads captions: for the text tower, and for the labels where the method has them."""
     method = lift.METHODS[cfg.method]
     source = select(TextSource, asdict(cfg))
-    reader = text_reader(method.text.inputs, source, device)
+    reader = text_reader(method.text.input_kind, source, device)
     return reader, text_reader("ids", source, device) if method.labels else None
 
 
 def check_same_texts(cfg: Config, reader: TextReader, parent: dict) -> None:
     """BadInput if the weights to begin with are made for other vectors of captions."""
     before = parent["config"]["method"]
-    if lift.METHODS[before].text.inputs != lift.METHODS[cfg.method].text.inputs:
+    kind = lift.METHODS[cfg.method].text.input_kind
+    if lift.METHODS[before].text.input_kind != kind:
         raise BadInput(
             f"--init-from {cfg.init_from} is a run of --method {before}, whose text tower takes "
             f"other inputs than that of --method {cfg.method}; leave --method out"
@@ -1082,7 +1088,7 @@ class TrainingTexts:
     label_fingerprint: str  # of the tokenizer that made them
 
 
-def read_texts(
+def read_captions(
     captions_of_images: Sequence[list[str]], reader: TextReader, label_reader: TextReader | None
 ) -> TrainingTexts:
     """Turn every distinct caption into what the text tower takes, once and before training.
@@ -1441,11 +1447,11 @@ def read_data(
         map_captions = read_map_captions(cfg, images)
     # With several processes each has an equal part of every batch.
     rows = own_rows(min(cfg.batch_size, len(images)))
-    texts = map_texts = read_texts(images.captions, reader, label_reader)
+    texts = map_texts = read_captions(images.captions, reader, label_reader)
     check_texts(cfg, texts, min(cfg.batch_size, len(images)))
     if map_captions:
-        map_texts = read_texts(map_captions, reader, None)
-    val_texts = read_texts(val_images.captions, reader, label_reader) if val_images else None
+        map_texts = read_captions(map_captions, reader, None)
+    val_texts = read_captions(val_images.captions, reader, label_reader) if val_images else None
     # With the readers the frozen language model goes. Some objects point at each other, so
     # Python's collector has to look for them.
     del reader, label_reader
@@ -1471,9 +1477,12 @@ def make_curve_batches(
         return {}
     whole = replace(cfg, crop_scale=1.0)
     val_inputs = open_image_inputs(whole, data.val_images, tower, device)
-    val = make_batches(cfg, data.val_images, data.val_texts, val_inputs, data.n_curve, device)
-    train = make_batches(cfg, data.images, data.texts, image_inputs, data.n_curve, device)
-    return {"val": val(0), "train": train(0)}
+    val_batches = make_batches(
+        cfg, data.val_images, data.val_texts, val_inputs, data.n_curve, device
+    )
+    train_batches = make_batches(cfg, data.images, data.texts, image_inputs, data.n_curve, device)
+    # The batch of step 0: n_curve images in random order, with one caption each.
+    return {"val": val_batches(0), "train": train_batches(0)}
 
 
 def set_up(cfg: Config) -> Job:

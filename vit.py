@@ -6,14 +6,15 @@ After Dosovitskiy et al. 2021, arXiv 2010.11929. Read this file first. It needs 
 else, so you can copy it into a project of your own. On a first reading skip the class token and
 CLIP's variants: the default tower uses neither.
 
-Modules carry the names of the library timm (patch_embed.proj, blocks.0.attn.qkv, ...), so its
-weights fit. Two choices differ from the textbook:
+Modules carry the names of the library timm (patch_embed.proj, blocks.0.attn.qkv, ...). By these
+names data/files/vit.py loads timm's weights. Two choices differ from the textbook:
 
 - The output is the mean of the patch vectors, as in LIFT (arXiv 2506.04209). A class token is an
   option.
-- Position embeddings start with standard deviation 0.5. They are added to patch projections, which
-  differ between the patches of an image by 0.66 (docs/results/cone.md). Beside these the usual 0.02
-  is small. With 0.5 a small tower learns where things stand sooner (docs/results/positions.md).
+- Position embeddings start with the standard deviation 0.5, not the usual 0.02. They are added to
+  the projections of the patches, whose standard deviation within an image is 0.66
+  (docs/results/cone.md). Beside that 0.02 is small. With 0.5 a small tower learns sooner where
+  things stand (docs/results/positions.md).
 
 Letters of shapes: B images in a batch, S pixels per side, p pixels per side of a patch,
 P = (S / p)^2 patches, N vectors of an image, D width, H heads, d = D / H width of a head. N is P,
@@ -39,8 +40,9 @@ SIZES = {
     "B/32": (32, 768, 12, 12),
     "L/14": (14, 1024, 24, 16),
 }
-# What may stand behind a size. "-clip" is CLIP's own tower, with one more norm before the blocks.
-# "-quickgelu" is OpenAI's first release of it, with another activation. Both serve to load weights.
+# How a size may end, as in "B/32-clip". "-clip" is CLIP's own tower: it has one more norm before
+# the blocks, and another eps. "-quickgelu" is OpenAI's first release of it, which has another
+# activation, too. Both serve to load weights.
 KINDS = ("", "-clip", "-quickgelu")
 
 
@@ -64,7 +66,9 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(3 * patch * patch, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The rows are copied into one block of memory. Then product and bias are one operation.
+        # pixel_unshuffle moves all 3 p p numbers of a patch into the channels of one place. Then
+        # each place becomes one row. `contiguous` copies the rows into one block of memory, so
+        # that the product and the bias are one operation.
         x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)
         x = x.flatten(2).mT.contiguous()  # (B, P, 3 p p)
         return self.proj(x)  # (B, P, D)
@@ -119,9 +123,9 @@ class Block(nn.Module):
         x' = x  + attention(norm1(x))                    x comes in, y goes out
         y  = x' + mlp(norm2(x'))
 
-    The adapters are places for the method LilT (lift.py): adapter1 stands directly before norm1,
-    and adapter2 before norm2. The x and the x' to the left of the plus do not go through an
-    adapter. Without LilT they do nothing.
+    adapter1 and adapter2 are places for the method LilT (lift.py). With LilT norm1 reads
+    adapter1(x), and norm2 reads adapter2(x'). The x and the x' to the left of the plus do not go
+    through an adapter. Without LilT both adapters do nothing.
     """
 
     def __init__(

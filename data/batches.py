@@ -129,6 +129,7 @@ class Batches:
         chosen = [self.choose(c, draws[i]) for c, i in zip(captions_of_image, indices, strict=True)]
         caption = torch.stack(chosen)  # (B,)
 
+        # The digests are uint64. They are only compared, so int64 of the same bits does as well.
         digests = torch.from_numpy(self.images.digests[indices].view(np.int64))  # (B,)
         duplicates = find_duplicates(captions_of_image, caption, digests)
         label_tokens = self.label_tokens
@@ -207,7 +208,7 @@ class Crops:
     With `rows` only these rows of the batch are made.
     """
 
-    fingerprint = ""
+    fingerprint = ""  # ImageViews has one of its vectors. Here no vectors are kept
 
     def __init__(self, images: CaptionedImages, crop_scale: float, seed: int, device: torch.device):
         self.images = images

@@ -7,7 +7,7 @@
 The text side reads each distinct caption once, however many images share it. Batches hold the
 numbers of captions: two captions are equal if their numbers are (data/batches.py).
 
-For the tuning of the language model captions stay texts: Related.
+`Related` is for the tuning of the language model, which takes captions as texts.
 
 Needs nothing of the project but data/common.py. Letters of shapes: N texts, L tokens at most.
 """
@@ -109,9 +109,9 @@ class PaddedIds:
 
 
 class TokenIds:
-    """Text inputs of the kinds "ids" and "llm_ids": the tokens of each text, then END, then PAD.
+    """Text reader of the kinds "ids" and "llm_ids": the tokens of each text, then END, then PAD.
 
-    Of the language model only the tokenizer is used. The methods are those of all text inputs; see
+    Of the language model only the tokenizer is used. The methods are those of all text readers; see
     llm_text.text_reader.
     """
 
@@ -159,5 +159,5 @@ class Related(NamedTuple):
     """Texts of which any two belong together, such as the captions of one image."""
 
     texts: tuple[str, ...]  # two or more
-    group: frozenset[str]  # all texts that say the same: these, and others of their group
-    hard: str = ""  # a text that is near to them, but false; "": there is none
+    group: frozenset[str]  # these texts, and all others that are known to say the same
+    hard: str = ""  # a hard negative: a text that is near to them, but false; "": there is none

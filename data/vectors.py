@@ -9,13 +9,14 @@ One kind of file serves all (VectorStore). It is an array of records that grows 
     | 15 bytes  | 1 byte | shape x 2 or 4 bytes      |           |        |                 |
     |<------------------ record 0 ----------------->|<------------- record 1 ------------->|
 
-    user            tower, kept in          key is a hash of      flag: true if    vector
-    CaptionVectors  language model,         the caption           it was cut       (D,) float16, or
-                    captions/                                                      (L, D), one per token
-    read_views      image tower,            the image's number    (not used)       (V, D) float32, one
-                    views/                                                         per view
-    folder_vectors  image tower and head,   name, times and size  it cannot be     (D,) float32
-                    search/                 of the image's file   read
+    user            tower               folder     key: hash of       flag: true if   vector
+    CaptionVectors  language model      captions/  caption            it was cut      (D,), (L, D)
+                                                                                      float16
+    read_views      image tower         views/     image's number     (not used)      (V, D) float32
+    folder_vectors  image tower + head  search/    name, times and    it cannot be    (D,) float32
+                                                   size of the file   read
+
+(L, D) is one vector per token, and (V, D) one per view.
 
 The folders lie in $LIFT_CACHE (default ~/.cache/lift). A file is named after a fingerprint, a hash
 of everything else that decides the vectors: weights, tokenizer, pooling, crops, seed. So another
@@ -205,7 +206,7 @@ class StoredRows:
 
 
 class CaptionVectors:
-    """Text inputs of the kinds "vectors" and "tokens": the frozen language model's, each made once.
+    """Text reader of the kinds "vectors" and "tokens": the frozen language model reads once.
 
     llm             llm_text.FrozenLLM
     pool, layer     how hidden states become a vector, after which block (None: the pooling's own)
@@ -334,8 +335,9 @@ def read_views(
     N = len(digests)
 
     def make(missing):
-        # A crop depends on its place in its batch, so batches always begin at the same images. One
-        # that an earlier process did not finish is read again, and its missing vectors are kept.
+        # A crop depends on its place in its batch, so batches always begin at the same images. A
+        # batch that an earlier process did not finish is read again as a whole. Of it only the
+        # missing vectors are kept.
         is_missing = np.zeros(N, bool)
         is_missing[missing] = True
         for start in range(0, N, 256):
@@ -356,8 +358,9 @@ def read_views(
     store = VectorStore(path, (n_views, tower.width), np.float32)
     keys = [key_of(str(i)) for i in range(N)]
     store.fill(keys, make, description="reading images", unit="image")
-    # One process alone fills this file in order: record i is image i. Not so where the file was
-    # damaged, or where several processes filled it.
+    # A file that one process filled is in order: record i is image i, and its vectors are used as
+    # they lie on the disk. A file that was damaged, or that several processes filled, has another
+    # order. Then all vectors are copied into memory, in the order of the images.
     vectors, rows, _ = store.read(keys)
     if not np.array_equal(rows, np.arange(len(vectors))):
         vectors = vectors[rows]
@@ -441,7 +444,7 @@ class OutsideVectors:
     A row belongs to a caption and is named by its words, or to an image and is named by its path,
     as `python -m data.images.read` lists it. Rows are found by name, so their order does not
     matter. A row is one vector (D,), or one per view (V, D), or one per token (L, D) with zeros
-    behind the last. For captions, this class is a text input like CaptionVectors.
+    behind the last. For captions, this class is a text reader like CaptionVectors.
     """
 
     frozen_parameters = 0  # nobody knows

@@ -209,11 +209,11 @@ SIZES = lift.Sizes(
 
 def some_inputs(tower):
     """What a class of text towers could take, for some captions."""
-    if tower.inputs == "tokens":
+    if tower.input_kind == "tokens":
         tokens = torch.randn(40, 5, 24)
         tokens[::2, 3:] = 0
         return tokens
-    return torch.randn(40, 24) if tower.inputs == "vectors" else IDS
+    return torch.randn(40, 24) if tower.input_kind == "vectors" else IDS
 
 
 def text_tower(tower):

@@ -1046,13 +1046,13 @@ def test_the_map_of_own_data_follows_the_images_that_are_trained_on(small, tmp_p
     (tmp_path / "a.jsonl").write_text("\n".join(lines[:70]))
     (tmp_path / "test.jsonl").write_text("\n".join(lines[70:]))
     read = []
-    original = train.read_texts
+    original = train.read_captions
 
-    def read_texts(captions_of_images, *readers):
+    def read_captions(captions_of_images, *readers):
         read.append(captions_of_images)
         return replace(original(captions_of_images, *readers), seconds=1.0)
 
-    monkeypatch.setattr(train, "read_texts", read_texts)
+    monkeypatch.setattr(train, "read_captions", read_captions)
     del small["whiten"]
     small |= {"data": str(tmp_path / "a.jsonl"), "val_data": str(tmp_path / "test.jsonl")}
     small |= {"train_num_samples": 0, "val_frequency": 0}
