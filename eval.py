@@ -568,6 +568,16 @@ def evaluate(run: Run, task: Task) -> Result:
             group = np.unique(which, return_inverse=True)[1]
             scores[name] = score(result.is_correct[categories == name], 0.5, group)
 
+    for name, pairs in task.both_ends.items():
+        # The features of both true captions are added, and those of both false ones. What is usual
+        # in captions, such as which thing comes first, stands on both sides then.
+        true, false = 0, 0  # (M, D) each
+        for negatives in zip(*pairs, strict=True):
+            true = true + run.encode_texts([negative.true for negative in negatives])
+            false = false + run.encode_texts([negative.false for negative in negatives])
+        image = result.image[[negative.image for negative, _ in pairs]]  # (M, D)
+        scores[f"both_ends {name}"] = score(compositional(image, true, false), 0.5)
+
     if task.class_names:
         image = result.image[list(task.classified)]  # (n, D)
         class_features = run.class_features(task.class_names, task.templates)  # (C, D)

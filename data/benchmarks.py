@@ -75,6 +75,10 @@ class Task:
     # Composition: is the true caption nearer to the image than the false one?
     negatives: Sequence[Negative] = ()  # M of them
 
+    # The same question, told from both ends: {category: its pairs}. Both Negatives of a pair are of
+    # one image. They count together.
+    both_ends: dict[str, list[tuple[Negative, Negative]]] = field(default_factory=dict)
+
     # Zero-shot classification: which class name fits the image?
     classified: Sequence[int] = ()  # n images
     labels: Tensor | None = None  # (n,) int64: the right class, a place in class_names
@@ -293,6 +297,10 @@ def ask_of_world(task: Task, config: dict, split: str) -> None:
         seen = captions_of(config["data"], "train", columns, config["train_num_samples"])
         known = {caption for captions in seen for caption in captions}
     task.negatives = false_captions(scenes, known)
+    for i, scene in enumerate(scenes):
+        for category, (true, false) in shapes.from_both_ends(scene, known).items():
+            pair = tuple(Negative(i, category, *texts) for texts in zip(true, false, strict=True))
+            task.both_ends.setdefault(category, []).append(pair)
 
     # A scene with one thing has no other end to begin at, so it is not asked for in other words.
     task.reworded = [i for i, scene in enumerate(scenes) if scene.relations]

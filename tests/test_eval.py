@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from itertools import permutations
 from math import nan
 from pathlib import Path
@@ -328,6 +329,19 @@ def test_a_model_that_knows_all_scores_all(small):
     scores = ev.evaluate(run, task).scores
     assert {path: flat(scores)[path] for path in asked} == dict.fromkeys(asked, 0.0)
 
+    # Who knows the relation words of an image's own caption, and nothing else, answers the question
+    # of the relation in the usual order, and not from both ends.
+    words = ["left of", "right of", "above", "below"]
+
+    def relation_words(texts):
+        return torch.tensor([[float(text.count(word)) for word in words] for text in texts])
+
+    run.encode_texts = relation_words
+    run.encode_images = lambda images: relation_words([captions[0] for captions in images.captions])
+    scores = ev.evaluate(run, replace(task, further={}, class_names=())).scores
+    assert scores["compositional"]["replace_rel"] == 1
+    assert scores["both_ends"]["replace_rel"] == 0
+
 
 NEW_SCORES = [
     "half_truth",
@@ -335,6 +349,7 @@ NEW_SCORES = [
     *[f"unseen_compounds {kind}" for kind in ("two_way", "i2t", "t2i")],
     *[f"other_words {kind}" for kind in ("own", "reversed", "there_is", "loosely")],
     *[f"other_words {kind}" for kind in ("sentences", "synonyms")],
+    *[f"both_ends {kind}" for kind in shapes.BOTH_ENDS],
 ]
 
 

@@ -574,6 +574,38 @@ def negatives(scene: Scene, forbidden: Set[str] = frozenset()) -> dict[str, str]
     """One false caption in each of the CATEGORIES that the scene allows: {category: text}.
 
     forbidden  texts that must not be taken: the training captions, so that none is known as true
+    """
+    edited = false_scenes(scene, forbidden)
+    return {category: caption(false) for category, false in edited.items()}
+
+
+# The categories that say where a thing stands, or which attribute is whose.
+BOTH_ENDS = ("replace_rel", "swap_obj", "swap_att")
+
+
+def from_both_ends(
+    scene: Scene, forbidden: Set[str] = frozenset()
+) -> dict[str, tuple[tuple[str, str], tuple[str, str]]]:
+    """True and false captions, each told from both ends: {category: (two true, two false)}.
+
+    The categories are those of BOTH_ENDS that the scene allows, and the false scenes are those of
+    `negatives`. For the scene at the head of this file, in short: "star right of diamond" and
+    "diamond left of star" are true, "star left of diamond" and "diamond right of star" are false.
+
+    Training captions name the larger thing first. So an image shows which relation word its caption
+    has, and which of two shapes comes first. Here each side has both words and both orders.
+    """
+    both = {}
+    true = (caption(scene), reversed_order(scene))
+    for category, edited in false_scenes(scene, forbidden).items():
+        false = (caption(edited), reversed_order(edited))
+        if category in BOTH_ENDS and false[1] not in forbidden:
+            both[category] = (true, false)
+    return both
+
+
+def false_scenes(scene: Scene, forbidden: Set[str] = frozenset()) -> dict[str, Scene]:
+    """One false scene in each of the CATEGORIES that the scene allows, whose caption may be taken.
 
     One thing has nothing to swap. Three things take no fourth. Where nothing is plain, no attribute
     can be added.
@@ -588,14 +620,14 @@ def negatives(scene: Scene, forbidden: Set[str] = frozenset()) -> dict[str, str]
         "swap_obj": swap_objects(scene),
         "swap_att": swap_attributes(scene),
     }
-    false_captions = {}
+    chosen = {}
     for category, edited_scenes in edits.items():
         rng.shuffle(edited_scenes)
         for edited in edited_scenes:
             if caption(edited) not in forbidden and not is_true(edited, scene):
-                false_captions[category] = caption(edited)
+                chosen[category] = edited
                 break
-    return false_captions
+    return chosen
 
 
 # Each of the seven functions below lists all edited scenes of one category. Each docstring says

@@ -10,7 +10,7 @@
     cosines       cosines between captions: raw, centred, whitened; reads the language model
     power         what LIFT learns from vectors whitened to three powers, from its log
     curves        the loss of two runs, from log.jsonl in each; needs the runs of `make demo`
-    composition   ten questions with two answers, from eval.json in each; needs the same runs
+    composition   twelve questions with two answers, from eval.json in each; needs the same runs
     examples      four images, two in colours never seen, and the captions that are found (a PNG)
 
 Each SVG has a white panel of its own, so that it can be read on a light and on a dark page. The
@@ -1049,6 +1049,8 @@ CHOICES = {
     "compositional replace_rel": "relation replaced",
     "compositional swap_obj": "objects exchanged",
     "compositional swap_att": "attributes exchanged",
+    "both_ends replace_rel": "relation, both ends",
+    "both_ends swap_att": "attributes, both ends",
     "half_truth": "half-truths",
     "unseen_words two_way": "colours never seen",
     "unseen_compounds two_way": "new pairs of words",
@@ -1057,19 +1059,19 @@ MEAN = "compositional mean"
 
 
 def composition_figure(runs: Sequence[Path]) -> Drawing:
-    """How often the true caption wins against a false one, for ten kinds, two or three runs."""
+    """How often the true caption wins against a false one, for twelve kinds, two or three runs."""
     scores = [read_scores(folder, (*CHOICES, MEAN)) for folder in runs]
     names = [run_name(folder) for folder in runs]
     means = [f"{name} {one[MEAN][0]:.1f}" for name, one in zip(names, scores, strict=True)]
     drawing = Drawing(
         760,
-        768,
-        "False captions of ten kinds",
+        884,
+        "False captions of twelve kinds",
         "Bars with 95 % intervals: how often an image is nearer to its true caption than to a "
         f"false one, for {', '.join(names)}. Chance is 50. Mean of the first seven kinds: "
         f"{', '.join(means)}.",
     )
-    plot = Place(196, 94, 390, 580)
+    plot = Place(196, 94, 390, 696)
     group, thickness = plot.height / len(CHOICES), 17 if len(runs) == 2 else 14
     colours = TWO_COLOURS if len(runs) == 2 else RUN_COLOURS
 
@@ -1091,7 +1093,7 @@ def composition_figure(runs: Sequence[Path]) -> Drawing:
     # One group of bars per kind.
     for row, (category, words) in enumerate(CHOICES.items()):
         middle = plot.y + group * (row + 0.5)
-        name = category.removeprefix("compositional ").split()[0]
+        name = category.removeprefix("compositional ").removeprefix("both_ends ").split()[0]
         drawing.text(plot.x - 12, middle - 10, words, anchor="end")
         drawing.text(plot.x - 12, middle + 10, f"({name})", SMALL, FAINT, "end")
         for i, (run_scores, colour) in enumerate(zip(scores, colours, strict=True)):

@@ -291,6 +291,27 @@ def test_half_truths_begin_with_the_truth():
     assert n_pairs == len(SCENES)
 
 
+def test_both_ends_are_the_false_captions_and_the_same_told_from_the_other_end():
+    n_asked = 0
+    for scene in SCENES[::5]:
+        negatives = shapes.negatives(scene)
+        both = shapes.from_both_ends(scene)
+        assert set(both) == set(negatives) & set(shapes.BOTH_ENDS)
+        for category, (true, false) in both.items():
+            n_asked += 1
+            assert true == (shapes.caption(scene), shapes.other_words(scene)["reversed"])
+            assert false[0] == negatives[category]
+            for text, turned in (true, false):
+                assert true_of_image(text, scene) == true_of_image(turned, scene) == (text in true)
+                assert sorted(text.split()) != sorted(turned.split())  # the relation word changes
+            # Both sides have the same words, and none tells them apart.
+            words, other = (re.findall(r"\w+", " ".join(pair)) for pair in (true, false))
+            assert sorted(words) == sorted(other)
+            allowed = shapes.from_both_ends(scene, forbidden={false[1]}).values()
+            assert all(false_pair[1] != false[1] for _, false_pair in allowed)
+    assert n_asked > 400
+
+
 def test_forbidden_captions_are_not_taken():
     for scene in SCENES[:300]:
         first = shapes.negatives(scene)
