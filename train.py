@@ -1395,10 +1395,13 @@ def say_what_begins(
     """
     crops = f", crops of {cfg.crop_scale:.0%} or more" if cfg.crop_scale < 1 else ""
     several = f" in {processes.count()} processes" if processes.count() > 1 else ""
+    steps = f"{total} steps of {batch_size} in {cfg.epochs} epochs"
+    if total == 0:
+        steps = "no training step, because what is new is solved for,"
     print(
         f"{cfg.method}: {n_images} training images, {len(texts.captions)} distinct captions "
-        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {total} steps of "
-        f"{batch_size} in {cfg.epochs} epochs{crops} on {where}{several}",
+        f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {steps}{crops} on "
+        f"{where}{several}",
         file=sys.stderr,
     )
     if total and cfg.lr == 0:

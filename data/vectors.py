@@ -123,6 +123,10 @@ class VectorStore:
             if not missing:
                 return 0
 
+            if not sys.stderr.isatty():  # no bar shows there, and this may take minutes
+                print(
+                    f"{description}: {len(missing)} that the cache does not have", file=sys.stderr
+                )
             mine = np.array_split(np.array(missing, np.int64), processes.count())[rank]
             own_path = self.path if rank == 0 else self._part(rank)
             with (

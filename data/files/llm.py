@@ -269,11 +269,12 @@ def read_hf_llm(folder: Path) -> tuple[LlamaConfig, Tokenizer, dict[str, StoredT
 # Both.
 
 
-def read_llm(path: Path) -> tuple[LlamaConfig, Tokenizer, dict[str, StoredTensor]]:
+def read_llm(path: str | Path) -> tuple[LlamaConfig, Tokenizer, dict[str, StoredTensor]]:
     """A GGUF file or a Hugging Face folder -> sizes, tokenizer, {Hugging Face's name: weights}.
 
     BadInput for what cannot be read or is not supported. The weights are decoded by the caller.
     """
+    path = Path(path)
     with interpreting(path):
         config, tokenizer, weights = read_hf_llm(path) if path.is_dir() else read_gguf_llm(path)
         if not bool((torch.as_tensor(config.rope_divisors) > 0).all()):

@@ -348,9 +348,9 @@ def choose_split(
             if is_out.any():
                 words.append(f"{is_out.sum()} {what}")
         if words:
+            note = "a tenth" if whole else "a tenth each; other test images: --val-data"
             print(
-                f"{spec}: held out by a hash of the image: {', '.join(words)} (a tenth each; other "
-                "test images: --val-data)",
+                f"{spec}: held out by a hash of the image: {', '.join(words)} ({note})",
                 file=sys.stderr,
             )
     chosen = {"train": ~is_test & ~is_val, "val": is_val, "test": is_test}[split]
