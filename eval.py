@@ -222,7 +222,7 @@ def winoground(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, T
 def interval(
     hits: ArrayLike, groups: ArrayLike | None = None, resamples: int = 1000
 ) -> list[float]:
-    """95 % confidence interval [low, high] of mean(hits), by the bootstrap.
+    """95 % confidence interval of mean(hits), by the bootstrap: a list of two floats, [low, high].
 
     hits       numbers or booleans, one per question
     groups     int from 0, one per question: captions of one image rise and fall together, so they

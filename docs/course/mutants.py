@@ -94,6 +94,12 @@ MUTANTS = [
         "with torch.autocast(image_features.device.type, enabled=False):",
         "if True:",
     ),
+    Mutant(
+        "1.1",
+        "the caller's mask is changed",
+        "duplicates & off_diagonal",
+        "duplicates.logical_and_(off_diagonal)",
+    ),
     Mutant("1.2", "without the 1", "1 - (image", "-(image"),
     Mutant("1.2", "the mean over the numbers, too", ".sum(-1).mean()", ".mean()"),
     Mutant("1.2", "the sum over the batch", ".sum(-1).mean()", ".sum()"),
@@ -108,6 +114,18 @@ MUTANTS = [
         "times the scale",
         "1 - (image",
         "1 - (1 if logit_scale is None else logit_scale) * (image",
+    ),
+    Mutant(
+        "1.2",
+        "divided by the lengths again",
+        "(image_features.float() * text_features.float()).sum(-1).mean()",
+        "F.cosine_similarity(image_features.float(), text_features.float()).mean()",
+    ),
+    Mutant(
+        "1.2",
+        "in half precision",
+        "image_features.float() * text_features.float()",
+        "image_features * text_features",
     ),
     Mutant(
         "1.3", "the upper limit is that of the scale, not of its logarithm", "math.log(100)", "100"
@@ -160,6 +178,13 @@ MUTANTS = [
     Mutant("2.2", "keys and values exchanged", "(q, k, v, is_causal", "(q, v, k, is_causal"),
     Mutant("2.2", "queries and keys exchanged", "(q, k, v, is_causal", "(k, q, v, is_causal"),
     Mutant("2.2", "no last layer", "self.proj(y.transpose", "(y.transpose"),
+    Mutant(
+        "2.2",
+        "the mask after the softmax",
+        "y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)",
+        "weights = (q @ k.mT / (D // self.heads) ** 0.5).softmax(-1)\n"
+        "        y = (weights.tril() if self.causal else weights) @ v",
+    ),
     Mutant(
         "2.2",
         "a position does not see itself",
@@ -272,6 +297,12 @@ MUTANTS = [
     ),
     Mutant("3.1", "the division in bfloat16", "y = x.float()", "y = x"),
     Mutant(
+        "3.1",
+        "the weight before the input's dtype",
+        "y.to(x.dtype) * self.weight",
+        "(y * self.weight).to(x.dtype)",
+    ),
+    Mutant(
         "3.2",
         "turned the other way",
         "torch.cat((-second, first), dim=-1)",
@@ -291,6 +322,14 @@ MUTANTS = [
         "sine and cosine exchanged",
         "x * cos + torch.cat((-second, first), dim=-1) * sin",
         "x * sin + torch.cat((-second, first), dim=-1) * cos",
+    ),
+    Mutant(
+        "3.2",
+        "the second half from the first one that is turned already",
+        "return x * cos + torch.cat((-second, first), dim=-1) * sin",
+        "cos, sin = cos.chunk(2, -1)[0], sin.chunk(2, -1)[0]\n"
+        "    first = first * cos - second * sin\n"
+        "    return torch.cat((first, second * cos + first * sin), dim=-1)",
     ),
     Mutant("3.2", "the halves are not exchanged", "(-second, first)", "(-first, second)"),
     Mutant("3.3", "keys are not turned", "        k = rotate(k, cos, sin)\n", ""),
@@ -322,6 +361,13 @@ MUTANTS = [
         "        k, v = k.repeat(1, n, 1, 1), v.repeat(1, n, 1, 1)",
     ),
     Mutant("3.3", "no division by the root of d", "enable_gqa=True", "enable_gqa=True, scale=1.0"),
+    Mutant(
+        "3.3",
+        "the mask is true where a token is hidden",
+        "q, k, v, visible, is_causal",
+        "q, k, v, None if causal else ~visible, is_causal",
+    ),
+    Mutant("3.3", "no last layer", "self.o_proj(y.transpose", "(y.transpose"),
     Mutant(
         "3.3", "heads and tokens are mixed up at the end", "y.transpose(1, 2).reshape", "y.reshape"
     ),
@@ -422,6 +468,43 @@ MUTANTS = [
     Mutant(
         "3.6", "too many directions are not refused", "if directions > min(D, N - 1):", "if False:"
     ),
+    Mutant(
+        "3.6",
+        "the captions are taken for a tensor",
+        "D = vectors[:1].shape[1]",
+        "D = vectors.shape[1]",
+    ),
+    Mutant(
+        "3.6",
+        "all captions at once, as a tensor",
+        "for chunk in chunks(vectors):",
+        "for chunk in [vectors.double()]:",
+    ),
+    Mutant("3.6", "sums of squares in float32", "x = chunk.double()", "x = chunk.float()"),
+    Mutant(
+        "3.6",
+        "the results stay in float64",
+        "return mean.float(), matrix.float()",
+        "return mean, matrix",
+    ),
+    Mutant(
+        "3.6",
+        "with 0 directions the results stay in float64",
+        "return mean.float(), torch.eye(D)",
+        "return mean, torch.eye(D, dtype=torch.float64)",
+    ),
+    Mutant(
+        "3.6",
+        "`before` is not in the matrix",
+        "        matrix = before @ matrix\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "3.6",
+        "an empty direction is below 1e-9, whatever the largest is",
+        "smallest = 1e-9 * variance[0]",
+        "smallest = 1e-9",
+    ),
     # ---- unit 4
     Mutant(
         "4.1",
@@ -488,6 +571,12 @@ MUTANTS = [
         "for part in self.children():",
         "for part in list(self.modules())[1:]:",
     ),
+    Mutant(
+        "4.2",
+        "parts with one trained parameter are trained as a whole",
+        "part.train(mode and is_trained)",
+        "part.train(mode and is_trained).requires_grad_(is_trained)",
+    ),
     Mutant("4.2", "nothing is given back", "        return self", "        return None"),
     Mutant("4.2", "the model itself keeps its mode", "        super().train(mode)\n", ""),
     Mutant(
@@ -524,6 +613,8 @@ MUTANTS = [
         'name.startswith("visual.")',
         'not name.startswith("visual.")',
     ),
+    Mutant("4.3", "numbers without gradients", ".append(parameter)", ".append(parameter.data)"),
+    Mutant("4.3", "copies of the parameters", ".append(parameter)", ".append(parameter.clone())"),
     Mutant(
         "4.3",
         "the scale is forgotten",
@@ -700,6 +791,12 @@ MUTANTS = [
     ),
     Mutant(
         "5.4",
+        "the longest comes back as a number",
+        "return captions[-1]",
+        "return int(captions[-1])",
+    ),
+    Mutant(
+        "5.4",
         "one caption is no special case",
         "if share is None or len(captions) == 1:",
         "captions, last = captions[:-1], captions[-1:]\n"
@@ -768,6 +865,22 @@ MUTANTS = [
     Mutant(
         "5.6", "weights of another shape are no BadInput", "    if problem:\n", "    if False:\n"
     ),
+    Mutant(
+        "5.6",
+        "weights of other names are accepted",
+        '    problem = mismatch(checkpoint["model"], model, "its configuration wants")\n',
+        "    theirs = {k: v for k, v in model.state_dict().items()} | {\n"
+        '        k: v for k, v in checkpoint["model"].items() if k in model.state_dict()\n'
+        "    }\n"
+        '    checkpoint["model"] = theirs\n'
+        '    problem = mismatch(theirs, model, "its configuration wants")\n',
+    ),
+    Mutant(
+        "5.6",
+        "only one of two moments is compared",
+        '"exp_avg_sq": shape}',
+        '"exp_avg_sq": moments["exp_avg_sq"].shape}',
+    ),
     Mutant("5.6", "moments of another shape are accepted", "if not fits:", "if False:"),
     # ---- unit 6
     Mutant("6.1", "> in place of >=", "scores < best - TIE", "scores <= best"),
@@ -788,6 +901,18 @@ MUTANTS = [
         "other right answers are mistakes",
         "(~is_behind & ~is_correct).sum(1)",
         "(~is_behind).sum(1) - 1",
+    ),
+    Mutant(
+        "6.1",
+        "negative scores are below those of wrong answers",
+        "scores.masked_fill(~is_correct, -torch.inf)",
+        "scores.masked_fill(~is_correct, 0)",
+    ),
+    Mutant(
+        "6.1",
+        "no right answer is the rank 0",
+        "(~is_behind & ~is_correct).sum(1)",
+        "(~is_behind & ~is_correct).sum(1) * is_correct.any(1)",
     ),
     Mutant("6.1", "counted from 1", ".sum(1)", ".sum(1) + 1"),
     Mutant("6.1", "no tolerance for rounding", "best - TIE", "best"),
@@ -831,6 +956,12 @@ MUTANTS = [
         "is_correct[question, equal_caption % len(image_features)] = True",
     ),
     Mutant(
+        "6.2",
+        "an image without captions has the rank 0",
+        "image_to_text.append(rank_of_best(scores, is_correct))",
+        "image_to_text.append(rank_of_best(scores, is_correct) * is_correct.any(1))",
+    ),
+    Mutant(
         "6.3", ">= in place of >", "true_scores > false_scores + TIE", "true_scores >= false_scores"
     ),
     Mutant(
@@ -859,6 +990,7 @@ MUTANTS = [
         "return scores.argsort(1, descending=True, stable=True)[:, :k].eq(labels[:, None]).any(1)",
     ),
     Mutant("6.4", "ties help", "~(scores < right - TIE)", "scores > right"),
+    Mutant("6.4", "no tolerance for rounding", "right - TIE", "right"),
     Mutant("6.4", "k is one too small", "sum(1) <= k", "sum(1) < k"),
     Mutant("6.4", "k is not used", "sum(1) <= k", "sum(1) <= 1"),
     Mutant(
@@ -892,8 +1024,23 @@ MUTANTS = [
         "(right[:, 0] > s[:, 1, 0]) & (right[:, 1] > s[:, 0, 1])",
         "(right[:, 0] > s[:, 1, 0]) & (right[:, 1] > s[:, 1, 0])",
     ),
+    Mutant(
+        "6.5",
+        "NaN is right",
+        "(right[:, 0] > s[:, 0, 1]) & (right[:, 1] > s[:, 1, 0])",
+        "~((right[:, 0] <= s[:, 0, 1]) | (right[:, 1] <= s[:, 1, 0]))",
+    ),
     Mutant("6.6", "68 % in place of 95 %", "(2.5, 97.5)", "(16, 84)"),
     Mutant("6.6", "90 % in place of 95 %", "(2.5, 97.5)", "(5, 95)"),
+    Mutant("6.6", "an array comes back", "(2.5, 97.5)).tolist()", "(2.5, 97.5))"),
+    Mutant(
+        "6.6",
+        "the mean and 1.96 deviations",
+        "np.percentile(means, (2.5, 97.5)).tolist()",
+        "[float(np.mean(means) + side * np.std(means)) for side in (-1.96, 1.96)]",
+    ),
+    Mutant("6.6", "always 1,000 samples", "range(resamples)", "range(1000)"),
+    Mutant("6.6", "other draws in each call", "default_rng(0)", "default_rng()"),
     Mutant(
         "6.6",
         "groups are not used",
@@ -1031,6 +1178,18 @@ MUTANTS = [
         "for chunk in chunks(inputs, 1000):",
         "for chunk in [row[None] for row in inputs]:",
     ),
+    Mutant(
+        "7.5",
+        "the results stay in float64",
+        "return mean.float(), variance.clamp_min(1e-12).sqrt().float()",
+        "return mean, variance.clamp_min(1e-12).sqrt()",
+    ),
+    Mutant(
+        "7.5",
+        "a constant has the deviation 1e-12",
+        ".clamp_min(1e-12).sqrt()",
+        ".clamp_min(1e-24).sqrt()",
+    ),
     Mutant("7.5", "sums in half precision", "chunk.double()", "chunk"),
     Mutant("7.5", "sums in float32", "chunk.double()", "chunk.float()"),
     Mutant(
@@ -1069,6 +1228,12 @@ MUTANTS = [
         "nn.init.zeros_(self.lora_B.weight)\n        nn.init.zeros_(self.lora_A.weight)",
     ),
     Mutant("8.1", "the scale is alpha", "self.scale = alpha / rank", "self.scale = alpha"),
+    Mutant(
+        "8.1",
+        "the scale is a tensor",
+        "self.scale = alpha / rank",
+        "self.scale = torch.tensor(alpha / rank)",
+    ),
     Mutant(
         "8.1", "the scale is r / alpha", "self.scale = alpha / rank", "self.scale = rank / alpha"
     ),
@@ -1124,6 +1289,12 @@ MUTANTS = [
         "GELU by its approximation",
         "F.gelu(self.down(x))",
         'F.gelu(self.down(x), approximate="tanh")',
+    ),
+    Mutant(
+        "8.2",
+        "the input is changed in place",
+        "return x + self.up(F.gelu(self.down(x)))",
+        "x += self.up(F.gelu(self.down(x)))\n        return x",
     ),
     Mutant("8.2", "no activation", "F.gelu(self.down(x))", "self.down(x)"),
     Mutant("8.2", "W_up is not zero", "        nn.init.zeros_(self.up.weight)\n", ""),
@@ -1285,6 +1456,14 @@ MUTANTS = [
         "numbers that are not finite are merged",
         "if not all(bool(parameter.isfinite().all()) for parameter in llm.parameters()):",
         "if False:",
+    ),
+    Mutant(
+        "8.5",
+        "a layer that is not there is left out",
+        "    for name, (A, B) in adapter.pairs.items():\n",
+        "    for name, (A, B) in adapter.pairs.items():\n"
+        "        if name not in dict(llm.model.named_modules()):\n"
+        "            continue\n",
     ),
     Mutant(
         "8.5",

@@ -229,7 +229,7 @@ return step
 ranks = []
 for row, right in zip(scores.tolist(), is_correct.tolist()):
     mine = [s for s, r in zip(row, right) if r]
-    best = float("nan") if any(math.isnan(s) for s in mine) else max(mine)
+    best = float("nan") if any(math.isnan(s) for s in mine) else max(mine, default=-math.inf)
     ranks.append(sum(1 for s, r in zip(row, right) if not r and not s < best - TIE))
 return torch.tensor(ranks)
 """,

@@ -54,7 +54,11 @@ def test_cosine_loss_of_a_larger_batch(student):
     found, (gradient, *_) = gradients(student.lift.cosine_loss, z, t, torch.tensor(9.0))
     wanted = 1 - (z.double() * t.double()).sum(1).mean()
     same(found, wanted, "64 pairs: 1 minus the mean cosine. The scale that is given has no effect")
-    same(gradient, -t / 64, "the gradient of an image is minus its caption over B", atol=1e-5)
+    why = (
+        "the gradient of an image is minus its caption over B. The features have length 1 already: "
+        "do not divide by their lengths again"
+    )
+    same(gradient, -t / 64, why, atol=1e-5)
 
 
 def test_limit_scale_in_place(student):

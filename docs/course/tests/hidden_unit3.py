@@ -5,6 +5,7 @@ import math
 import torch
 
 import llm_text
+from data.vectors import StoredRows
 from llm_text import Attention, RMSNorm
 
 from ..student import differ, holds, refuses, same
@@ -27,15 +28,23 @@ def test_rms_norm_of_small_numbers(student):
 def test_rms_norm_divides_in_float32(student):
     """bfloat16 goes in and out, and the mean square is that of float32"""
     norm, x = RMSNorm(64, 1e-6).bfloat16(), normal(3, 64, seed=31).bfloat16()
-    found = student.llm_text.RMSNorm.forward(norm, x)
     exact = x.float() / x.float().pow(2).mean(-1, keepdim=True).sqrt()
-    holds(getattr(found, "sent_as", "") == "bfloat16", "the result should have the input's dtype")
-    # A number between two of bfloat16 may go to the other one on another CPU: a few may differ.
-    off = (found - exact.bfloat16().float()).abs() > 1e-6
-    why = (
-        f"{int(off.sum())} of {off.numel()} numbers are not those that a division in float32 gives"
-    )
-    holds(off.float().mean() < 0.05, why)
+    for weight, words in (
+        (torch.ones(64), "a division in float32 gives"),
+        (
+            normal(64, seed=39),
+            "come out if the quotient is brought back to the input's dtype before g multiplies it",
+        ),
+    ):
+        norm.weight.data = weight.bfloat16()
+        found = student.llm_text.RMSNorm.forward(norm, x)
+        why = "the result should have the input's dtype"
+        holds(getattr(found, "sent_as", "") == "bfloat16", why)
+        # A number between two of bfloat16 may go to the other one on another CPU: a few may differ.
+        wanted = (exact.bfloat16() * norm.weight.data).float()
+        off = (found - wanted).abs() > 1e-6
+        why = f"{int(off.sum())} of {off.numel()} numbers are not those that {words}"
+        holds(off.float().mean() < 0.05, why)
 
 
 # ---- rotary position embedding
@@ -93,7 +102,7 @@ def test_attention_against_loops(student):
             kind = "causal" if mask is None else "masked"
             why = (
                 f"{kind} attention of 4 heads with {kv_heads} of keys and values: in each head "
-                "softmax(q k^T / sqrt(d)) v, with q and k turned and v not"
+                "softmax(q k^T / sqrt(d)) v, with q and k turned and v not, and o_proj at the end"
             )
             same(found, wanted, why, atol=2e-4)
 
@@ -158,7 +167,24 @@ def test_whitening_of_two_halves(student):
     differ(covariance(other), torch.eye(4), why, by=0.05)
 
 
+def test_whitening_of_rows_of_a_file(student):
+    """Vectors as in training: they have a length and slices, but no shape"""
+    table = cone(90, seed=48).half()
+    numbers = torch.arange(90).flip(0)[:80]
+    mean, matrix = student.llm_text.whitening(StoredRows(table, numbers), 4, 1.0)
+    x = table[numbers].double()
+    why = (
+        "the vectors are rows of a file, in float16: only len(vectors) and vectors[a:b] work. "
+        "`chunks` reads them in pieces"
+    )
+    same(mean, x.mean(0), f"the mean. Here {why}", atol=1e-2)
+    t = (x - mean.double()) @ matrix.double()
+    same(covariance(t), torch.eye(4), f"the covariance of t with the power 1. Here {why}", 5e-3)
+
+
 def test_whitening_refuses_an_empty_direction(student):
     """Captions that vary in two directions only cannot be whitened to three"""
     x = normal(40, 2, seed=46) @ normal(2, 6, seed=47)
     refuses(student.llm_text.whitening, x, 3, why=TOO_MANY)
+    large = "A direction is empty if its variance is a billionth of the largest one, or less"
+    refuses(student.llm_text.whitening, 1e4 * x, 3, why=f"{TOO_MANY}. {large}")

@@ -29,7 +29,12 @@ def test_crops_of_many(student):
     for smallest in (0.2, 0.8, 1.0):
         found = student.data.images.pixels.random_crops(images, smallest, draws)
         wanted = random_crops(images, smallest, draws)
-        same(found, wanted, f"40 crops with smallest {smallest}: see the docstring", atol=1e-3)
+        why = (
+            f"40 crops with smallest {smallest}. Where one side was cut and less than that is left, "
+            "the other one is made longer, be it width or height. The centre is that of the final "
+            "sides"
+        )
+        same(found, wanted, why, atol=1e-3)
 
 
 def test_epochs_of_a_large_set(student):

@@ -49,6 +49,17 @@ def test_ranks_do_not_depend_on_the_chunk(student):
             same(one, ours, why)
 
 
+def test_ranks_of_an_image_without_captions(student):
+    """An image to which no caption belongs has the number of captions as its rank"""
+    z, t = unit(5, 4, seed=35), unit(6, 4, seed=36)
+    image_of_caption = torch.tensor([0, 0, 1, 3, 4, 4])  # none of image 2
+    found = student.eval.retrieval_ranks(z, t, image_of_caption)
+    wanted = reference.retrieval_ranks(z, t, image_of_caption)
+    why = "no caption belongs to image 2 of 5: all 6 captions are wrong, so its rank is 6"
+    same(found[0], wanted[0], why)
+    same(found[1], wanted[1], "from text to image, no caption belongs to image 2 of 5")
+
+
 def test_ranks_of_nan_and_nearly_equal_cosines(student):
     """NaN and nearly equal cosines count against the model, as in rank_of_best"""
     nan, t = torch.full((6, 4), float("nan")), unit(6, 4, seed=34)

@@ -25,7 +25,8 @@ def test_info_nce_of_two_pairs(student):
         found,
         (rows + columns) / 2,
         f"the rows alone cost {rows:.4f}, the columns alone {columns:.4f}; the loss is their mean. "
-        "Is each a mean over the pairs? Are the cosines multiplied by the scale?",
+        "Is each a mean over the pairs? Are the cosines multiplied by the scale as it is given, "
+        "without exp and without division?",
     )
 
 
@@ -79,7 +80,7 @@ def test_info_nce_leaves_duplicates_out(student):
         place = kept.index(i)
         wanted += cross_entropy([logits[i][j] for j in kept], place) / 8
         wanted += cross_entropy([logits[j][i] for j in kept], place) / 8
-    found = student.lift.info_nce(z, t, torch.tensor(5.0), duplicates)
+    found, args = after(student.lift.info_nce, z, t, torch.tensor(5.0), duplicates)
     holds(
         not math.isnan(float(found)) and not math.isinf(float(found)),
         f"with duplicates the loss is {float(found)}: the diagonal must stay, although "
@@ -92,6 +93,11 @@ def test_info_nce_leaves_duplicates_out(student):
         "logits must count in no softmax, neither of rows nor of columns: exp of minus infinity is "
         "0. The diagonal stays",
     )
+    why = (
+        "`duplicates` was changed, and it belongs to the caller: the accuracy in the log needs its "
+        "diagonal. Make a copy"
+    )
+    same(args[3], duplicates, why)
 
 
 def test_info_nce_in_half_precision(student):
@@ -143,6 +149,16 @@ def test_cosine_loss_of_equal_features(student):
         )
     found = student.lift.cosine_loss(aside, aside.flip(0))
     same(found, 1.0, "orthogonal features have the cosine 0; the loss is 1 minus it")
+
+
+def test_cosine_loss_in_half_precision(student):
+    """bfloat16 features give the loss of the same numbers, as float32"""
+    z, t = unit(16, 32, seed=31).bfloat16(), unit(16, 32, seed=32).bfloat16()
+    found = student.lift.cosine_loss(z, t)
+    kind = getattr(found, "sent_as", "no tensor")
+    holds(kind == "float32", f"features in bfloat16: the loss should be float32, and is {kind}")
+    why = "features in bfloat16: products and sums must be computed in float32"
+    same(found, lift.cosine_loss(z.float(), t.float()), why, atol=1e-3)
 
 
 def test_limit_scale(student):

@@ -81,8 +81,8 @@ def test_attention_is_causal_when_asked(student):
     other[:, 3] += 1
     one, two = (student.vit.Attention.forward(attention, each) for each in (x, other))
     why = (
-        "position 3 was changed, and an earlier output changed, too: is `self.causal` used, and is "
-        "the softmax over the keys?"
+        "position 3 was changed, and an earlier output changed, too: is `self.causal` used, are "
+        "scores of later positions -inf before the softmax, and is the softmax over the keys?"
     )
     same(two[:, :3], one[:, :3], why)
     why = "position 3 was changed, and the output of position 5 stayed: it should see 0 to 5"
@@ -121,7 +121,7 @@ def test_attention_by_hand(student):
     why = (
         "head 0 has the scores (log 3, 0) for both positions, head 1 has (0, log 3) and (0, 0), "
         "all divided by sqrt(d) already. Heads give (3 2 1 7) and (3 2 2 6). Then proj turns the "
-        "order and adds 1"
+        "order and adds 1. qkv gives queries, keys and values, in this order"
     )
     same(found, torch.tensor([[[8.0, 2, 3, 4], [7.0, 3, 3, 4]]]), why)
     attention.causal = True

@@ -11,7 +11,8 @@ from .numbers import normal
 
 TOO_MANY = (
     "N captions of width D vary in min(D, N - 1) directions at most, and in fewer where they lie "
-    "in a plane. Asked for more directions, the function must raise BadInput"
+    "in a plane. Asked for more directions, the function must raise BadInput. Are the sums in "
+    "float64? In float32, rounding errors look like a direction"
 )
 
 
@@ -49,14 +50,15 @@ def test_rms_norm_has_a_weight(student):
 
 
 def test_rotate_by_hand(student):
-    """A quarter turn sends (1, 0) to (0, 1), and no turn leaves everything"""
-    x = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).view(1, 1, 2, 2)
+    """A quarter turn sends (1, 0) to (0, 1) and (0, 1) to (-1, 0); no turn leaves everything"""
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]).view(1, 2, 2, 2)
     cos, sin = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     found = student.llm_text.rotate(x, cos, sin)
-    wanted = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 1, 2, 2)
+    wanted = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]]).view(1, 2, 2, 2)
     why = (
-        "position 0 is turned by 0 degrees and stays (1, 0); position 1 by 90 degrees, and becomes "
-        "(0, 1). Look at the signs of the two sines"
+        "position 0 is turned by 0 degrees, and stays as it is. Position 1 is turned by 90 degrees: "
+        "(1, 0) in the first head becomes (0, 1), and (0, 1) in the second becomes (-1, 0). Look "
+        "at the signs of the two sines. Are both results made from the old numbers?"
     )
     same(found, wanted, why)
 
@@ -81,7 +83,10 @@ def test_scores_depend_on_distance_only(student):
     cos, sin = angles(12, 8)
     q, k = (normal(1, 1, 1, 8, seed=s).expand(1, 1, 12, 8).contiguous() for s in (3, 4))
     turned_q, turned_k = (student.llm_text.rotate(x, cos, sin) for x in (q, k))
-    why = "turning changes the length of a query: are sine and cosine of one pair the same angle's?"
+    why = (
+        "turning changes the length of a query. Do the two sines have opposite signs? Are sine and "
+        "cosine of one pair the same angle's?"
+    )
     same(turned_q.norm(dim=-1), q.norm(dim=-1), why)
     scores = turned_q[0, 0] @ turned_k[0, 0].T
     for distance in (1, 4):
@@ -95,6 +100,8 @@ def test_scores_depend_on_distance_only(student):
 
 
 # ---- grouped-query attention
+
+JOINED = "the result (B, H, L, d) must become (B, L, H, d) before the heads are joined"
 
 
 def test_attention_equals_repeated_keys(student):
@@ -124,7 +131,8 @@ def test_attention_is_causal(student):
     forward = student.llm_text.Attention.forward
     before, after = (forward(attention, one, *angles(6, 8), None) for one in (x, other))
     why = (
-        "token 4 was changed, and an output before it changed, too. Without `visible` it is causal"
+        "token 4 was changed, and an output before it changed, too. Without `visible` it is "
+        f"causal. If yours is: {JOINED}"
     )
     same(after[:, :4], before[:, :4], why)
     why = "token 4 was changed, and the output of token 5 stayed: it should see the tokens 0 to 5"
@@ -139,7 +147,10 @@ def test_attention_does_not_read_padding(student):
     other[:, 4:] += 1.0
     forward = student.llm_text.Attention.forward
     one, two = (forward(attention, each, *angles(6, 8), visible) for each in (x, other))
-    why = "tokens that `visible` hides were changed, and outputs of the other tokens changed, too"
+    why = (
+        "tokens that `visible` hides were changed, and outputs of the other tokens changed, too. "
+        f"`visible` is true where a token is seen. If yours hides the others: {JOINED}"
+    )
     same(two[:, :4], one[:, :4], why)
     other = x.clone()
     other[:, 3] += 1.0
@@ -220,6 +231,8 @@ def test_whitened_covariance_is_the_identity(student):
     mean, matrix = student.llm_text.whitening(x, 4, 1.0)
     why = f"the matrix is {tuple(matrix.shape)} and should be (D, k), here (8, 4)"
     holds(tuple(matrix.shape) == (8, 4), why)
+    kinds = [getattr(one, "sent_as", "no tensor") for one in (mean, matrix)]
+    holds(kinds == ["float32"] * 2, f"mean and matrix should be float32, and are {kinds}")
     t = (x - mean) @ matrix
     why = "t = (x - mean) @ matrix should have the mean 0: is `mean` that of all captions?"
     same(t.mean(0), torch.zeros(4), why, atol=1e-3)
@@ -251,6 +264,8 @@ def test_whitening_to_0_directions_centres(student):
     mean, matrix = student.llm_text.whitening(x, 0)
     same(mean, x.mean(0), "with 0 directions, too, `mean` is the mean of the captions", atol=1e-3)
     same(matrix, torch.eye(8), "with 0 directions the matrix is the identity, (D, D)")
+    kinds = [getattr(one, "sent_as", "no tensor") for one in (mean, matrix)]
+    holds(kinds == ["float32"] * 2, f"mean and matrix should be float32, and are {kinds}")
 
 
 def test_whitening_refuses_too_many_directions(student):
@@ -269,7 +284,7 @@ def test_whitening_behind_another_map(student):
     # The sign of a direction is free, so products are compared.
     scale = float((wanted @ wanted.T).abs().max())
     why = (
-        "with `before`, M, and the power 0, t = (x - mu) M V: scalar products of captions, over "
-        "the largest"
+        "with `before`, M, and the power 0, t = (x - mu) M V. Compared are the scalar products of "
+        "all captions, divided by the largest one. The matrix must have M in it, too"
     )
     same(found @ found.T / scale, wanted @ wanted.T / scale, why)

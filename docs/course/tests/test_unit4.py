@@ -4,8 +4,10 @@ import torch
 from torch import nn
 
 import lift
+from data.batches import Batch
+from train import Config
 
-from ..student import Student, StudentError, after, get, holds, same, state
+from ..student import Student, StudentError, after, get, holds, keep, same, state
 from .models import filled
 from .numbers import normal
 
@@ -84,7 +86,10 @@ def test_frozen_parts_stay_in_eval_mode(student):
     model.visual.pos_embed.requires_grad_(False)
     model.visual.blocks[0].requires_grad_(False)
     model.visual.blocks[1].adapter1 = nn.Dropout(0.5)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     _, (found, _) = after(student.lift.TwoTower.train, model, True)
+    why = "`train` changes modes only: each parameter wants a gradient, or none, as before"
+    holds(found["trained"] == trained, why)
     for part in ("visual", "image_head", "visual.blocks.0", "visual.blocks.1.adapter1"):
         child = part.split(".")[0]
         why = (
@@ -194,6 +199,29 @@ def test_exactly_the_declared_parameters_change(student):
         changed = not torch.equal(tensor, before[name])
         kind = "trained, and stayed as it was" if is_trained else "frozen, and changed"
         holds(changed == is_trained, f"after three steps: {name} is {kind}. In which group is it?")
+
+
+def test_train_py_trains_with_these_groups(student):
+    """A step of train.py changes the model: the groups hold its own parameters"""
+    cfg = Config(method="lift", lr=1e-2, precision="fp32")
+    model = filled(small("lift"), seed=6, size=0.05).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    (there,) = keep(student, model)
+    optimizer = student.train.make_optimizer(cfg, there)
+    images, captions = normal(4, 3, 32, 32, seed=7), normal(4, 12, seed=8)
+    batch = Batch(images, captions, torch.eye(4, dtype=torch.bool), None)
+    student.train.training_step(there, optimizer, batch, 1e-2, cfg)
+    found = state(student, there)["tensors"]
+    for name, parameter in model.named_parameters():
+        why = (
+            f"{name} stayed as it was in a step of train.py. AdamW must get the model's own "
+            "parameters, and no copies: not p.data, p.detach() or p.clone()"
+        )
+        holds(not torch.equal(found[name], before[name]) or not parameter.requires_grad, why)
+
+
+# PyTorch imports much for the first step of an optimizer: 10 seconds and more on a busy machine.
+test_train_py_trains_with_these_groups.seconds = 20
 
 
 # ---- the row

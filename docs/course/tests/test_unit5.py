@@ -192,36 +192,41 @@ def test_an_epoch_has_the_draws_of_the_docstring(student):
     same(draws, wanted, f"the numbers of five images in epoch 3 of seed 0: {why}", atol=1e-3)
 
 
+def chosen(student: Student, object_: Batches, captions: torch.Tensor, draw: float) -> int:
+    """The caption that is chosen. Wrong unless it is one element of the tensor."""
+    found = student.data.batches.Batches.choose(object_, captions, draw)
+    is_element = isinstance(found, torch.Tensor) and found.ndim == 0
+    holds(is_element, f"one element of the tensor `captions` should come back; got {found!r}")
+    return int(found)
+
+
 def test_choose_takes_all_captions_alike(student):
     """Without long_share, [0, 1) is divided evenly among the captions"""
     captions = torch.tensor([7, 8, 9, 6])
     found = [
-        student.data.batches.Batches.choose(batches(), captions, draw)
+        chosen(student, batches(), captions, draw)
         for draw in (0.0, 0.24, 0.26, 0.5, 0.74, 0.76, 0.999)
     ]
-    are_tensors = all(isinstance(one, torch.Tensor) and one.ndim == 0 for one in found)
-    holds(are_tensors, f"one element of the tensor `captions` should come back; got {found[0]!r}")
     why = (
         "captions 7 8 9 6, draws 0 .24 .26 .5 .74 .76 .999: each caption should have a quarter of "
         "[0, 1)"
     )
-    same([int(one) for one in found], [7, 7, 8, 9, 9, 6, 6], why)
+    same(found, [7, 7, 8, 9, 9, 6, 6], why)
 
 
 def test_choose_takes_the_longest_as_often_as_asked(student):
     """With long_share 0.6 the last caption takes 60 %, and the others share the rest"""
     object_, captions = batches(long_share=0.6), torch.tensor([7, 8, 9])
     found = [
-        int(student.data.batches.Batches.choose(object_, captions, draw))
-        for draw in (0.0, 0.59, 0.61, 0.79, 0.81, 0.999)
+        chosen(student, object_, captions, draw) for draw in (0.0, 0.59, 0.61, 0.79, 0.81, 0.999)
     ]
     why = (
         "captions 7 8 9, draws 0 .59 .61 .79 .81 .999. The last caption is the longest and has [0, "
         ".6); 7 and 8 should have half of the rest each"
     )
     same(found, [9, 9, 7, 7, 8, 8], why)
-    only = student.data.batches.Batches.choose(object_, torch.tensor([4]), 0.99)
-    same(int(only), 4, "an image with one caption, long_share 0.6, draw .99: there is no other one")
+    only = chosen(student, object_, torch.tensor([4]), 0.99)
+    same(only, 4, "an image with one caption, long_share 0.6, draw .99: there is no other one")
 
 
 # ---- duplicates
@@ -325,13 +330,23 @@ def test_resume_refuses_other_data(student):
 
 
 def test_resume_refuses_what_does_not_fit(student):
-    """Weights or moments of another shape raise BadInput"""
+    """Weights of other names or shapes, and moments of another shape, raise BadInput"""
     checkpoint, (model, optimizer) = checkpoint_after(3), fresh(width=5)
     why = "the checkpoint's weights are (3, 4), the model's (5, 4): go_on must raise BadInput"
     refuses(student.train.go_on, checkpoint, CFG, model, optimizer, "the same", 6, why=why)
+    renamed, other = checkpoint_after(3), fresh()
+    renamed["model"]["weights"] = renamed["model"].pop("weight")
+    why = "the checkpoint has `weights` in place of `weight`: go_on must raise BadInput"
+    refuses(student.train.go_on, renamed, CFG, *other, "the same", 6, why=why)
     checkpoint["model"] = copy.deepcopy(model.state_dict())
     why = (
         "the checkpoint's weights fit now, and exp_avg and exp_avg_sq of the weight are still (3, "
         "4): go_on must raise BadInput. AdamW's load_state_dict does not compare these shapes"
     )
     refuses(student.train.go_on, checkpoint, CFG, model, optimizer, "the same", 6, why=why)
+    for name in ("exp_avg", "exp_avg_sq"):
+        checkpoint, (model, optimizer) = checkpoint_after(3), fresh()
+        moments = checkpoint["optimizer"]["state"][0]
+        moments[name] = moments[name][:2]
+        why = f"only {name} of the weight has another shape, (2, 4): go_on must raise BadInput"
+        refuses(student.train.go_on, checkpoint, CFG, model, optimizer, "the same", 6, why=why)

@@ -55,6 +55,21 @@ def test_rank_of_several_right_answers(student):
     same(found, [2], "scores .9 .8 .7* .6*: two wrong ones before .7")
     found = student.eval.rank_of_best(scores, torch.tensor([[True, True, False, False]]))
     same(found, [0], "scores .9* .8* .7 .6: none before .9, and .8 is no mistake")
+    scores = torch.tensor([[-0.3, -0.2, -0.3]])
+    found = student.eval.rank_of_best(scores, torch.tensor([[True, False, True]]))
+    why = (
+        "scores -.3* -.2 -.3*: one wrong one before. A right answer that ties with the best right "
+        "one is no mistake, and scores may be negative"
+    )
+    same(found, [1], why)
+
+
+def test_rank_without_a_right_answer(student):
+    """A question without a right answer gets the number of answers as its rank"""
+    scores = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1]])
+    right = torch.tensor([[False, False, False], [True, False, False]])
+    found = student.eval.rank_of_best(scores, right)
+    same(found, [3, 0], "the first question has three answers, and none is right: its rank is 3")
 
 
 # ---- retrieval_ranks
@@ -148,6 +163,10 @@ def test_zeroshot_of_a_collapsed_model(student):
         "right by accident"
     )
     same(found, [0] * 5, why)
+    one = torch.tensor([[1.0, 0.0]])
+    nearly = torch.tensor([[0.5, 0.0], [0.5 - 3e-7, 0.0]])
+    found = student.eval.zeroshot(one, nearly, torch.tensor([0]))
+    same(found, [0], "scores .5* .4999997: they differ by less than TIE, so they tie")
 
 
 def test_winoground_by_hand(student):
@@ -189,6 +208,9 @@ def test_winoground_of_a_collapsed_model(student):
     nearly = torch.tensor([[1.0, 1.0 - 3e-7], [1.0 - 3e-7, 1.0]] * 2)
     for result in student.eval.winoground(torch.eye(2).repeat(2, 1), nearly):
         same(result, [0, 0], "cosines that differ by less than TIE are equal, and a tie is wrong")
+    nothing = torch.full((4, 2), NAN)
+    for result in student.eval.winoground(nothing, torch.ones(4, 2)):
+        same(result, [0, 0], "all four cosines of an example are NaN, and NaN is wrong")
 
 
 # ---- interval
@@ -196,16 +218,25 @@ def test_winoground_of_a_collapsed_model(student):
 
 def test_interval_of_a_coin(student):
     """100 hits and 100 misses: 0.5 with about 0.07 on both sides"""
-    low, high = student.eval.interval([0, 1] * 100)
+    found = student.eval.interval([0, 1] * 100, resamples=4000)
+    is_list = isinstance(found, list) and all(isinstance(one, float) for one in found)
+    why = (
+        f"a list of two floats, [low, high], should come back; got {found!r}. eval.py writes it as "
+        "JSON, and there is no array in JSON: see `tolist`"
+    )
+    holds(is_list and len(found) == 2, why)
+    # Percentiles of 4,000 means are 0.425, 0.43 or 0.435, and 5 and 95 give 0.44 and 0.56.
     why = (
         "100 hits of 200: draw 200 of the 200 with replacement, take the mean, and repeat. The "
         "interval goes from percentile 2.5 to 97.5 of the means"
     )
-    same([low, high], [0.431, 0.569], why, atol=0.015)
+    same(found, [0.43, 0.57], why, atol=0.006)
     lengths = np.linspace(0, 1, 50) ** 2
     why = "the same numbers twice: begin the random draws at the same seed in each call"
     once = student.eval.interval(lengths)
     same(student.eval.interval(lengths), once, why)
+    low, high = student.eval.interval(lengths, None, 1)
+    same(low, high, "with `resamples` 1 there is one mean, and both ends of the interval are it")
 
 
 def test_interval_of_groups(student):
@@ -214,7 +245,7 @@ def test_interval_of_groups(student):
     low, high = student.eval.interval(hits, groups)
     why = (
         "40 groups of 5 equal answers: draw 40 groups, each with all its answers. With single "
-        "answers the interval is too narrow"
+        "answers, or with other percentiles than 2.5 and 97.5, the interval has another width"
     )
     same([low, high], [0.345, 0.655], why, atol=0.03)
 
@@ -223,6 +254,17 @@ def test_interval_of_certainty(student):
     """If everything is a hit, the interval is a point"""
     why = "30 hits of 30: whatever is drawn, the mean is 1"
     same(student.eval.interval([True] * 30), [1.0, 1.0], why)
+
+
+def test_interval_of_a_rare_hit(student):
+    """1 hit of 50, and 49 of 50: the interval ends at 0, and at 1"""
+    for hits, ours in (([1] + [0] * 49, 0.0), ([0] + [1] * 49, 1.0)):
+        found = student.eval.interval(hits)
+        why = (
+            f"hits: {sum(hits)} of 50. No mean of drawn answers is below 0 or above 1. Take the "
+            "percentiles of the means, and not the mean and 1.96 deviations"
+        )
+        same(found[int(ours)], ours, why)
 
 
 def test_ranks_leave_nothing_out(student):

@@ -51,7 +51,10 @@ def test_parts_of_a_lora(student):
     holds(bool(tensors["lora_A.weight"].any()), why)
     trained = state(student, lora)["trained"]
     holds({"lora_A.weight", "lora_B.weight"} <= set(trained), f"A or B is not trained: {trained}")
-    same(student.builtins.getattr(lora, "scale"), 4, "`scale` should be alpha / r = 8 / 2")
+    scale = student.builtins.getattr(lora, "scale")
+    same(scale, 4, "`scale` should be alpha / r = 8 / 2")
+    why = f"`scale` is written to a file, so it should be a plain number; got {scale!r}"
+    holds(isinstance(scale, (int, float)), why)
 
 
 @torch.no_grad()
@@ -118,7 +121,10 @@ def test_adapter_is_a_detour(student):
         "x + W_up GELU(W_down x): GELU stands in the bottleneck, between the two layers. It is "
         "F.gelu, without approximation"
     )
-    same(apply(student, adapter, x), through_an_adapter(weights, x), why)
+    (there,) = keep(student, x.clone())
+    same(apply(student, adapter, there), through_an_adapter(weights, x), why)
+    why = "the input itself was changed: `x += ...` does that, and the block still needs x"
+    same(student.torch.clone(there), x, why)
 
 
 # ---- caption_loss
@@ -239,7 +245,7 @@ def test_merging_refuses_another_model(student):
 
 
 def test_merging_refuses_what_does_not_fit(student):
-    """Matrices of another shape, or numbers that are not finite, raise ValueError"""
+    """What does not fit raises ValueError; a layer that is not there, AttributeError"""
     ((name, (A, B)),) = adapter().pairs.items()
     for pairs, what in (
         ({name.replace("q_proj", "k_proj"): (A, B)}, "B A is (32, 32) and the weight (16, 32)"),
@@ -248,6 +254,11 @@ def test_merging_refuses_what_does_not_fit(student):
     ):
         why, wrong = f"{what}: ValueError must be raised", adapter()._replace(pairs=pairs)
         refuses(student.llm_text.merge_adapter, frozen(), wrong, why=why, error="ValueError")
+    why = (
+        "the model has no layer of this name: AttributeError must be raised, as get_submodule does"
+    )
+    wrong = adapter("layers.0.self_attn.none")
+    refuses(student.llm_text.merge_adapter, frozen(), wrong, why=why, error="AttributeError")
 
 
 def test_merging_notes_how_to_read(student):
