@@ -23,6 +23,7 @@ import torch
 
 from data.common import BadInput
 from docs.course import (
+    check,
     experiments,
     forms,
     grade,
@@ -941,6 +942,10 @@ def test_what_a_student_sees(built, tmp_path):
     for title in ("Your answer", "What you measured", "Help"):
         assert f"missing: unit1/answers.md: '{title}' still says (write here)" in said, said
     assert "no log of" not in said
+    # The text repeats these runs with three seeds, and scores them.
+    assert "missing: unit1: log.jsonl in runs/five-SEED: 1 of 3 seeds\n" in said, said
+    assert "missing: unit1: eval.json in runs/five-SEED: 0 of 3 seeds\n" in said, said
+    assert "runs/cos" not in said and "runs/falls" not in said
     status, said = check("1")
     assert "five-0: loss at the first step: 5.1, inside" in said, said
     with zipfile.ZipFile(student / "submission-unit1.zip") as archive:
@@ -948,6 +953,40 @@ def test_what_a_student_sees(built, tmp_path):
     logs = [f"unit1/runs/{run}-0/log.jsonl" for run in ("cos", "falls", "five")]
     logs.append("unit1/runs/table.log")
     assert names == ["unit1/answers.md", "unit1/curve.png", "unit1/lift.py", *logs]
+
+
+def test_what_is_handed_in_is_what_the_commands_make(tmp_path):
+    """Each run and each file of the commands of a text is missed, and no other one."""
+    for unit in UNITS:
+        tasks = [task for task in TASKS if task.unit == unit]
+        home = tmp_path / f"unit{unit}"
+        (home / "runs").mkdir(parents=True)
+        assert check.lacking(home, unit) == []  # no text: nothing is known
+        (home / "README.md").write_text(handout.unit_text(unit, tasks, experiments.Edition(5)))
+        made = {name for name, _ in check.made_by((home / "README.md").read_text())}
+        assert made >= {band.run for band in experiments.read_bands(unit)}
+        assert made >= set(check.REPEATED.get(unit, ()))
+        missing = check.lacking(home, unit)
+        assert {re.search(r"runs/[^:]+", line)[0] for line in missing} == made
+        for name, file in check.made_by((home / "README.md").read_text()):
+            for seed in (0, 1, 2):
+                path = home / name.replace("SEED", str(seed))
+                if file:
+                    path.mkdir(exist_ok=True)
+                    path = path / file.replace("*", "captions-0a1b2c")
+                path.write_text("{}")
+        assert check.lacking(home, unit) == []
+        # A run whose name only begins alike is another one.
+        if unit == 4:
+            (home / "runs/lift-2").rename(home / "runs/lift_other-2")
+            assert check.lacking(home, unit) == []
+            for seed in (0, 1):
+                shutil.rmtree(home / f"runs/lift-{seed}")
+            lines = ["eval.json in runs/lift-SEED", "log.jsonl in runs/lift-SEED"]
+            assert check.lacking(home, unit) == lines
+        if unit == 9:
+            (home / "runs/own-1/eval.json").rename(home / "runs/own-1/eval-split-val.json")
+            assert check.lacking(home, unit) == ["eval.json in runs/own-SEED: 2 of 3 seeds"]
 
 
 def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys):

@@ -24,6 +24,8 @@ from .holes import HERE, CourseError, Task, read_tasks
 LARGEST = 5_000_000  # bytes of a file that is packed
 LOGS = ("runs/**/log.jsonl", "runs/**/eval*.json", "runs/**/*.log")
 DRAWINGS = ("*.png", "*.jpg", "*.pdf", "*.svg")  # in the unit's folder itself
+# Runs that a unit's text repeats with three seeds.
+REPEATED = {1: ("runs/five-SEED",), 9: ("runs/own-SEED", "runs/lift-SEED")}
 
 
 def show(outcome: Outcome) -> None:
@@ -95,6 +97,45 @@ def with_hidden(task: Task, folder: Path) -> Task:
     return replace(task, visible=(), hidden=names)
 
 
+def made_by(text: str) -> set[tuple[str, str]]:
+    """What the commands of a unit's text make: (run, file in it), or (file, "").
+
+    Names have SEED for the seed. Commands stand in lines that begin with four spaces. An adapter is
+    left out: it is too large to hand in.
+    """
+    code = "\n".join(line for line in text.splitlines() if line.startswith("    "))
+    made = []
+    for command in code.replace("\\\n", " ").splitlines():
+        made += [(name, "log.jsonl") for name in re.findall(r"--out (runs/\S+)", command)]
+        if re.search(r"\beval\b", command):
+            # Flags ask for other scores, which have a file of their own.
+            asked, flags, _ = command.partition(" --")
+            scores = "eval-*.json" if flags else "eval.json"
+            made += [(name, scores) for name in re.findall(r"runs/\S+", asked)]
+        made += [(name, "") for name in re.findall(r"(?:>|\| tee) (runs/\S+)", command)]
+    return {
+        (re.sub(r"-\d+(?=$|\.log$)", "-SEED", name), file)
+        for name, file in made
+        if not name.endswith(".safetensors")
+    }
+
+
+def lacking(home: Path, unit: int) -> list[str]:
+    """Runs and files that the commands of a unit's text make, and that are not there."""
+    text = home / "README.md"
+    lines = []
+    for name, file in sorted(made_by(text.read_text()) if text.is_file() else ()):
+        # "runs/lift-SEED": lift, lift-0 and lift-1 are meant, and lift_cos-0 is not.
+        wanted = re.escape(name.removeprefix("runs/")).replace(r"\-SEED", r"(-\w+)?")
+        found = [path for path in home.glob("runs/*") if re.fullmatch(wanted, path.name)]
+        count = sum(any(path.glob(file)) if file else path.is_file() for path in found)
+        most = 3 if name in REPEATED.get(unit, ()) else 1
+        if count < most:
+            what = f"{file} in {name}" if file else name
+            lines.append(what + (f": {count} of {most} seeds" if most > 1 else ""))
+    return lines
+
+
 def submit(tasks: list[Task], folder: Path, target: Path) -> int:
     """Pack the files with holes, answers, drawings, and the logs of runs. Says what is missing."""
     missing = []
@@ -105,9 +146,12 @@ def submit(tasks: list[Task], folder: Path, target: Path) -> int:
             logs = [path for name in (*LOGS, *DRAWINGS) for path in sorted(home.glob(name))]
             lines, _ = said_of_logs(home, unit)
             missing += [f"unit{unit}: {line}" for line in lines if line.startswith("no log")]
-            n_own = len(list(home.glob("runs/own-*/eval.json")))
-            if unit == 9 and n_own < 3:
-                missing.append(f"unit9: {n_own} runs of your own row with scores (runs/own-*) of 3")
+            # What no band has named.
+            missing += [
+                f"unit{unit}: {line}"
+                for line in lacking(home, unit)
+                if not any(f"({line.split()[-1]})" in one for one in lines)
+            ]
             sheet = home / "answers.md"
             written = sheet.read_text(errors="replace") if sheet.is_file() else ""
             for section in re.split(r"^## ", written, flags=re.M)[1:]:

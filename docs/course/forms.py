@@ -42,7 +42,7 @@ IN_A_NOTEBOOK = """
 
 Each function has a cell below, and the cell behind it says which tests hold. The files of the text
 are in `course/reference`, where nothing is missing. So run the commands of the experiment there,
-after `cd course/reference`.
+after `cd course/reference`. What the text puts under "What you measured" goes behind your answer.
 """
 
 HELP = """

@@ -166,7 +166,8 @@ explains the words.
    first run fetches the language model, 98 MB, and keeps it for all units.
 5. Write your answer into `unit{first}/answers.md`. A drawing is saved beside it, as png or pdf.
 6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`. `make
-   submit UNIT={first}` packs those of one into `submission-unit{first}.zip`.
+   submit UNIT={first}` packs those of one into `submission-unit{first}.zip`. It says which runs of
+   the text's commands are not there, and which of their scores.
 
 Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those
 of the project that this course is made from. So are pages and claims that `glossary.md` names in

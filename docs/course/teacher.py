@@ -16,8 +16,10 @@ README = """# For the teacher
 2. Choose how to grade:
    - **Gradescope**: a programming assignment; upload `gradescope.zip`. The default limits are
      enough: 768 MB, half a core, 10 minutes. `setup.sh` installs Python 3.11 and PyTorch for the
-     CPU when the image is built; grading needs no network. Add the points of logs and answers by
-     hand, as a rubric on the same submission.
+     CPU when the image is built; grading needs no network. It grades all units at once. For one
+     assignment a unit, build with `--units 1`, upload, and then build with `--units 3`. Each build
+     replaces `build/course`. Add the points of logs and answers by hand, as a rubric on the same
+     submission.
    - **GitHub Classroom**: make a template repository of `classroom/`.
    - **nbgrader**: `nbgrader/` is a course folder; `nbgrader generate_assignment unitN` for unit N.
    - **otter**: `otter assign otter/unitN/unitN.ipynb dist/unitN` for unit N.
@@ -56,9 +58,10 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
   walk up the stack changes no verdict.
 - **results.json** has 0 points before anything is read, and is written again after every test, by
   the grader's process.
-- **Limits**: 8 seconds for a test (20 for the one that resumes a run, 40 for the one that trains),
-  25 to import a file, 448 MB of data, 10 MB for a file. After a test that ran out of time the
-  others of its task do not run. After 500 seconds everything stops.
+- **Limits**: 8 seconds for a test (20 for the one that resumes a run and the one that makes a step
+  of `train.py`, 40 for the one that trains a row), 25 to import a file, 448 MB of data, 10 MB for a
+  file. After a test that ran out of time the others of its task do not run. After 500 seconds
+  everything stops.
 - **Another user**: where the grader is root, as on Gradescope, the student's processes are a user
   that owns nothing. They cannot write results.json, and cannot read the hidden tests or kill the
   grader. If Python lies in a folder that other users cannot enter, the student's processes are
