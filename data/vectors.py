@@ -123,7 +123,8 @@ class VectorStore:
             if not missing:
                 return 0
 
-            if not sys.stderr.isatty():  # no bar shows there, and this may take minutes
+            # Where no bar shows, say what takes long. A few are made in seconds.
+            if len(missing) > 5000 and rank == 0 and not sys.stderr.isatty():
                 print(
                     f"{description}: {len(missing)} that the cache does not have", file=sys.stderr
                 )
