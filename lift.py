@@ -1082,8 +1082,8 @@ class TwoTower(nn.Module):
             self.label_head = projection_with_bias(visual.width, self.labels.width)
             init_linears(self.label_head)
 
-        # Each Block of both towers has places for two adapters. A list first: the loop changes the
-        # tree of modules.
+        # Each Block of both towers has places for two adapters. The list is made first,
+        # because the loop changes the tree of modules.
         if method.adapters:
             for block in list(self.modules()):
                 if hasattr(block, "adapter1"):

@@ -9,8 +9,9 @@ is the first stage of LLM2CLIP, and LIFT can use its result, too. `text_reader` 
 from other files: a caption's vector from a cache (data/vectors.py), and plain token ids
 (data/captions.py).
 
-A hidden state is the list of numbers that a transformer holds for one token after a block. The
-parts, in order:
+A hidden state is the list of numbers that a transformer holds for one token after a block.
+
+The parts, in order:
 
     Llama          the transformer of Llama, Qwen2 and Qwen3       token ids -> hidden states
     POOLS          mean, last token, one-word prompt, all tokens   hidden states -> vectors

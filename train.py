@@ -1397,7 +1397,7 @@ def say_what_begins(
     several = f" in {processes.count()} processes" if processes.count() > 1 else ""
     steps = f"{total} steps of {batch_size} in {cfg.epochs} epochs"
     if total == 0:
-        steps = "no training step, because what is new is solved for,"
+        steps = "no training step (what is new is solved for)"
     print(
         f"{cfg.method}: {n_images} training images, {len(texts.captions)} distinct captions "
         f"({texts.cut_share:.1%} cut at {cfg.context_length} tokens), {steps}{crops} on "

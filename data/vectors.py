@@ -125,9 +125,7 @@ class VectorStore:
 
             # Where no bar shows, say what takes long. A few are made in seconds.
             if len(missing) > 5000 and rank == 0 and not sys.stderr.isatty():
-                print(
-                    f"{description}: {len(missing)} that the cache does not have", file=sys.stderr
-                )
+                print(f"{description}: {len(missing)} are not in the cache", file=sys.stderr)
             mine = np.array_split(np.array(missing, np.int64), processes.count())[rank]
             own_path = self.path if rank == 0 else self._part(rank)
             with (

@@ -593,9 +593,15 @@ def from_both_ends(
     "diamond left of star" are true, "star left of diamond" and "diamond right of star" are false.
 
     Training captions name the larger thing first. So an image shows which relation word its caption
-    has, and which of two shapes comes first. Here each side has both words and both orders.
+    has, and which of two shapes comes first. Here each side has both words and both orders. With
+    three things this is not so: the middle one keeps its place from both ends. So only scenes with
+    two things are asked about.
+
+    forbidden  as in `negatives`, from both ends; a category whose false text it holds is left out
     """
     both = {}
+    if len(scene.things) != 2:
+        return both
     true = (caption(scene), reversed_order(scene))
     for category, edited in false_scenes(scene, forbidden).items():
         false = (caption(edited), reversed_order(edited))

@@ -146,7 +146,8 @@ def submit(tasks: list[Task], folder: Path, target: Path) -> int:
             logs = [path for name in (*LOGS, *DRAWINGS) for path in sorted(home.glob(name))]
             lines, _ = said_of_logs(home, unit)
             missing += [f"unit{unit}: {line}" for line in lines if line.startswith("no log")]
-            # What no band has named.
+            # What no band has named. Runs that are wanted with three seeds always stay: a band does
+            # not count seeds.
             missing += [
                 f"unit{unit}: {line}"
                 for line in lacking(home, unit)

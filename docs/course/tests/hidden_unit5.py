@@ -30,7 +30,7 @@ def test_crops_of_many(student):
         found = student.data.images.pixels.random_crops(images, smallest, draws)
         wanted = random_crops(images, smallest, draws)
         why = (
-            f"40 crops with smallest {smallest}. Where one side was cut and less than that is left, "
+            f"40 crops with smallest {smallest}. Where one side was cut and less than that is left "
             "the other one is made longer, be it width or height. The centre is that of the final "
             "sides"
         )

@@ -56,7 +56,7 @@ def test_rotate_by_hand(student):
     found = student.llm_text.rotate(x, cos, sin)
     wanted = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]]).view(1, 2, 2, 2)
     why = (
-        "position 0 is turned by 0 degrees, and stays as it is. Position 1 is turned by 90 degrees: "
+        "position 0 is turned by 0 degrees and stays as it is. Position 1 is turned by 90 degrees: "
         "(1, 0) in the first head becomes (0, 1), and (0, 1) in the second becomes (-1, 0). Look "
         "at the signs of the two sines. Are both results made from the old numbers?"
     )
