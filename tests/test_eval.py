@@ -330,17 +330,20 @@ def test_a_model_that_knows_all_scores_all(small):
     assert {path: flat(scores)[path] for path in asked} == dict.fromkeys(asked, 0.0)
 
     # Who knows the relation words of an image's own caption, and nothing else, answers the question
-    # of the relation in the usual order, and not from both ends.
+    # of the relation in the usual order, and not from both ends. Who takes them for the opposite
+    # words answers it from the other end only.
     words = ["left of", "right of", "above", "below"]
 
     def relation_words(texts):
         return torch.tensor([[float(text.count(word)) for word in words] for text in texts])
 
     run.encode_texts = relation_words
-    run.encode_images = lambda images: relation_words([captions[0] for captions in images.captions])
-    scores = ev.evaluate(run, replace(task, further={}, class_names=())).scores
-    assert scores["compositional"]["replace_rel"] == 1
-    assert scores["both_ends"]["replace_rel"] == 0
+    for order, usual in ([0, 1, 2, 3], 1), ([1, 0, 3, 2], 0):
+        known = relation_words([captions[0] for captions in task.images.captions])[:, order]
+        run.encode_images = lambda images, known=known: known
+        scores = ev.evaluate(run, replace(task, further={}, class_names=())).scores
+        assert scores["compositional"]["replace_rel"] == usual
+        assert scores["both_ends"]["replace_rel"] == 0
 
 
 NEW_SCORES = [
