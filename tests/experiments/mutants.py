@@ -823,6 +823,21 @@ MUTANTS = [
     # ---- Metrics.
     Mutant(
         "eval.py",
+        "false = false + run.encode_texts(",
+        "false = run.encode_texts(",
+        T_EVAL + "test_a_model_that_knows_all_scores_all",
+        "of the false captions one end counts only",
+    ),
+    Mutant(
+        "data/world/shapes.py",
+        "if len(scene.things) != 2:",
+        "if len(scene.things) < 2:",
+        "tests/data/world/test_shapes.py::"
+        "test_both_ends_are_the_false_captions_and_the_same_told_from_the_other_end",
+        "three things are asked about from both ends, where the order tells",
+    ),
+    Mutant(
+        "eval.py",
         "inputs = normalize_pixels(torch.from_numpy(images.pixels(which)))",
         "inputs = normalize_pixels(torch.from_numpy(images.pixels(which - start)))",
         T_EVAL + "test_features_are_those_of_each_image_and_text_in_their_order[clip]",
