@@ -832,8 +832,7 @@ MUTANTS = [
         "data/world/shapes.py",
         "if len(scene.things) != 2:",
         "if len(scene.things) < 2:",
-        "tests/data/world/test_shapes.py::"
-        "test_both_ends_are_the_false_captions_and_the_same_told_from_the_other_end",
+        T_SHAPES + "test_both_ends_are_the_false_captions_and_the_same_told_from_the_other_end",
         "three things are asked about from both ends, where the order tells",
     ),
     Mutant(
