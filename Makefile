@@ -1,5 +1,5 @@
-# make demo       everything from nothing: environment, language model, LIFT (and its matrix) and CLIP
-#                 trained and compared
+# make demo       everything from nothing: environment, language model, LIFT (and its matrix) and
+#                 CLIP trained and compared
 # make test       the same environment with the test requirements, then the whole suite
 # make test-fast  only the tests that need no other package, no download and no patience
 # make lint       the style of the code: ruff, with the settings in pyproject.toml

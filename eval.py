@@ -571,11 +571,11 @@ def evaluate(run: Run, task: Task) -> Result:
     for name, pairs in task.both_ends.items():
         # The features of both true captions are added, and those of both false ones. What is usual
         # in captions, such as which thing comes first, stands on both sides then.
-        true, false = 0, 0  # (M, D) each
-        for negatives in zip(*pairs, strict=True):
-            true = true + run.encode_texts([negative.true for negative in negatives])
-            false = false + run.encode_texts([negative.false for negative in negatives])
-        image = result.image[[negative.image for negative, _ in pairs]]  # (M, D)
+        true = run.encode_texts([own.true for own, _ in pairs])  # (M, D)
+        true = true + run.encode_texts([other.true for _, other in pairs])
+        false = run.encode_texts([own.false for own, _ in pairs])  # (M, D)
+        false = false + run.encode_texts([other.false for _, other in pairs])
+        image = result.image[[own.image for own, _ in pairs]]  # (M, D)
         scores[f"both_ends {name}"] = score(compositional(image, true, false), 0.5)
 
     if task.class_names:

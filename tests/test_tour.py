@@ -2,8 +2,8 @@
 
     python -m pytest tests/test_tour.py
 
-The notebook holds the same cells as the file, and what each of them printed or showed. One test runs
-the cells with the real language model.
+The notebook holds the same cells as the file, and what each of them printed or showed. One test
+runs the cells with the real language model.
 """
 
 import ast
@@ -64,7 +64,7 @@ def test_the_notebook_is_executed_and_names_no_machine():
 @pytest.mark.slow
 @pytest.mark.real_llm
 def test_the_tour_runs(llm, monkeypatch, capsys):
-    """The cells, one after the other, as in a notebook. `llm` is there to skip without a network."""
+    """The cells, one after the other, as in a notebook. `llm` makes it skip without a network."""
     monkeypatch.chdir(ROOT)
     names = {"__name__": "tour"}
     for number, text in enumerate(code_cells()):

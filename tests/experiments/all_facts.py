@@ -6,9 +6,9 @@
 In place of the image tower stands a description of the scene in numbers: for each thing its colour
 in L*a*b* (a space in which distances are about as the eye sees them), shape, size and texture, then
 the relation and the background. Ridge regression from these numbers to the text features plays the
-part of training. So nothing is hard to see. What is still wrong comes from the text vectors, or from what a
-sum over facts cannot say. It is an estimate and no bound: an image side that is not linear may do
-better.
+part of training. So nothing is hard to see. What is still wrong comes from the text vectors, or
+from what a sum over facts cannot say. It is an estimate and no bound: an image side that is not
+linear may do better.
 
 The scenes have two things. Unseen colours are found as LIFT finds them: the description of a new
 colour is near those of known colours, so its feature is near theirs. How far a known colour counts

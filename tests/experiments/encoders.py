@@ -5,8 +5,8 @@
 The encoders are those of the claims' short/ rows. CRA, caption retrieval accuracy, says how often
 the caption of a test scene finds the same scene told from its other end, in a pool of 800. Then
 comes the mean cosine between a true caption and its false one; 1 means "the same". All is in the
-space that LIFT trains towards: the default, 256 directions of the training captions, whitened to the
-power 1/2, and beside it a space that is only centred.
+space that LIFT trains towards: the default, 256 directions of the training captions, whitened to
+the power 1/2, and beside it a space that is only centred.
 """
 
 import sys

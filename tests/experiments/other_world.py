@@ -33,9 +33,10 @@ new two-way  a false caption names another colour of NEW, which looks different
 
 The last of these and `relation`, `colours` and `things` are asked in three ways: worded as in
 training; with both captions told from the other end; and "both ends", where the features of both
-true captions are added, and those of both false ones. There it does not help to know which word, or which thing first, is usual for an
-image. With --first listed or larger the false caption of `colours` or `things` may break the order
-of naming. With listed, `things` can be won without looking.
+true captions are added, and those of both false ones. There it does not help to know which word, or
+which thing first, is usual for an image. With --first listed or larger the false caption of
+`colours` or `things` may break the order of naming. With listed, `things` can be won without
+looking.
 """
 
 import argparse
