@@ -439,6 +439,7 @@ class Run:
         self.curve = checkpoint["curve"]  # of validation images; see train_log.score_batch
         self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
+        self.text_features = {}  # text -> (D,), what encode_texts has made
 
     @torch.no_grad()
     def encode_images(self, images: CaptionedImages, batch: int = 256) -> Tensor:
@@ -472,15 +473,16 @@ class Run:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch: int = 1024) -> Tensor:
-        """T texts -> features (T, D)."""
-        inputs, _ = self.tokenize.read(texts)
-        features = []
-        for start in range(0, len(texts), batch):
+        """T texts -> features (T, D). A text that was asked for before is not encoded again."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.text_features]
+        if new:
+            inputs, _ = self.tokenize.read(new)
+        for start in range(0, len(new), batch):
             made = self.model.encode_text(
                 inputs[start : start + batch].to(self.device), normalize=True
             )
-            features.append(made.cpu())
-        return torch.cat(features)
+            self.text_features.update(zip(new[start : start + batch], made.cpu(), strict=True))
+        return torch.stack([self.text_features[text] for text in texts])
 
     def class_features(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """C class names -> features (C, D), by prompts such as "a photo of a {}".
@@ -488,7 +490,7 @@ class Run:
         Each class's prompts are read, their features are averaged, and the mean is brought back to
         unit length. (Radford et al. 2021, section 3.1.4)
         """
-        prompts = [template.replace("{}", name) for name in names for template in templates]
+        prompts = benchmarks.prompts(names, templates)
         features = self.encode_texts(prompts).view(len(names), len(templates), -1)
         return F.normalize(F.normalize(features, dim=-1).mean(1), dim=-1)
 
@@ -525,8 +527,9 @@ def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
 
 
 def evaluate(run: Run, task: Task) -> Result:
-    """Encode what a task holds, each image once, and score it."""
+    """Encode what a task holds, each image and each text once, and score it."""
     result = Result(run.name, run.folder, task, image=run.encode_images(task.images))
+    run.encode_texts(task.texts())  # all at once: the cache of captions is opened one time only
     scores: dict[str, Score] = {}
 
     if task.captions:

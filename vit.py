@@ -66,11 +66,13 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(3 * patch * patch, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        # pixel_unshuffle moves all 3 p p numbers of a patch into the channels of one place. Then
-        # each place becomes one row. `contiguous` copies the rows into one block of memory, so
-        # that the product and the bias are one operation.
-        x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)
-        x = x.flatten(2).mT.contiguous()  # (B, P, 3 p p)
+        B, colours, S, _ = x.shape
+        p, n = self.patch, S // self.patch
+        # Row i of the pixels is row i % p of a patch in row i // p of the patches. So is a column.
+        # Up to here no number has moved.
+        x = x.view(B, colours, n, p, n, p)
+        # The place of a patch comes first, then what it holds. This copies every number once.
+        x = x.permute(0, 2, 4, 1, 3, 5).reshape(B, n * n, colours * p * p)  # (B, P, 3 p p)
         return self.proj(x)  # (B, P, D)
 
 

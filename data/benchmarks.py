@@ -24,6 +24,7 @@ import random
 import sys
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,6 +101,21 @@ class Task:
         """(T,) bool: which captions are right for an image: its own, and equal ones of others."""
         ids = self.caption_ids[self.image_of_caption == image]
         return torch.isin(self.caption_ids, ids)
+
+    def texts(self) -> list[str]:
+        """Every text that is asked about, once. Those of further tasks are among them."""
+        texts = [*self.captions, *self.winoground_captions]
+        for reworded in self.other_words.values():
+            texts += reworded
+        both = [
+            negative for pairs in self.both_ends.values() for pair in pairs for negative in pair
+        ]
+        for negative in (*self.negatives, *both):
+            texts += [negative.true, negative.false]
+        texts += prompts(self.class_names, self.templates)
+        for task in self.further.values():
+            texts += task.texts()
+        return list(dict.fromkeys(texts))
 
     def counts(self) -> dict[str, int]:
         """How many there are of what this task has. The names are those of eval.json."""
@@ -291,16 +307,11 @@ def ask_of_world(task: Task, config: dict, split: str) -> None:
             task.further["zeroshot"] = single_things(world, config["image_size"], split)
         return
     # No false caption is one that training gave to an image.
-    known = set()
+    known = frozenset()
     if config["data"] in shapes.WORLDS:
         columns = select(Columns, config)
-        seen = captions_of(config["data"], "train", columns, config["train_num_samples"])
-        known = {caption for captions in seen for caption in captions}
-    task.negatives = false_captions(scenes, known)
-    for i, scene in enumerate(scenes):
-        for category, (true, false) in shapes.from_both_ends(scene, known).items():
-            pair = tuple(Negative(i, category, *texts) for texts in zip(true, false, strict=True))
-            task.both_ends.setdefault(category, []).append(pair)
+        known = training_captions(config["data"], columns, config["train_num_samples"])
+    task.negatives, task.both_ends = all_false_captions(tuple(scenes), known)
 
     # A scene with one thing has no other end to begin at, so it is not asked for in other words.
     task.reworded = [i for i, scene in enumerate(scenes) if scene.relations]
@@ -355,6 +366,29 @@ def new_colours(world: str, image_size: int, split: str) -> Task:
         words_of_image=torch.tensor(words_of_image),
         words_of_negative=torch.tensor(words_of_negative),
     )
+
+
+@functools.cache
+def training_captions(world: str, columns: Columns, num_samples: int) -> frozenset[str]:
+    """All captions that a built-in world's training images have."""
+    captions = captions_of(world, "train", columns, num_samples)
+    return frozenset(chain.from_iterable(captions))
+
+
+@functools.cache
+def all_false_captions(
+    scenes: tuple[shapes.Scene, ...], known: frozenset[str]
+) -> tuple[list[Negative], dict[str, list[tuple[Negative, Negative]]]]:
+    """What Task.negatives and Task.both_ends hold for the built-in world's scenes.
+
+    known  captions of training, which are not taken
+    """
+    both_ends = {}
+    for i, scene in enumerate(scenes):
+        for category, (true, false) in shapes.from_both_ends(scene, known).items():
+            pair = tuple(Negative(i, category, *texts) for texts in zip(true, false, strict=True))
+            both_ends.setdefault(category, []).append(pair)
+    return false_captions(scenes, known), both_ends
 
 
 def false_captions(scenes: Sequence[shapes.Scene], known: Set[str]) -> list[Negative]:
@@ -419,6 +453,11 @@ def read_templates(path: str | Path = "") -> list[str]:
         if template.count("{}") != 1:
             raise BadInput(f"{path}: {template!r} must hold {{}} once, for the class's name")
     return templates
+
+
+def prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """The texts of C class names in K templates: K of the first name, then of the second, ..."""
+    return [template.replace("{}", name) for name in names for template in templates]
 
 
 def read_class_names(path: str | Path, folders: list[str], where: str | Path) -> list[str]:

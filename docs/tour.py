@@ -2,8 +2,8 @@
 # # A guided tour
 #
 # One image and one caption go through the whole project: from pixels and words to two vectors, to
-# the loss, to one step of training, and to a search. The shape of every array is printed. Many steps
-# are done twice: once by hand, and once by the project's own code.
+# the loss, to one step of training, and to a search. The shape of every array is printed. Many
+# steps are done twice: once by hand, and once by the project's own code.
 #
 # It takes under a minute on one core, without a GPU. The language model, SmolLM2-135M-Instruct
 # (98 MB), is fetched once.
@@ -12,8 +12,8 @@
 # of a head.
 
 # %%
-# On Colab this cell fetches the project. In the project's own folder it only goes to the top, and in
-# the course's folder for students to the finished code.
+# On Colab this cell fetches the project. In the project's own folder it only goes to the top, and
+# in the course's folder for students to the finished code.
 import os
 import subprocess
 import sys
@@ -74,9 +74,9 @@ show("a tensor", torch.zeros(2, 3))
 # %% [markdown]
 # ## 1. One scene
 #
-# The project draws its own images. A scene is made out of words. Then it is drawn, and it is described
-# in a caption. It depends on its split ("train" or "test"), its seed and its number, and on nothing
-# else. So it is the same on every machine.
+# The project draws its own images. A scene is made out of words. Then it is drawn, and it is
+# described in a caption. It depends on its split ("train" or "test"), its seed and its number, and
+# on nothing else. So it is the same on every machine.
 
 # %%
 from data.world import shapes
@@ -89,8 +89,8 @@ print(caption)
 row_of([image], side=256)
 
 # %% [markdown]
-# Each scene also has captions that are false of it. Each differs from the true one by one edit. A model
-# that sees should find the true caption nearer to the image. Section 10 comes back to that.
+# Each scene also has captions that are false of it. Each differs from the true one by one edit. A
+# model that sees should find the true caption nearer to the image. Section 10 comes back to that.
 
 # %%
 for kind, false_caption in shapes.negatives(scene).items():
@@ -99,9 +99,9 @@ for kind, false_caption in shapes.negatives(scene).items():
 # %% [markdown]
 # ## 2. Pixels become patches
 #
-# The image is 64 x 64 pixels of three bytes. The bytes are normalised: scaled so that they have a mean
-# near 0 and a deviation near 1. Then the image is cut into N = 16 squares of 16 x 16 pixels, the
-# patches. Each becomes one row of 3 * 16 * 16 = 768 numbers.
+# The image is 64 x 64 pixels of three bytes. The bytes are normalised: scaled so that they have a
+# mean near 0 and a deviation near 1. Then the image is cut into N = 16 squares of 16 x 16 pixels,
+# the patches. Each becomes one row of 3 * 16 * 16 = 768 numbers.
 
 # %%
 import numpy as np
@@ -112,9 +112,9 @@ pixels = torch.from_numpy(np.array(image))  # (S, S, 3)
 show("pixels", pixels)
 x = normalize_pixels(pixels[None])
 show("normalised, B = 1", x)
-patches = F.pixel_unshuffle(x, 16)
-show("cut into patches", patches)
-patches = patches.flatten(2).mT
+patches = x.view(1, 3, 4, 16, 4, 16).permute(0, 2, 4, 1, 3, 5)
+show("cut into 4 x 4 patches of 16 x 16 pixels", patches)
+patches = patches.reshape(1, 16, 768)
 show("one row per patch", patches)
 
 squares = [image.crop((c, r, c + 16, r + 16)) for r in range(0, 64, 16) for c in range(0, 64, 16)]
@@ -124,10 +124,10 @@ row_of(squares, side=48, gap=6)
 # ## 3. Patches become one vector
 #
 # This is `vit.py`, the vision transformer. One linear layer maps each patch to a vector of D = 128
-# numbers. What follows does not know where a patch was, so a learned vector is added for each place.
-# Then come four blocks. In the first half of a block, attention, the patches look at each other: each
-# takes a mean of what all patches offer, weighted by how well they fit its question. Here is that half
-# of the first block by hand.
+# numbers. What follows does not know where a patch was, so a learned vector is added for each
+# place. Then come four blocks. In the first half of a block, attention, the patches look at each
+# other: each takes a mean of what all patches offer, weighted by how well they fit its question.
+# Here is that half of the first block by hand.
 
 # %%
 from vit import ViT
@@ -156,8 +156,8 @@ drawn(weights[0, 0], 0, 0.3, cell=12)
 
 # %% [markdown]
 # The picture shows the 16 x 16 weights of the first head. The tower is random, so they say nothing
-# yet. A small network on each patch completes the block. After four blocks the mean of the 16 vectors
-# is the image's vector.
+# yet. A small network on each patch completes the block. After four blocks the mean of the 16
+# vectors is the image's vector.
 
 # %%
 h = tower.norm(tower.blocks(h))
@@ -170,8 +170,8 @@ print(f"{sum(p.numel() for p in tower.parameters()):,} parameters")
 # %% [markdown]
 # ## 4. Words become tokens
 #
-# This is `llm_text.py`. The tokenizer cuts the caption into tokens, which are words and parts of words.
-# A new line stands before it. Section 6 says what for.
+# This is `llm_text.py`. The tokenizer cuts the caption into tokens, which are words and parts of
+# words. A new line stands before it. Section 6 says what for.
 
 # %%
 from llm_text import load_llm, mean_token, rotate, whitening
@@ -187,9 +187,9 @@ print(f"{sum(p.numel() for p in llm.parameters()):,} parameters, of which none i
 # ## 5. Tokens look at each other
 #
 # The language model has attention, too. It has 9 heads of queries, but only 3 of keys and values.
-# Queries and keys are turned by an angle that grows with the position. So the score of a query and a
-# key depends on the distance of the two tokens, and not on where they stand. A token sees itself and
-# those before it.
+# Queries and keys are turned by an angle that grows with the position. So the score of a query and
+# a key depends on the distance of the two tokens, and not on where they stand. A token sees itself
+# and those before it.
 
 # %%
 L = ids.shape[1]
@@ -222,10 +222,10 @@ drawn(weights[0].mean(0), 0, 0.5, cell=16)
 #
 # ## 6. Tokens become one vector
 #
-# Nobody trained this model to give one vector per caption. The project takes the mean over the tokens
-# after block 10 of 30. Why not after the last block? It was trained to predict the next token, so a
-# likely reason is that its last blocks turn each token's vector towards that. And why is the first
-# token left out? Look at how long the tokens' vectors are.
+# Nobody trained this model to give one vector per caption. The project takes the mean over the
+# tokens after block 10 of 30. Why not after the last block? It was trained to predict the next
+# token, so a likely reason is that its last blocks turn each token's vector towards that. And why
+# is the first token left out? Look at how long the tokens' vectors are.
 
 # %%
 with torch.no_grad():
@@ -240,13 +240,13 @@ show("their mean, first left out", raw)
 print("by hand:", torch.allclose(raw, hidden[:, 1:].mean(1), atol=1e-4))
 
 # %% [markdown]
-# In later blocks the first token's vector is huge. Other tokens look at it when they look for nothing.
-# It is called an attention sink. Here it is the new line, so no word is lost.
+# In later blocks the first token's vector is huge. Other tokens look at it when they look for
+# nothing. It is called an attention sink. Here it is the new line, so no word is lost.
 #
 # ## 7. Out of the cone
 #
-# Now 192 captions are read, once. In LIFT, the method that gave this project its name, this reading is
-# all the work that the language model ever does. From now on a caption is its vector.
+# Now 192 captions are read, once. In LIFT, the method that gave this project its name, this reading
+# is all the work that the language model ever does. From now on a caption is its vector.
 #
 # `whitening` subtracts the mean of all vectors, keeps the directions in which they differ most, and
 # makes these more alike in strength. It keeps 48 here, a quarter of the number of captions.
@@ -274,9 +274,9 @@ for name, table in (("raw", vectors), ("centred", vectors - mean), ("whitened", 
     print(f"{name:9s} cosines of two captions: mean {c.mean():6.3f}, from {c.min():6.3f}")
 
 # %% [markdown]
-# Raw vectors point almost the same way, as if they lay in a narrow cone. When the mean is subtracted
-# they do not. The picture shows the cosines of the first 16 captions: raw on the left, whitened on the
-# right.
+# Raw vectors point almost the same way, as if they lay in a narrow cone. When the mean is
+# subtracted they do not. The picture shows the cosines of the first 16 captions: raw on the left,
+# whitened on the right.
 
 # %%
 tables = [F.normalize(table[:16], dim=-1) for table in (vectors, texts)]
@@ -305,8 +305,8 @@ row_of(pictures[batch], side=96)
 
 # %% [markdown]
 # Every image must find its caption among the eight, and every caption its image. That is a softmax
-# over each row and over each column of an 8 x 8 table. The right answers stand on the diagonal. This
-# loss is called InfoNCE.
+# over each row and over each column of an 8 x 8 table. The right answers stand on the diagonal.
+# This loss is called InfoNCE.
 
 # %%
 z, t, s = out["image_features"], out["text_features"], out["logit_scale"]
@@ -385,8 +385,8 @@ drawn(z[batch] @ t[batch].T, -0.5, 1, cell=32)
 # ## 10. Search
 #
 # This is `eval.py`. Each image looks for its caption, and each caption for its image. The rank is
-# the number of wrong answers that are at least as near as the right one, so 0 is the best. R@1 is the
-# share of images with the rank 0, R@10 that of images with a rank below 10.
+# the number of wrong answers that are at least as near as the right one, so 0 is the best. R@1 is
+# the share of images with the rank 0, R@10 that of images with a rank below 10.
 
 # %%
 from eval import compositional, retrieval_ranks
@@ -409,9 +409,9 @@ for i in best:
 row_of([pictures[i] for i in best])
 
 # %% [markdown]
-# And images that it has never seen? Scenes of the test split show pairs of things that training never
-# shows. Here are 64 of them. A model that was trained on 192 images knows these 192 by heart, and
-# little more.
+# And images that it has never seen? Scenes of the test split show pairs of things that training
+# never shows. Here are 64 of them. A model that was trained on 192 images knows these 192 by heart,
+# and little more.
 
 # %%
 test_scenes = shapes.make_scenes("test", 64)
@@ -434,8 +434,8 @@ hits = compositional(test_z[which], test_t[which], false_t)
 print(f"the true caption is nearer than one with a wrong attribute: {hits.float().mean():.0%}")
 
 # %% [markdown]
-# That was the way through the whole project. What was left out: longer training, pairs that match by
-# accident, checkpoints, other methods, and intervals of scores. Go on with:
+# That was the way through the whole project. What was left out: longer training, pairs that match
+# by accident, checkpoints, other methods, and intervals of scores. Go on with:
 #
 #     python train.py --out runs/lift
 #     python eval.py runs/lift

@@ -208,6 +208,44 @@ def test_features_are_those_of_each_image_and_text_in_their_order(small, method)
     assert torch.pdist(image).min() > 1e-3 and torch.pdist(text).min() > 1e-2
 
 
+def test_a_task_reads_all_its_texts_together_and_each_once(small):
+    """One progress bar, and the cache of captions is opened once: it may hold millions."""
+    train.train(train.Config(method="clip", **{**small, "steps": 1}))
+    run = ev.Run(small["out"])
+    images = read_images("shapes", "test", 32, num_samples=2)
+    both = [tuple(benchmarks.Negative(0, "r", f"{end} yes", f"{end} no") for end in "ab")]
+    few = {"data": "x", "images": images, "class_names": ["one", "two"], "labels": torch.arange(2)}
+    further = benchmarks.Task(**few, templates=["{}", "a {}"], classified=range(2))
+    task = benchmarks.Task(
+        **few,
+        templates=["the {}"],
+        classified=range(2),
+        captions=["same", "same"],
+        image_of_caption=torch.arange(2),
+        caption_ids=torch.zeros(2, dtype=torch.int64),
+        reworded=range(2),
+        other_words={"short": ["s", "same"]},
+        negatives=[benchmarks.Negative(1, "swap_obj", "same", "other")],
+        both_ends={"r": both},
+        further={"more": further},
+    )
+    asked = []
+    read = run.tokenize.read
+    run.tokenize.read = lambda texts: asked.append(list(texts)) or read(texts)
+    ev.evaluate(run, task)
+    texts = ["same", "s", "other", "a yes", "a no", "b yes", "b no"]
+    texts += ["the one", "the two", "one", "a one", "two", "a two"]
+    assert len(asked) == 1
+    assert sorted(asked[0]) == sorted(texts)
+    # Asked again, in another order and twice: the same features, and nothing is read.
+    found = run.encode_texts(["other", "same", "other"])
+    assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+    assert torch.allclose(found[:1], ev.Run(small["out"]).encode_texts(["other"]), atol=1e-5)
+    assert len(asked) == 1
+    task.winoground_captions = ("w", "x", "same", "z")
+    assert set(task.texts()) == {*texts, "w", "x", "z"}
+
+
 @pytest.mark.slow
 def test_own_data_is_scored_on_its_held_out_part(small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

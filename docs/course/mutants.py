@@ -134,26 +134,12 @@ MUTANTS = [
     Mutant("1.3", "a new tensor in place of a change", "clamp_(", "clamp("),
     Mutant("1.3", "the lower limit is 1, of the logarithm", "clamp_(0,", "clamp_(1,"),
     # ---- unit 2
-    Mutant("2.1", "patches in columns in place of rows", "x.flatten(2)", "x.mT.flatten(2)"),
     Mutant(
-        "2.1",
-        "colours last",
-        "x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)",
-        "x = F.pixel_unshuffle(x, self.patch).unflatten(1, (3, -1)).transpose(1, 2).flatten(1, 2)",
+        "2.1", "patches in columns in place of rows", "(0, 2, 4, 1, 3, 5)", "(0, 4, 2, 1, 3, 5)"
     ),
-    Mutant(
-        "2.1",
-        "a patch is turned",
-        "x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)",
-        "x = F.pixel_unshuffle(x.mT, self.patch).mT",
-    ),
-    Mutant(
-        "2.1",
-        "reshaped without moving a pixel",
-        "x = F.pixel_unshuffle(x, self.patch)  # (B, 3 p p, S / p, S / p)\n"
-        "        x = x.flatten(2).mT.contiguous()",
-        "x = x.reshape(len(x), -1, 3 * self.patch**2)",
-    ),
+    Mutant("2.1", "colours last", "(0, 2, 4, 1, 3, 5)", "(0, 2, 4, 3, 5, 1)"),
+    Mutant("2.1", "a patch is turned", "(0, 2, 4, 1, 3, 5)", "(0, 2, 4, 1, 5, 3)"),
+    Mutant("2.1", "reshaped without moving a pixel", ".permute(0, 2, 4, 1, 3, 5)", ""),
     Mutant("2.1", "the bias is left out", "return self.proj(x)", "return x @ self.proj.weight.T"),
     Mutant(
         "2.2",

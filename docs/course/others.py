@@ -38,11 +38,8 @@ with torch.no_grad():
         logit_scale.fill_(0)
 """,
     "2.1": """
-B, C, S, _ = x.shape
-p = self.patch
-n = S // p
-x = x.reshape(B, C, n, p, n, p).permute(0, 2, 4, 1, 3, 5).reshape(B, n * n, C * p * p)
-return self.proj(x)
+x = F.pixel_unshuffle(x, self.patch)
+return self.proj(x.flatten(2).transpose(1, 2))
 """,
     "2.2": """
 B, N, D = x.shape

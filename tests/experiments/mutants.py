@@ -108,8 +108,8 @@ MUTANTS = [
     ),
     Mutant(
         "vit.py",
-        "x.flatten(2).mT.contiguous()",
-        "x.reshape(len(x), -1, x.shape[1])",
+        "x.permute(0, 2, 4, 1, 3, 5)",
+        "x",
         T_VIT + "test_patches_are_those_of_a_convolution",
         "numbers of different patches mixed",
     ),
@@ -821,6 +821,13 @@ MUTANTS = [
         "a duplicate counts as wrong in the log",
     ),
     # ---- Metrics.
+    Mutant(
+        "data/benchmarks.py",
+        "texts += task.texts()",
+        "pass",
+        T_EVAL + "test_a_task_reads_all_its_texts_together_and_each_once",
+        "texts of further questions are read later, one by one",
+    ),
     Mutant(
         "eval.py",
         "false = false + run.encode_texts(",

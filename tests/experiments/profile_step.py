@@ -29,7 +29,7 @@ KINDS = {
     "attention": ("attention",),
     "matrix products": ("::mm", "::addmm", "::bmm", "::baddbmm", "convolution"),
     "norms and activations": ("norm", "gelu", "softmax", "relu", "tanh"),
-    "copies": ("copy", "::cat", "clone", "::stack", "pixel_unshuffle"),
+    "copies": ("copy", "::cat", "clone", "::stack"),
 }
 REST = "the rest"
 
