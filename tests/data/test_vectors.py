@@ -108,6 +108,19 @@ def test_nothing_is_made_where_nothing_is_missing(tmp_path):
     assert store.fill([key_of(text) for text in NUMBERS], None, "", "") == 0
 
 
+def test_what_takes_long_is_said_where_no_bar_shows(tmp_path, capsys):
+    store = VectorStore(tmp_path / "x", (1,), np.float32)
+    keys = [key_of(f"{i}") for i in range(10_001)]
+
+    def make(missing):
+        yield missing, missing[:, None], missing > 5
+
+    store.fill(keys[:5000], make, "making numbers", "number")
+    assert capsys.readouterr().err == ""  # seconds
+    store.fill(keys, make, "making numbers", "number")
+    assert capsys.readouterr().err == "making numbers: 5001 are not in the cache\n"
+
+
 def test_a_file_that_was_cut_at_any_byte_is_completed(tmp_path):
     """A kill or a full disk may end the file anywhere, also within a record."""
     store, size = VectorStore(tmp_path / "x", (2, 3), np.float16), 16 + 2 * 6
