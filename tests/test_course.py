@@ -989,6 +989,28 @@ def test_what_is_handed_in_is_what_the_commands_make(tmp_path):
             assert check.lacking(home, unit) == ["eval.json in runs/own-SEED: 2 of 3 seeds"]
 
 
+def test_an_answer_that_is_not_written_is_missing(tmp_path, capsys):
+    tasks = [task for task in TASKS if task.unit == 3]
+    sheet = tmp_path / "unit3/answers.md"
+    sheet.parent.mkdir()
+
+    def missed(text: str) -> list[str]:
+        sheet.write_text(text)
+        assert check.submit(tasks, tmp_path, tmp_path / "s.zip") == 0
+        begin = "missing: unit3/answers.md: "
+        lines = capsys.readouterr().out.splitlines()
+        return [line.removeprefix(begin) for line in lines if line.startswith(begin)]
+
+    titles = ("Your answer", "What you measured", "Help")
+    empty = handout.sheet(3, experiments.Edition(0))
+    assert missed(empty) == [f"{title!r} still says (write here)" for title in titles]
+    nothing = [f"{title!r} is empty" for title in titles]
+    assert missed("") == missed(empty.replace("(write here)", "")) == nothing
+    assert missed(empty.replace("(write here)", "None.")) == []
+    head, _, tail = empty.rpartition("(write here)")
+    assert missed(head.replace("(write here)", "1 + 1 = 2") + tail) == ["'Help' is empty"]
+
+
 def test_the_course_is_complete_and_depends_on_the_seed(built, tmp_path, capsys):
     for name in ("student", "nbgrader", "otter", "classroom", "teacher"):
         assert (built / name).is_dir()
@@ -1158,7 +1180,10 @@ def shown(path: Path) -> str:
 
 @each_unit_with("nbgrader", "nbgrader")
 def test_nbgrader_takes_its_form(unit, all_units, tmp_path):
-    """generate, submit solved and unsolved, autograde: all points, and none."""
+    """generate, submit solved and unsolved, autograde: all points of the code, and none.
+
+    The other 10 of the 20 points are given by hand.
+    """
     course = tmp_path / "nb"
     (course / "source").mkdir(parents=True)
     shutil.copytree(all_units / "nbgrader/source" / unit, course / "source" / unit)
@@ -1180,8 +1205,10 @@ def test_nbgrader_takes_its_form(unit, all_units, tmp_path):
     nbgrader("autograde", unit)
     nbgrader("export")
     with open(course / "grades.csv") as file:
-        scores = {row["student_id"]: float(row["score"]) for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    scores = {row["student_id"]: float(row["score"]) for row in rows}
     assert scores == {"solved": 10.0, "empty": 0.0}
+    assert {float(row["max_score"]) for row in rows} == {20.0}
 
 
 @each_unit_with("otter", "otter-grader")

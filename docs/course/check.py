@@ -155,10 +155,13 @@ def submit(tasks: list[Task], folder: Path, target: Path) -> int:
             ]
             sheet = home / "answers.md"
             written = sheet.read_text(errors="replace") if sheet.is_file() else ""
-            for section in re.split(r"^## ", written, flags=re.M)[1:]:
-                if "(write here)" in section:
-                    title = section.splitlines()[0]
+            sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", written, flags=re.M))
+            for title in ("Your answer", "What you measured", "Help"):
+                text = sections.get(title, "").strip()
+                if "(write here)" in text:
                     missing.append(f"unit{unit}/answers.md: {title!r} still says (write here)")
+                elif not text or text.endswith(":"):  # what the sheet says there ends with a colon
+                    missing.append(f"unit{unit}/answers.md: {title!r} is empty")
             for path in [*files, sheet, *logs]:
                 name = path.relative_to(folder).as_posix()
                 if not path.is_file():

@@ -42,8 +42,19 @@ IN_A_NOTEBOOK = """
 
 Each function has a cell below, and the cell behind it says which tests hold. The files of the text
 are in `course/reference`, where nothing is missing. So run the commands of the experiment there,
-after `cd course/reference`. What the text puts under "What you measured" goes behind your answer.
+after `cd course/reference`. You hand in this notebook alone. Where the text asks for a file, its
+cells are meant. Where it asks for a log, paste the last line of the log under "What you measured".
 """
+
+MEASURED = """\
+### What you measured
+
+5 points. Commands, seeds, a table, and what surprised you. Paste the last line of each log, and the
+scores. Keep the folder `course/reference/runs`: your teacher may ask for a log.
+"""
+
+# What stands in place of an answer that nobody can write before.
+AS_RUBRIC = "What earns these points is said in teacher/rubric.md."
 
 HELP = """
 Behind your answer write **Help**: solutions that you looked at, and what you understood by them;
@@ -209,6 +220,12 @@ def write_nbgrader(target: Path, tasks: list[Task], edition: Edition) -> None:
                 ("code", asks, metadata(f"test-{name}", task.points, grade=True, **locked)),
             ]
         cells += [
+            ("markdown", MEASURED),
+            (
+                "markdown",
+                f"### BEGIN SOLUTION\n{AS_RUBRIC}\n### END SOLUTION",
+                metadata("measured", 5, grade=True, solution=True),
+            ),
             ("markdown", f"### The written question\n\n{question['question']}\n{HELP}"),
             (
                 "markdown",
@@ -268,6 +285,12 @@ def write_otter(target: Path, tasks: list[Task], edition: Edition) -> None:
                 ("raw", "# END QUESTION"),
             ]
         cells += [
+            ("raw", "# BEGIN QUESTION\nname: measured\nmanual: true\npoints: 5"),
+            ("markdown", MEASURED),
+            ("raw", "# BEGIN SOLUTION"),
+            ("markdown", AS_RUBRIC),
+            ("raw", "# END SOLUTION"),
+            ("raw", "# END QUESTION"),
             ("raw", f"# BEGIN QUESTION\nname: answer\nmanual: true\npoints: {question['points']}"),
             ("markdown", f"### The written question\n\n{question['question']}\n{HELP}"),
             ("raw", "# BEGIN SOLUTION"),

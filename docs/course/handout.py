@@ -26,7 +26,8 @@ These are our numbers, with our seeds. A *band* is where we expect your number. 
 in brackets, your run with that seed must have our number, to within what is said. A number *for
 comparison* has no band. The numbers are from CPUs with x86 processors: where there is a GPU, and on
 a Mac, add `--device cpu`. On other processors OUTSIDE proves nothing. If `make check` says OUTSIDE,
-look first at the flags, the seed and the device, and then at your code."""
+look first at the flags, the seed and the device, and then at your code. If all is right there, run
+two more seeds, and write down all three numbers. Then a number outside costs no points."""
 
 
 def unit_text(unit: int, tasks: list[Task], edition: Edition) -> str:
@@ -92,10 +93,14 @@ def sheet(unit: int, edition: Edition) -> str:
     return (
         f"# Unit {unit}: your answer\n\n## The written question ({question['points']} points)\n\n"
         f"{question['question']}\n\n## Your answer\n\n(write here)\n\n"
-        f"## What you measured\n\nWhere the text repeats a run with several seeds, take "
+        f"## What you measured\n\n5 points: 2 for logs that belong to the commands; 2 for the table, "
+        f'with the spread where there are several seeds, and for what else "Hand in" names; 1 for '
+        f"the sentences that the text asks for, or for one on what surprised you. A log that does "
+        f"not fit its command: 0 for all.\n\nWhere the text repeats a run with several seeds, take "
         f"{seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
         f"## Help\n\nSolutions that I looked at, and what I understood by them; language models "
-        f'that I asked, and for what. "None" is an answer. Leaving this empty costs 1 point:\n\n'
+        f'that I asked, and for what. "None" is an answer. Leaving this empty costs 1 point '
+        f"of the written answer. Help that is used and not named: 0 points for it.\n\n"
         f"(write here)\n"
     )
 

@@ -154,7 +154,10 @@ def write_student(target: Path, tasks: list[Task], edition: Edition) -> None:
     write(target / "README.md", handout.readme(tasks))
     write(target / "tour.ipynb", (ROOT / "docs/tour.ipynb").read_text())
     write(target / "glossary.md", handout.glossary())
-    write(target / ".gitignore", ".venv/\n__pycache__/\n**/runs/*/checkpoint.pt\nsubmission*.zip\n")
+    write(
+        target / ".gitignore",
+        ".venv/\n__pycache__/\n**/runs/*/checkpoint.pt\n**/runs/*.safetensors\nsubmission*.zip\n",
+    )
 
 
 def zip_folder(folder: Path, target: Path) -> None:

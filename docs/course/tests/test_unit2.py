@@ -121,12 +121,14 @@ def test_attention_by_hand(student):
     why = (
         "head 0 has the scores (log 3, 0) for both positions, head 1 has (0, log 3) and (0, 0), "
         "all divided by sqrt(d) already. Heads give (3 2 1 7) and (3 2 2 6). Then proj turns the "
-        "order and adds 1. qkv gives queries, keys and values, in this order"
+        "order and adds 1. qkv gives queries, keys and values, in this order. Is each head divided "
+        "by the root of its own d, and is the softmax over the keys?"
     )
     same(found, torch.tensor([[[8.0, 2, 3, 4], [7.0, 3, 3, 4]]]), why)
     attention.causal = True
     found = student.vit.Attention.forward(attention, x)
-    why = "the same with `causal`: position 0 sees itself only, so its heads give (4 0 4 4)"
+    why = "the same with `causal`: position 0 sees itself only, so its heads give (4 0 4 4). "
+    why += "With nan, position 0 does not even see itself"
     same(found, torch.tensor([[[5.0, 5, 1, 5], [7.0, 3, 3, 4]]]), why)
 
 
