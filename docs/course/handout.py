@@ -98,9 +98,9 @@ def sheet(unit: int, edition: Edition) -> str:
         f"the sentences that the text asks for, or for one on what surprised you. A log that does "
         f"not fit its command: 0 for all.\n\nWhere the text repeats a run with several seeds, take "
         f"{seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
-        f"## Help\n\nSolutions that I looked at, and what I understood by them; language models "
-        f'that I asked, and for what. "None" is an answer. Leaving this empty costs 1 point '
-        f"of the written answer. Help that is used and not named: 0 points for it.\n\n"
+        f'## Help\n\n"None" is an answer. Leaving this empty costs 1 point of the written answer. '
+        f"Help that is used and not named: 0 for the written answer. Solutions that I looked at, "
+        f"and what I understood by them; language models that I asked, and for what:\n\n"
         f"(write here)\n"
     )
 
