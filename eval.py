@@ -439,7 +439,8 @@ class Run:
         self.curve = checkpoint["curve"]  # of validation images; see train_log.score_batch
         self.device = device
         self.model, self.transform, self.tokenize = lift.load(folder, device)
-        self.text_features = {}  # text -> (D,), what encode_texts has made
+        # text -> (D,), what encode_texts has made. It holds as long as the weights stay the same.
+        self.text_features = {}
 
     @torch.no_grad()
     def encode_images(self, images: CaptionedImages, batch: int = 256) -> Tensor:
@@ -529,7 +530,7 @@ def further_scores(name: str, run: Run, task: Task) -> dict[str, Score]:
 def evaluate(run: Run, task: Task) -> Result:
     """Encode what a task holds, each image and each text once, and score it."""
     result = Result(run.name, run.folder, task, image=run.encode_images(task.images))
-    run.encode_texts(task.texts())  # all at once: the cache of captions is opened one time only
+    run.encode_texts(task.texts())  # all at once, so that the cache of captions is opened once
     scores: dict[str, Score] = {}
 
     if task.captions:

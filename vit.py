@@ -68,10 +68,10 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, colours, S, _ = x.shape
         p, n = self.patch, S // self.patch
-        # Row i of the pixels is row i % p of a patch in row i // p of the patches. So is a column.
-        # Up to here no number has moved.
+        # Pixel row i is row i % p of a patch in patch row i // p. The same holds for columns. So
+        # two sides become four, and no number moves.
         x = x.view(B, colours, n, p, n, p)
-        # The place of a patch comes first, then what it holds. This copies every number once.
+        # First the place of a patch, then what it holds. This copies every number once.
         x = x.permute(0, 2, 4, 1, 3, 5).reshape(B, n * n, colours * p * p)  # (B, P, 3 p p)
         return self.proj(x)  # (B, P, D)
 

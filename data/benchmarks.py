@@ -107,10 +107,8 @@ class Task:
         texts = [*self.captions, *self.winoground_captions]
         for reworded in self.other_words.values():
             texts += reworded
-        both = [
-            negative for pairs in self.both_ends.values() for pair in pairs for negative in pair
-        ]
-        for negative in (*self.negatives, *both):
+        pairs = chain.from_iterable(self.both_ends.values())
+        for negative in (*self.negatives, *chain.from_iterable(pairs)):
             texts += [negative.true, negative.false]
         texts += prompts(self.class_names, self.templates)
         for task in self.further.values():
@@ -368,18 +366,20 @@ def new_colours(world: str, image_size: int, split: str) -> Task:
     )
 
 
-@functools.cache
+@functools.cache  # several runs are asked the same
 def training_captions(world: str, columns: Columns, num_samples: int) -> frozenset[str]:
     """All captions that a built-in world's training images have."""
     captions = captions_of(world, "train", columns, num_samples)
     return frozenset(chain.from_iterable(captions))
 
 
-@functools.cache
+@functools.cache  # several runs are asked the same
 def all_false_captions(
     scenes: tuple[shapes.Scene, ...], known: frozenset[str]
 ) -> tuple[list[Negative], dict[str, list[tuple[Negative, Negative]]]]:
     """What Task.negatives and Task.both_ends hold for the built-in world's scenes.
+
+    Several tasks share the result, so nobody may change it.
 
     known  captions of training, which are not taken
     """

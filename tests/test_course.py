@@ -1216,6 +1216,8 @@ def test_otter_takes_its_form(unit, all_units, tmp_path):
     """otter assign runs all tests on the solutions; otter run grades a solved and an empty one."""
     master = tmp_path / unit
     shutil.copytree(all_units / "otter" / unit, master)
+    points = re.findall(r"^points: (\d+)$", shown(master / f"{unit}.ipynb"), re.M)
+    assert sum(map(int, points)) == 20
     otter = partial(run_program, "otter", folder=tmp_path)
 
     otter("assign", f"{unit}/{unit}.ipynb", "dist")

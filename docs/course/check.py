@@ -155,12 +155,15 @@ def submit(tasks: list[Task], folder: Path, target: Path) -> int:
             ]
             sheet = home / "answers.md"
             written = sheet.read_text(errors="replace") if sheet.is_file() else ""
-            sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", written, flags=re.M))
-            for title in ("Your answer", "What you measured", "Help"):
+            titles = ("Your answer", "What you measured", "Help")
+            # Only the sheet's own headings divide it. A student may have others.
+            parts = re.split(rf"^## ({'|'.join(titles)})[ \t]*$", written, flags=re.M)
+            sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+            for title in titles if sheet.is_file() else ():
                 text = sections.get(title, "").strip()
                 if "(write here)" in text:
                     missing.append(f"unit{unit}/answers.md: {title!r} still says (write here)")
-                elif not text or text.endswith(":"):  # what the sheet says there ends with a colon
+                elif not text or text.endswith(":"):  # the sheet's own words there end with a colon
                     missing.append(f"unit{unit}/answers.md: {title!r} is empty")
             for path in [*files, sheet, *logs]:
                 name = path.relative_to(folder).as_posix()

@@ -42,23 +42,27 @@ IN_A_NOTEBOOK = """
 
 Each function has a cell below, and the cell behind it says which tests hold. The files of the text
 are in `course/reference`, where nothing is missing. So run the commands of the experiment there,
-after `cd course/reference`. You hand in this notebook alone. Where the text asks for a file, its
-cells are meant. Where it asks for a log, paste the last line of the log under "What you measured".
+after `cd course/reference`. You hand in this notebook alone. Where the text asks for a file of
+code, its cells are meant. Where it asks for a log or an `eval.json`, paste the last line of the
+log, or the scores, under "What you measured". Put a drawing there as an image.
 """
 
 MEASURED = """\
 ### What you measured
 
-5 points. Commands, seeds, a table, and what surprised you. Paste the last line of each log, and the
-scores. Keep the folder `course/reference/runs`: your teacher may ask for a log.
+5 points: 2 for last lines of logs that belong to the commands; 2 for the table, with the spread
+where there are several seeds, and for what else "Hand in" names; 1 for the sentences that the text
+asks for, or for one on what surprised you, or on a number outside its band. A line that does not
+fit its command: 0 for all. Keep the folder `course/reference/runs`: your teacher may ask for a log.
 """
 
-# What stands in place of an answer that nobody can write before.
-AS_RUBRIC = "What earns these points is said in teacher/rubric.md."
+# Stands in place of a model answer: nobody can know what a student measures.
+AS_RUBRIC = "teacher/rubric.md says what earns these points."
 
 HELP = """
 Behind your answer write **Help**: solutions that you looked at, and what you understood by them;
 language models that you asked, and for what. "None" is an answer. Leaving this out costs 1 point.
+Help that is used and not named: 0 for the written answer.
 """
 
 

@@ -95,12 +95,14 @@ def sheet(unit: int, edition: Edition) -> str:
         f"{question['question']}\n\n## Your answer\n\n(write here)\n\n"
         f"## What you measured\n\n5 points: 2 for logs that belong to the commands; 2 for the table, "
         f'with the spread where there are several seeds, and for what else "Hand in" names; 1 for '
-        f"the sentences that the text asks for, or for one on what surprised you. A log that does "
+        f"the sentences that the text asks for, or for one on what surprised you, or on a "
+        f"number outside its band. A log that does "
         f"not fit its command: 0 for all.\n\nWhere the text repeats a run with several seeds, take "
         f"{seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
         f'## Help\n\n"None" is an answer. Leaving this empty costs 1 point of the written answer. '
-        f"Help that is used and not named: 0 for the written answer. Solutions that I looked at, "
-        f"and what I understood by them; language models that I asked, and for what:\n\n"
+        f"Help that is used and not named: 0 for the written answer.\n\nWrite here which solutions "
+        f"you looked at, and what you understood by them, and which language models you asked, and "
+        f"for what:\n\n"
         f"(write here)\n"
     )
 
@@ -172,7 +174,8 @@ explains the words.
 5. Write your answer into `unit{first}/answers.md`. A drawing is saved beside it, as png or pdf.
 6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`. `make
    submit UNIT={first}` packs those of one into `submission-unit{first}.zip`. It says which runs of
-   the text's commands are not there, and which of their scores.
+   the text's commands are not there, which of their scores, and which sections of `answers.md` are
+   empty.
 
 Files that a text calls `docs/...` or `tests/...`, and that are not in the unit's folder, are those
 of the project that this course is made from. So are pages and claims that `glossary.md` names in

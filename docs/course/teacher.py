@@ -13,19 +13,20 @@ README = """# For the teacher
 ## On day one
 
 1. Hand out `student/` (as a zip, or as a repository).
-2. Choose how to grade:
+2. Choose how to grade. The commands stand in the project's folder, after `source
+   .venv/bin/activate`.
    - **Gradescope**: a programming assignment; upload `gradescope.zip`. The default limits are
      enough: 768 MB, half a core, 10 minutes. `setup.sh` installs Python 3.11 and PyTorch for the
-     CPU when the image is built; grading needs no network. One assignment for each unit is best,
-     because each has its own deadline. Build each one: `.venv/bin/python -m docs.course.make
-     --seed N --units 3 --out build/unit3`, and upload `build/unit3/gradescope.zip`. Take the same N
-     as for `student/`. The grader gives 10 points for each unit in the zip. You add two parts of 5
-     points by hand for each unit: the measured numbers and the written answer, by the lines of
-     `rubric.md`. Students upload the zip that `make submit UNIT=3` makes. The lines "logs of the
-     experiment" have no points. They are red where a log is missing or a number is outside.
+     CPU when the image is built; grading needs no network. One assignment for each unit is best, because each has its own deadline. Build each one: `python -m
+     docs.course.make --seed N --units 3 --out build/unit3`, and upload
+     `build/unit3/gradescope.zip`. Take the same N as for `student/`. The grader gives 10 points for
+     each unit in the zip. You add two parts of 5 points by hand for each unit: the measured numbers
+     and the written answer, by the lines of `rubric.md`. Students upload the zip that `make submit
+     UNIT=3` makes. The lines "logs of the experiment" have no points. They are red where a log is
+     missing or a number is outside.
    - **GitHub Classroom**: make a template repository of `classroom/`. Students hand in with `git
      add`, `git commit` and `git push`, logs and answers too. Read below what it does not protect.
-   - **nbgrader**: `.venv/bin/python -m pip install -r docs/course/requirements-forms.txt`, then
+   - **nbgrader**: `python -m pip install -r docs/course/requirements-forms.txt`, then
      `cd build/course/nbgrader`, and `nbgrader generate_assignment unitN` for unit N. Hand out
      `release/unitN`. The folder `source/` has the solutions and the answers: never hand it out.
    - **otter**: install the same file. Then `cd build/course`, and `otter assign
@@ -36,11 +37,12 @@ README = """# For the teacher
    within two days, with no other change. All units weigh the same.
 4. Read `rubric.md`. Run the experiments of your units once on your own machine, in the project's
    folder and not in `student/`: `python -m docs.course.measure --units 1,2` runs those of the units
-   1 and 2 with the seeds 0, 1 and 2, and writes `build/bands-0.toml`. By hand: `mkdir -p runs`,
-   then the commands of `bands.md`, with a number for SEED. A command that stands there several
-   times is run once. All units take about four hours of one core. Compare the numbers with those
-   of `bands.md`. If yours lie outside on the machines that students have, build with `--bands
-   build/bands-0.toml`. `bands.md` has the runs with a compared number only; the texts have all.
+   1 and 2 with the seeds 0, 1 and 2, and writes `build/bands-0.toml`. All units take about four
+   hours of one core. By hand: `mkdir -p runs`, then the commands of `bands.md`, with a number for
+   SEED. Where a command stands several times, run it once. `bands.md` lists only the runs whose
+   numbers are compared; the texts list all. Compare your numbers with those of `bands.md`. If yours
+   lie outside, build with your own bands: add `--units 1,2 --bands build/bands-0.toml` to
+   `docs.course.make`, with all units that you measured.
 
 A unit is worth 20 points: 10 for code, which the grader gives, 5 for measured numbers with their
 logs, and 5 for the written answer, which you give. So 40 students mean 80 parts that you read in
@@ -68,8 +70,8 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
   all tasks of this file. `make check` shows that before the deadline.
 - **The student's code runs in another process than the tests.** It gets arguments and gives numbers
   back, as JSON. The tests compare these numbers where no line of the student's ever runs. So a
-  print of results, `sys.exit(0)`, a patched `torch.allclose`, a test that the
-  submission deletes or rewrites, or a walk up the stack changes no verdict.
+  print of results, `sys.exit(0)`, a patched `torch.allclose`, a test that the submission deletes or
+  rewrites, or a walk up the stack changes no verdict.
 - **results.json** has 0 points before anything is read, and is written again after every test, by
   the grader's process.
 - **Limits**: 8 seconds for a test (20 for the one that resumes a run and the one that makes a step
@@ -83,9 +85,9 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
 
 ## What is not protected
 
-- The solutions are public. Whoever pastes the reference passes. So the code is half of the points
-  only. The model answers are public, too: `python -m docs.course.written --seed N` prints them for
-  any seed. Choose a seed of your own, and do not publish it. Some questions have few numbers or
+- The solutions are public. Whoever pastes the reference passes. So the code earns only half of the
+  points. The model answers are public, too: `python -m docs.course.written --seed N` prints them
+  for any seed. Choose a seed of your own, and do not publish it. Some questions have few numbers or
   none (3a, 4c, 6a, 7a, 8a), and 9a is always the same. Where an answer repeats the model answer,
   let its author explain it aloud.
 - In unit 9 the example `course/own.py`, handed in as it is, gets all 10 points. Compare first:
@@ -94,9 +96,10 @@ Let students hand in as often as they like. Gradescope shows them what a hidden 
 - A function may look at its arguments and give back known numbers, test by test. That is harder
   than the task.
 - **GitHub Classroom** runs the tests that students have, with the grader that lies in their
-  repository. Who changes a file in `course/` or `.github/` can get all points, and no hidden test
-  runs. Take its points as a first look. For the marks clone the repositories, and run `python -m
-  course.grade --submission REPOSITORY --results results.json` in the unzipped `gradescope.zip`.
+  repository. A student who changes a file in `course/` or `.github/` can get all points. No hidden
+  test runs there. Take its points as a first look. For the marks clone the repositories, and run
+  `python -m course.grade --submission REPOSITORY --results results.json` in the unzipped
+  `gradescope.zip`.
 - Where the grader is not root, as on a laptop, the student's process is the same user. It can read
   the hidden tests, kill the grader, or overwrite results.json after it has ended. What it writes or
   deletes while the grader runs changes no verdict: the tests are read before, and results.json is
@@ -128,10 +131,10 @@ def rubric(tasks: list[Task], edition: Edition) -> str:
     lines = [
         "# Rubric",
         "",
-        "How to read a line: a line of 2 points may earn 1 for half of it. A line of 1 point with "
-        "several things",
-        "earns it for the main one, which stands first. A wrong number costs its own line only: "
-        "what follows from it rightly",
+        "How to read a line: a line of 2 points may earn 1 for half of it. A line of 1 point asks "
+        "for all that",
+        'it names, unless it says "or". A wrong number costs its own line only: what follows from '
+        "it rightly",
         "keeps its points. Other words and another right way earn the same.",
         "",
     ]
@@ -147,7 +150,8 @@ def rubric(tasks: list[Task], edition: Edition) -> str:
             "| measured numbers, with commands, seeds and logs | 5 | you |",
             f"| the written answer ({question['id']}) | {question['points']} | you |",
             "",
-            "Measured numbers: 2 for logs that are there and belong to the commands; 2 for the "
+            "Measured numbers: 2 for logs (in a notebook: their last lines) that belong to the "
+            "commands; 2 for the "
             "table, with the spread where",
             'there are several seeds, and for what else "Hand in" names, such as a count or a '
             "drawing; 1 for the sentences that",

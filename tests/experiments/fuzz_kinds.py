@@ -250,7 +250,9 @@ def read_checkpoint(folder):
     start = train.go_on(checkpoint, cfg, model, optimizer, checkpoint.get("data_fingerprint"), 9)
     model.encode_text(trained.tokenize(TEXTS)).sum().backward()
     optimizer.step()
-    return start, texts, seen, trained.encode_texts(TEXTS).numpy().tobytes()
+    with torch.no_grad():  # not encode_texts: it keeps what the old weights have made
+        after = trained.model.encode_text(trained.tokenize(TEXTS), normalize=True)
+    return start, texts, seen, after.numpy().tobytes()
 
 
 def read_tower(folder):
