@@ -17,13 +17,13 @@ README = """# For the teacher
    .venv/bin/activate`.
    - **Gradescope**: a programming assignment; upload `gradescope.zip`. The default limits are
      enough: 768 MB, half a core, 10 minutes. `setup.sh` installs Python 3.11 and PyTorch for the
-     CPU when the image is built; grading needs no network. One assignment for each unit is best, because each has its own deadline. Build each one: `python -m
-     docs.course.make --seed N --units 3 --out build/unit3`, and upload
-     `build/unit3/gradescope.zip`. Take the same N as for `student/`. The grader gives 10 points for
-     each unit in the zip. You add two parts of 5 points by hand for each unit: the measured numbers
-     and the written answer, by the lines of `rubric.md`. Students upload the zip that `make submit
-     UNIT=3` makes. The lines "logs of the experiment" have no points. They are red where a log is
-     missing or a number is outside.
+     CPU when the image is built; grading needs no network. One assignment for each unit is best,
+     because each has its own deadline. Build each one: `python -m docs.course.make --seed N --units
+     3 --out build/unit3`, and upload `build/unit3/gradescope.zip`. Take the same N as for
+     `student/`. The grader gives 10 points for each unit in the zip. You add two parts of 5 points
+     by hand for each unit: the measured numbers and the written answer, by the lines of `rubric.md`.
+     Students upload the zip that `make submit UNIT=3` makes. The lines "logs of the experiment" have
+     no points. They are red where a log is missing or a number is outside.
    - **GitHub Classroom**: make a template repository of `classroom/`. Students hand in with `git
      add`, `git commit` and `git push`, logs and answers too. Read below what it does not protect.
    - **nbgrader**: `python -m pip install -r docs/course/requirements-forms.txt`, then
