@@ -93,12 +93,11 @@ def sheet(unit: int, edition: Edition) -> str:
     return (
         f"# Unit {unit}: your answer\n\n## The written question ({question['points']} points)\n\n"
         f"{question['question']}\n\n## Your answer\n\n(write here)\n\n"
-        f"## What you measured\n\n5 points: 2 for logs that belong to the commands; 2 for the table, "
-        f'with the spread where there are several seeds, and for what else "Hand in" names; 1 for '
-        f"the sentences that the text asks for, or for one on what surprised you, or on a "
-        f"number outside its band. A log that does "
-        f"not fit its command: 0 for all.\n\nWhere the text repeats a run with several seeds, take "
-        f"{seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
+        f"## What you measured\n\n5 points: 2 for logs that belong to the commands; 2 for the "
+        f'table, with the spread where there are several seeds, and for what else "Hand in" names; '
+        f"1 for the sentences that the text asks for, or for one on what surprised you, or on a "
+        f"number outside its band. A log that does not fit its command: 0 for all.\n\n"
+        f"Where the text repeats a run with several seeds, take {seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
         f'## Help\n\n"None" is an answer. Leaving this empty costs 1 point of the written answer. '
         f"Help that is used and not named: 0 for the written answer.\n\nWrite here which solutions "
         f"you looked at, and what you understood by them, and which language models you asked, and "

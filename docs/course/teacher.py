@@ -21,9 +21,9 @@ README = """# For the teacher
      because each has its own deadline. Build each one: `python -m docs.course.make --seed N --units
      3 --out build/unit3`, and upload `build/unit3/gradescope.zip`. Take the same N as for
      `student/`. The grader gives 10 points for each unit in the zip. You add two parts of 5 points
-     by hand for each unit: the measured numbers and the written answer, by the lines of `rubric.md`.
-     Students upload the zip that `make submit UNIT=3` makes. The lines "logs of the experiment" have
-     no points. They are red where a log is missing or a number is outside.
+     by hand for each unit: the measured numbers and the written answer, by the lines of
+     `rubric.md`. Students upload the zip that `make submit UNIT=3` makes. The lines "logs of the
+     experiment" have no points. They are red where a log is missing or a number is outside.
    - **GitHub Classroom**: make a template repository of `classroom/`. Students hand in with `git
      add`, `git commit` and `git push`, logs and answers too. Read below what it does not protect.
    - **nbgrader**: `python -m pip install -r docs/course/requirements-forms.txt`, then
@@ -158,7 +158,7 @@ def rubric(tasks: list[Task], edition: Edition) -> str:
             "the text asks for, or for one on what surprised, or on a number outside its band. A "
             "log that does not fit its command: 0 for this part.",
             "",
-            "Help: an empty section costs 1 point of the written answer. Help that was used and not "
+            "Help: an empty section costs 1 point of the written answer. Help that is used and not "
             "named: 0 for the written answer.",
             "",
             "The written answer:",
