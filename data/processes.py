@@ -19,9 +19,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# PyTorch imports this module at the first step of an optimizer. It keeps the group of processes that
-# exists at its import for ever, as the default of an argument. Then the group's threads never end,
-# and now and then one of them aborts the process at its end. So import it while there is no group.
+# PyTorch imports this module at the first step of an optimizer. The module keeps the group of
+# processes that exists at its import for ever, as the default of an argument. Then the group's
+# threads never end, and now and then one of them aborts the process at its end. So import it while
+# there is no group.
 import torch.distributed.nn.functional
 from torch import Tensor, nn
 

@@ -97,7 +97,8 @@ def sheet(unit: int, edition: Edition) -> str:
         f'table, with the spread where there are several seeds, and for what else "Hand in" names; '
         f"1 for the sentences that the text asks for, or for one on what surprised you, or on a "
         f"number outside its band. A log that does not fit its command: 0 for all.\n\n"
-        f"Where the text repeats a run with several seeds, take {seeds}.\n\nCommands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
+        f"Where the text repeats a run with several seeds, take {seeds}.\n\n"
+        f"Commands, seeds, a table, and what surprised you:\n\n(write here)\n\n"
         f'## Help\n\n"None" is an answer. Leaving this empty costs 1 point of the written answer. '
         f"Help that is used and not named: 0 for the written answer.\n\nWrite here which solutions "
         f"you looked at, and what you understood by them, and which language models you asked, and "
