@@ -68,7 +68,7 @@ from llm_text import (
     Llama,
     TextSource,
     lda_map,
-    load_llm,
+    load_first_blocks,
     mean_token,
     scatter_within,
     text_reader,
@@ -1253,10 +1253,9 @@ def live_llama(source: TextSource) -> Llama:
 
     source.layer says how many blocks are kept; 0 keeps those that mean pooling reads.
     """
-    llm = load_llm(source.llm, adapter=source.llm_adapter)
-    kept = llm.pool_layer("mean", source.layer or None)
-    del llm.model.layers[kept:]
-    return llm.model
+    return load_first_blocks(
+        source.llm, adapter=source.llm_adapter, layer=source.layer or None
+    ).model
 
 
 def fitted_of(method: Method, state: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -678,6 +678,21 @@ def load_llm(
     return llm.to(device)
 
 
+def load_first_blocks(
+    path: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    adapter: str | Path | None = None,
+    layer: int | None = None,
+) -> FrozenLLM:
+    """`load_llm` without the blocks behind `layer`. So a GPU holds no block that nobody reads.
+
+    layer  the last block that is kept; None: the one that mean pooling reads
+    """
+    llm = load_llm(path, adapter=adapter)
+    del llm.model.layers[llm.pool_layer("mean", layer) :]
+    return llm.to(device)
+
+
 # --------------------------------------------------------------------------------------------------
 # Text readers: they turn texts into what a text tower takes. All three classes share
 #     read(texts) -> (rows, cut_share)   rows have a length, and a slice or a tensor indexes them.
@@ -946,8 +961,8 @@ def tune(
     precision      of the products: "fp32", "amp_bf16", or "auto", which takes bfloat16 where the
                    device has instructions of its own for it
 
-    Returns the loss of each step. `llm` keeps its LoRA; to have it merged, load it again with the
-    adapter. docs/methods.md says what the paper does in another way.
+    Returns the loss of each step. `llm` keeps its LoRA, and with bfloat16 rounded weights. To use
+    the tuned model, load it again with the adapter. docs/methods.md says what the paper does in another way.
     """
     check_tuning_flags(steps, batch_size, lr, rank, alpha, seed)
     if Path(out).is_dir():
@@ -965,6 +980,11 @@ def tune(
     # Unlike in train.py, bfloat16 pays on a CPU that has it: the language model is large.
     is_native = pick_dtype("auto", llm.device) == "bfloat16"
     in_bf16 = is_native if precision == "auto" else precision == "amp_bf16"
+    if in_bf16:
+        # Autocast would round the frozen weights anew for each chunk of texts, and keep every copy
+        # for `backward`. The products are the same.
+        for lora in loras.values():
+            lora.linear.to(torch.bfloat16)
 
     def read(texts):
         # Texts of similar length are read together. So little is padded.
@@ -1014,6 +1034,7 @@ def compare(llm: FrozenLLM, texts: list[str], pools: list[str], layer: int | Non
         tokens = "|".join(llm.tokenizer.token_text(j) for j in ids)
         print(f"[{i + 1}] {text}\n    {len(ids)} tokens: {tokens}")
     for pool in pools:
+        llm.encode(texts[:1], pool, layer)  # a first call takes longer, so it is not timed
         begun = time.time()
         vectors = F.normalize(llm.encode(texts, pool, layer), dim=1)
         milliseconds = 1000 * (time.time() - begun) / len(texts)
@@ -1114,7 +1135,10 @@ def main() -> None:
     args = command_line()
     begun = time.time()
     device = pick_device(args.device)
-    llm = load_llm(args.llm, device, adapter=args.llm_adapter)
+    if args.tune:
+        llm = load_first_blocks(args.llm, device, layer=args.layer)
+    else:
+        llm = load_llm(args.llm, device, adapter=args.llm_adapter)
     print(
         f"loaded in {time.time() - begun:.1f} s: {llm.depth} blocks of width {llm.width}, "
         f"{llm.dtype}, {llm.device}\n"
@@ -1147,7 +1171,7 @@ def main() -> None:
     # look for them.
     del llm
     gc.collect()
-    tuned = load_llm(args.llm, device, adapter=args.out)
+    tuned = load_first_blocks(args.llm, device, args.out, args.layer)
     for spec, (_, held_out), accuracy_before in zip(args.tune, sources, before, strict=True):
         print(
             f"{spec}\nbefore: {accuracy_before}\n"

@@ -160,8 +160,9 @@ def training_step(
     loss_of = lift.METHODS[cfg.method].loss
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_share"]
-    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32. The loss's
-    # gradient would be rounded to bfloat16 if `backward` ran under autocast, too.
+    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32, of which
+    # NVIDIA's GPUs round the factors of products to TF32. The loss's gradient would be rounded to
+    # bfloat16 if `backward` ran under autocast, too.
     device = model.logit_scale.device.type
     autocast = torch.autocast(device, torch.bfloat16, enabled=cfg.precision == "amp_bf16")
     if cfg.accum_freq == 1 and processes.count() == 1:
@@ -863,6 +864,8 @@ def check_machine(device: torch.device) -> None:
     """BadInput where this machine has no GPU for each process."""
     if device.type == "mps" and processes.count() > 1:
         raise BadInput("--device mps works in one process only; start train.py by python")
+    if device.type == "cuda" and device.index is not None and processes.count() > 1:
+        raise BadInput(f"--device {device} is one GPU for all processes; give --device cuda")
     if device.type == "cuda" and processes.count_here() > torch.cuda.device_count():
         raise BadInput(
             f"{processes.count_here()} processes for {torch.cuda.device_count()} GPUs; start fewer"
@@ -1522,9 +1525,6 @@ def set_up(cfg: Config) -> Job:
     batches = make_batches(cfg, images, texts, image_inputs, cfg.batch_size, device)
     curve_batches = make_curve_batches(cfg, data, image_inputs, model.visual, device)
     data_fingerprint = hash_of_data(cfg, images, texts, image_inputs)
-    # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
     optimizer = make_optimizer(cfg, model)
     by_part, trained, parameters = count_parameters(model, texts.frozen_parameters)
     n_batches = min(cfg.steps or math.inf, cfg.epochs * batches.steps_per_epoch)
@@ -1532,6 +1532,9 @@ def set_up(cfg: Config) -> Job:
     if not checkpoint:
         for name in heads_to_solve(model):
             getattr(model, name).solve(pairs_for(name, model, batches, n_batches))
+    # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
     total = n_batches if trained else 0  # steps of training
     start = 0
     if checkpoint:

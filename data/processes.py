@@ -56,9 +56,10 @@ def joined() -> Iterator[None]:
     # Each takes a GPU of its own, where there are as many.
     if int(os.environ["LOCAL_RANK"]) < torch.cuda.device_count():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # By default tensors on GPUs go by NCCL, others by Gloo. To wait for long is no error: a process
-    # may read captions for hours. A process that has ended is noticed at once.
-    dist.init_process_group(timeout=timedelta(days=7))
+    # Tensors on GPUs go by NCCL, others by Gloo. To wait for long is no error: a process may read
+    # captions for hours. A process that has ended is noticed at once.
+    backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backends, timeout=timedelta(days=7))
     # Only process 0 speaks.
     with redirect_stderr(open(os.devnull, "w") if rank() > 0 else sys.stderr):  # noqa: SIM115
         try:
@@ -68,7 +69,13 @@ def joined() -> Iterator[None]:
             # others.
             time.sleep(10 if rank() > 0 else 0)
             if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
-                raise BadInput("another process has ended; go on with --resume") from error
+                reason = str(error).strip().splitlines()[0]
+                raise BadInput(
+                    f"another process has ended, or cannot be reached; go on with --resume ({reason})"
+                ) from error
+            raise
+        except SystemExit:  # a signal has stopped all of them, after they have saved
+            dist.destroy_process_group()
             raise
     dist.destroy_process_group()
 
@@ -77,9 +84,10 @@ def gather(mine: Tensor) -> Tensor:
     """The rows (b, ...) of each process -> the rows (B, ...) of all, by their ranks."""
     if count() == 1:
         return mine
-    rows = mine.new_empty(count() * len(mine), *mine.shape[1:])
-    dist.all_gather_into_tensor(rows, mine.contiguous())
-    return rows
+    mine = mine.contiguous()
+    parts = [torch.empty_like(mine) for _ in range(count())]
+    dist.all_gather(parts, mine)
+    return torch.cat(parts)
 
 
 def add_gradients(model: nn.Module) -> None:
@@ -94,7 +102,9 @@ def copy_from_first(model: nn.Module) -> None:
     """Give every process the weights of process 0."""
     if count() > 1:
         for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)
+            in_order = tensor.contiguous()  # NCCL takes no matrix that lies in columns
+            dist.broadcast(in_order, 0)
+            tensor.copy_(in_order)
 
 
 def largest(number: int) -> int:

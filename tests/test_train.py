@@ -1539,6 +1539,11 @@ def test_processes_do_not_share_a_gpu(monkeypatch):
         train.check_machine(torch.device("mps"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     train.check_machine(torch.device("cuda"))
+    with pytest.raises(BadInput, match="cuda:1 is one GPU for all processes; give --device cuda"):
+        train.check_machine(torch.device("cuda:1"))
+    monkeypatch.setattr(train.processes, "count", lambda: 1)
+    monkeypatch.setattr(train.processes, "count_here", lambda: 1)
+    train.check_machine(torch.device("cuda:1"))
 
 
 def test_no_validation_image_is_one_that_was_trained_on(own):

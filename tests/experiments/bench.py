@@ -929,9 +929,13 @@ class GpuStep(NamedTuple):
 
 
 def gpu_step(method: str, tower: Tower, device: str, rounds: int) -> GpuStep:
+    # They are counted in a copy of this process, so before the first backward pass here.
+    total = tower.batch * operations(method, tower)
     step = our_step(method, tower, device)
     for _ in range(3):  # these compile, and fill the caches
         step()
+    if device == "cuda":  # the memory of steps, not of compiling
+        torch.cuda.reset_peak_memory_stats()
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -939,7 +943,6 @@ def gpu_step(method: str, tower: Tower, device: str, rounds: int) -> GpuStep:
         times.append(time.perf_counter() - start)
     memory = torch.cuda.max_memory_allocated() if device == "cuda" else None
     work = f"{method.upper()} step, {tower.name}"
-    total = tower.batch * operations(method, tower)
     return GpuStep(work, tower.batch, statistics.median(times), memory, total)
 
 

@@ -1498,7 +1498,7 @@ MUTANTS = [
     ),
     Mutant(
         "data/processes.py",
-        "            dist.broadcast(tensor, 0)",
+        "            dist.broadcast(in_order, 0)",
         "            pass",
         T_PROCESSES + "test_two_processes_have_the_gradients_of_one",
         "processes begin with weights of their own",

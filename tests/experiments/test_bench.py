@@ -203,7 +203,16 @@ def test_wrong_flags():
 def test_the_page_of_a_gpu_on_a_cpu(monkeypatch, capsys):
     """The same code path. One step takes its operations divided by its time and by the peak."""
     monkeypatch.setattr(bench, "in_a_process", lambda work: work())
+    calls = []
+    operations, our_step = bench.operations, bench.our_step
+    monkeypatch.setattr(
+        bench, "operations", lambda *args: calls.append("operations") or operations(*args)
+    )
+    monkeypatch.setattr(bench, "our_step", lambda *args: calls.append("step") or our_step(*args))
     lines = bench.on_gpu("cpu", (NANO,), rounds=1, peak=1e-3)
+    # After a backward pass on a GPU the process cannot be copied, and operations are counted in
+    # a copy.
+    assert calls == 2 * ["operations", "step"]
     assert [line.split(" | ")[0] for line in lines[-2:]] == [
         "| LIFT step, nano/16, 32 pixels",
         "| CLIP step, nano/16, 32 pixels",
