@@ -68,7 +68,7 @@ from llm_text import (
     Llama,
     TextSource,
     lda_map,
-    load_first_blocks,
+    load_llm,
     mean_token,
     scatter_within,
     text_reader,
@@ -1253,9 +1253,8 @@ def live_llama(source: TextSource) -> Llama:
 
     source.layer says how many blocks are kept; 0 keeps those that mean pooling reads.
     """
-    return load_first_blocks(
-        source.llm, adapter=source.llm_adapter, layer=source.layer or None
-    ).model
+    adapter, layer = source.llm_adapter, source.layer or None
+    return load_llm(source.llm, adapter=adapter, pool="mean", layer=layer).model
 
 
 def fitted_of(method: Method, state: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -502,6 +502,7 @@ class FrozenLLM(nn.Module):
         self.start = start_of(tokenizer)
         self.width = model.config.width
         self.depth = model.config.depth
+        self.n_parameters = sum(p.numel() for p in model.parameters())  # of all blocks
         self.tuned_layer = None  # the block after which an adapter was tuned to be read
         self.requires_grad_(False)
 
@@ -646,6 +647,8 @@ def load_llm(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     adapter: str | Path | None = None,
+    pool: str = "",
+    layer: int | None = None,
 ) -> FrozenLLM:
     """Load a frozen language model.
 
@@ -655,8 +658,12 @@ def load_llm(
              little different: after whitening its cosine to the one in float32 was 0.9997 on
              average, 0.9992 at least (531 captions, 132 directions).
     adapter  a file that `tune` wrote; it is merged into the weights
+    pool     keep only the blocks that this pooling reads; "": all of them. For mean pooling this is
+             the first third
+    layer    with `pool`: the block that it reads; None: the pooling's own
 
-    Every tensor of the file is used and every parameter is filled. BadInput where that fails.
+    Every tensor of the file must have a place, and every parameter a tensor. BadInput where one has
+    not.
     """
     path = llm_path(path)
     config, tokenizer, tensors = read_llm(path)
@@ -667,29 +674,20 @@ def load_llm(
         raise BadInput(
             f"{path}: {problem}; fetch it again, unless it is no plain Llama, Qwen2 or Qwen3 model"
         )
-    weights = {name: stored.decode().to(dtype) for name, stored in tensors.items()}
-    model.load_state_dict(weights, assign=True)
     llm = FrozenLLM(model, tokenizer, model_hash(path))
     if adapter:
         with interpreting(adapter):
-            merge_adapter(llm, read_adapter(adapter))
+            tuning = read_adapter(adapter)
+        llm.tuned_layer = tuning.layer
+    if pool:
+        del model.layers[llm.pool_layer(pool, layer) :]
+    weights = {name: tensors[name].decode().to(dtype) for name in model.state_dict()}
+    model.load_state_dict(weights, assign=True)
+    if adapter:
+        with interpreting(adapter):
+            merge_adapter(llm, tuning)
         hashes = llm.hash + model_hash(Path(adapter))
         llm.hash = hashlib.blake2b(hashes.encode(), digest_size=16).hexdigest()
-    return llm.to(device)
-
-
-def load_first_blocks(
-    path: str | Path | None = None,
-    device: str | torch.device = "cpu",
-    adapter: str | Path | None = None,
-    layer: int | None = None,
-) -> FrozenLLM:
-    """`load_llm` without the blocks behind `layer`. So a GPU holds no block that nobody reads.
-
-    layer  the last block that is kept; None: the one that mean pooling reads
-    """
-    llm = load_llm(path, adapter=adapter)
-    del llm.model.layers[llm.pool_layer("mean", layer) :]
     return llm.to(device)
 
 
@@ -740,14 +738,10 @@ def text_reader(kind: str, source: TextSource, device: str | torch.device) -> Te
         return OutsideVectors(source.text_features, ndim=2 if kind == "vectors" else 3)
 
     dtype = getattr(torch, pick_dtype(source.llm_dtype, torch.device(device)))
-    llm = load_llm(source.llm, dtype=dtype, adapter=source.llm_adapter)
     pool = source.pool if kind == "vectors" else "tokens"
-    reader = CaptionVectors(llm, pool, source.layer or None, source.context_length)
-    # The blocks behind the one that is read go. So a GPU holds the token embeddings and, with mean
-    # pooling, a third of the blocks.
-    del llm.model.layers[reader.layer :]
-    llm.to(device)
-    return reader
+    layer = source.layer or None
+    llm = load_llm(source.llm, device, dtype, source.llm_adapter, pool, layer)
+    return CaptionVectors(llm, pool, layer, source.context_length)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1136,7 +1130,7 @@ def main() -> None:
     begun = time.time()
     device = pick_device(args.device)
     if args.tune:
-        llm = load_first_blocks(args.llm, device, layer=args.layer)
+        llm = load_llm(args.llm, device, pool="mean", layer=args.layer)
     else:
         llm = load_llm(args.llm, device, adapter=args.llm_adapter)
     print(
@@ -1171,7 +1165,7 @@ def main() -> None:
     # look for them.
     del llm
     gc.collect()
-    tuned = load_first_blocks(args.llm, device, args.out, args.layer)
+    tuned = load_llm(args.llm, device, adapter=args.out, pool="mean", layer=args.layer)
     for spec, (_, held_out), accuracy_before in zip(args.tune, sources, before, strict=True):
         print(
             f"{spec}\nbefore: {accuracy_before}\n"

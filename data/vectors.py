@@ -232,7 +232,7 @@ class CaptionVectors:
         self.pool = pool
         self.layer = llm.pool_layer(pool, layer)
         self.context_length = context_length
-        self.frozen_parameters = sum(p.numel() for p in llm.parameters())
+        self.frozen_parameters = llm.n_parameters
 
         settings = json.dumps(llm.settings(pool, self.layer, context_length), sort_keys=True)
         self.fingerprint = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()
