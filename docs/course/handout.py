@@ -119,9 +119,6 @@ def policy() -> str:
 def glossary() -> str:
     """The project's glossary. Links to pages that students do not have become plain words."""
     text = (HERE.parent / "glossary.md").read_text()
-    text = text.replace(
-        "Other pages link to this page when they use a word for the first time.\n\n", ""
-    )
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text)
 
 
