@@ -658,9 +658,9 @@ def load_llm(
              little different: after whitening its cosine to the one in float32 was 0.9997 on
              average, 0.9992 at least (531 captions, 132 directions).
     adapter  a file that `tune` wrote; it is merged into the weights
-    pool     keep only the blocks that this pooling reads; "": all of them. For mean pooling this is
-             the first third
-    layer    with `pool`: the block that it reads; None: the pooling's own
+    pool     keep only the blocks that this pooling reads; "": all of them. Mean pooling reads the
+             first third. The others are not decoded
+    layer    with `pool`: the block that it reads; None: the adapter's, or else the pooling's own
 
     Every tensor of the file must have a place, and every parameter a tensor. BadInput where one has
     not.
@@ -678,7 +678,7 @@ def load_llm(
     if adapter:
         with interpreting(adapter):
             tuning = read_adapter(adapter)
-        llm.tuned_layer = tuning.layer
+            llm.tuned_layer = llm.pool_layer("mean", tuning.layer)
     if pool:
         del model.layers[llm.pool_layer(pool, layer) :]
     weights = {name: tensors[name].decode().to(dtype) for name in model.state_dict()}
@@ -955,8 +955,9 @@ def tune(
     precision      of the products: "fp32", "amp_bf16", or "auto", which takes bfloat16 where the
                    device has instructions of its own for it
 
-    Returns the loss of each step. `llm` keeps its LoRA, and with bfloat16 rounded weights. To use
-    the tuned model, load it again with the adapter. docs/methods.md says what the paper does in another way.
+    Returns the loss of each step. Do not use `llm` after that: it keeps its LoRA, and in bfloat16
+    its rounded weights. Load it again with the adapter. docs/methods.md says what the paper does in
+    another way.
     """
     check_tuning_flags(steps, batch_size, lr, rank, alpha, seed)
     if Path(out).is_dir():

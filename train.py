@@ -860,12 +860,15 @@ def load_image_weights(cfg: Config, tower: nn.Module) -> None:
     load_vit(tower, cfg.image_weights, PIXEL_NORMS[cfg.image_norm], PIXEL_NORMS["clip"])
 
 
-def check_machine(device: torch.device) -> None:
-    """BadInput where this machine has no GPU for each process."""
+def check_machine(device: torch.device, asked: str) -> None:
+    """BadInput where this machine has no GPU for each process.
+
+    asked  the word of --device, of which `device` was made
+    """
     if device.type == "mps" and processes.count() > 1:
         raise BadInput("--device mps works in one process only; start train.py by python")
-    if device.type == "cuda" and device.index is not None and processes.count() > 1:
-        raise BadInput(f"--device {device} is one GPU for all processes; give --device cuda")
+    if device.type == "cuda" and ":" in asked and processes.count() > 1:
+        raise BadInput(f"--device {asked} is one GPU for all processes; give --device cuda")
     if device.type == "cuda" and processes.count_here() > torch.cuda.device_count():
         raise BadInput(
             f"{processes.count_here()} processes for {torch.cuda.device_count()} GPUs; start fewer"
@@ -1509,7 +1512,7 @@ def set_up(cfg: Config) -> Job:
     method = lift.METHODS[cfg.method]
     check_reports(cfg.report_to)
     check_files(cfg)
-    check_machine(device)
+    check_machine(device, cfg.device)
     is_compiled = compiles(cfg.torchcompile, device)
     parent = read_parent(cfg, checkpoint)
 
@@ -1532,7 +1535,7 @@ def set_up(cfg: Config) -> Job:
     if not checkpoint:
         for name in heads_to_solve(model):
             getattr(model, name).solve(pairs_for(name, model, batches, n_batches))
-    # TF32 on NVIDIA's GPUs. Not earlier: it would change the captions' vectors.
+    # TF32 on NVIDIA's GPUs. Not earlier: captions' vectors and solved heads are of float32.
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     total = n_batches if trained else 0  # steps of training

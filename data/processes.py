@@ -70,11 +70,10 @@ def joined() -> Iterator[None]:
             time.sleep(10 if rank() > 0 else 0)
             if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
                 reason = str(error).strip().splitlines()[0]
-                raise BadInput(
-                    f"another process has ended, or cannot be reached; go on with --resume ({reason})"
-                ) from error
+                problem = f"another process has ended, or cannot be reached ({reason})"
+                raise BadInput(f"{problem}; go on with --resume") from error
             raise
-        except SystemExit:  # a signal has stopped all of them, after they have saved
+        except SystemExit:  # of a signal, after all of them have saved
             dist.destroy_process_group()
             raise
     dist.destroy_process_group()

@@ -1532,18 +1532,21 @@ def test_processes_do_not_share_a_gpu(monkeypatch):
     monkeypatch.setattr(train.processes, "count", lambda: 2)
     monkeypatch.setattr(train.processes, "count_here", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    train.check_machine(torch.device("cpu"))
+    check = lambda name, asked: train.check_machine(torch.device(name), asked)  # noqa: E731
+    check("cpu", "auto")
     with pytest.raises(BadInput, match="2 processes for 1 GPUs"):
-        train.check_machine(torch.device("cuda"))
+        check("cuda:0", "cuda")
     with pytest.raises(BadInput, match="one process only"):
-        train.check_machine(torch.device("mps"))
+        check("mps:0", "auto")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    train.check_machine(torch.device("cuda"))
+    # pick_device always says which GPU it is.
+    check("cuda:0", "cuda")
+    check("cuda:1", "auto")
     with pytest.raises(BadInput, match="cuda:1 is one GPU for all processes; give --device cuda"):
-        train.check_machine(torch.device("cuda:1"))
+        check("cuda:1", "cuda:1")
     monkeypatch.setattr(train.processes, "count", lambda: 1)
     monkeypatch.setattr(train.processes, "count_here", lambda: 1)
-    train.check_machine(torch.device("cuda:1"))
+    check("cuda:1", "cuda:1")
 
 
 def test_no_validation_image_is_one_that_was_trained_on(own):

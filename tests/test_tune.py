@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+import lift
 import llm_text
 from data.captions import Related
 from data.common import BadInput
@@ -196,6 +197,27 @@ def test_an_adapter_is_read_where_it_was_tuned(tiny_llm_folder, adapter):
     ] == [1] * 4
     with pytest.raises(BadInput, match="read after block 1, not 2"):
         tuned.encode(TEXTS, layer=2)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("pool", ["mean", "last"])
+def test_leaving_blocks_out_changes_no_vector(
+    pool, tuned, tiny_llm_folder, adapter, tmp_path, monkeypatch
+):
+    """Alone, mean pooling reads block 1 of 2, and the last token block 2. The adapter is of 2."""
+    monkeypatch.setenv("LIFT_CACHE", str(tmp_path / "cache"))
+    path = str(adapter()) if tuned else ""
+    source = llm_text.TextSource(str(tiny_llm_folder), path, llm_dtype="float32", pool=pool)
+    whole = llm_text.load_llm(tiny_llm_folder, adapter=path)
+    reader = llm_text.text_reader("vectors", source, "cpu")
+    n_blocks = 1 if pool == "mean" and not tuned else 2
+    assert len(reader.llm.model.layers) == n_blocks
+    assert torch.equal(reader(TEXTS), whole.encode(TEXTS, pool).half())
+
+    live = lift.live_llama(source)
+    assert len(live.layers) == (2 if tuned else 1)
+    wanted = whole.model.state_dict()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in live.state_dict().items())
 
 
 @pytest.mark.reference

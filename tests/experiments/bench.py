@@ -865,7 +865,7 @@ def whitening(count: int) -> Work:
 def reading(scale: Scale, count: int) -> Work:
     """Captions through the first third of the language model, as train.py does by default."""
     dtype = getattr(torch, pick_dtype("auto", torch.device("cpu")))
-    llm = llm_text.load_llm(scale.llm, dtype=dtype)
+    llm = llm_text.load_llm(scale.llm, dtype=dtype, pool="mean")
     texts = list(random_captions(count))
     return lambda: llm.encode(texts)
 
