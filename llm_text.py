@@ -662,8 +662,8 @@ def load_llm(
              first third. The others are not decoded
     layer    with `pool`: the block that it reads; None: the adapter's, or else the pooling's own
 
-    Every tensor of the file must have a place, and every parameter a tensor. BadInput where one has
-    not.
+    Every tensor of the file must have a place, and every parameter a tensor. BadInput where that
+    fails.
     """
     path = llm_path(path)
     config, tokenizer, tensors = read_llm(path)
@@ -678,6 +678,7 @@ def load_llm(
     if adapter:
         with interpreting(adapter):
             tuning = read_adapter(adapter)
+            # Its weights are added below. Which block it reads decides first which ones are kept.
             llm.tuned_layer = llm.pool_layer("mean", tuning.layer)
     if pool:
         del model.layers[llm.pool_layer(pool, layer) :]

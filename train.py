@@ -160,9 +160,9 @@ def training_step(
     loss_of = lift.METHODS[cfg.method].loss
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_share"]
-    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32, of which
-    # NVIDIA's GPUs round the factors of products to TF32. The loss's gradient would be rounded to
-    # bfloat16 if `backward` ran under autocast, too.
+    # The towers may run in bfloat16. Unit length, loss and whitening stay in float32, with products
+    # in TF32 on NVIDIA's GPUs. The loss's gradient would be rounded to bfloat16 if `backward` ran
+    # under autocast, too.
     device = model.logit_scale.device.type
     autocast = torch.autocast(device, torch.bfloat16, enabled=cfg.precision == "amp_bf16")
     if cfg.accum_freq == 1 and processes.count() == 1:

@@ -73,7 +73,7 @@ def joined() -> Iterator[None]:
                 problem = f"another process has ended, or cannot be reached ({reason})"
                 raise BadInput(f"{problem}; go on with --resume") from error
             raise
-        except SystemExit:  # of a signal, after all of them have saved
+        except SystemExit:  # after a signal, when all of them have saved
             dist.destroy_process_group()
             raise
     dist.destroy_process_group()

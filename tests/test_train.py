@@ -1532,7 +1532,10 @@ def test_processes_do_not_share_a_gpu(monkeypatch):
     monkeypatch.setattr(train.processes, "count", lambda: 2)
     monkeypatch.setattr(train.processes, "count_here", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    check = lambda name, asked: train.check_machine(torch.device(name), asked)  # noqa: E731
+
+    def check(name, asked):
+        train.check_machine(torch.device(name), asked)
+
     check("cpu", "auto")
     with pytest.raises(BadInput, match="2 processes for 1 GPUs"):
         check("cuda:0", "cuda")

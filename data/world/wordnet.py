@@ -51,7 +51,8 @@ PARTS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 COLUMNS = ("kind", "group", "first", "second", "hard")
 KINDS = ("word", "synonym", "example")
 
-NOTICE = """The table {name} was made from WordNet 3.1, as it is in the npm package {package} {version}.
+NOTICE = """The table {name} was made from WordNet 3.1, as it is in the npm \
+package {package} {version}.
 It holds words, glosses and examples of WordNet as pairs. WordNet's licence:
 
 """

@@ -165,9 +165,9 @@ explains the words.
    says that not all tests hold.
 4. Run the experiment in a second terminal, because `make` needs this folder. Begin there with
    `cd unit{first}` and `source ../.venv/bin/activate`, or activate your own environment. Then all
-   commands of the text work as they stand. On a machine with a GPU, and on a Mac, add `--device cpu`
-   to those of `train.py`, `eval.py`, `llm_text.py` and `own.py`. Runs go to `unit{first}/runs`. The
-   first run fetches the language model, 98 MB, and keeps it for all units.
+   commands of the text work as they stand. On a machine with a GPU, and on a Mac, add
+   `--device cpu` to those of `train.py`, `eval.py`, `llm_text.py` and `own.py`. Runs go to
+   `unit{first}/runs`. The first run fetches the language model, 98 MB, and keeps it for all units.
 5. Write your answer into `unit{first}/answers.md`. A drawing is saved beside it, as png or pdf.
 6. `make submit` packs code, logs, drawings and answers of all units into `submission.zip`. `make
    submit UNIT={first}` packs those of one into `submission-unit{first}.zip`. It says which runs of
@@ -196,10 +196,13 @@ read them. Look at a solution after you have tried.
 # Markdown -> HTML, as much of it as the units use.
 
 STYLE = """
-body { font: 17px/1.55 Georgia, serif; color: #19191e; max-width: 44em; margin: 2em auto; padding: 0 1em }
+body { font: 17px/1.55 Georgia, serif; color: #19191e; max-width: 44em; margin: 2em auto;
+       padding: 0 1em }
 h1 { margin-top: 3em; page-break-before: always } h1:first-of-type { page-break-before: avoid }
-pre, code { font: 0.85em/1.45 monospace } pre { background: #f5f5f2; padding: 0.7em 1em; overflow-x: auto }
-table { border-collapse: collapse } td, th { border-top: 1px solid #ccc; padding: 0.25em 0.8em; text-align: left }
+pre, code { font: 0.85em/1.45 monospace }
+pre { background: #f5f5f2; padding: 0.7em 1em; overflow-x: auto }
+table { border-collapse: collapse }
+td, th { border-top: 1px solid #ccc; padding: 0.25em 0.8em; text-align: left }
 img { max-width: 100% } nav a { display: block }
 /* Paper does not scroll: equations and commands are small enough for their longest line. */
 @media print { body { font-size: 11pt; margin: 0; max-width: none }

@@ -130,7 +130,8 @@ setup:
 check submit: $(VENV)/bin/python
 
 $(VENV)/bin/python:
-\t@echo "there is no environment in $(VENV): run 'make setup' first, or name one: VENV=FOLDER"; exit 2
+\t@echo "there is no environment in $(VENV): run 'make setup' first, or name one: VENV=FOLDER"; \\
+\t\texit 2
 
 check:
 \t@$(VENV)/bin/python -m course.check $(UNIT) $(if $(TASK),--task $(TASK))

@@ -377,7 +377,8 @@ return lift.info_nce(image_features, text_features, logit_scale, duplicates)
 return nn.Sequential(nn.Linear(d_in, 2 * d_in), nn.ReLU(), nn.Linear(2 * d_in, d_out))
 """,
     "9.3": """
-return lift.Method("me, 2026", "scratch", lift.LLMVectors, ("visual", "image_head", "logit_scale"), own_head, lift.no_head, own_loss)
+return lift.Method("me, 2026", "scratch", lift.LLMVectors, ("visual", "image_head", "logit_scale"),
+                   own_head, lift.no_head, own_loss)
 """,
 }
 

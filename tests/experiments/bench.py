@@ -929,7 +929,7 @@ class GpuStep(NamedTuple):
 
 
 def gpu_step(method: str, tower: Tower, device: str, rounds: int) -> GpuStep:
-    # They are counted in a copy of this process, so before the first backward pass here.
+    # Operations are counted in a copy of this process, so before the first backward pass here.
     total = tower.batch * operations(method, tower)
     step = our_step(method, tower, device)
     for _ in range(3):  # these compile, and fill the caches

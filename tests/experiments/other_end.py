@@ -1,6 +1,6 @@
 """Why does CLIP find captions that are told from the other end more often than LIFT does?
 
-    python -m tests.experiments.other_end runs/demo/lift runs/demo/clip    # docs/results/other_end.md
+    python -m tests.experiments.other_end runs/demo/lift runs/demo/clip  # docs/results/other_end.md
 
 Test scenes with two things. Each image looks for its text among the texts of all these scenes. It
 does so four times, and each time all texts have another form. For example:

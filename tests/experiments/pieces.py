@@ -155,9 +155,12 @@ def precision_table(found: dict[Row, Measured]) -> str:
 HEAD = """# A step in pieces: memory, time, processes
 
 Written by `python -m tests.experiments.pieces`. Image tower Ti/16 at 64 pixels, 4 steps, seed 0,
-{rounds} rounds, torch {torch}, {cores} cores of {machine}. The first table says how much memory a step takes:
-pieces of 256 images, then one batch in more pieces. The second says what the second pass costs, with
-a batch of 256. The third shares such a batch among processes. The last trains in bfloat16 on this CPU,
+{rounds} rounds, torch {torch}, {cores} cores of {machine}. The first table says how much memory a \
+step takes:
+pieces of 256 images, then one batch in more pieces. The second says what the second pass costs, \
+with
+a batch of 256. The third shares such a batch among processes. The last trains in bfloat16 on this \
+CPU,
 with two threads: `nano/16` and its batch of 128 are those of the demo.
 
 """

@@ -1,10 +1,11 @@
 """Does a matrix on LIFT's text side help, and when must it be made? Controls of `lift_ridge`.
 
     python -m tests.experiments.text_matrix train --method lift_trained --embed-dim 256 --out runs/a
-    python -m tests.experiments.text_matrix train --method lift_identity --embed-dim 256 --out runs/b
+    python -m tests.experiments.text_matrix train --method lift_identity --embed-dim 256 \
+        --out runs/b
     python -m tests.experiments.text_matrix train --method clip_ridge --init-from runs/clip \
         --data shapes --out runs/c
-    python -m tests.experiments.text_matrix eval runs/a runs/b runs/c   # docs/results/text_matrix.md
+    python -m tests.experiments.text_matrix eval runs/a runs/b runs/c  # docs/results/text_matrix.md
 
 `lift_ridge` solves for a matrix on the text side after training. Each of these three rows changes
 one thing:
