@@ -40,7 +40,11 @@ TEXTS = (
 )
 KNOWN = (*BASIC, *NAMED)
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # shares of the mean of the kernel's diagonal
-BLOCKS = [("mean", block) for block in (4, 7, 10, 15, 20, 30)] + [("last", 15), ("last", 30)]
+BLOCKS = [
+    *[("mean", block) for block in (4, 7, 10, 15, 20, 25, 30)],
+    *[("last", block) for block in (15, 30)],
+    *[("prompt", block) for block in (20, 25, 27, 30)],
+]
 SOURCES = [TextSource(layer=block, pool=pool, llm_dtype="float32") for pool, block in BLOCKS]
 
 
