@@ -28,6 +28,8 @@ from torch import Tensor, nn
 
 from data.common import BadInput
 
+LOST = "another process has ended, or cannot be reached"
+
 
 def rank() -> int:
     """The number of this process, from 0."""
@@ -70,31 +72,29 @@ def joined() -> Iterator[None]:
             time.sleep(10 if rank() > 0 else 0)
             if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
                 reason = str(error).strip().splitlines()[0]
-                problem = f"another process has ended, or cannot be reached ({reason})"
-                raise BadInput(f"{problem}; go on with --resume") from error
+                raise BadInput(f"{LOST} ({reason}); go on with --resume") from error
             raise
-        except SystemExit:  # after a signal, when all of them have saved
-            dist.destroy_process_group()
-            raise
-    dist.destroy_process_group()
+        finally:
+            # At the end, and after a signal, when all of them have saved. But not after an error:
+            # the others may be in the middle of an exchange.
+            if not isinstance(sys.exception(), Exception):
+                dist.destroy_process_group()
 
 
 def gather(mine: Tensor) -> Tensor:
     """The rows (b, ...) of each process -> the rows (B, ...) of all, by their ranks."""
     if count() == 1:
         return mine
-    mine = mine.contiguous()
-    parts = [torch.empty_like(mine) for _ in range(count())]
-    dist.all_gather(parts, mine)
+    parts = list(mine.new_empty(count(), *mine.shape))
+    dist.all_gather(parts, mine.contiguous())
     return torch.cat(parts)
 
 
 def add_gradients(model: nn.Module) -> None:
     """Give each parameter the sum of its gradients in all processes."""
-    if count() > 1:
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
+    for parameter in model.parameters():
+        if parameter.grad is not None and count() > 1:
+            dist.all_reduce(parameter.grad)
 
 
 def copy_from_first(model: nn.Module) -> None:

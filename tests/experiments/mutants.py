@@ -1491,8 +1491,8 @@ MUTANTS = [
     # ---- Several processes.
     Mutant(
         "data/processes.py",
-        "                dist.all_reduce(parameter.grad)",
-        "                pass",
+        "            dist.all_reduce(parameter.grad)",
+        "            pass",
         T_PROCESSES + "test_two_processes_have_the_gradients_of_one",
         "each process keeps its own gradients",
     ),
