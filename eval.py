@@ -760,8 +760,10 @@ def name_of_files(args: argparse.Namespace) -> str:
             (test for test in ("zeroshot", "sugarcrepe", "winoground") if test in asked), ""
         )
         place = asked.get(test or "data", "columns")
+        # A name on the disk may have 255 bytes.
+        short = Path(place).stem.encode()[:100].decode(errors="ignore")
         digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=3).hexdigest()
-        name = "-" + "-".join(filter(None, [test, Path(place).stem[:100], digest]))
+        name = "-" + "-".join(filter(None, [test, short, digest]))
     return name + ("-split-val" if args.split == "val" else "")
 
 
@@ -836,6 +838,8 @@ def main() -> None:
     scores = results[0].scores
     counts = [f"{n} {what}" for what, n in scores["counts"].items()]
     print(f"\n{scores['data']}: {', '.join(counts)}\n")
+    if any(result.scores["counts"] != scores["counts"] for result in results):
+        print(f"note: these are the numbers of {results[0].run}; others were asked other ones\n")
     print(table([result.scores for result in results]))
     print(f"\n{cost_table([result.scores for result in results])}")
 
@@ -843,7 +847,7 @@ def main() -> None:
     target = Path(args.report or folder / f"report{name}.png")
     report(results, target)
     if len(results[0].image) < 50:
-        print("\nnote: so few test images say little")
+        print("\nnote: so few images say little")
     print(f"\nwrote {target} and eval{name}.json in each run")
 
 

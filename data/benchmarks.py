@@ -97,6 +97,8 @@ class Task:
     # Winoground: images 2 e and 2 e + 1 are example e, and caption i fits image i.
     winoground_captions: Sequence[str] = ()  # 2 E of them
 
+    kind: str = "test"  # or "validation": what these images are called in a report
+
     def is_caption_of(self, image: int) -> Tensor:
         """(T,) bool: which captions are right for an image: its own, and equal ones of others."""
         ids = self.caption_ids[self.image_of_caption == image]
@@ -215,6 +217,7 @@ def held_out(
         captions=captions,
         image_of_caption=torch.tensor(image_of_caption),
         caption_ids=torch.tensor(caption_ids),
+        kind="validation" if split == "val" else "test",
     )
     if images.scenes:
         ask_of_world(task, config, split)
@@ -271,7 +274,8 @@ def read_false_captions(path: Path, images: CaptionedImages) -> list[Negative]:
         with interpreting(f"{path} line {number}"):
             entry = json.loads(line)
             texts = [entry.get(key) for key in ("image", "true", "false", "category")]
-            if not all(isinstance(text, str) and text for text in texts) or " " in texts[3]:
+            are_texts = all(isinstance(text, str) and text for text in texts)
+            if not are_texts or texts[3].split() != [texts[3]]:
                 raise BadInput("image, true, false and category must be texts, category one word")
             image, true, false, category = texts
             if image not in place:
@@ -467,8 +471,17 @@ def read_class_names(path: str | Path, folders: list[str], where: str | Path) ->
     FOLDER<tab>NAME on each line; there may be more of them than folders
     """
     lines = read_lines(path)
-    if all("\t" in line for line in lines):
+    with_tab = [line for line in lines if "\t" in line]
+    if with_tab and len(with_tab) < len(lines):
+        without = next(line for line in lines if "\t" not in line)
+        raise BadInput(
+            f"{path}: FOLDER<tab>NAME stands on some lines, but {without!r} has no name behind a "
+            "tab; write all lines in one form"
+        )
+    if with_tab:
         name_of = dict(line.split("\t", 1) for line in lines)
+        if len(name_of) < len(lines):
+            raise BadInput(f"{path}: a folder stands there twice; give one line for each")
         missing = [folder for folder in folders if folder not in name_of]
         if missing:
             raise BadInput(
@@ -506,7 +519,7 @@ def imagefolder(
     # Find the images of each class, in all folders below its own. Empty folders are no classes.
     files_of = {}
     for folder in sorted(root.iterdir()):
-        if folder.is_dir():
+        if folder.is_dir() and not folder.name.startswith("."):
             # macOS puts a file ._1.jpg beside 1.jpg.
             files = [
                 path

@@ -152,7 +152,7 @@ def title(page: Page, results: Sequence[Result]) -> None:
         MARGIN, page.y, f"What the runs learned: {names}", size=28, width=page.inside
     )
     words = (
-        f"{len(results[0].image)} test images of {results[0].task.data}. "
+        f"{len(results[0].image)} {results[0].task.kind} images of {results[0].task.data}. "
         "In brackets: 95 % bootstrap interval. Chance is what a blind guess scores."
     )
     page.y = page.text(MARGIN, page.y, words, FAINT) + 10
@@ -192,19 +192,19 @@ class Log(NamedTuple):
 def read_log(path: Path) -> Log:
     """All four are empty if there is no log."""
     found = Log({}, {}, {}, {})  # by step: a run that was resumed may have some steps twice
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     for line in lines:
         # The first line has no loss. The last one is cut off where the run was killed.
         with suppress(ValueError, KeyError, TypeError):
             entry = json.loads(line)
-            step = entry["step"]
+            step = int(entry["step"])
             if "val" in entry:
                 val, train = entry["val"], entry["train"]
-                found.val_loss[step] = val["loss"]
+                found.val_loss[step] = float(val["loss"])
                 found.recall[step] = 50 * (train["i2t"] + train["t2i"])
                 found.val_recall[step] = 50 * (val["i2t"] + val["t2i"])
             else:
-                found.loss[step] = entry["loss"]
+                found.loss[step] = float(entry["loss"])
     return Log(
         *(sorted((step, v) for step, v in values.items() if np.isfinite(v)) for values in found)
     )
@@ -293,15 +293,16 @@ def retrieved(
     examples: int,
     title: str = "Which caption fits this image?",
 ) -> None:
-    """Some test images, and the captions that each run finds nearest to them."""
+    """Some images, and the captions that each run finds nearest to them."""
     task = results[0].task
     N = len(task.images)
     shown = min(examples, N)
     page.heading(
         title,
-        f"{shown} test images at equal distances, not chosen by result. Above: the true caption. "
-        "Below, for each run: the three captions it finds nearest among all of the test set, with "
-        "cosines. A tick in a disc is the image's own caption, a cross in a square is another "
+        f"{shown} {task.kind} images at equal distances, not chosen by result. Above: the true "
+        "caption. Below, for each run: the three captions it finds nearest among all of the "
+        f"{task.kind} set, with cosines. A tick in a disc is the image's own caption, a cross in a "
+        "square is another "
         "image's.",
     )
     # Of equal captions only one is a candidate.
@@ -352,7 +353,8 @@ def confusions(page: Page, results: Sequence[Result], examples: int) -> None:
     """The hardest images of each run, beside the image whose caption was taken instead."""
     page.heading(
         "Hardest confusions",
-        "The test images for which a wrong caption is nearer than their own by the widest margin "
+        f"The {results[0].task.kind} images for which a wrong caption is nearer than their own by "
+        "the widest margin "
         "in cosine, with the image that the wrong caption belongs to.",
     )
     bottom = page.y
@@ -386,7 +388,8 @@ def fooled(page: Page, results: Sequence[Result]) -> None:
     """For each category of false captions: how often each run was fooled, and one example."""
     page.heading(
         "Hard negatives that fooled them",
-        "For each category the first test image where the run gives a false caption (cross) at "
+        f"For each category the first {results[0].task.kind} image where the run gives a false "
+        "caption (cross) at "
         "least the cosine of the true one (tick), and in what share of the category that happened.",
     )
     categories = dict.fromkeys(n.category for result in results for n in result.task.negatives)
@@ -495,7 +498,8 @@ def draw_map(page: Page, results: Sequence[Result], shown: int = 70) -> None:
     N = len(results[0].image)
     page.heading(
         "A map of images and captions",
-        f"{min(shown, N)} test images and their captions (dots, joined to their image) along the "
+        f"{min(shown, N)} {results[0].task.kind} images and their captions (dots, joined to their "
+        "image) along the "
         "two directions in which they vary most, each side centred by itself. Short lines are "
         "good; what lies together is alike to the run.",
     )

@@ -63,11 +63,13 @@ def nearest_by_chance(scores: dict, n_images: int) -> float:
 
     scores  of validation images; see train_log.score_batch
 
-    It is known for the validation images, and for half of them. The best of twice as many images is
-    nearer by about the same amount each time, so it is known for any number.
+    It is known for the validation images, and for half of them. What is missing to a cosine of 1
+    shrinks from one to the other. We take it to shrink by the same factor with each doubling. That
+    is a guess, and the farther n is from the number of validation images, the worse it is.
     """
-    growth = scores["best_wrong"] - scores["best_wrong_of_half"]
-    return scores["best_wrong"] + growth * math.log2(n_images / scores["pairs"])
+    missing = 1 - scores["best_wrong"]
+    factor = missing / max(1 - scores["best_wrong_of_half"], 1e-9)
+    return 1 - missing * factor ** math.log2(n_images / scores["pairs"])
 
 
 def search(
@@ -87,15 +89,17 @@ def search(
     seen_digests  of images that the run was trained on; a hit that is one of them is marked
     captions      some that it was trained on: a query should be worded like them
     scores        of its validation images, the last ones (train_log.score_batch), or None. If a
-                  query comes no nearer to any image than chance does, none is said to fit. A run
-                  that does not find half of its validation images says nothing of this
+                  query comes no nearer to any image than chance does, none is said to fit. Nothing
+                  is said of this by a run that finds less than 80 % of its validation images, and
+                  in a folder of more than four times as many images
     """
     if not queries or not all(query.strip() for query in queries):
         quoted = " ".join(repr(query) for query in queries)
         raise BadInput(f"--search {folder} {quoted or '...'}: say what to look for, in quotes")
     found, n_images = nearest(folder, queries, encode_images, encode_texts, image_size, model_path)
     # A run that finds few of its validation images cannot tell a near image from a right one.
-    can_tell = scores is not None and scores["t2i"] >= 0.5
+    is_good = scores is not None and scores["t2i"] >= 0.8
+    can_tell = is_good and n_images <= 4 * scores["pairs"]
     limit = nearest_by_chance(scores, n_images) if can_tell else -1.0
     seen = set(seen_digests.numpy().view(np.uint64).tolist())
     trained_on = set()
@@ -108,8 +112,10 @@ def search(
                 trained_on.add(path)
             mark = "  (trained on)" if path in trained_on else ""
             print(f"  {cosine:.3f}  {printable(path)}{mark}")
-    if not can_tell:
+    if not is_good:
         print("\nThe run is not known to be good enough to say when nothing fits.")
+    elif not can_tell:
+        print("\nAmong so many images it is not known when nothing fits.")
     print("\nThe run was trained on captions like these; word a query as they are:")
     for caption in captions:
         print(f"  {printable(caption)[:100]}")

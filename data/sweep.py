@@ -364,12 +364,17 @@ def changed_data(runs: Sequence[Run]) -> str:
     A run that has ended is not made again. So the files behind --data may have changed since.
     """
     scored = [one for one in runs if one.scores]
-    for one in scored[1:]:
-        if one.scores["counts"] != scored[0].scores["counts"]:
+    # Only what R@1 asks: a built-in world's false captions follow from what a run was trained on.
+    asked = [
+        f"{one.scores['counts']['images']} images and {one.scores['counts']['captions']} captions"
+        for one in scored
+    ]
+    for one, of_this in zip(scored[1:], asked[1:], strict=True):
+        if of_this != asked[0]:
             return (
-                f"No best setting: {scored[0].name} was asked about {scored[0].scores['counts']}, "
-                f"and {one.name} about {one.scores['counts']}. If the data changed in between, "
-                "remove the folders of the older runs, and give the command again."
+                f"No best setting: {scored[0].name} was asked about {asked[0]}, and {one.name} "
+                f"about {of_this}. If the data changed in between, remove the folders of the older "
+                "runs, and give the command again."
             )
     return ""
 
@@ -412,6 +417,11 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+def why_failed(one: Run) -> str:
+    """The error of a run, with its log where it has one."""
+    return f"{one.error} ({one.log})" if Path(one.log).exists() else one.error
+
+
 def summary(runs: Sequence[Run], command: str) -> str:
     """The text of sweep.md."""
     parts = [
@@ -437,7 +447,7 @@ def summary(runs: Sequence[Run], command: str) -> str:
         if tests:
             i2t, t2i = (mean_and_deviation([t[key] for t in tests]) for key in ("i2t", "t2i"))
             parts.append(f"{best}, on the test images: i2t R@1 {i2t}, t2i R@1 {t2i}.")
-    failed = [f"- {one.name} failed: {one.error} ({one.log})" for one in runs if one.error]
+    failed = [f"- {one.name} failed: {why_failed(one)}" for one in runs if one.error]
     if failed:
         parts.append("\n".join(failed))
     return "\n\n".join(parts) + "\n"
@@ -480,7 +490,7 @@ def main() -> int:
         def make_and_tell(one: Run) -> None:
             make(one, children)
             ended.append(one)
-            says = f"failed: {one.error} ({one.log})"
+            says = f"failed: {why_failed(one)}"
             if not one.error:
                 says = (
                     f"validation R@1 {one.scores['i2t']:.1f} % i2t, {one.scores['t2i']:.1f} % t2i, "
@@ -507,6 +517,9 @@ def main() -> int:
                 file=sys.stderr,
             )
             raise
+    if asks_test and not best:
+        print("--test: there is no best setting, so no test images were asked", file=sys.stderr)
+        return 1
     return 1 if any(one.error for one in runs) else 0
 
 

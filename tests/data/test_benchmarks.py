@@ -300,7 +300,7 @@ def test_zeroshot_by_hand(trained, known):
 
 
 def test_class_names():
-    folders(b__c=[1], a_=[2], Z=[3])
+    folders(b__c=[1], a_=[2], Z=[3], **{".hidden": [4]})
     names = Path("names.txt")
     assert benchmarks.imagefolder("z", 16).class_names == ["Z", "a", "b c"]
     names.write_text("\ufeffzebra\r\nan apple\n\nbee_c\n", encoding="utf-8")
@@ -322,6 +322,8 @@ def test_class_names():
         ("same\nother\nsame\n", ["'same'"]),
         ("", ["names.txt"]),
         ("Z\tone\na_\ttwo\nb__c\tone\n", ["'one'"]),
+        ("Z\tzebra\na_\tapple\nb__c\n", ["names.txt", "'b__c' has no name behind a tab"]),
+        ("Z\tzebra\na_\tapple\nb__c\tbee\nZ\tzoo\n", ["names.txt", "twice"]),
         (None, ["names.txt", "no such file"]),
     ],
 )
@@ -724,6 +726,7 @@ def test_no_false_caption_is_one_of_training():
     free = [text for s in task.images.scenes for text in shapes.negatives(s).values()]
     assert seen & set(free)
     assert not seen & {negative.false for negative in task.negatives}
+    assert task.kind == "test" and benchmarks.held_out(config, split="val").kind == "validation"
     assert set(task.further) == {"zeroshot", "unseen_words", "unseen_compounds"}
     zeroshot = task.further["zeroshot"]
     assert torch.bincount(zeroshot.labels).tolist() == [11] * 96

@@ -80,6 +80,12 @@ def test_curves_of_a_log_that_was_stopped_by_nan_resumed_and_killed():
     assert sheet.image.tobytes() not in drawn
 
 
+def test_a_damaged_line_of_a_log_is_left_out():
+    lines = [b'{"step": 1, "loss": 3.0}', b'{"step": 2, "loss": null}', b"\xff", b'{"step": "3"}']
+    Path("log.jsonl").write_bytes(b"\n".join([*lines, b'{"step": "4", "loss": 2}']))
+    assert read_log(Path("log.jsonl")).loss == [(1, 3), (4, 2)]
+
+
 def test_a_model_of_nan_is_drawn_and_scores_nothing(trained, known):
     captions = {1: [("same",)], 2: [("one",), ("two",)], 3: [("a",)], 4: [("same",), ("nan",)]}
     texts = [caption for some in captions.values() for caption, *_ in some]
@@ -122,7 +128,7 @@ def test_runs_that_were_asked_different_false_captions_share_a_page():
         return SimpleNamespace(
             run=run,
             folder=Path(run),
-            task=SimpleNamespace(negatives=negatives, images=images),
+            task=SimpleNamespace(negatives=negatives, images=images, kind="test"),
             image=torch.ones(1, 4) / 2,
             true=vectors,
             false=vectors,

@@ -100,22 +100,41 @@ def test_search_says_what_was_trained_on_when_nothing_fits_and_how_to_ask(traine
     digest = np.array([image_digest(content)], np.uint64)
     run.seen_digests = torch.from_numpy(digest.view(np.int64))
     run.captions = ["a red circle"]
-    # With 8 images 0.7, with 4 images 0.6. So with two images it is 0.5.
-    scores = {"pairs": 8, "best_wrong": 0.7, "best_wrong_of_half": 0.6, "t2i": 0.5}
+    # To 1, 0.2 is missing with 8 images, and 0.4 with 4 images. So with two images it is 0.8.
+    scores = {"pairs": 8, "best_wrong": 0.8, "best_wrong_of_half": 0.6, "t2i": 0.8}
     run.curve = [{"val": scores}]
     args = SimpleNamespace(search=["p", "east", "west"], report="drawn.png")
     ev.search_or_classify(run, args)
     out = capsys.readouterr().out
     east, west = out.split("\nwest\n")
     assert "  1.000  p/a.png  (trained on)\n  0.000  p/b.png\n" in east and "fits" not in east
-    assert west.startswith("  probably nothing fits: captions of other images come as near (0.500)")
+    assert west.startswith("  probably nothing fits: captions of other images come as near (0.200)")
     assert "word a query as they are:\n  a red circle\n" in west and "good enough" not in out
 
     # A run that finds few of its validation images, or has none, does not say what fits.
-    for run.curve in ([{"val": scores | {"t2i": 0.49}}], []):
+    for run.curve in ([{"val": scores | {"t2i": 0.79}}], []):
         ev.search_or_classify(run, args)
         out = capsys.readouterr().out
         assert "nothing fits:" not in out and "not known to be good enough" in out
+
+
+def test_a_limit_of_chance_stays_below_a_cosine_of_one():
+    scores = {"pairs": 256, "best_wrong": 0.8, "best_wrong_of_half": 0.75, "t2i": 0.9}
+    limits = [search.nearest_by_chance(scores, n) for n in (1, 128, 256, 512, 10**6)]
+    assert limits == sorted(limits) and limits[1:3] == pytest.approx([0.75, 0.8])
+    assert limits[3] == pytest.approx(1 - 0.2 * 0.8) and limits[-1] < 1
+
+
+def test_in_a_folder_of_many_images_no_limit_is_known(monkeypatch, tmp_path, capsys):
+    """Four times as many as the validation images, and one more."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    scores = {"pairs": 8, "best_wrong": 0.8, "best_wrong_of_half": 0.6, "t2i": 0.9}
+    for n_images, says in ((32, "probably nothing fits"), (33, "Among so many images it is not")):
+        found = [("red", [(tmp_path / "a.png", 0.0)])], n_images
+        monkeypatch.setattr(search, "nearest", lambda *_, found=found: found)
+        args = ("p", ["red"], None, None, 8, None, torch.zeros(0, dtype=torch.int64), [], scores)
+        search.search(*args, tmp_path / "drawn.png")
+        assert says in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from data.report import flat
 def spread(folders: list[str]) -> str:
     """The table of these run folders. The deviation has N - 1 below the root, N: runs."""
     columns = {}  # name: [{score: its value} of each seed]
+    tests = {}  # name: what its first run was asked
+    seeds = set()
     for folder in folders:
         path = Path(folder) / "eval.json"
         if not path.is_file():
@@ -29,7 +31,13 @@ def spread(folders: list[str]) -> str:
             raise BadInput(f"{folder}: a run's name must end in a hyphen and its seed, as lift-0")
         with interpreting(path):
             scores = json.loads(path.read_text())
-            values = {name: flat(scores)[name] for name in flat(scores["chance"])}
+            values = {score: 100.0 * flat(scores)[score] for score in flat(scores["chance"])}
+            test = [scores["data"], scores["counts"]["images"]]
+        if (name, int(seed)) in seeds:
+            raise BadInput(f"{folder}: there is another run called {name} with this seed")
+        seeds.add((name, int(seed)))
+        if test != tests.setdefault(name, test):
+            raise BadInput(f"{path}: other images than those of the first run called {name}")
         columns.setdefault(name, []).append(values)
         if values.keys() != columns[name][0].keys():
             raise BadInput(f"{path}: other scores than those of the first run called {name}")
@@ -39,7 +47,7 @@ def spread(folders: list[str]) -> str:
     for score in dict.fromkeys(score for runs in columns.values() for score in runs[0]):
         cells = []
         for runs in columns.values():
-            values = [100 * values[score] for values in runs if score in values]
+            values = [values[score] for values in runs if score in values]
             deviation = np.std(values, ddof=1) if len(values) > 1 else float("nan")
             cells.append(f"{np.mean(values):.1f} ± {deviation:.1f}" if values else "")
         lines.append(f"| {score} | {' | '.join(cells)} |")
