@@ -355,7 +355,7 @@ def ape_transformer(d_in: int, d_out: int) -> nn.Module:
 
     One block of half the width has as many weights as three of the MLP's layers. It has as many
     attention heads as the greatest common divisor of 8 and the block's width, half of d_in. The
-    arrows up to the mean are the network that TokenMean applies.
+    arrows up to the mean are the network that TokenMean applies. Its layers are made in this order.
     """
     half = d_in // 2
     block = Block(half, heads=math.gcd(half, 8), causal=True)

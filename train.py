@@ -1331,7 +1331,8 @@ def go_on(
     """Put a checkpoint's weights in place and return the step to go on with.
 
     AdamW's moments come from the checkpoint, too. Its groups, with rate and decay, stay as they
-    are. BadInput, the project's error for what a user gave, is raised where the data are not those
+    are: load_state_dict takes "state" and "param_groups", so it gets the old groups again. In
+    "state" moments have the number of their parameter, counted over all groups. BadInput, the project's error for what a user gave, is raised where the data are not those
     that the run was started with, where the run is finished, or where the checkpoint does not fit:
     the names or shapes of its weights, or the shapes of its moments. `mismatch` names a weight that
     does not fit. AdamW's load_state_dict does not compare the shapes of exp_avg and exp_avg_sq.

@@ -90,8 +90,8 @@ class Batches:
         The second one draws the image's caption. Both come from one generator, numpy's
         default_rng((seed, number)): the order is its permutation(N), and after that the numbers are
         its random(N), in float64. So they depend on the seed and the number only, and have nothing
-        in common with those of other epochs and seeds. The last epoch that was asked for is kept in
-        drawn_epoch and drawn, because all its steps ask.
+        in common with those of other epochs and seeds. Of the last epoch that was asked for,
+        drawn_epoch keeps the number, and drawn what was returned, because all its steps ask.
         """
         if number != self.drawn_epoch:
             rng = np.random.default_rng((self.seed, number))

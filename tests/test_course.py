@@ -46,7 +46,8 @@ from docs.course.holes import (
     transplant,
 )
 from docs.course.mutants import MUTANTS, mutated
-from docs.course.student import Wrong, same
+from docs.course.student import Wrong, make_job, same
+from docs.course.worker import explain
 from tests.experiments import course_misses
 
 ROOT = Path(__file__).parent.parent
@@ -291,6 +292,27 @@ def submissions(tmp_path):
         return folder
 
     return write
+
+
+def test_a_message_shows_lines_of_the_student_only(tmp_path):
+    """The tested file is the reference with one hole filled. The rest of it answers other tasks."""
+    task = next(task for task in TASKS if task.name == "cosine_loss")
+    graded_file = tmp_path / "lift.py"
+    graded_file.write_text(with_body("mine = 1\nreturn mine + other(image_features)"))
+    job = make_job(task, graded_file, ROOT, tmp_path)
+    lines = graded_file.read_text().splitlines()
+    wanted = ["    mine = 1", "    return mine + other(image_features)"]
+    assert [lines[number - 1] for number in job["lines"]] == wanted
+
+    source = "def answer(x):\n    return x + None\n\n\ndef mine(x):\n    return answer(x)\n"
+    graded_file.write_text(source)
+    names = {}
+    exec(compile(source, graded_file, "exec"), names)
+    for own, says in (([6], "\nin mine: return answer(x)"), ([], "")):
+        with pytest.raises(TypeError) as error:
+            names["mine"](1)
+        said = explain(error.value, job | {"lines": own})
+        assert said == f"TypeError: {error.value}{says}"
 
 
 @pytest.mark.slow

@@ -146,8 +146,8 @@ def random_crops(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
     A side that would be longer than the image is cut to 1, so less is kept than was drawn. Where
     less than `smallest` would be left, the other side is made longer, until the area is `smallest`.
     The centre is that of the final sides, in an image that goes from -1 to 1. So the place is drawn
-    evenly from all where the rectangle fits. F.affine_grid and F.grid_sample cut it out: corners
-    are not aligned, pixels between two others are interpolated linearly, and beyond the edge the
+    evenly from all where the rectangle fits. F.affine_grid and F.grid_sample cut it out, by theta =
+    ((width, 0, centre x), (0, height, centre y)) for each image: corners are not aligned, pixels between two others are interpolated linearly, and beyond the edge the
     nearest pixel counts. The images are never flipped: a caption may say left or right.
     """
     device = images.device

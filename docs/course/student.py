@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .holes import source_of
 from .worker import Remote, Workers, decode, kill, receive, send
 
 SHOWN = 6  # numbers of a tensor in a message
@@ -248,7 +249,11 @@ def printed(descriptor: int) -> str:
 
 
 def make_job(task, graded: Path, reference: Path, scratch: Path) -> dict:
+    """What a worker is told. "lines" are those of the tested file that the reference has not."""
+    ours = set(source_of(reference, task.file).splitlines())
+    lines = enumerate(graded.read_text().splitlines(), 1)
     return {
+        "lines": [number for number, line in lines if line not in ours],
         "module": task.module,
         "file": str(graded),
         "reference": str(reference),

@@ -240,11 +240,15 @@ def state_of(value: object) -> object:
     return value
 
 
-def explain(error: BaseException, file: str) -> str:
-    """One error in a few lines: what, and which line of the tested file."""
+def explain(error: BaseException, job: dict) -> str:
+    """One error in a few lines: what, and which line of the student's.
+
+    The tested file is the reference with one hole filled. A line of the reference may be the answer
+    to another task, so it is not shown.
+    """
     text = "".join(traceback.format_exception_only(error)).strip()
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename == file:
+        if frame.filename == job["file"] and frame.lineno in job["lines"]:
             return f"{text}\nin {frame.name}: {frame.line}"
     return text
 
@@ -255,7 +259,7 @@ def serve(connection: socket.socket, job: dict) -> None:
         load(job["module"], job["file"], job["reference"])
         send(connection, json.dumps({"value": {"v": "ready"}}).encode())
     except BaseException as error:  # sys.exit, too, is no way to leave
-        send(connection, json.dumps({"error": explain(error, job["file"])}).encode())
+        send(connection, json.dumps({"error": explain(error, job)}).encode())
         return
     while True:
         try:
@@ -267,7 +271,7 @@ def serve(connection: socket.socket, job: dict) -> None:
             reply = answer(*pickle.loads(request))
         except BaseException as error:
             kinds = [kind.__name__ for kind in type(error).__mro__]
-            reply = {"error": explain(error, job["file"]), "kinds": kinds}
+            reply = {"error": explain(error, job), "kinds": kinds}
         send(connection, json.dumps(reply).encode())
 
 

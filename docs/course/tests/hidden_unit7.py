@@ -79,12 +79,15 @@ def test_fit_of_large_numbers(student):
 
 
 def test_fit_of_more_than_a_thousand(student):
-    """2,500 captions: all of them count, each token alike"""
-    tokens = normal(2500, 3, 2, seed=27) + torch.linspace(0, 4, 2500)[:, None, None]
+    """12,000 captions: all of them count, each token alike"""
+    # They are more than `chunks` gives at a time.
+    tokens = normal(12000, 3, 2, seed=27) + torch.linspace(0, 4, 12000)[:, None, None]
     tokens[:800, 1:] = 0
     mean, deviation = student.lift.LLMTokens.fit(tokens)
     real = tokens.double().flatten(0, 1)
     real = real[(real != 0).any(-1)]
-    why = "of 2,500 captions, some of one token: all pieces count, and each real token counts alike"
+    why = (
+        "of 12,000 captions, some of one token: all pieces count, and each real token counts alike"
+    )
     same(mean, real.mean(0), f"the mean {why}", atol=1e-3)
     same(deviation, real.std(0, correction=0), f"the deviation {why}", atol=1e-3)

@@ -111,8 +111,9 @@ def test_eval_mode_is_eval_mode(student):
     """train(False) puts everything into eval mode"""
     model = small("lift")
     _, (found, _) = after(student.lift.TwoTower.train, model, False)
-    why = f"after train(False) these are still in training mode: {found['training'][:3]}"
-    same(len(found["training"]), 0, why)
+    parts = ", ".join(part or "the model itself" for part in found["training"][:3])
+    why = f"after train(False) these are still in training mode: {parts}. See super().train(mode)"
+    holds(not found["training"], why)
 
 
 def test_train_gives_back_the_model(student):

@@ -134,7 +134,8 @@ def test_ape_transformer_looks_back(student):
     order = torch.tensor([1, 0, 2])
     swapped = 3 * apply(student, head, tokens[:, order])
     why = (
-        "exchanging two tokens changes nothing: no token sees another one. Is there a causal block?"
+        "exchanging two tokens changes nothing. Either no token sees another one, or each sees all "
+        "of them: is there a causal block?"
     )
     differ(swapped, sums[0], why)
     differ(thirds[0], thirds[1], "the last token was changed, and the feature stayed")
