@@ -839,7 +839,7 @@ def main() -> None:
     counts = [f"{n} {what}" for what, n in scores["counts"].items()]
     print(f"\n{scores['data']}: {', '.join(counts)}\n")
     if any(result.scores["counts"] != scores["counts"] for result in results):
-        print(f"note: these are the numbers of {results[0].run}; others were asked other ones\n")
+        print(f"note: this is what {results[0].run} was asked; other runs have other numbers\n")
     print(table([result.scores for result in results]))
     print(f"\n{cost_table([result.scores for result in results])}")
 

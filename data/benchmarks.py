@@ -469,6 +469,8 @@ def read_class_names(path: str | Path, folders: list[str], where: str | Path) ->
 
     one name per line, in the order of the folders' sorted names, or
     FOLDER<tab>NAME on each line; there may be more of them than folders
+
+    BadInput for a mix of both, for a folder that comes twice, and for names that do not fit.
     """
     lines = read_lines(path)
     with_tab = [line for line in lines if "\t" in line]

@@ -63,13 +63,13 @@ def nearest_by_chance(scores: dict, n_images: int) -> float:
 
     scores  of validation images; see train_log.score_batch
 
-    It is known for the validation images, and for half of them. What is missing to a cosine of 1
-    shrinks from one to the other. We take it to shrink by the same factor with each doubling. That
-    is a guess, and the farther n is from the number of validation images, the worse it is.
+    It is measured among all validation images, and among half of them. Among twice as many images
+    the gap to a cosine of 1 is smaller. For other numbers this is an estimate: each doubling is
+    taken to make the gap smaller by the same factor.
     """
-    missing = 1 - scores["best_wrong"]
-    factor = missing / max(1 - scores["best_wrong_of_half"], 1e-9)
-    return 1 - missing * factor ** math.log2(n_images / scores["pairs"])
+    gap = 1 - scores["best_wrong"]
+    factor = gap / max(1 - scores["best_wrong_of_half"], 1e-9)
+    return 1 - gap * factor ** math.log2(n_images / scores["pairs"])
 
 
 def search(
@@ -90,8 +90,8 @@ def search(
     captions      some that it was trained on: a query should be worded like them
     scores        of its validation images, the last ones (train_log.score_batch), or None. If a
                   query comes no nearer to any image than chance does, none is said to fit. Nothing
-                  is said of this by a run that finds less than 80 % of its validation images, and
-                  in a folder of more than four times as many images
+                  is said of this if the run finds less than 80 % of its validation images, or if
+                  the folder has more than four times as many images as these
     """
     if not queries or not all(query.strip() for query in queries):
         quoted = " ".join(repr(query) for query in queries)

@@ -350,6 +350,15 @@ def settings_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return settings
 
 
+def complete_settings(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The settings of which no run has failed."""
+    return {
+        setting: seeds
+        for setting, seeds in settings_of(runs).items()
+        if not any(one.error for one in seeds)
+    }
+
+
 def differing_questions(runs: Sequence[Run]) -> list[str]:
     """Flags that vary and decide which validation images or captions are asked about."""
     names = ["data", "val_data"]
@@ -389,8 +398,7 @@ def best_of(runs: Sequence[Run]) -> str | None:
         return None
     means = {
         setting: np.mean([one.scores["mean"] for one in seeds])
-        for setting, seeds in settings_of(runs).items()
-        if not any(one.error for one in seeds)
+        for setting, seeds in complete_settings(runs).items()
     }
     return max(means, key=means.get, default=None)
 
@@ -437,9 +445,10 @@ def summary(runs: Sequence[Run], command: str) -> str:
     elif changed_data(runs):
         parts.append(changed_data(runs))
     elif best:
-        if len(settings_of(runs)) > 1:
+        n_settings = len(complete_settings(runs))
+        if n_settings > 1:
             parts.append(
-                f"Best of {len(settings_of(runs))} settings by the mean of both: {best}. The test "
+                f"Best of {n_settings} settings by the mean of both: {best}. The test "
                 "images had no part in the choice. As the best of several, its score is a little "
                 "too high."
             )

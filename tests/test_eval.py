@@ -319,6 +319,12 @@ def test_a_flag_that_the_question_does_not_use_is_refused(flags, said):
         ev.check_flags(args)
 
 
+def test_names_of_files_fit_on_a_disk():
+    """A name may have 255 bytes. One of these letters has three."""
+    args = ev.build_parser().parse_args(["runs/x", "--data", "数" * 82])
+    assert len(f"eval{ev.name_of_files(args)}-split-val.json".encode()) <= 255
+
+
 def test_the_interval_of_zero_shot_is_about_other_images_of_the_same_classes():
     """Two classes, eight of ten right in each: other images would not all give the same."""
     labels = torch.arange(2).repeat_interleave(10)

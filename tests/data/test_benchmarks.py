@@ -510,6 +510,7 @@ def test_false_captions_that_lie_beside_the_images(trained, known, capsys):
         b"{",
         b'{"image": "1.png"}',
         b'{"image": "1.png", "true": "a", "false": "x", "category": "add more"}',
+        b'{"image": "1.png", "true": "a", "false": "x", "category": "add\\tmore"}',
         b'{"image": "1.png", "true": null, "false": "x", "category": "add"}',
     ):
         Path("false_captions.jsonl").write_bytes(text.encode() + line + b"\n\n")

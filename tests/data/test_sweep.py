@@ -169,6 +169,7 @@ def test_a_run_that_fails_is_named_and_its_setting_is_not_chosen(command, fake):
     ]
     says = "lr=0.003,seed=0 failed: error: the loss is nan (s/lr=0.003,seed=0/train.log)"
     assert f"- {says}" in out and says.replace(" failed", ": failed") in err
+    assert "Best of" not in out  # one setting has finished: there was no choice
     line = json.loads(Path("s/sweep.jsonl").read_text().splitlines()[2])
     assert line["failed"] == "error: the loss is nan" and "val" not in line
     # It is tried again, alone.

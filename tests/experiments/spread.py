@@ -21,7 +21,7 @@ def spread(folders: list[str]) -> str:
     """The table of these run folders. The deviation has N - 1 below the root, N: runs."""
     columns = {}  # name: [{score: its value} of each seed]
     tests = {}  # name: what its first run was asked
-    seeds = set()
+    seeds = set()  # (name, seed) of each run
     for folder in folders:
         path = Path(folder) / "eval.json"
         if not path.is_file():
